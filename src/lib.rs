@@ -6,6 +6,8 @@
 //! written by [`control`] from the configuration ([`config`]) and the health of the
 //! backends. `docs/architecture.md` has the picture.
 
+pub mod affinity;
+pub mod model;
 
 /// An error and what caused it, on one line.
 pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {

@@ -1,0 +1,149 @@
+//! Forwarding fields as lists of hops.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use arrayvec::ArrayVec;
+
+use super::MAX_HOPS;
+use crate::affinity::key::cookies::trim;
+
+/// A hop's address; `None` where the element names no address.
+pub(super) type Hop = Option<IpAddr>;
+
+/// Hops from right to left, at most as many as were asked for.
+pub(super) type Hops = ArrayVec<Hop, MAX_HOPS>;
+
+/// The hops of one X-Forwarded-For line, the rightmost first.
+pub(super) fn x_forwarded_for(line: &[u8], limit: usize) -> Hops {
+    line.rsplit(|b| *b == b',')
+        .map(trim)
+        .filter(|element| !element.is_empty())
+        .map(parse_node)
+        .take(limit.min(MAX_HOPS))
+        .collect()
+}
+
+/// The hops of one Forwarded line (RFC 7239 §4), the rightmost first.
+///
+/// Quoted strings can only be read from the left. An element that does not
+/// parse is a hop without address, and reading goes on behind its first comma
+/// (quoted or not), so that a quote which a client leaves open cannot swallow
+/// what the proxies appended.
+pub(super) fn forwarded(line: &[u8], limit: usize) -> Hops {
+    let mut hops = Hops::new();
+    let mut push = |hop: Hop| {
+        if hops.is_full() {
+            hops.remove(0);
+        }
+        hops.push(hop);
+    };
+    let mut rest = trim(line);
+    while !rest.is_empty() {
+        if let [b',', tail @ ..] = rest {
+            rest = trim(tail);
+            continue;
+        }
+        if let Some((node, tail)) = element(rest) {
+            push(node.and_then(|node| parse_node(&node)));
+            rest = trim(tail);
+        } else {
+            push(None);
+            rest = memchr::memchr(b',', rest).map_or(&[][..], |comma| trim(&rest[comma..]));
+        }
+    }
+    hops.reverse();
+    hops.truncate(limit);
+    hops
+}
+
+/// The longest node worth reading: `[` 45 characters of IPv6 `]:65535`.
+type Node = ArrayVec<u8, 64>;
+
+/// One element: its `for` value, and what follows from the comma on.
+/// `None` if it is not well-formed.
+fn element(text: &[u8]) -> Option<(Option<Node>, &[u8])> {
+    let mut node = None;
+    let mut rest = text;
+    loop {
+        rest = trim_start(rest);
+        // RFC 7239 §4 allows empty pairs (`;;`).
+        if !matches!(rest, [] | [b',' | b';', ..]) {
+            let equals = rest.iter().position(|b| !is_token(*b))?;
+            let (name, tail) = rest.split_at(equals);
+            let (value, tail) = value(tail.strip_prefix(b"=")?)?;
+            if name.eq_ignore_ascii_case(b"for") && node.replace(value).is_some() {
+                return None;
+            }
+            rest = trim_start(tail);
+        }
+        match rest {
+            [] | [b',', ..] => return Some((node, rest)),
+            [b';', tail @ ..] => rest = tail,
+            _ => return None,
+        }
+    }
+}
+
+/// A token or quoted string, unescaped, and what follows. A value too long to
+/// be a node is cut, which leaves it no node.
+fn value(text: &[u8]) -> Option<(Node, &[u8])> {
+    let mut value = Node::new();
+    let Some(quoted) = text.strip_prefix(b"\"") else {
+        // Wider than a token: proxies write addresses with a port and IPv6
+        // addresses without the quotes they need.
+        let end = text.iter().position(|b| !is_token(*b) && !b"[]:".contains(b)).unwrap_or(text.len());
+        let _ = value.try_extend_from_slice(&text[..end.min(value.capacity())]);
+        return (end > 0).then_some((value, &text[end..]));
+    };
+    let mut bytes = quoted.iter().enumerate();
+    while let Some((at, byte)) = bytes.next() {
+        let byte = match byte {
+            b'"' => return Some((value, &quoted[at + 1..])),
+            b'\\' => bytes.next()?.1,
+            other => other,
+        };
+        let _ = value.try_push(*byte);
+    }
+    None
+}
+
+/// `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`,
+/// `[2001:db8::1]:80`; the port may be a pseudonym (RFC 7239 §6.2).
+fn parse_node(node: &[u8]) -> Hop {
+    let node = std::str::from_utf8(node).ok()?;
+    let address = if let Some(bracketed) = node.strip_prefix('[') {
+        let (address, port) = bracketed.split_once(']')?;
+        if !port.is_empty() && !is_port(port.strip_prefix(':')?) {
+            return None;
+        }
+        IpAddr::V6(address.parse::<Ipv6Addr>().ok()?)
+    } else if let Ok(address) = node.parse::<IpAddr>() {
+        address
+    } else {
+        let (address, port) = node.split_once(':')?;
+        if !is_port(port) {
+            return None;
+        }
+        IpAddr::V4(address.parse::<Ipv4Addr>().ok()?)
+    };
+    Some(address.to_canonical())
+}
+
+fn is_port(text: &str) -> bool {
+    let obfuscated = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    match text.strip_prefix('_') {
+        Some(name) => !name.is_empty() && obfuscated(name),
+        None => text.len() <= 5 && text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<u16>().is_ok(),
+    }
+}
+
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+fn trim_start(mut text: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = text {
+        text = rest;
+    }
+    text
+}

@@ -1,0 +1,159 @@
+//! May shared caches keep a response?
+
+use crate::affinity::key::cookies::{trim, unquote};
+use crate::affinity::learn::ResponseView;
+
+/// May a shared cache keep this response by what it says itself (RFC 9111 §3)?
+/// A cookie set on it would be handed to everybody who gets it from there.
+///
+/// Yes, for a GET or HEAD (or a response to one that updates a stored one,
+/// such as 304), if it says `public`, or gives a lifetime: `s-maxage`, else
+/// `max-age`, else `Expires`; and says none of `private`, `no-store` and
+/// `no-cache`. A `private` or `no-cache` that lists fields counts only if
+/// `Set-Cookie` is among them.
+///
+/// Lifetimes that caches guess (heuristic freshness, RFC 9111 §4.2.2) do not
+/// count: a response that says nothing at all is what most applications send,
+/// and without a cookie on those there would be no affinity. Caches in front
+/// that guess must not keep responses that set cookies; all common ones don't.
+pub fn is_publicly_cacheable(method: &str, status: u16, response: &impl ResponseView) -> bool {
+    if status < 200 || !matches!(method, "GET" | "HEAD") {
+        return false;
+    }
+    let mut public = false;
+    let mut shared_lifetime = None;
+    let mut lifetime = None;
+    for directive in response.field_values("cache-control").flat_map(Directives::of) {
+        let is = |name: &str| directive.name.eq_ignore_ascii_case(name.as_bytes());
+        if is("no-store") {
+            return false;
+        } else if is("private") || is("no-cache") {
+            match directive.argument {
+                None => return false,
+                Some(fields) if lists_set_cookie(fields) => return false,
+                Some(_) => {}
+            }
+        } else if is("public") {
+            public = true;
+        } else if is("s-maxage") {
+            shared_lifetime = directive.argument;
+        } else if is("max-age") {
+            lifetime = directive.argument;
+        }
+    }
+    let positive = |seconds: &[u8]| seconds.iter().any(|b| (b'1'..=b'9').contains(b));
+    public
+        || match shared_lifetime.or(lifetime) {
+            Some(seconds) => positive(seconds),
+            // `0` and `-1` are what applications write for "expired"; a date
+            // is taken for a future one, to be on the safe side.
+            None => response.field_values("expires").any(|value| trim(value).len() > 2),
+        }
+}
+
+fn lists_set_cookie(fields: &[u8]) -> bool {
+    fields.split(|b| *b == b',').any(|field| trim(field).eq_ignore_ascii_case(b"set-cookie"))
+}
+
+struct Directive<'a> {
+    name: &'a [u8],
+    /// Without quotes.
+    argument: Option<&'a [u8]>,
+}
+
+/// The directives of one Cache-Control line; commas in quotes don't separate.
+struct Directives<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Directives<'a> {
+    fn of(line: &'a [u8]) -> Self {
+        Self { rest: line }
+    }
+}
+
+impl<'a> Iterator for Directives<'a> {
+    type Item = Directive<'a>;
+
+    fn next(&mut self) -> Option<Directive<'a>> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let mut quoted = false;
+        let end = self.rest.iter().position(|b| {
+            quoted ^= *b == b'"';
+            *b == b',' && !quoted
+        });
+        let (text, rest) = match end {
+            Some(end) => (&self.rest[..end], &self.rest[end + 1..]),
+            None => (self.rest, &[][..]),
+        };
+        self.rest = rest;
+        let (name, argument) = match memchr::memchr(b'=', text) {
+            Some(equals) => (&text[..equals], Some(unquote(trim(&text[equals + 1..])))),
+            None => (text, None),
+        };
+        Some(Directive { name: trim(name), argument })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::affinity::key::tests::TestRequest;
+
+    fn cacheable(fields: &[(&'static str, &str)]) -> bool {
+        is_publicly_cacheable("GET", 200, &TestRequest::new("", fields))
+    }
+
+    fn control(value: &str) -> bool {
+        cacheable(&[("cache-control", value)])
+    }
+
+    #[test]
+    fn explicit_lifetimes_and_public_are_cacheable() {
+        for value in ["public", "max-age=60", "Public, Max-Age=0", "s-maxage=\"1\"", "x=\"a,b\" ,s-maxage=10"]
+        {
+            assert!(control(value), "{value}");
+        }
+        assert!(cacheable(&[("cache-control", "must-revalidate"), ("cache-control", "public")]));
+        assert!(cacheable(&[("expires", "Thu, 01 Dec 2050 16:00:00 GMT")]));
+    }
+
+    #[test]
+    fn private_no_store_and_no_cache_are_not() {
+        for value in ["private, max-age=60", "public, no-store", "NO-CACHE, max-age=60", "max-age=1,private"]
+        {
+            assert!(!control(value), "{value}");
+        }
+        assert!(!cacheable(&[("cache-control", "public"), ("cache-control", "private")]));
+    }
+
+    #[test]
+    fn no_lifetime_is_not() {
+        for value in
+            ["", "max-age=0", "max-age=60, s-maxage=0", "x-public", "foo=\"public, max-age=1\"", ",,"]
+        {
+            assert!(!control(value), "{value}");
+        }
+        assert!(!cacheable(&[]), "lifetimes that caches guess do not count");
+        assert!(!cacheable(&[("expires", "0")]) && !cacheable(&[("expires", "-1")]));
+        assert!(!cacheable(&[("cache-control", "max-age=0"), ("expires", "Thu, 01 Dec 2050 16:00:00 GMT")]));
+    }
+
+    #[test]
+    fn listed_fields_count_only_if_set_cookie_is_among_them() {
+        assert!(!control("max-age=60, no-cache=\"x-a, Set-Cookie\""));
+        assert!(!control("private=\"set-cookie\", public"));
+        assert!(control("max-age=60, no-cache=\"x-a, x-b\""));
+    }
+
+    #[test]
+    fn only_final_responses_to_get_and_head() {
+        let response = TestRequest::new("", &[("cache-control", "public, max-age=60")]);
+        assert!(is_publicly_cacheable("HEAD", 304, &response));
+        assert!(is_publicly_cacheable("GET", 404, &response));
+        assert!(!is_publicly_cacheable("POST", 200, &response));
+        assert!(!is_publicly_cacheable("GET", 101, &response));
+    }
+}

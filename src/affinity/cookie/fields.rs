@@ -1,0 +1,177 @@
+//! The cookie in header fields: set on responses, taken out of requests.
+
+use crate::affinity::key::cookies::{cookie_pieces, parse_pair, trim};
+use crate::model::{CookieConfig, SameSite, SecureAttribute};
+
+/// The value of the Set-Cookie field that gives `sealed` to the client.
+/// `secure`: did the request come over TLS (which decides where
+/// `cfg.secure` is `Auto`)?
+///
+/// There is no Max-Age and no Expires: the client keeps the cookie as it keeps
+/// the application's session cookie, and how long the binding lives stands
+/// inside, where the client cannot prolong it. What browsers refuse without
+/// Secure (`__Host-`, `__Secure-`, SameSite=None, Partitioned) has it.
+pub fn set_cookie_value(cfg: &CookieConfig, sealed: &str, secure: bool) -> String {
+    let prefixed =
+        |prefix: &str| cfg.name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+    let secure = match cfg.secure {
+        SecureAttribute::Auto => secure,
+        SecureAttribute::Always => true,
+        SecureAttribute::Never => false,
+    } || cfg.partitioned
+        || cfg.same_site == SameSite::None
+        || prefixed("__Host-")
+        || prefixed("__Secure-");
+    let mut value = String::with_capacity(cfg.name.len() + sealed.len() + cfg.path.len() + 80);
+    for part in [&cfg.name, "=", sealed, "; Path=", &cfg.path] {
+        value.push_str(part);
+    }
+    if let Some(domain) = &cfg.domain {
+        value.push_str("; Domain=");
+        value.push_str(domain);
+    }
+    if secure {
+        value.push_str("; Secure");
+    }
+    if cfg.http_only {
+        value.push_str("; HttpOnly");
+    }
+    value.push_str(match cfg.same_site {
+        SameSite::Lax => "; SameSite=Lax",
+        SameSite::Strict => "; SameSite=Strict",
+        SameSite::None => "; SameSite=None",
+    });
+    if cfg.partitioned {
+        value.push_str("; Partitioned");
+    }
+    value
+}
+
+/// What is left of a Cookie line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stripped {
+    /// Our cookie is not in it: the line stays as it is, nothing was written.
+    Unchanged,
+    /// What is left was appended to `out`.
+    Changed,
+    /// Nothing is left: the line goes, nothing was written.
+    Empty,
+}
+
+/// Takes every cookie of this name out of a Cookie line, since it is between
+/// Homing and the client and none of the backend's business. What else the
+/// line holds stays byte for byte, nameless and malformed pieces included.
+pub fn strip_cookie(out: &mut Vec<u8>, line: &[u8], name: &[u8]) -> Stripped {
+    let ours = |piece: &&[u8]| parse_pair(piece).is_some_and(|pair| pair.name == name);
+    // Most lines do not even hold the name.
+    if memchr::memmem::find(line, name).is_none() || !cookie_pieces(line).any(|piece| ours(&piece)) {
+        return Stripped::Unchanged;
+    }
+    if cookie_pieces(line).filter(|piece| !ours(piece)).all(|piece| trim(piece).is_empty()) {
+        return Stripped::Empty;
+    }
+    for (n, piece) in cookie_pieces(line).filter(|piece| !ours(piece)).enumerate() {
+        if n == 0 {
+            // The space that stood behind our semicolon.
+            let start = piece.iter().position(|b| *b != b' ' && *b != b'\t').unwrap_or(piece.len());
+            out.extend_from_slice(&piece[start..]);
+        } else {
+            out.push(b';');
+            out.extend_from_slice(piece);
+        }
+    }
+    Stripped::Changed
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::OnCacheable;
+
+    fn config(name: &str) -> CookieConfig {
+        CookieConfig {
+            name: name.into(),
+            keys_file: None,
+            keys: Vec::new(),
+            max_age: Duration::from_secs(1),
+            max_idle: Duration::from_secs(1),
+            path: "/".into(),
+            domain: None,
+            secure: SecureAttribute::Auto,
+            same_site: SameSite::Lax,
+            http_only: true,
+            partitioned: false,
+            on_cacheable: OnCacheable::Skip,
+        }
+    }
+
+    #[test]
+    fn attributes_are_as_configured() {
+        let mut cfg = config("homing");
+        assert_eq!(set_cookie_value(&cfg, "v", false), "homing=v; Path=/; HttpOnly; SameSite=Lax");
+        cfg.path = "/app".into();
+        cfg.domain = Some("example.com".into());
+        cfg.same_site = SameSite::Strict;
+        cfg.http_only = false;
+        assert_eq!(
+            set_cookie_value(&cfg, "v", true),
+            "homing=v; Path=/app; Domain=example.com; Secure; SameSite=Strict"
+        );
+    }
+
+    #[test]
+    fn secure_follows_the_request_unless_told_otherwise() {
+        let secure = |attribute, tls| {
+            let cfg = CookieConfig { secure: attribute, ..config("homing") };
+            set_cookie_value(&cfg, "v", tls).contains("; Secure")
+        };
+        assert!(secure(SecureAttribute::Auto, true) && !secure(SecureAttribute::Auto, false));
+        assert!(secure(SecureAttribute::Always, false));
+        assert!(!secure(SecureAttribute::Never, true));
+    }
+
+    #[test]
+    fn what_browsers_refuse_without_secure_has_it() {
+        let none = CookieConfig { same_site: SameSite::None, ..config("homing") };
+        let partitioned = CookieConfig { partitioned: true, ..config("homing") };
+        for cfg in [config("__Host-homing"), config("__secure-homing"), none, partitioned.clone()] {
+            assert!(set_cookie_value(&cfg, "v", false).contains("; Secure"), "{}", cfg.name);
+        }
+        assert!(set_cookie_value(&partitioned, "v", false).ends_with("; Partitioned"));
+    }
+
+    fn strip(line: &str) -> Result<String, Stripped> {
+        let mut out = b"cookie: ".to_vec();
+        match strip_cookie(&mut out, line.as_bytes(), b"H") {
+            Stripped::Changed => Ok(String::from_utf8(out.split_off(8)).unwrap()),
+            other => {
+                assert_eq!(out, b"cookie: ", "nothing was written");
+                Err(other)
+            }
+        }
+    }
+
+    #[test]
+    fn our_cookie_goes_and_others_stay_as_they_are() {
+        assert_eq!(strip("a=1; H=x; b=2").as_deref(), Ok("a=1; b=2"));
+        assert_eq!(strip("H=x; a=\"1\";b=2;  c").as_deref(), Ok("a=\"1\";b=2;  c"));
+        assert_eq!(strip("a=1; H=x").as_deref(), Ok("a=1"));
+        assert_eq!(strip("H=x;H=y;a=1; H = z ;b").as_deref(), Ok("a=1;b"));
+        assert_eq!(strip("H=; \u{ff}=1").as_deref(), Ok("\u{ff}=1"));
+    }
+
+    #[test]
+    fn line_that_holds_nothing_else_goes() {
+        assert_eq!(strip("H=x"), Err(Stripped::Empty));
+        assert_eq!(strip(" H=x; H=y;; "), Err(Stripped::Empty));
+    }
+
+    #[test]
+    fn line_without_our_cookie_is_untouched() {
+        for line in ["", "a=1; b=2", "HH=1; XH=2; h=3", "H", "a=H=1", "=H", "a=1;; b="] {
+            assert_eq!(strip(line), Err(Stripped::Unchanged), "{line}");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What the cookies of a request mean.
+
+use std::time::Duration;
+
+use super::{KeyRing, Opened};
+use crate::affinity::Timestamp;
+
+/// What a request's cookies say of its session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CookieBinding {
+    /// There is no cookie of ours: a new session.
+    Absent,
+    /// The session is bound.
+    Bound(Opened),
+    /// It was, but too long ago.
+    Expired(Opened),
+    /// There are cookies of our name, and none authenticates.
+    Forged,
+}
+
+/// Reads the binding from all cookies of our name, in the order in which they
+/// came (see [`cookie_values`](crate::affinity::key::cookies::cookie_values)).
+///
+/// A browser may send several: one set for another path or domain, or one
+/// inside and one outside of a partition. The first that authenticates and
+/// has not expired counts; else the first that authenticates. An empty value
+/// counts as none. At most eight are tried: each costs cryptography, and a
+/// client may send hundreds.
+pub fn read_binding<'a>(
+    keys: &KeyRing,
+    upstream: &str,
+    values: impl Iterator<Item = &'a [u8]>,
+    now: Timestamp,
+    max_age: Duration,
+    max_idle: Duration,
+) -> CookieBinding {
+    let mut binding = CookieBinding::Absent;
+    for value in values.filter(|value| !value.is_empty()).take(MAX_TRIED) {
+        match keys.open(upstream, value) {
+            Ok(opened) if !opened.expired(now, max_age, max_idle) => return CookieBinding::Bound(opened),
+            Ok(opened) if !matches!(binding, CookieBinding::Expired(_)) => {
+                binding = CookieBinding::Expired(opened);
+            }
+            Err(_) if binding == CookieBinding::Absent => binding = CookieBinding::Forged,
+            Ok(_) | Err(_) => {}
+        }
+    }
+    binding
+}
+
+const MAX_TRIED: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u32 = 1_000_000;
+
+    fn binding(ring: &KeyRing, values: &[&str]) -> CookieBinding {
+        let values = values.iter().map(|value| value.as_bytes());
+        let hours = |n: u64| Duration::from_secs(n * 3600);
+        read_binding(ring, "shop", values, Timestamp(NOW), hours(8), hours(1))
+    }
+
+    fn sealed(ring: &KeyRing, backend: &str, age: u32, idle: u32) -> (String, Opened) {
+        let opened = Opened {
+            backend: backend.parse().unwrap(),
+            issued: Timestamp(NOW - age),
+            last_seen: Timestamp(NOW - idle),
+        };
+        (ring.seal("shop", &opened.backend, opened.issued, opened.last_seen), opened)
+    }
+
+    #[test]
+    fn no_cookie_or_an_empty_one_is_a_new_session() {
+        let ring = KeyRing::ephemeral();
+        assert_eq!(binding(&ring, &[]), CookieBinding::Absent);
+        assert_eq!(binding(&ring, &["", ""]), CookieBinding::Absent);
+    }
+
+    #[test]
+    fn first_that_authenticates_counts() {
+        let ring = KeyRing::ephemeral();
+        let (foreign, _) = sealed(&KeyRing::ephemeral(), "node9", 0, 0);
+        let (one, opened) = sealed(&ring, "node1", 0, 0);
+        let (two, _) = sealed(&ring, "node2", 0, 0);
+        assert_eq!(binding(&ring, &["", "junk", &foreign, &one, &two]), CookieBinding::Bound(opened));
+    }
+
+    #[test]
+    fn one_that_has_expired_yields_to_one_that_has_not() {
+        let ring = KeyRing::ephemeral();
+        let (stale, opened_stale) = sealed(&ring, "node1", 7200, 3601);
+        let (stale_too, _) = sealed(&ring, "node2", 7200, 3602);
+        let (fresh, opened) = sealed(&ring, "node2", 7200, 3600);
+        assert_eq!(binding(&ring, &[&stale, &fresh]), CookieBinding::Bound(opened));
+        assert_eq!(binding(&ring, &["x", &stale, &stale_too, "y"]), CookieBinding::Expired(opened_stale));
+    }
+
+    #[test]
+    fn age_counts_though_the_session_is_in_use() {
+        let ring = KeyRing::ephemeral();
+        let (old, opened) = sealed(&ring, "node1", 8 * 3600 + 1, 0);
+        assert_eq!(binding(&ring, &[&old]), CookieBinding::Expired(opened));
+    }
+
+    #[test]
+    fn cookies_that_do_not_authenticate_are_forged() {
+        let ring = KeyRing::ephemeral();
+        assert_eq!(binding(&ring, &["node1"]), CookieBinding::Forged);
+        let (foreign, _) = sealed(&KeyRing::ephemeral(), "node9", 0, 0);
+        assert_eq!(binding(&ring, &["", &foreign]), CookieBinding::Forged);
+    }
+
+    #[test]
+    fn work_is_bounded() {
+        let ring = KeyRing::ephemeral();
+        let (good, _) = sealed(&ring, "node1", 0, 0);
+        let mut values = vec!["junk"; MAX_TRIED];
+        values.push(&good);
+        assert_eq!(binding(&ring, &values), CookieBinding::Forged);
+    }
+}

@@ -1,0 +1,321 @@
+//! Sealing and opening the cookie's value.
+//!
+//! Version 1, then base64url without padding:
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 1 | version, 1 |
+//! | 1 | key id: tells which key may open it |
+//! | 12 | nonce, random |
+//! | 8 + n | sealed: issued (4), last seen (4), big-endian seconds since the epoch; the backend's id |
+//! | 16 | tag |
+//!
+//! AES-256-GCM-SIV (RFC 8452): a fleet of proxies shares a key and draws
+//! nonces independently, so a repeated nonce must not be a catastrophe.
+//! Associated data are the version and the upstream's name: a cookie that one
+//! upstream sealed is forged for every other.
+
+use std::fmt;
+
+use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::Opened;
+use crate::affinity::{BackendId, Timestamp};
+
+/// The keys that seal and open cookies: the first seals, all open.
+pub struct KeyRing {
+    keys: Vec<Key>,
+}
+
+struct Key {
+    id: u8,
+    key: LessSafeKey,
+}
+
+/// Why a value does not open. All of them mean: not from us, or not for here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// Not base64url, or of a length or version that is never sealed.
+    #[error("not a sealed cookie")]
+    Malformed,
+    /// Sealed with a key that is not (or no longer) on the ring, or changed.
+    #[error("sealed with an unknown key")]
+    UnknownKey,
+    /// Changed, sealed for another upstream, or made up.
+    #[error("does not authenticate")]
+    Unauthentic,
+}
+
+impl KeyRing {
+    /// A ring of these keys, the first of which seals. Without any it is
+    /// [`KeyRing::ephemeral`].
+    pub fn new(keys: &[[u8; 32]]) -> Self {
+        if keys.is_empty() {
+            return Self::ephemeral();
+        }
+        Self { keys: keys.iter().map(Key::new).collect() }
+    }
+
+    /// A ring of one random key: no other proxy opens its cookies, nor does
+    /// this one after a restart.
+    ///
+    /// # Panics
+    /// If the system has no randomness to give.
+    pub fn ephemeral() -> Self {
+        Self::new(&[random()])
+    }
+
+    /// Seals a binding into a cookie value.
+    ///
+    /// # Panics
+    /// If the system has no randomness to give.
+    pub fn seal(
+        &self,
+        upstream: &str,
+        backend: &BackendId,
+        issued: Timestamp,
+        last_seen: Timestamp,
+    ) -> String {
+        let opened = Opened { backend: backend.clone(), issued, last_seen };
+        self.seal_with_nonce(upstream, &opened, random())
+    }
+
+    /// Opens a cookie value that was sealed for `upstream`.
+    pub fn open(&self, upstream: &str, value: &[u8]) -> Result<Opened, OpenError> {
+        let mut buffer = [0; MAX_LEN];
+        // The decoder wants room for what it estimates, so length is checked first.
+        if value.len() > MAX_TEXT {
+            return Err(OpenError::Malformed);
+        }
+        let len = URL_SAFE_NO_PAD.decode_slice(value, &mut buffer).map_err(|_| OpenError::Malformed)?;
+        let sealed = &buffer[..len];
+        let [VERSION, id, rest @ ..] = sealed else { return Err(OpenError::Malformed) };
+        if len < MIN_LEN {
+            return Err(OpenError::Malformed);
+        }
+        let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>().ok_or(OpenError::Malformed)?;
+        // Key ids may collide: every key of that id is tried.
+        let mut keys = self.keys.iter().filter(|key| key.id == *id).peekable();
+        if keys.peek().is_none() {
+            return Err(OpenError::UnknownKey);
+        }
+        keys.find_map(|key| key.open(upstream, *nonce, sealed)).ok_or(OpenError::Unauthentic)
+    }
+
+    pub(super) fn seal_with_nonce(&self, upstream: &str, binding: &Opened, nonce: [u8; NONCE_LEN]) -> String {
+        let Key { id, key } = &self.keys[0];
+        let backend = binding.backend.as_str().as_bytes();
+        let mut sealed = Vec::with_capacity(MIN_LEN + backend.len());
+        sealed.extend_from_slice(&binding.issued.0.to_be_bytes());
+        sealed.extend_from_slice(&binding.last_seen.0.to_be_bytes());
+        sealed.extend_from_slice(backend);
+        let aad = Aad::from(associated_data(upstream));
+        let tag = key
+            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), aad, &mut sealed)
+            .expect("invariant: a hundred bytes are not too long to seal");
+        let mut value = Vec::with_capacity(MAX_LEN);
+        value.extend_from_slice(&[VERSION, *id]);
+        value.extend_from_slice(&nonce);
+        value.extend_from_slice(&sealed);
+        value.extend_from_slice(tag.as_ref());
+        URL_SAFE_NO_PAD.encode(value)
+    }
+}
+
+impl fmt::Debug for KeyRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyRing({} keys)", self.keys.len())
+    }
+}
+
+impl Key {
+    fn new(key: &[u8; 32]) -> Self {
+        let mut text = b"homing cookie key id\0".to_vec();
+        text.extend_from_slice(key);
+        let id = digest(&SHA256, &text).as_ref()[0];
+        let key = UnboundKey::new(&AES_256_GCM_SIV, key).expect("invariant: the key is 32 bytes");
+        Self { id, key: LessSafeKey::new(key) }
+    }
+
+    fn open(&self, upstream: &str, nonce: [u8; NONCE_LEN], sealed: &[u8]) -> Option<Opened> {
+        let mut buffer = [0; MAX_LEN];
+        let buffer = &mut buffer[..sealed.len()];
+        buffer.copy_from_slice(sealed);
+        let aad = Aad::from(associated_data(upstream));
+        let plain = self.key.open_in_place(Nonce::assume_unique_for_key(nonce), aad, buffer).ok()?;
+        let (issued, rest) = plain.split_first_chunk()?;
+        let (last_seen, backend) = rest.split_first_chunk()?;
+        Some(Opened {
+            backend: std::str::from_utf8(backend).ok()?.parse().ok()?,
+            issued: Timestamp(u32::from_be_bytes(*issued)),
+            last_seen: Timestamp(u32::from_be_bytes(*last_seen)),
+        })
+    }
+}
+
+/// Purpose, version, and the upstream's name with its length before it.
+fn associated_data(upstream: &str) -> Vec<u8> {
+    let mut data = Vec::with_capacity(24 + upstream.len());
+    data.extend_from_slice(b"homing cookie\0");
+    data.push(VERSION);
+    data.extend_from_slice(&(upstream.len() as u64).to_be_bytes());
+    data.extend_from_slice(upstream.as_bytes());
+    data
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    // Going on with a nonce or key that is not random would be worse.
+    aws_lc_rs::rand::fill(&mut bytes).expect("the system has randomness to give");
+    bytes
+}
+
+const VERSION: u8 = 1;
+const TAG_LEN: usize = 16;
+/// Everything but the backend's id, which has at least one byte.
+const MIN_LEN: usize = 2 + NONCE_LEN + 8 + TAG_LEN;
+const MAX_LEN: usize = MIN_LEN + BackendId::MAX_LEN;
+/// Characters of base64 for that many bytes.
+const MAX_TEXT: usize = (MAX_LEN * 4).div_ceil(3);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: [u8; 32] = [1; 32];
+    const OTHER: [u8; 32] = [2; 32];
+
+    fn binding() -> Opened {
+        Opened {
+            backend: "10.0.1.11:8080".parse().unwrap(),
+            issued: Timestamp(1_700_000_000),
+            last_seen: Timestamp(1_700_000_600),
+        }
+    }
+
+    fn seal(ring: &KeyRing) -> String {
+        let Opened { backend, issued, last_seen } = binding();
+        ring.seal("shop", &backend, issued, last_seen)
+    }
+
+    #[test]
+    fn what_was_sealed_opens() {
+        let ring = KeyRing::new(&[KEY]);
+        assert_eq!(ring.open("shop", seal(&ring).as_bytes()), Ok(binding()));
+    }
+
+    #[test]
+    fn shortest_and_longest_backend_ids_fit() {
+        let ring = KeyRing::new(&[KEY]);
+        for len in [1, BackendId::MAX_LEN] {
+            let binding = Opened { backend: "x".repeat(len).parse().unwrap(), ..binding() };
+            let value = ring.seal("shop", &binding.backend, binding.issued, binding.last_seen);
+            assert_eq!(ring.open("shop", value.as_bytes()), Ok(binding));
+        }
+    }
+
+    #[test]
+    fn value_is_opaque_and_never_the_same() {
+        let ring = KeyRing::new(&[KEY]);
+        let (one, two) = (seal(&ring), seal(&ring));
+        assert_ne!(one, two);
+        assert!(one.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'));
+        let raw = URL_SAFE_NO_PAD.decode(&one).unwrap();
+        assert!(!raw.windows(8).any(|window| window == b"10.0.1.1"));
+    }
+
+    #[test]
+    fn any_bit_flip_fails() {
+        let ring = KeyRing::new(&[KEY, OTHER]);
+        let raw = URL_SAFE_NO_PAD.decode(seal(&ring)).unwrap();
+        for bit in 0..raw.len() * 8 {
+            let mut changed = raw.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert!(ring.open("shop", URL_SAFE_NO_PAD.encode(changed).as_bytes()).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn any_changed_character_fails() {
+        // Also the last one, of which base64 ignores bits unless told not to.
+        let ring = KeyRing::new(&[KEY]);
+        for len in 1..4 {
+            let backend = "x".repeat(len).parse().unwrap();
+            let value = ring.seal("shop", &backend, Timestamp(1), Timestamp(2));
+            for at in 0..value.len() {
+                for other in 0..=255 {
+                    let mut changed = value.clone().into_bytes();
+                    if changed[at] != other {
+                        changed[at] = other;
+                        assert!(ring.open("shop", &changed).is_err());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn any_truncation_or_extension_fails() {
+        let ring = KeyRing::new(&[KEY]);
+        let value = seal(&ring);
+        for len in 0..value.len() {
+            assert!(ring.open("shop", &value.as_bytes()[..len]).is_err());
+        }
+        for more in ["A", "AA", "AAAA", "=", "==", &"A".repeat(1000)] {
+            assert!(ring.open("shop", format!("{value}{more}").as_bytes()).is_err());
+        }
+    }
+
+    #[test]
+    fn another_upstream_does_not_open_it() {
+        let ring = KeyRing::new(&[KEY]);
+        for other in ["sho", "shoq", "shopp", ""] {
+            assert_eq!(ring.open(other, seal(&ring).as_bytes()), Err(OpenError::Unauthentic));
+        }
+    }
+
+    #[test]
+    fn rotation_keeps_sessions() {
+        let value = seal(&KeyRing::new(&[KEY]));
+        let rotated = KeyRing::new(&[OTHER, KEY]);
+        assert_eq!(rotated.open("shop", value.as_bytes()), Ok(binding()));
+        let sealed_anew = seal(&rotated);
+        assert_eq!(KeyRing::new(&[OTHER]).open("shop", sealed_anew.as_bytes()), Ok(binding()));
+        assert_eq!(KeyRing::new(&[OTHER]).open("shop", value.as_bytes()), Err(OpenError::UnknownKey));
+    }
+
+    #[test]
+    fn keys_whose_ids_collide_all_open() {
+        let twin = (3..=255u8)
+            .flat_map(|a| (0..8u8).map(move |b| [[a; 31].as_slice(), &[b]].concat().try_into().unwrap()))
+            .find(|key: &[u8; 32]| Key::new(key).id == Key::new(&KEY).id)
+            .unwrap();
+        let ring = KeyRing::new(&[twin, KEY]);
+        assert_eq!(ring.open("shop", seal(&KeyRing::new(&[KEY])).as_bytes()), Ok(binding()));
+        assert_eq!(
+            KeyRing::new(&[twin]).open("shop", seal(&KeyRing::new(&[KEY])).as_bytes()),
+            Err(OpenError::Unauthentic)
+        );
+    }
+
+    #[test]
+    fn ephemeral_rings_do_not_open_each_others_cookies() {
+        let (one, two) = (KeyRing::ephemeral(), KeyRing::new(&[]));
+        assert_eq!(one.open("shop", seal(&one).as_bytes()), Ok(binding()));
+        assert!(two.open("shop", seal(&one).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn layout_of_version_1_does_not_change() {
+        let ring = KeyRing::new(&[std::array::from_fn(|n| u8::try_from(n).unwrap())]);
+        let value = ring.seal_with_nonce("shop", &binding(), *b"nonce-nonce-");
+        assert_eq!(value, GOLDEN);
+        assert_eq!(ring.open("shop", GOLDEN.as_bytes()), Ok(binding()));
+    }
+
+    /// Sealed by another implementation (OpenSSL's AES-256-GCM-SIV).
+    const GOLDEN: &str = "Ab5ub25jZS1ub25jZS31IWES080bRDZLFnaJcVvmI4n0-qmkOojXCJ68hmHFFxOQfbJFJQ";
+}

@@ -1,0 +1,138 @@
+//! The key: what identifies a session's requests.
+//!
+//! An upstream lists sources; the first that is present in a request decides.
+//! A source whose value is empty is absent, so that a cleared cookie falls
+//! through to the next source instead of lumping all such clients together.
+//! Values are compared and hashed as received: nothing is percent-decoded, so
+//! an id that a client re-encodes is another id. Nothing here allocates.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use super::client_ip::Mask;
+use super::{KeyHash, Seed};
+
+pub mod cookies;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use cookies::cookie_values;
+
+/// One place where a session's id may be found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// `ip`: the client's address, masked.
+    Ip,
+    /// `cookie:NAME`.
+    Cookie(String),
+    /// `header:NAME`, in lower case.
+    Header(String),
+    /// `query:NAME`.
+    Query(String),
+    /// `path_param:NAME` (`/a;NAME=value/b`).
+    PathParam(String),
+}
+
+impl fmt::Display for KeySource {
+    /// As written in the configuration.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip => f.write_str("ip"),
+            Self::Cookie(name) => write!(f, "cookie:{name}"),
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::Query(name) => write!(f, "query:{name}"),
+            Self::PathParam(name) => write!(f, "path_param:{name}"),
+        }
+    }
+}
+
+/// What affinity reads of a request, whichever codec carries it.
+pub trait RequestView {
+    /// Path and query as received (origin form, undecoded).
+    fn path_and_query(&self) -> &str;
+    /// Values of every field line of this name (lower case), in order.
+    fn field_values<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s [u8]>;
+}
+
+/// A key that was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FoundKey {
+    /// Which of the upstream's sources it came from (index into the list).
+    pub source: usize,
+    /// Its hash.
+    pub hash: KeyHash,
+}
+
+/// The first source that is present decides. `client_ip` is asked only when
+/// an `ip` source is reached.
+pub fn find_key(
+    sources: &[KeySource],
+    seed: Seed,
+    mask: Mask,
+    request: &impl RequestView,
+    client_ip: impl FnOnce() -> IpAddr,
+) -> Option<FoundKey> {
+    for (source, wanted) in sources.iter().enumerate() {
+        if *wanted == KeySource::Ip {
+            let hash = KeyHash::of_address(seed, mask.apply(client_ip()));
+            return Some(FoundKey { source, hash });
+        }
+        if let Some(id) = find_id(wanted, request) {
+            return Some(FoundKey { source, hash: KeyHash::of_id(seed, id) });
+        }
+    }
+    None
+}
+
+/// The id that one source holds, never empty; `None` for [`KeySource::Ip`],
+/// which holds no id.
+///
+/// Of several cookies, field lines or parameters of one name the first that
+/// is not empty counts.
+pub fn find_id<'r>(source: &'r KeySource, request: &'r impl RequestView) -> Option<&'r [u8]> {
+    match source {
+        KeySource::Ip => None,
+        KeySource::Cookie(name) => cookie_values(request, name.as_bytes()).find(|value| !value.is_empty()),
+        KeySource::Header(name) => {
+            request.field_values(name).map(cookies::trim).find(|value| !value.is_empty())
+        }
+        KeySource::Query(name) => query_value(request.path_and_query().as_bytes(), name.as_bytes()),
+        KeySource::PathParam(name) => path_param_value(request.path_and_query().as_bytes(), name.as_bytes()),
+    }
+}
+
+/// The value of the query parameter `name`, split at `&` only.
+fn query_value<'r>(target: &'r [u8], name: &[u8]) -> Option<&'r [u8]> {
+    let start = memchr::memchr(b'?', target)? + 1;
+    let mut rest = &target[start..];
+    loop {
+        let end = memchr::memchr(b'&', rest).unwrap_or(rest.len());
+        if let Some(value) = value_of(&rest[..end], name) {
+            return Some(value);
+        }
+        rest = rest.get(end + 1..)?;
+    }
+}
+
+/// The value of the path parameter `name` of any segment (RFC 3986 §3.3).
+fn path_param_value<'r>(target: &'r [u8], name: &[u8]) -> Option<&'r [u8]> {
+    let path = &target[..memchr::memchr(b'?', target).unwrap_or(target.len())];
+    let mut rest = path;
+    loop {
+        let start = memchr::memchr(b';', rest)? + 1;
+        rest = &rest[start..];
+        // A parameter ends at the next one or with its segment; what follows
+        // a `/` is searched for the next `;` again.
+        let end = memchr::memchr2(b';', b'/', rest).unwrap_or(rest.len());
+        if let Some(value) = value_of(&rest[..end], name) {
+            return Some(value);
+        }
+        rest = &rest[end..];
+    }
+}
+
+/// The value of `name=value`, if it is not empty.
+fn value_of<'r>(parameter: &'r [u8], name: &[u8]) -> Option<&'r [u8]> {
+    let value = parameter.strip_prefix(name)?.strip_prefix(b"=")?;
+    (!value.is_empty()).then_some(value)
+}

@@ -1,0 +1,86 @@
+//! The Cookie field, read the way servers read it (RFC 6265 §4.1.1, §5.4).
+
+use super::RequestView;
+
+/// One `name=value` of a Cookie field line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CookiePair<'a> {
+    /// Without surrounding white space; case counts.
+    pub name: &'a [u8],
+    /// Without surrounding white space and without one pair of quotes.
+    pub value: &'a [u8],
+}
+
+/// The pairs of one Cookie field line, in order.
+///
+/// Pieces without `=` have no name (browsers send them for nameless cookies)
+/// and are passed over. Only `;` separates: a quoted value cannot hold one.
+pub fn cookie_pairs(line: &[u8]) -> impl Iterator<Item = CookiePair<'_>> {
+    cookie_pieces(line).filter_map(parse_pair)
+}
+
+/// The values of all cookies of this name in the request, in order, over all
+/// Cookie lines (HTTP/2 splits them); empty ones included.
+pub fn cookie_values<'r>(request: &'r impl RequestView, name: &'r [u8]) -> impl Iterator<Item = &'r [u8]> {
+    request
+        .field_values("cookie")
+        .flat_map(cookie_pairs)
+        .filter(move |pair| pair.name == name)
+        .map(|pair| pair.value)
+}
+
+/// A cookie's value without the quotes that servers ignore: RFC 6265 §4.1.1
+/// lets a value be written in quotes, clients send them back untouched, and
+/// what reads them (Tomcat, PHP, Go …) sees the value without them, so `abc`
+/// and `"abc"` are one session.
+pub fn unquote(value: &[u8]) -> &[u8] {
+    match value {
+        [b'"', inner @ .., b'"'] => inner,
+        _ => value,
+    }
+}
+
+/// What stands between the semicolons of a Cookie field line, untouched.
+pub(crate) fn cookie_pieces(line: &[u8]) -> CookiePieces<'_> {
+    CookiePieces { rest: Some(line) }
+}
+
+/// One piece as a pair; `None` if it has no name.
+pub(crate) fn parse_pair(piece: &[u8]) -> Option<CookiePair<'_>> {
+    let equals = memchr::memchr(b'=', piece)?;
+    let name = trim(&piece[..equals]);
+    let value = unquote(trim(&piece[equals + 1..]));
+    (!name.is_empty()).then_some(CookiePair { name, value })
+}
+
+/// Without spaces and tabs at both ends (OWS of RFC 9110 §5.6.3).
+pub(crate) fn trim(mut text: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = text {
+        text = rest;
+    }
+    while let [rest @ .., b' ' | b'\t'] = text {
+        text = rest;
+    }
+    text
+}
+
+/// See [`cookie_pieces`].
+#[derive(Debug, Clone)]
+pub(crate) struct CookiePieces<'a> {
+    rest: Option<&'a [u8]>,
+}
+
+impl<'a> Iterator for CookiePieces<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let rest = self.rest?;
+        if let Some(end) = memchr::memchr(b';', rest) {
+            self.rest = Some(&rest[end + 1..]);
+            Some(&rest[..end])
+        } else {
+            self.rest = None;
+            Some(rest)
+        }
+    }
+}

@@ -1,0 +1,203 @@
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::cookies::{CookiePair, cookie_pairs};
+use super::*;
+
+/// A request made of a target and field lines.
+pub(crate) struct TestRequest {
+    pub(crate) target: &'static str,
+    pub(crate) fields: Vec<(&'static str, Vec<u8>)>,
+}
+
+impl TestRequest {
+    pub(crate) fn new(target: &'static str, fields: &[(&'static str, &str)]) -> Self {
+        Self { target, fields: fields.iter().map(|(n, v)| (*n, v.as_bytes().to_vec())).collect() }
+    }
+}
+
+impl RequestView for TestRequest {
+    fn path_and_query(&self) -> &str {
+        self.target
+    }
+    fn field_values<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s [u8]> {
+        self.fields.iter().filter(move |(n, _)| *n == name).map(|(_, v)| v.as_slice())
+    }
+}
+
+const SEED: Seed = Seed(7);
+const MASK: Mask = Mask { v4: 24, v6: 64 };
+
+fn cookie(name: &str) -> KeySource {
+    KeySource::Cookie(name.into())
+}
+
+fn id(source: &KeySource, request: &TestRequest) -> Option<String> {
+    find_id(source, request).map(|id| String::from_utf8_lossy(id).into_owned())
+}
+
+fn cookie_id(lines: &[&str]) -> Option<String> {
+    let fields: Vec<_> = lines.iter().map(|line| ("cookie", *line)).collect();
+    id(&cookie("SID"), &TestRequest::new("/", &fields))
+}
+
+fn find(sources: &[KeySource], request: &TestRequest, ip: &str) -> Option<FoundKey> {
+    find_key(sources, SEED, MASK, request, || ip.parse().unwrap())
+}
+
+#[test]
+fn first_present_source_decides() {
+    let sources = [cookie("SID"), KeySource::Header("x-session".into()), KeySource::Ip];
+    let both = TestRequest::new("/", &[("x-session", "h"), ("cookie", "SID=c")]);
+    assert_eq!(
+        find(&sources, &both, "192.0.2.1"),
+        Some(FoundKey { source: 0, hash: KeyHash::of_id(SEED, b"c") })
+    );
+    let header = TestRequest::new("/", &[("x-session", "h"), ("cookie", "other=c")]);
+    assert_eq!(
+        find(&sources, &header, "192.0.2.1"),
+        Some(FoundKey { source: 1, hash: KeyHash::of_id(SEED, b"h") })
+    );
+    assert_eq!(find(&sources, &TestRequest::new("/", &[]), "192.0.2.1").unwrap().source, 2);
+    assert_eq!(find(&sources[..2], &TestRequest::new("/", &[]), "192.0.2.1"), None);
+    assert_eq!(find(&[], &both, "192.0.2.1"), None);
+}
+
+#[test]
+fn client_address_is_asked_only_when_reached() {
+    let request = TestRequest::new("/", &[("cookie", "SID=c")]);
+    let asked = std::cell::Cell::new(false);
+    let ip = || {
+        asked.set(true);
+        IpAddr::V4(Ipv4Addr::LOCALHOST)
+    };
+    assert!(find_key(&[cookie("SID"), KeySource::Ip], SEED, MASK, &request, ip).is_some());
+    assert!(!asked.get());
+}
+
+#[test]
+fn an_id_is_the_same_session_wherever_it_is_found() {
+    let sources = [
+        (cookie("s"), TestRequest::new("/", &[("cookie", "s=abc")])),
+        (KeySource::Header("s".into()), TestRequest::new("/", &[("s", " abc ")])),
+        (KeySource::Query("s".into()), TestRequest::new("/?s=abc", &[])),
+        (KeySource::PathParam("s".into()), TestRequest::new("/x;s=abc", &[])),
+    ];
+    for (source, request) in sources {
+        let found = find(std::slice::from_ref(&source), &request, "192.0.2.1").map(|key| key.hash);
+        assert_eq!(found, Some(KeyHash::of_id(SEED, b"abc")), "{source}");
+    }
+}
+
+#[test]
+fn address_is_masked_and_mapped_addresses_are_ipv4() {
+    let request = TestRequest::new("/", &[]);
+    let hash = |ip: &str| find(&[KeySource::Ip], &request, ip).unwrap().hash;
+    assert_eq!(hash("192.0.2.1"), hash("192.0.2.254"));
+    assert_ne!(hash("192.0.2.1"), hash("192.0.3.1"));
+    assert_eq!(hash("192.0.2.1"), hash("::ffff:192.0.2.77"));
+    assert_eq!(hash("2001:db8::1"), hash("2001:db8::ffff:1"));
+    assert_ne!(hash("2001:db8::1"), hash("2001:db8:0:1::1"));
+    let mut mapped = [0; 16];
+    mapped[10..].copy_from_slice(&[0xff, 0xff, 192, 0, 2, 0]);
+    assert_eq!(hash("192.0.2.1"), KeyHash::of_address(SEED, mapped));
+}
+
+#[test]
+fn several_cookie_lines_are_one_list() {
+    assert_eq!(cookie_id(&["a=1", "SID=x; b=2"]).as_deref(), Some("x"));
+    assert_eq!(cookie_id(&["a=1", "b=2"]), None);
+    assert_eq!(cookie_id(&[]), None);
+}
+
+#[test]
+fn first_of_duplicate_cookies_wins() {
+    assert_eq!(cookie_id(&["SID=one; SID=two"]).as_deref(), Some("one"));
+    assert_eq!(cookie_id(&["a=1; SID=one", "SID=two"]).as_deref(), Some("one"));
+    assert_eq!(cookie_id(&["SID=; SID=two"]).as_deref(), Some("two"), "an empty one does not count");
+}
+
+#[test]
+fn quotes_are_not_part_of_a_cookie_value() {
+    assert_eq!(cookie_id(&["SID=\"abc\""]).as_deref(), Some("abc"));
+    assert_eq!(cookie_id(&["SID=\"abc"]).as_deref(), Some("\"abc"), "unbalanced: as received");
+    assert_eq!(cookie_id(&["SID=\""]).as_deref(), Some("\""));
+    assert_eq!(cookie_id(&["SID=\"\""]), None);
+}
+
+#[test]
+fn white_space_around_cookies_does_not_count() {
+    assert_eq!(cookie_id(&["a=1;SID=x;b=2"]).as_deref(), Some("x"));
+    assert_eq!(cookie_id(&["a=1 ;\t SID \t=  x y  ; b=2"]).as_deref(), Some("x y"));
+}
+
+#[test]
+fn empty_value_is_absent() {
+    let sources = [
+        cookie("s"),
+        KeySource::Header("s".into()),
+        KeySource::Query("s".into()),
+        KeySource::PathParam("s".into()),
+    ];
+    let request = TestRequest::new("/a;s=/b?s=&t=1", &[("cookie", "s=; t=1"), ("s", " \t")]);
+    assert_eq!(find(&sources, &request, "192.0.2.1"), None);
+}
+
+#[test]
+fn names_of_cookies_and_parameters_are_case_sensitive() {
+    assert_eq!(cookie_id(&["sid=x"]), None);
+    let request = TestRequest::new("/a;sid=1?sid=2", &[]);
+    assert_eq!(id(&KeySource::Query("SID".into()), &request), None);
+    assert_eq!(id(&KeySource::PathParam("SID".into()), &request), None);
+}
+
+#[test]
+fn names_match_whole() {
+    assert_eq!(cookie_id(&["XSID=1; SIDX=2; =SID; SID"]), None);
+    let request = TestRequest::new("/a;xsid=1;sidx=2;sid/sid=4?xsid=1&sidx=2&sid", &[]);
+    assert_eq!(id(&KeySource::Query("sid".into()), &request), None);
+    assert_eq!(id(&KeySource::PathParam("sid".into()), &request), None);
+}
+
+#[test]
+fn query_parameter_is_taken_undecoded() {
+    let query = |target| id(&KeySource::Query("sid".into()), &TestRequest::new(target, &[]));
+    assert_eq!(query("/?a=1&sid=x").as_deref(), Some("x"));
+    assert_eq!(query("/?sid=a%20b+c&sid=2").as_deref(), Some("a%20b+c"));
+    assert_eq!(query("/?s%69d=x"), None);
+    assert_eq!(query("/?sid=a=b?c").as_deref(), Some("a=b?c"));
+    assert_eq!(query("/?sid=&sid=y").as_deref(), Some("y"));
+    assert_eq!(query("/sid=x&sid=y"), None);
+    assert_eq!(query("/?"), None);
+    assert_eq!(query("*"), None);
+}
+
+#[test]
+fn path_parameter_of_any_segment() {
+    let param = |target| id(&KeySource::PathParam("jsessionid".into()), &TestRequest::new(target, &[]));
+    assert_eq!(param("/a;jsessionid=X.node1/b;c?d").as_deref(), Some("X.node1"));
+    assert_eq!(param("/a;v=1;jsessionid=X").as_deref(), Some("X"));
+    assert_eq!(param("/a/b;v=1/c;jsessionid=X;w=2").as_deref(), Some("X"));
+    assert_eq!(param("/;jsessionid=X").as_deref(), Some("X"));
+    assert_eq!(param("/a;jsessionid=1/b;jsessionid=2").as_deref(), Some("1"));
+    assert_eq!(param("/a?b;jsessionid=X"), None, "not in the query");
+    assert_eq!(param("/a/jsessionid=X"), None);
+}
+
+#[test]
+fn first_header_line_that_is_not_empty_counts() {
+    let request = TestRequest::new("/", &[("x-session", " "), ("x-session", "a, b"), ("x-session", "c")]);
+    assert_eq!(id(&KeySource::Header("x-session".into()), &request).as_deref(), Some("a, b"));
+}
+
+#[test]
+fn pieces_without_a_name_are_passed_over() {
+    let pairs: Vec<_> = cookie_pairs(b"; nameless; =v; a=b=c;;").collect();
+    assert_eq!(pairs, [CookiePair { name: b"a", value: b"b=c" }]);
+}
+
+#[test]
+fn sources_print_as_configured() {
+    let sources = [KeySource::Ip, cookie("A"), KeySource::Header("b".into())];
+    let text: Vec<_> = sources.iter().map(ToString::to_string).collect();
+    assert_eq!(text, ["ip", "cookie:A", "header:b"]);
+}

@@ -1,0 +1,129 @@
+//! From a key's hash to its entry: open addressing with linear probing.
+//!
+//! A cell holds the entry's place (24 bits) and 8 bits of the hash, so that a
+//! probe rarely touches an entry that is not the one. It grows by a quarter at most
+//! at four fifths full: 5 to 6.25 bytes an entry. Removal shifts back what
+//! follows, so there are no tombstones and no rehash but growth.
+
+/// Cells by hash; knows nothing of entries but their place.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    cells: Box<[u32]>,
+    len: usize,
+}
+
+impl Index {
+    /// The place of the entry with this hash that `is_it` accepts.
+    #[inline]
+    pub(super) fn find(&self, hash: u64, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
+        if self.cells.is_empty() {
+            return None;
+        }
+        let tag = tag_of(hash);
+        let mut at = self.home(hash);
+        loop {
+            let cell = self.cells[at];
+            if cell == EMPTY {
+                return None;
+            }
+            let place = cell & PLACE;
+            if cell & !PLACE == tag && is_it(place) {
+                return Some(place);
+            }
+            at = self.after(at);
+        }
+    }
+
+    /// Adds an entry; `hash_of` gives the hash of those that are there, asked
+    /// when the index grows.
+    pub(super) fn insert(&mut self, hash: u64, place: u32, hash_of: impl Fn(u32) -> u64) {
+        debug_assert!(place < MAX_PLACES, "a place has 24 bits");
+        if (self.len + 1) * 5 > self.cells.len() * 4 {
+            let old = std::mem::take(&mut self.cells);
+            self.cells = vec![EMPTY; larger(old.len())].into_boxed_slice();
+            for cell in old.into_iter().filter(|cell| *cell != EMPTY) {
+                self.put(hash_of(cell & PLACE), cell);
+            }
+        }
+        self.put(hash, tag_of(hash) | place);
+        self.len += 1;
+    }
+
+    /// Removes the entry at `place`, whose hash is `hash`; it must be there.
+    pub(super) fn remove(&mut self, hash: u64, place: u32, hash_of: impl Fn(u32) -> u64) {
+        let cell = tag_of(hash) | place;
+        let mut hole = self.home(hash);
+        while self.cells[hole] != cell {
+            debug_assert_ne!(self.cells[hole], EMPTY, "the entry is indexed");
+            if self.cells[hole] == EMPTY {
+                return;
+            }
+            hole = self.after(hole);
+        }
+        let mut at = hole;
+        loop {
+            at = self.after(at);
+            let cell = self.cells[at];
+            if cell == EMPTY {
+                break;
+            }
+            // A cell may move back to the hole unless that is before its home.
+            let home = self.home(hash_of(cell & PLACE));
+            if self.distance(home, at) >= self.distance(hole, at) {
+                self.cells[hole] = cell;
+                hole = at;
+            }
+        }
+        self.cells[hole] = EMPTY;
+        self.len -= 1;
+    }
+
+    /// Bytes held.
+    pub(super) fn memory(&self) -> usize {
+        size_of_val(&*self.cells)
+    }
+
+    fn put(&mut self, hash: u64, cell: u32) {
+        let mut at = self.home(hash);
+        while self.cells[at] != EMPTY {
+            at = self.after(at);
+        }
+        self.cells[at] = cell;
+    }
+
+    /// Where probing begins: the low half of the hash, scaled to the cells.
+    fn home(&self, hash: u64) -> usize {
+        (((hash & 0xffff_ffff) * self.cells.len() as u64) >> 32) as usize
+    }
+
+    fn after(&self, at: usize) -> usize {
+        if at + 1 == self.cells.len() { 0 } else { at + 1 }
+    }
+
+    /// Steps from `from` to `to`, around the end if need be.
+    fn distance(&self, from: usize, to: usize) -> usize {
+        if to >= from { to - from } else { to + self.cells.len() - from }
+    }
+}
+
+/// The eight bits above those that choose the home.
+#[expect(clippy::cast_possible_truncation, reason = "masked to the top byte of 32 bits")]
+fn tag_of(hash: u64) -> u32 {
+    (hash >> 8) as u32 & !PLACE
+}
+
+/// The next number of cells: four sizes to a doubling, which are those that
+/// allocators have, so that nothing is lost to rounding up.
+fn larger(cells: usize) -> usize {
+    match cells.checked_ilog2() {
+        Some(bits) if cells >= MIN_CELLS => cells + (1 << bits) / 4,
+        _ => MIN_CELLS,
+    }
+}
+
+/// Entries that one index can tell apart; the last place is [`EMPTY`]'s.
+pub(super) const MAX_PLACES: u32 = PLACE;
+
+const PLACE: u32 = 0x00ff_ffff;
+const EMPTY: u32 = u32::MAX;
+const MIN_CELLS: usize = 16;

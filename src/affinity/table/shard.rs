@@ -1,0 +1,282 @@
+//! One shard: entries in pages, an index over them, and their order of use.
+
+use ahash::RandomState;
+
+use super::Saved;
+use super::index::{Index, MAX_PLACES};
+use crate::affinity::{KeyHash, Slot, Timestamp};
+
+/// A map of keys that knows which was used longest ago. All operations are
+/// O(1) but for growth, which copies the index (never the entries).
+#[derive(Debug)]
+#[expect(clippy::vec_box, reason = "growing must not copy entries, nor reserve twice their number")]
+pub(super) struct Shard {
+    pages: Vec<Box<Page>>,
+    index: Index,
+    len: u32,
+    /// Places below this have been used.
+    used: u32,
+    /// The first of the free places below `used`; they are linked by `older`.
+    free: u32,
+    newest: u32,
+    oldest: u32,
+}
+
+/// One binding, linked into the order of use. 160 bits, packed by hand: with
+/// plain fields alignment would make it 24 bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Entry {
+    key: [u32; 2],
+    last_seen: Timestamp,
+    /// 24 bits of the place of the next newer entry, the slot's high byte.
+    newer_and_slot: u32,
+    /// 24 bits of the place of the next older entry, the slot's low byte.
+    older_and_slot: u32,
+}
+
+impl Entry {
+    const VACANT: Self =
+        Self { key: [0; 2], last_seen: Timestamp(0), newer_and_slot: NONE, older_and_slot: NONE };
+
+    #[inline]
+    pub(super) fn key(&self) -> KeyHash {
+        KeyHash(u64::from(self.key[0]) | u64::from(self.key[1]) << 32)
+    }
+
+    pub(super) fn last_seen(&self) -> Timestamp {
+        self.last_seen
+    }
+
+    pub(super) fn slot(&self) -> Slot {
+        let [_, _, _, high] = self.newer_and_slot.to_le_bytes();
+        let [_, _, _, low] = self.older_and_slot.to_le_bytes();
+        Slot(u16::from_be_bytes([high, low]))
+    }
+
+    fn newer(&self) -> u32 {
+        self.newer_and_slot & NONE
+    }
+
+    fn older(&self) -> u32 {
+        self.older_and_slot & NONE
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "it is cut into halves")]
+    fn set_key(&mut self, key: KeyHash) {
+        self.key = [key.0 as u32, (key.0 >> 32) as u32];
+    }
+
+    fn set_slot(&mut self, slot: Slot) {
+        let [high, low] = slot.0.to_be_bytes().map(u32::from);
+        self.newer_and_slot = self.newer() | high << 24;
+        self.older_and_slot = self.older() | low << 24;
+    }
+
+    fn set_newer(&mut self, place: u32) {
+        self.newer_and_slot = self.newer_and_slot & !NONE | place;
+    }
+
+    fn set_older(&mut self, place: u32) {
+        self.older_and_slot = self.older_and_slot & !NONE | place;
+    }
+}
+
+// What "at most 32 bytes an entry" stands on: 20 here, at most 6.25 in the
+// index, and half a page of slack a shard.
+const _: () = assert!(size_of::<Entry>() == 20);
+
+impl Shard {
+    pub(super) fn new() -> Self {
+        Self {
+            pages: Vec::new(),
+            index: Index::default(),
+            len: 0,
+            used: 0,
+            free: NONE,
+            newest: NONE,
+            oldest: NONE,
+        }
+    }
+
+    pub(super) fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// Bytes held, the shard itself not included.
+    pub(super) fn memory(&self) -> usize {
+        self.pages.len() * size_of::<Page>()
+            + self.pages.capacity() * size_of::<Box<Page>>()
+            + self.index.memory()
+    }
+
+    /// Are all the places taken that an index can tell apart?
+    pub(super) fn is_full(&self) -> bool {
+        self.len == MAX_PLACES
+    }
+
+    /// The place of `key`, whose hash is `hash`.
+    #[inline]
+    pub(super) fn find(&self, hash: u64, key: KeyHash) -> Option<u32> {
+        self.index.find(hash, |at| self.entry(at).key() == key)
+    }
+
+    /// The entry at a place that `find` or `oldest` gave.
+    #[inline]
+    pub(super) fn entry(&self, at: u32) -> &Entry {
+        &self.pages[page(at)][within(at)]
+    }
+
+    /// The place of the entry that was used longest ago.
+    pub(super) fn oldest(&self) -> Option<u32> {
+        (self.oldest != NONE).then_some(self.oldest)
+    }
+
+    /// All entries, the longest idle first.
+    pub(super) fn oldest_first(&self) -> impl Iterator<Item = Saved> {
+        let mut next = self.oldest();
+        std::iter::from_fn(move || {
+            let entry = self.entry(next?);
+            next = (entry.newer() != NONE).then_some(entry.newer());
+            Some(Saved { key: entry.key(), slot: entry.slot(), last_seen: entry.last_seen })
+        })
+    }
+
+    /// Marks an entry used at `now`.
+    #[inline]
+    pub(super) fn touch(&mut self, at: u32, now: Timestamp) {
+        let entry = self.entry_mut(at);
+        // Within one second the order of use is not kept: that saves most
+        // requests of a busy session four cache misses.
+        if entry.last_seen == now {
+            return;
+        }
+        entry.last_seen = now;
+        if self.newest != at {
+            self.unlink(at);
+            self.link_newest(at);
+        }
+    }
+
+    pub(super) fn set_slot(&mut self, at: u32, slot: Slot) {
+        self.entry_mut(at).set_slot(slot);
+    }
+
+    /// Adds an entry as the most recently used. The key must not be there.
+    pub(super) fn insert_newest(&mut self, hasher: &RandomState, hash: u64, new: Saved) {
+        let at = self.insert(hasher, hash, new);
+        self.link_newest(at);
+    }
+
+    /// Adds an entry as the longest idle. The key must not be there.
+    pub(super) fn insert_oldest(&mut self, hasher: &RandomState, hash: u64, new: Saved) {
+        let at = self.insert(hasher, hash, new);
+        let newer = std::mem::replace(&mut self.oldest, at);
+        let entry = self.entry_mut(at);
+        entry.set_newer(newer);
+        entry.set_older(NONE);
+        match newer {
+            NONE => self.newest = at,
+            newer => self.entry_mut(newer).set_older(at),
+        }
+    }
+
+    /// Removes the entry at `at`; the slot it was bound to.
+    pub(super) fn remove(&mut self, hasher: &RandomState, at: u32) -> Slot {
+        let (key, slot) = (self.entry(at).key(), self.entry(at).slot());
+        let Self { index, pages, .. } = self;
+        index.remove(hasher.hash_one(key.0), at, |at| hash_at(pages, hasher, at));
+        self.unlink(at);
+        let free = std::mem::replace(&mut self.free, at);
+        self.entry_mut(at).set_older(free);
+        self.len -= 1;
+        slot
+    }
+
+    /// Gives memory back after most entries are gone.
+    pub(super) fn shrink_if_sparse(&mut self, hasher: &RandomState) {
+        let sparse = self.used as usize > PAGE && self.len < self.used / 4;
+        if sparse || (self.len == 0 && self.used > 0) {
+            let mut fresh = Self::new();
+            for saved in self.oldest_first() {
+                fresh.insert_newest(hasher, hasher.hash_one(saved.key.0), saved);
+            }
+            *self = fresh;
+        }
+    }
+
+    fn insert(&mut self, hasher: &RandomState, hash: u64, new: Saved) -> u32 {
+        let at = self.take_place();
+        let entry = self.entry_mut(at);
+        entry.set_key(new.key);
+        entry.set_slot(new.slot);
+        entry.last_seen = new.last_seen;
+        let Self { index, pages, .. } = self;
+        index.insert(hash, at, |at| hash_at(pages, hasher, at));
+        self.len += 1;
+        at
+    }
+
+    fn take_place(&mut self) -> u32 {
+        if self.free != NONE {
+            let at = self.free;
+            self.free = self.entry(at).older();
+            return at;
+        }
+        let at = self.used;
+        if page(at) == self.pages.len() {
+            // One by one: doubling would leave half of it empty.
+            self.pages.reserve_exact(1);
+            self.pages.push(Box::new([Entry::VACANT; PAGE]));
+        }
+        self.used += 1;
+        at
+    }
+
+    fn link_newest(&mut self, at: u32) {
+        let older = std::mem::replace(&mut self.newest, at);
+        let entry = self.entry_mut(at);
+        entry.set_newer(NONE);
+        entry.set_older(older);
+        match older {
+            NONE => self.oldest = at,
+            older => self.entry_mut(older).set_newer(at),
+        }
+    }
+
+    fn unlink(&mut self, at: u32) {
+        let (newer, older) = (self.entry(at).newer(), self.entry(at).older());
+        match newer {
+            NONE => self.newest = older,
+            newer => self.entry_mut(newer).set_older(older),
+        }
+        match older {
+            NONE => self.oldest = newer,
+            older => self.entry_mut(older).set_newer(newer),
+        }
+    }
+
+    fn entry_mut(&mut self, at: u32) -> &mut Entry {
+        &mut self.pages[page(at)][within(at)]
+    }
+}
+
+/// 2040 bytes: small enough to leave little unused, large enough to be few, and
+/// nearly a power of two: mimalloc wastes 18 % on pages of 1536 or 3072 bytes,
+/// and 1 % on these.
+const PAGE: usize = 102;
+type Page = [Entry; PAGE];
+
+/// No place; the 24 bits of one.
+const NONE: u32 = MAX_PLACES;
+
+fn page(at: u32) -> usize {
+    at as usize / PAGE
+}
+
+fn within(at: u32) -> usize {
+    at as usize % PAGE
+}
+
+fn hash_at(pages: &[Box<Page>], hasher: &RandomState, at: u32) -> u64 {
+    hasher.hash_one(pages[page(at)][within(at)].key().0)
+}

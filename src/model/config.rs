@@ -1,0 +1,404 @@
+//! A configuration in which nothing can be wrong any more.
+
+mod route;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use self::route::{HostPattern, Route};
+use crate::affinity::client_ip::ClientIpPolicy;
+use crate::affinity::key::KeySource;
+use crate::affinity::pick::Failover;
+use crate::affinity::{AdminState, BackendId, Health, Seed, Weight};
+
+/// The whole file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `[server]`.
+    pub server: Server,
+    /// `[client_ip]`.
+    pub client_ip: ClientIpPolicy,
+    /// `[timeouts]`.
+    pub timeouts: Timeouts,
+    /// `[limits]`.
+    pub limits: Limits,
+    /// `[forwarding]`.
+    pub forwarding: Forwarding,
+    /// `[access_log]`.
+    pub access_log: AccessLog,
+    /// `[[listener]]`, at least one.
+    pub listeners: Vec<Listener>,
+    /// `[[route]]`, most specific first; with one upstream and no route in
+    /// the file, the one route to it.
+    pub routes: Vec<Route>,
+    /// `[upstream.NAME]`, sorted by name, at least one.
+    pub upstreams: Vec<Arc<Upstream>>,
+}
+
+impl Config {
+    /// The route that a request takes: the first whose host and path fit.
+    /// `host` is in lower case and without port, `path` may have a query.
+    pub fn route(&self, host: &str, path: &str) -> Option<&Route> {
+        self.routes.iter().find(|route| route.host.matches(host) && route.takes_path(path))
+    }
+}
+
+/// `[server]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Worker threads (`"auto"`: one per core).
+    pub workers: NonZeroUsize,
+    /// How long SIGTERM waits for what is in flight.
+    pub shutdown_grace: Duration,
+    /// Where metrics and state are served; `None`: nowhere.
+    pub admin: Option<SocketAddr>,
+    /// Is a request cancelled at its backend when the client goes away?
+    pub cancel_on_client_close: bool,
+}
+
+/// `[timeouts]`. An upstream may have its own for what concerns backends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From the first byte of a request head to its last (408).
+    pub request_head: Duration,
+    /// A kept-alive client connection without a request.
+    pub keep_alive: Duration,
+    /// The defaults for all upstreams.
+    pub upstream: UpstreamTimeouts,
+}
+
+/// `[upstream.NAME.timeouts]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UpstreamTimeouts {
+    /// One connection attempt (then the next backend, at last 504).
+    pub connect: Duration,
+    /// From the end of the request to the response's head (504).
+    pub response_head: Duration,
+    /// Between two pieces of a body, either way.
+    pub body_idle: Duration,
+    /// A tunnel (WebSocket) without a byte, either way.
+    pub tunnel_idle: Duration,
+}
+
+/// `[limits]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a head, request or response (431, 502).
+    pub head_bytes: usize,
+    /// Fields in a head (431, 502); at most 256.
+    pub fields: usize,
+    /// Bytes of the request target (414).
+    pub uri_bytes: usize,
+    /// Bytes of a request body (413); `None`: any.
+    pub body_bytes: Option<u64>,
+    /// Client connections over all listeners and workers; more wait unaccepted or are closed.
+    pub connections: usize,
+}
+
+/// `[forwarding]`: what backends are told of the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forwarding {
+    /// X-Forwarded-For, -Proto and -Host.
+    pub x_forwarded: bool,
+    /// Forwarded (RFC 7239).
+    pub forwarded: bool,
+    /// The pseudonym in Via; `None`: no Via.
+    pub via: Option<String>,
+}
+
+/// `[access_log]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessLog {
+    /// `off`, `json` or `text`.
+    pub format: LogFormat,
+    /// Where lines go.
+    pub output: LogOutput,
+    /// Lines that may wait to be written; more are dropped and counted.
+    pub queue: usize,
+}
+
+/// Shape of an access log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// No log.
+    Off,
+    /// One JSON object a line.
+    Json,
+    /// `key=value` pairs.
+    Text,
+}
+
+/// Where access log lines go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogOutput {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// A file, appended to, reopened on SIGHUP.
+    File(PathBuf),
+}
+
+/// `[[listener]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// The address accepted on.
+    pub bind: SocketAddr,
+}
+
+/// `[upstream.NAME]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its backends, sorted by id, at least one.
+    pub backends: Vec<Backend>,
+    /// How sessions are tied to backends.
+    pub affinity: Affinity,
+    /// Active checks; `None`: none.
+    pub health_check: Option<HealthCheck>,
+    /// Passive checks; `None`: none.
+    pub passive: Option<PassiveCheck>,
+    /// A backend that joins or comes back gets its share of new sessions over
+    /// this time; zero: at once.
+    pub slow_start: Duration,
+    /// What backends are taken for before the first check.
+    pub initial_health: Health,
+    /// Idle connections to its backends.
+    pub pool: Pool,
+    /// Retries.
+    pub retry: Retry,
+    /// Its timeouts.
+    pub timeouts: UpstreamTimeouts,
+}
+
+/// One backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backend {
+    /// Its identity; the address as written where no `id` is given.
+    pub id: BackendId,
+    /// Where it listens.
+    pub address: Address,
+    /// Its share of the ring.
+    pub weight: Weight,
+    /// The state it starts in.
+    pub admin: AdminState,
+    /// Requests in flight to it at most, over all workers (503 for existing sessions, new
+    /// ones go elsewhere); `None`: any.
+    pub max_connections: Option<u32>,
+}
+
+/// Where a backend listens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// An IP address and port.
+    Ip(SocketAddr),
+    /// A host name, resolved at each connection attempt, and port.
+    Name(String, u16),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Name(host, port) => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+/// `[upstream.NAME.affinity]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Affinity {
+    /// Where the key is looked for, in order; empty: new sessions are only
+    /// load-balanced, and remembered in a cookie or not at all.
+    pub key: Vec<KeySource>,
+    /// Where bindings are kept.
+    pub remember: Remember,
+    /// What happens when a session's backend cannot serve it.
+    pub failover: Failover,
+    /// How long a request waits for its session's backend before failing over.
+    pub hold: Duration,
+    /// Are X-Affinity-Backend and X-Affinity-Successor sent to the backend?
+    pub announce: bool,
+    /// Is X-Affinity-Outcome sent to the client?
+    pub report: bool,
+    /// The ring's points per unit of weight.
+    pub vnodes: u32,
+    /// Bounded load for new sessions, in per cent of the mean; `None`: no cap.
+    pub balance_percent: Option<u32>,
+    /// The ring's seed; 0 where no `seed_file` is given.
+    pub seed: Seed,
+}
+
+/// Where bindings are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Remember {
+    /// Nowhere: the ring alone.
+    None,
+    /// In the proxy.
+    Table(TableConfig),
+    /// Sealed, at the client.
+    Cookie(CookieConfig),
+}
+
+/// `affinity.table`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableConfig {
+    /// Bindings kept at most; the longest idle goes first.
+    pub max_entries: usize,
+    /// An idle binding is forgotten after this.
+    pub ttl: Duration,
+    /// Saved here at shutdown, loaded at start.
+    pub file: Option<PathBuf>,
+}
+
+/// `affinity.cookie`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CookieConfig {
+    /// The cookie's name.
+    pub name: String,
+    /// One key a line; the first seals, all open. `None`: an ephemeral key.
+    pub keys_file: Option<PathBuf>,
+    /// The key material of `keys_file`, read when the file was loaded.
+    pub keys: Vec<SecretKey>,
+    /// A binding is forgotten this long after it was first made.
+    pub max_age: Duration,
+    /// A binding is forgotten after this long without a request.
+    pub max_idle: Duration,
+    /// `Path`.
+    pub path: String,
+    /// `Domain`; `None`: host-only.
+    pub domain: Option<String>,
+    /// `Secure`.
+    pub secure: SecureAttribute,
+    /// `SameSite`.
+    pub same_site: SameSite,
+    /// `HttpOnly`.
+    pub http_only: bool,
+    /// `Partitioned` (CHIPS).
+    pub partitioned: bool,
+    /// What is done on a response that shared caches may keep.
+    pub on_cacheable: OnCacheable,
+}
+
+/// When the cookie is marked `Secure`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecureAttribute {
+    /// When the request came over TLS (to Homing, or to a trusted proxy that
+    /// says so in X-Forwarded-Proto).
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// The `SameSite` attribute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SameSite {
+    /// `SameSite=Lax`.
+    Lax,
+    /// `SameSite=Strict`.
+    Strict,
+    /// `SameSite=None`; needs Secure.
+    None,
+}
+
+/// What is done with the cookie on a response that shared caches may keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnCacheable {
+    /// The cookie is not set on it.
+    Skip,
+    /// It is set and `Cache-Control: private` is added.
+    Private,
+    /// It is set.
+    Set,
+}
+
+/// 32 bytes of key material; never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretKey(pub [u8; 32]);
+
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretKey(…)")
+    }
+}
+
+/// `[upstream.NAME.health_check]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// What is tried.
+    pub probe: Probe,
+    /// Time between two checks of a backend.
+    pub interval: Duration,
+    /// Time between two checks while in doubt (between up and down); at most `interval`.
+    pub fast_interval: Duration,
+    /// A check without answer for this long has failed.
+    pub timeout: Duration,
+    /// Successes in a row that bring a backend up.
+    pub rise: u32,
+    /// Failures in a row that take it down.
+    pub fall: u32,
+}
+
+/// What an active check tries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// A TCP connection.
+    Tcp,
+    /// An HTTP request.
+    Http {
+        /// Its method.
+        method: String,
+        /// Its path and query.
+        path: String,
+        /// Its Host; `None`: the backend's address.
+        host: Option<String>,
+        /// Statuses that mean up, inclusive ranges.
+        expect_status: Vec<(u16, u16)>,
+        /// Statuses that mean: up, but drain me.
+        drain_status: Vec<u16>,
+    },
+}
+
+/// `[upstream.NAME.passive]`: what real requests say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PassiveCheck {
+    /// Failed connections or exchanges in a row that eject.
+    pub max_fails: u32,
+    /// 5xx responses within `window` that eject; `None`: they do not.
+    pub max_5xx: Option<u32>,
+    /// The time in which `max_5xx` counts.
+    pub window: Duration,
+    /// How long the first ejection lasts; doubled each time.
+    pub penalty: Duration,
+    /// The longest ejection.
+    pub max_penalty: Duration,
+}
+
+/// `[upstream.NAME.pool]`, per worker and backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pool {
+    /// Idle connections kept.
+    pub max_idle: usize,
+    /// An idle connection is closed after this.
+    pub idle_timeout: Duration,
+}
+
+/// `[upstream.NAME.retry]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    /// Attempts for one request, the first included.
+    pub attempts: u32,
+    /// Retries allowed, in per cent of requests.
+    pub budget_percent: u32,
+    /// Retries per second allowed whatever the budget says.
+    pub min_per_second: u32,
+    /// Value of Retry-After on a 503, rounded up to seconds.
+    pub retry_after: Duration,
+}
