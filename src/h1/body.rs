@@ -1,0 +1,325 @@
+//! Bodies, passed on by reference.
+//!
+//! A body is not decoded and encoded again: [`Body`] says which bytes of the
+//! input belong to it, and which of those go on. Chunks go on with their
+//! framing, so that a whole buffer of them is one range. Chunk extensions and
+//! trailers that may not be trailers are left out.
+
+use std::ops::Range;
+
+use super::bytes::is_value;
+use super::trailer::{Trailer, judge};
+use super::{BodyError, Framing};
+
+/// How much of a chunked body may be something other than data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BodyLimits {
+    /// Bytes of the trailer section. The caller's buffer must have room for
+    /// as much, since a trailer line is judged when it is whole.
+    pub trailer_bytes: u32,
+    /// Bytes of chunk extensions in one body.
+    pub extension_bytes: u32,
+}
+
+impl Default for BodyLimits {
+    fn default() -> Self {
+        Self { trailer_bytes: 8 * 1024, extension_bytes: 16 * 1024 }
+    }
+}
+
+/// What became of some input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// So many bytes are done with.
+    pub consumed: usize,
+    /// These, of the consumed ones, go on to the other side; may be empty.
+    pub forward: Range<usize>,
+    /// The body has ended; what follows belongs to the next message.
+    pub done: bool,
+}
+
+/// Where in a body the connection is.
+#[derive(Debug, Clone)]
+pub struct Body {
+    state: State,
+    data_only: bool,
+    /// Hex digits of the chunk size so far.
+    digits: u8,
+    /// Nothing has come after the semicolon yet.
+    extension_empty: bool,
+    /// What is left of the limits.
+    trailers_left: u32,
+    extensions_left: u32,
+    /// Data bytes to come, of the body (length) or of the chunk.
+    remaining: u64,
+    data: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Done,
+    Length,
+    UntilClose,
+    /// In the chunk size.
+    Size,
+    Extension,
+    /// Before the LF of the size line.
+    SizeLf,
+    Data,
+    /// Before the CRLF after a chunk's data.
+    DataCr,
+    /// Between that CR and its LF.
+    DataLf,
+    /// At the start of a trailer line, or of the empty line.
+    Trailers,
+}
+
+impl Body {
+    /// A body that starts with the next byte.
+    pub fn new(framing: Framing, limits: BodyLimits) -> Self {
+        let (state, remaining) = match framing {
+            Framing::None | Framing::Length(0) => (State::Done, 0),
+            Framing::Length(length) => (State::Length, length),
+            Framing::Chunked => (State::Size, 0),
+            Framing::UntilClose => (State::UntilClose, 0),
+        };
+        Self {
+            state,
+            data_only: false,
+            digits: 0,
+            extension_empty: true,
+            trailers_left: limits.trailer_bytes,
+            extensions_left: limits.extension_bytes,
+            remaining,
+            data: 0,
+        }
+    }
+
+    /// For a receiver that does not know chunks (HTTP/1.0), or frames them
+    /// itself: only the data goes on.
+    #[must_use]
+    pub fn with_data_only(mut self) -> Self {
+        self.data_only = true;
+        self
+    }
+
+    /// Has all of it been seen?
+    pub fn is_done(&self) -> bool {
+        self.state == State::Done
+    }
+
+    /// Bytes of data seen so far, without any framing.
+    pub fn data_bytes(&self) -> u64 {
+        self.data
+    }
+
+    /// Looks at `input`, which starts where the last step stopped. A step that
+    /// consumes nothing of a body that is not done needs more input: the
+    /// caller keeps what it has. Bytes after the body are left alone.
+    ///
+    /// # Errors
+    /// What is no chunk. Bytes that were forwarded before cannot be taken
+    /// back; the other side must see the body break off.
+    #[inline]
+    pub fn advance(&mut self, input: &[u8]) -> Result<Step, BodyError> {
+        match self.state {
+            State::Done => Ok(Step { consumed: 0, forward: 0..0, done: true }),
+            State::UntilClose => {
+                self.data += input.len() as u64;
+                Ok(Step { consumed: input.len(), forward: 0..input.len(), done: false })
+            }
+            State::Length => {
+                let len = self.take_data(input.len());
+                if self.remaining == 0 {
+                    self.state = State::Done;
+                }
+                Ok(Step { consumed: len, forward: 0..len, done: self.is_done() })
+            }
+            _ => self.advance_chunks(input),
+        }
+    }
+
+    /// The connection has ended; was that the end of the body?
+    ///
+    /// # Errors
+    /// [`BodyError::Truncated`] if not.
+    pub fn finish_at_eof(&mut self) -> Result<(), BodyError> {
+        match self.state {
+            State::Done => Ok(()),
+            State::UntilClose => {
+                self.state = State::Done;
+                Ok(())
+            }
+            _ => Err(BodyError::Truncated),
+        }
+    }
+
+    /// Takes as much of `available` bytes as there is data to come.
+    fn take_data(&mut self, available: usize) -> usize {
+        let len = usize::try_from(self.remaining).map_or(available, |remaining| remaining.min(available));
+        self.remaining -= len as u64;
+        self.data += len as u64;
+        len
+    }
+
+    fn advance_chunks(&mut self, input: &[u8]) -> Result<Step, BodyError> {
+        let mut forward = 0..0;
+        let mut pos = 0;
+        while pos < input.len() && self.state != State::Done {
+            // One step forwards one range: a piece that would have to go on
+            // after one that was left out is for the next step.
+            let gap = !forward.is_empty() && forward.end != pos;
+            let before = gap.then(|| self.clone());
+            let Some(piece) = self.piece(&input[pos..])? else { break };
+            if piece.forward {
+                if let Some(before) = before {
+                    *self = before;
+                    break;
+                }
+                if forward.is_empty() {
+                    forward.start = pos;
+                }
+                forward.end = pos + piece.len;
+            }
+            pos += piece.len;
+        }
+        Ok(Step { consumed: pos, forward, done: self.is_done() })
+    }
+
+    /// The next piece of a chunked body; `rest` is not empty. `None`: it is not whole yet.
+    fn piece(&mut self, rest: &[u8]) -> Result<Option<Piece>, BodyError> {
+        let framing = |len| Ok(Some(Piece { len, forward: !self.data_only }));
+        match (self.state, rest) {
+            (State::Size, _) => self.size_piece(rest).map(Some),
+            (State::Extension, _) => self.extension_piece(rest).map(Some),
+            (State::SizeLf, [b'\n', ..]) => {
+                let piece = framing(1);
+                self.end_size_line();
+                piece
+            }
+            (State::DataCr, [b'\r', b'\n', ..]) => {
+                self.state = State::Size;
+                framing(2)
+            }
+            (State::DataCr, [b'\r']) => {
+                self.state = State::DataLf;
+                framing(1)
+            }
+            (State::DataLf, [b'\n', ..]) => {
+                self.state = State::Size;
+                framing(1)
+            }
+            (State::SizeLf | State::DataCr | State::DataLf, _) => Err(BodyError::LineEnd),
+            (State::Data, _) => {
+                let len = self.take_data(rest.len());
+                if self.remaining == 0 {
+                    self.state = State::DataCr;
+                }
+                Ok(Some(Piece { len, forward: true }))
+            }
+            (State::Trailers, _) => self.trailer_piece(rest),
+            (State::Done | State::Length | State::UntilClose, _) => Ok(None),
+        }
+    }
+
+    /// Digits of a chunk size, with the end of the line if it follows at once.
+    fn size_piece(&mut self, rest: &[u8]) -> Result<Piece, BodyError> {
+        let mut len = 0;
+        while let Some(digit) = rest.get(len).and_then(|&byte| char::from(byte).to_digit(16)) {
+            if self.digits == MAX_DIGITS {
+                return Err(BodyError::ChunkSize);
+            }
+            self.digits += 1;
+            self.remaining = self.remaining << 4 | u64::from(digit);
+            len += 1;
+        }
+        let forward = !self.data_only;
+        if self.digits == 0 {
+            return Err(BodyError::ChunkSize);
+        }
+        match &rest[len..] {
+            [b'\r', b'\n', ..] => {
+                self.end_size_line();
+                Ok(Piece { len: len + 2, forward })
+            }
+            [b'\r', ..] => {
+                self.state = State::SizeLf;
+                Ok(Piece { len: len + 1, forward })
+            }
+            // The semicolon is left out, so it is a piece of its own.
+            [b';', ..] if len == 0 => {
+                self.state = State::Extension;
+                self.extension_empty = true;
+                Ok(Piece { len: 1, forward: false })
+            }
+            [] | [b';', ..] => Ok(Piece { len, forward }),
+            [b'\n', ..] => Err(BodyError::LineEnd),
+            _ => Err(BodyError::ChunkSize),
+        }
+    }
+
+    /// The size line has ended: data follows, or, after a size of 0, trailers.
+    fn end_size_line(&mut self) {
+        self.digits = 0;
+        self.state = if self.remaining == 0 { State::Trailers } else { State::Data };
+    }
+
+    fn extension_piece(&mut self, rest: &[u8]) -> Result<Piece, BodyError> {
+        let legal = |byte: &u8| is_value(*byte) && byte.is_ascii();
+        let len = rest.iter().position(|byte| !legal(byte)).unwrap_or(rest.len());
+        if len > 0 {
+            self.extensions_left = u32::try_from(len)
+                .ok()
+                .and_then(|len| self.extensions_left.checked_sub(len))
+                .ok_or(BodyError::ChunkExtensionsTooLarge)?;
+            self.extension_empty = false;
+            return Ok(Piece { len, forward: false });
+        }
+        match rest.first() {
+            Some(b'\r') if !self.extension_empty => {
+                self.state = State::SizeLf;
+                Ok(Piece { len: 1, forward: !self.data_only })
+            }
+            Some(b'\n') => Err(BodyError::LineEnd),
+            _ => Err(BodyError::ChunkExtension),
+        }
+    }
+
+    /// A whole trailer line, or the empty line.
+    fn trailer_piece(&mut self, rest: &[u8]) -> Result<Option<Piece>, BodyError> {
+        // The empty line is not counted. The size is judged first, so that it
+        // makes no difference whether the line's end is there already.
+        let end = memchr::memchr(b'\n', rest).map(|end| end + 1);
+        let len = end.unwrap_or(rest.len());
+        let left = u32::try_from(len).ok().and_then(|len| self.trailers_left.checked_sub(len));
+        match &rest[..len] {
+            [b'\r'] => return Ok(None),
+            [b'\r', b'\n'] => {
+                self.state = State::Done;
+                return Ok(Some(Piece { len, forward: !self.data_only }));
+            }
+            _ => {}
+        }
+        let left = left.ok_or(BodyError::TrailersTooLarge)?;
+        if end.is_none() {
+            return Ok(None);
+        }
+        let line = rest[..len].strip_suffix(b"\r\n").ok_or(BodyError::LineEnd)?;
+        self.trailers_left = left;
+        let keep = judge(line)? == Trailer::Keep;
+        Ok(Some(Piece { len, forward: keep && !self.data_only }))
+    }
+}
+
+/// A part of a chunked body that goes on, or is left out, as a whole.
+struct Piece {
+    len: usize,
+    forward: bool,
+}
+
+/// As many hex digits as fit into 64 bits.
+const MAX_DIGITS: u8 = 16;
+
+#[cfg(test)]
+#[path = "body_tests.rs"]
+mod tests;

@@ -1,0 +1,105 @@
+//! Heads and chunk framing, into the caller's buffer.
+//!
+//! Nothing is checked here in release builds: names and values come from a
+//! head that was parsed, or from the configuration, or from HTTP/2 fields,
+//! none of which can hold CR, LF or NUL.
+
+use super::{Field, Fields};
+
+/// Ends a chunk's data.
+pub const CHUNK_END: &[u8] = b"\r\n";
+
+/// Ends a chunked body without trailers.
+pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// What becomes of a field line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Edit<'a> {
+    /// It goes on, byte for byte.
+    Keep,
+    /// It does not go on.
+    Drop,
+    /// It goes on with this value.
+    Replace(&'a [u8]),
+}
+
+/// Writes a request line; always HTTP/1.1.
+#[inline]
+pub fn write_request_line(out: &mut Vec<u8>, method: &str, target: &str) {
+    out.reserve(method.len() + target.len() + " ".len() + " HTTP/1.1\r\n".len());
+    out.extend_from_slice(method.as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(target.as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+}
+
+/// Writes a status line; always HTTP/1.1. `status` is 100..=999.
+#[inline]
+pub fn write_status_line(out: &mut Vec<u8>, status: u16, reason: &[u8]) {
+    debug_assert!((100..=999).contains(&status) && is_line(reason));
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(reason);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes a field line.
+#[inline]
+pub fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    debug_assert!(is_line(name.as_bytes()) && is_line(value));
+    out.reserve(name.len() + value.len() + ": \r\n".len());
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes the empty line.
+#[inline]
+pub fn end_head(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes the field lines of a head as `edit` says. Neighbours that are kept
+/// are copied in one piece, as they were received: since nothing is accepted
+/// that is not exactly right, their bytes are safe to send on.
+#[inline]
+pub fn copy_fields<'b, 'e>(
+    out: &mut Vec<u8>,
+    fields: &Fields<'b>,
+    mut edit: impl FnMut(&Field<'b>) -> Edit<'e>,
+) {
+    out.reserve(fields.raw.len());
+    // Lines from here on are kept but not yet copied.
+    let mut kept = 0;
+    for (index, field) in fields.list.iter().enumerate() {
+        let edit = edit(field);
+        if edit == Edit::Keep {
+            continue;
+        }
+        let next = fields.list.get(index + 1).map_or(fields.raw.len(), |next| next.line as usize);
+        out.extend_from_slice(&fields.raw[kept..field.line as usize]);
+        kept = next;
+        if let Edit::Replace(value) = edit {
+            write_field(out, field.name, value);
+        }
+    }
+    out.extend_from_slice(&fields.raw[kept..]);
+}
+
+/// Writes the size line of a chunk; `len` is not 0 (that would end the body).
+#[inline]
+pub fn write_chunk_prefix(out: &mut Vec<u8>, len: usize) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    debug_assert!(len > 0);
+    let significant = (usize::BITS - len.leading_zeros()).div_ceil(4);
+    for place in (0..significant).rev() {
+        out.push(DIGITS[len >> (place * 4) & 0xf]);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn is_line(bytes: &[u8]) -> bool {
+    !bytes.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0))
+}

@@ -1,0 +1,192 @@
+//! Fields: what they mean to a proxy, and where they are.
+
+use std::fmt;
+use std::ops::Deref;
+
+use arrayvec::ArrayVec;
+
+/// The most fields that a head may have; [`super::HeadLimits::fields`] cannot go beyond.
+pub const MAX_FIELDS: usize = 256;
+
+/// The fields that a proxy must know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+#[expect(missing_docs, reason = "named after the field")]
+pub enum FieldKind {
+    Host,
+    Connection,
+    ContentLength,
+    TransferEncoding,
+    Cookie,
+    SetCookie,
+    Expect,
+    Upgrade,
+    Te,
+    Trailer,
+    KeepAlive,
+    ProxyConnection,
+    XForwardedFor,
+    XForwardedProto,
+    XForwardedHost,
+    Forwarded,
+    Via,
+    CacheControl,
+    /// Any name that starts with `x-affinity-`.
+    Affinity,
+    /// Any other.
+    Other,
+}
+
+impl FieldKind {
+    /// The kind of a field of this name, in any case.
+    pub fn classify(name: &[u8]) -> Self {
+        const AFFINITY: &[u8] = b"x-affinity-";
+        // The length alone rules out most names; one comparison decides the rest.
+        let (expected, kind): (&[u8], Self) = match name.len() {
+            2 => (b"te", Self::Te),
+            3 => (b"via", Self::Via),
+            4 => (b"host", Self::Host),
+            6 if name[0] | 0x20 == b'c' => (b"cookie", Self::Cookie),
+            6 => (b"expect", Self::Expect),
+            7 if name[0] | 0x20 == b'u' => (b"upgrade", Self::Upgrade),
+            7 => (b"trailer", Self::Trailer),
+            9 => (b"forwarded", Self::Forwarded),
+            10 => match name[0] | 0x20 {
+                b'c' => (b"connection", Self::Connection),
+                b's' => (b"set-cookie", Self::SetCookie),
+                b'k' => (b"keep-alive", Self::KeepAlive),
+                _ => return Self::Other,
+            },
+            13 if name[0] | 0x20 == b'c' => (b"cache-control", Self::CacheControl),
+            14 if name[0] | 0x20 == b'c' => (b"content-length", Self::ContentLength),
+            15 if name[0] | 0x20 == b'x' && name[2] | 0x20 == b'f' => {
+                (b"x-forwarded-for", Self::XForwardedFor)
+            }
+            16 if name[0] | 0x20 == b'p' => (b"proxy-connection", Self::ProxyConnection),
+            16 if name[0] | 0x20 == b'x' && name[2] | 0x20 == b'f' => {
+                (b"x-forwarded-host", Self::XForwardedHost)
+            }
+            17 if name[0] | 0x20 == b't' => (b"transfer-encoding", Self::TransferEncoding),
+            17 if name[0] | 0x20 == b'x' && name[2] | 0x20 == b'f' => {
+                (b"x-forwarded-proto", Self::XForwardedProto)
+            }
+            len if len >= AFFINITY.len() && name[0] | 0x20 == b'x' => {
+                return if name[..AFFINITY.len()].eq_ignore_ascii_case(AFFINITY) {
+                    Self::Affinity
+                } else {
+                    Self::Other
+                };
+            }
+            _ => return Self::Other,
+        };
+        if name.eq_ignore_ascii_case(expected) { kind } else { Self::Other }
+    }
+}
+
+/// Is it of the fields that concern one connection only, whether or not
+/// Connection names them (RFC 9110 §7.6.1)?
+///
+/// Transfer-Encoding is not among them here although the RFC lists it: the
+/// framing of a body is passed on with the body, see [`super::Body`].
+pub fn is_hop_by_hop(kind: FieldKind) -> bool {
+    matches!(
+        kind,
+        FieldKind::Connection
+            | FieldKind::KeepAlive
+            | FieldKind::ProxyConnection
+            | FieldKind::Te
+            | FieldKind::Upgrade
+    )
+}
+
+/// One field line.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Field<'b> {
+    /// The name as received.
+    pub name: &'b str,
+    /// The value without the OWS around it: HTAB, SP, VCHAR and obs-text.
+    pub value: &'b [u8],
+    /// What the name means.
+    pub kind: FieldKind,
+    /// Where the line starts within [`Fields::raw`]; it ends where the next one starts.
+    pub(super) line: u32,
+}
+
+impl fmt::Debug for Field<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.value.escape_ascii())
+    }
+}
+
+/// The fields of a head, in order; a slice of [`Field`] that knows its field lines.
+#[derive(Clone, Copy)]
+pub struct Fields<'b> {
+    pub(super) raw: &'b [u8],
+    pub(super) list: &'b [Field<'b>],
+}
+
+impl<'b> Fields<'b> {
+    /// The field lines as received, each with its CRLF, without the empty line.
+    pub fn raw(&self) -> &'b [u8] {
+        self.raw
+    }
+
+    /// The fields, for as long as the head's bytes live.
+    pub fn as_slice(&self) -> &'b [Field<'b>] {
+        self.list
+    }
+
+    /// The first field of this kind.
+    pub fn first(&self, kind: FieldKind) -> Option<&'b Field<'b>> {
+        self.list.iter().find(|field| field.kind == kind)
+    }
+
+    /// Values of every field of this name, in any case, in order.
+    pub fn values<'s>(&self, name: &'s str) -> impl Iterator<Item = &'b [u8]> + use<'b, 's> {
+        let kind = FieldKind::classify(name.as_bytes());
+        let by_name = matches!(kind, FieldKind::Other | FieldKind::Affinity);
+        self.list
+            .iter()
+            .filter(move |field| field.kind == kind && (!by_name || field.name.eq_ignore_ascii_case(name)))
+            .map(|field| field.value)
+    }
+}
+
+impl<'b> Deref for Fields<'b> {
+    type Target = [Field<'b>];
+
+    fn deref(&self) -> &[Field<'b>] {
+        self.list
+    }
+}
+
+impl<'b> IntoIterator for &Fields<'b> {
+    type Item = &'b Field<'b>;
+    type IntoIter = std::slice::Iter<'b, Field<'b>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.list.iter()
+    }
+}
+
+impl fmt::Debug for Fields<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.list).finish()
+    }
+}
+
+/// Room for the fields of one head, on the caller's stack. It is some 10 KB,
+/// of which only what a head needs is ever touched; keep it out of futures
+/// (do not hold it over an await).
+#[derive(Debug, Default)]
+pub struct FieldSlots<'b> {
+    pub(super) list: ArrayVec<Field<'b>, MAX_FIELDS>,
+}
+
+impl FieldSlots<'_> {
+    /// Empty; costs nothing.
+    #[inline]
+    pub fn new() -> Self {
+        Self { list: ArrayVec::new_const() }
+    }
+}

@@ -1,0 +1,128 @@
+//! Framing: where a body ends (RFC 9112 §6).
+
+use super::bytes::{is_token_string, trim_ows};
+use super::{Connection, FieldKind, FieldSlots, HeadError};
+
+/// How the end of a body is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// There is no body.
+    None,
+    /// This many bytes.
+    Length(u64),
+    /// Chunks, and a trailer section.
+    Chunked,
+    /// All bytes until the connection ends; responses only.
+    UntilClose,
+}
+
+/// What the fields of a head say, besides being passed on.
+#[derive(Debug, Default)]
+pub(super) struct Facts<'b> {
+    pub host: Option<&'b [u8]>,
+    pub length: Option<u64>,
+    pub chunked: bool,
+    pub connection: Connection<'b>,
+    pub expects_continue: bool,
+    pub upgrade: Option<&'b [u8]>,
+    upgrades: usize,
+}
+
+impl<'b> Facts<'b> {
+    /// Goes once over the fields: checks where each line ends, classifies it,
+    /// stores it in `slots`, and notes what matters. `head` is the whole head,
+    /// `first` where its field lines start.
+    pub(super) fn collect(
+        head: &'b [u8],
+        first: usize,
+        found: &[httparse::Header<'b>],
+        slots: &mut FieldSlots<'b>,
+    ) -> Result<Self, HeadError> {
+        // httparse also takes a lone LF for the end of a line. Every line but
+        // the last is seen at the start of the next one.
+        if !head.ends_with(b"\r\n") || !head[..head.len() - 2].ends_with(b"\r\n") {
+            return Err(HeadError::BareLf);
+        }
+        let base = head.as_ptr().addr();
+        let mut facts = Self::default();
+        slots.list.clear();
+        for header in found {
+            let start = header.name.as_ptr().addr().wrapping_sub(base);
+            if !head.get(first..start).is_some_and(|lines| lines.is_empty() || lines.ends_with(b"\r\n")) {
+                return Err(HeadError::BareLf);
+            }
+            let line = u32::try_from(start - first).map_err(|_| HeadError::HeadTooLarge)?;
+            let kind = FieldKind::classify(header.name.as_bytes());
+            let field = super::Field { name: header.name, value: header.value, kind, line };
+            slots.list.try_push(field).map_err(|_| HeadError::TooManyFields)?;
+            if kind != FieldKind::Other {
+                facts.note(kind, header.value)?;
+            }
+        }
+        if facts.chunked && facts.length.is_some() {
+            return Err(HeadError::LengthAndCoding);
+        }
+        if facts.upgrades != 1 || !facts.connection.upgrade {
+            facts.upgrade = None;
+        }
+        Ok(facts)
+    }
+
+    fn note(&mut self, kind: FieldKind, value: &'b [u8]) -> Result<(), HeadError> {
+        match kind {
+            FieldKind::Host if self.host.is_some() => Err(HeadError::HostRepeated),
+            FieldKind::Host => {
+                self.host = Some(value);
+                Ok(())
+            }
+            FieldKind::ContentLength if self.length.is_some() => Err(HeadError::ContentLengthRepeated),
+            FieldKind::ContentLength => {
+                self.length = Some(content_length(value)?);
+                Ok(())
+            }
+            FieldKind::TransferEncoding if self.chunked => Err(HeadError::TransferEncoding),
+            FieldKind::TransferEncoding => {
+                only_chunked(value)?;
+                self.chunked = true;
+                Ok(())
+            }
+            FieldKind::Connection => self.connection.add(value),
+            FieldKind::Expect => {
+                self.expects_continue |= value.eq_ignore_ascii_case(b"100-continue");
+                Ok(())
+            }
+            FieldKind::Upgrade => {
+                self.upgrade = Some(value);
+                self.upgrades += 1;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// 1*DIGIT, and nothing else: no sign, no list, no more than 64 bits.
+fn content_length(value: &[u8]) -> Result<u64, HeadError> {
+    if value.is_empty() {
+        return Err(HeadError::ContentLength);
+    }
+    value.iter().try_fold(0_u64, |sum, &byte| {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return Err(HeadError::ContentLength);
+        }
+        sum.checked_mul(10).and_then(|sum| sum.checked_add(u64::from(digit))).ok_or(HeadError::ContentLength)
+    })
+}
+
+/// Is the only coding `chunked`? If not, which error is it?
+fn only_chunked(value: &[u8]) -> Result<(), HeadError> {
+    if value.eq_ignore_ascii_case(b"chunked") {
+        return Ok(());
+    }
+    let codings = || value.split(|&byte| byte == b',').map(trim_ows);
+    let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
+    let well_formed = codings().all(is_token_string);
+    let chunked_only_last = codings().rev().skip(1).all(|coding| !is_chunked(coding));
+    Err(if well_formed && chunked_only_last { HeadError::UnknownCoding } else { HeadError::TransferEncoding })
+}

@@ -1,0 +1,72 @@
+//! Trailers: which field lines after the last chunk go on (RFC 9110 §6.5.1).
+
+use super::bytes::{is_token, is_value};
+use super::{BodyError, FieldKind};
+
+/// What happens to a trailer line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trailer {
+    /// It goes on.
+    Keep,
+    /// It may not be a trailer, so the other side does not see it.
+    Drop,
+}
+
+/// Judges one trailer line, without its CRLF.
+pub(super) fn judge(line: &[u8]) -> Result<Trailer, BodyError> {
+    let name_len = line.iter().position(|&byte| !is_token(byte)).ok_or(BodyError::Trailer)?;
+    let (name, rest) = line.split_at(name_len);
+    match rest {
+        [b':', value @ ..] if !name.is_empty() && value.iter().all(|&byte| is_value(byte)) => {}
+        _ => return Err(BodyError::Trailer),
+    }
+    Ok(if is_forbidden(name) { Trailer::Drop } else { Trailer::Keep })
+}
+
+/// Would it change, coming late, how the message is framed, routed,
+/// authenticated, cached or read? Then a reader that merges trailers into the
+/// fields could be fooled with it.
+fn is_forbidden(name: &[u8]) -> bool {
+    // Every kind that the proxy knows is one that it, or the backend, acts upon.
+    if FieldKind::classify(name) != FieldKind::Other {
+        return true;
+    }
+    FORBIDDEN.iter().any(|forbidden| name.eq_ignore_ascii_case(forbidden))
+}
+
+/// The others, which [`FieldKind`] does not know.
+const FORBIDDEN: &[&[u8]] = &[
+    // Request modifiers and conditions.
+    b"max-forwards",
+    b"range",
+    b"if-match",
+    b"if-none-match",
+    b"if-modified-since",
+    b"if-unmodified-since",
+    b"if-range",
+    // Authentication and origin.
+    b"authorization",
+    b"proxy-authorization",
+    b"www-authenticate",
+    b"proxy-authenticate",
+    b"authentication-info",
+    b"proxy-authentication-info",
+    b"origin",
+    b"x-real-ip",
+    b"x-forwarded-port",
+    b"x-forwarded-server",
+    // Response control.
+    b"age",
+    b"date",
+    b"expires",
+    b"location",
+    b"pragma",
+    b"retry-after",
+    b"vary",
+    b"warning",
+    // How the content is read.
+    b"content-encoding",
+    b"content-type",
+    b"content-range",
+    b"content-location",
+];
