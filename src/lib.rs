@@ -7,6 +7,7 @@
 //! backends. `docs/architecture.md` has the picture.
 
 pub mod affinity;
+pub mod config;
 pub mod h1;
 pub mod model;
 

@@ -1,0 +1,204 @@
+//! `[upstream.NAME]`: what is not affinity, health or a backend of its own.
+
+use std::sync::Arc;
+
+use toml::de::DeValue;
+
+use super::{affinity, backends, health};
+use crate::affinity::Health;
+use crate::affinity::ring::Ring;
+use crate::config::diagnostics::{Complaint, Span};
+use crate::config::files::Files;
+use crate::config::reader::{Found, Section};
+use crate::config::schema;
+use crate::model::{Address, Pool, Retry, Upstream, UpstreamTimeouts};
+
+/// More upstreams are a mistake.
+const MAX_UPSTREAMS: usize = 4096;
+
+/// An upstream, and where its backends' addresses are written.
+pub(super) struct Lowered {
+    pub(super) upstream: Upstream,
+    pub(super) addresses: Vec<(Address, Span)>,
+}
+
+/// All upstreams that could be made out, sorted by name, and the names of all
+/// that are written, each with its place.
+pub(super) fn upstreams<'t>(
+    root: &Section<'t>,
+    files: &Files<'_>,
+    timeouts: &UpstreamTimeouts,
+) -> (Vec<Lowered>, Vec<(&'t str, Span)>) {
+    let mut lowered = Vec::new();
+    let mut names = Vec::new();
+    let found = root.find(&schema::UPSTREAM_KEY);
+    let table = match found.as_ref().map(|found| (found, found.value)) {
+        Some((_, DeValue::Table(table))) if !table.is_empty() => table,
+        Some((found, DeValue::Array(_))) => {
+            let help = "an upstream has a name and single brackets: [upstream.web]";
+            root.complain(found.wrong_type("tables with names").help(help));
+            return (lowered, names);
+        }
+        Some((found, other)) if !matches!(other, DeValue::Table(_)) => {
+            root.complain(found.wrong_type("tables with names"));
+            return (lowered, names);
+        }
+        _ => {
+            root.complain(Complaint::error("there is no upstream").help(
+                "say where requests go:\n[upstream.web]\nbackends = [\"10.0.0.1:8080\", \"10.0.0.2:8080\"]",
+            ));
+            return (lowered, names);
+        }
+    };
+    for (name, value) in table {
+        let text: &'t str = name.get_ref();
+        if !is_name(text) {
+            root.complain(
+                Complaint::error("this is no name for an upstream")
+                    .at(name.span(), "")
+                    .help("a name is 1 to 64 characters out of A-Z a-z 0-9 _ -"),
+            );
+        }
+        names.push((text, name.span()));
+        if schema::UPSTREAM.keys.iter().any(|key| key.name() == text) && !value.get_ref().is_table() {
+            root.complain(
+                Complaint::error(format!("`{text}` is written where an upstream's name belongs"))
+                    .at(name.span(), "")
+                    .help("give the upstream a name: [upstream.web]"),
+            );
+            continue;
+        }
+        let section = Section::open_named(name, value, &schema::UPSTREAM, root.sink());
+        lowered.extend(section.and_then(|section| upstream(&section, text, files, timeouts)));
+    }
+    if let Some((_, span)) = names.get(MAX_UPSTREAMS) {
+        root.complain(
+            Complaint::error(format!("there are more than {MAX_UPSTREAMS} upstreams")).at(span.clone(), ""),
+        );
+    }
+    (lowered, names)
+}
+
+fn is_name(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+fn upstream(
+    section: &Section<'_>,
+    name: &str,
+    files: &Files<'_>,
+    timeouts: &UpstreamTimeouts,
+) -> Option<Lowered> {
+    let backends = backends::backends(section);
+    let affinity = affinity::affinity(section, files);
+    let health_check = health::active(section);
+    let passive = health::passive(section);
+    let initial_health = section.get(&schema::INITIAL_HEALTH);
+    if let (None, Health::Down, Some(span)) =
+        (&health_check, initial_health, section.span_of(&schema::INITIAL_HEALTH))
+    {
+        section.complain(
+            Complaint::error("without a health check a backend that begins down stays down")
+                .at(span, "")
+                .help("leave out `initial_health`, or `health_check = false`"),
+        );
+    }
+    points_fit(section, &backends, affinity.vnodes);
+    let retry = retry(section);
+    let pool = pool(section);
+    let timeouts = own_timeouts(section, timeouts);
+    let slow_start = section.get(&schema::SLOW_START);
+    let (mut backends, addresses): (Vec<_>, Vec<_>) =
+        backends.into_iter().map(|(backend, span)| (backend.clone(), (backend.address, span))).unzip();
+    if backends.is_empty() {
+        return None;
+    }
+    backends.sort_by(|a, b| a.id.cmp(&b.id));
+    let upstream = Upstream {
+        name: Arc::from(name),
+        backends,
+        affinity,
+        health_check,
+        passive,
+        slow_start,
+        initial_health,
+        pool,
+        retry,
+        timeouts,
+    };
+    Some(Lowered { upstream, addresses })
+}
+
+fn points_fit(section: &Section<'_>, backends: &backends::Backends, vnodes: u32) {
+    let weight: u64 = backends.iter().map(|(backend, _)| u64::from(backend.weight.get())).sum();
+    let (points, most) = (weight * u64::from(vnodes), u64::from(Ring::MAX_POINTS));
+    if points > most {
+        let fitting = most / weight.max(1);
+        section.complain(
+            Complaint::error(format!("the ring would have {points} points, more than {most}")).help(format!(
+                "the weights add up to {weight}: lower them, or set `ring.vnodes` to {fitting} at most"
+            )),
+        );
+    }
+}
+
+fn own_timeouts(section: &Section<'_>, inherited: &UpstreamTimeouts) -> UpstreamTimeouts {
+    let Some(own) = section.section(&schema::TIMEOUTS_OF_UPSTREAM) else { return *inherited };
+    UpstreamTimeouts {
+        connect: own.get_optional(&schema::UPSTREAM_CONNECT).unwrap_or(inherited.connect),
+        response_head: own.get_optional(&schema::UPSTREAM_RESPONSE_HEAD).unwrap_or(inherited.response_head),
+        body_idle: own.get_optional(&schema::UPSTREAM_BODY_IDLE).unwrap_or(inherited.body_idle),
+        tunnel_idle: own.get_optional(&schema::UPSTREAM_TUNNEL_IDLE).unwrap_or(inherited.tunnel_idle),
+    }
+}
+
+fn pool(section: &Section<'_>) -> Pool {
+    let Some(pool) = section.section(&schema::POOL) else {
+        return Pool {
+            max_idle: schema::MAX_IDLE_CONNECTIONS.default,
+            idle_timeout: schema::IDLE_TIMEOUT.default,
+        };
+    };
+    Pool { max_idle: pool.get(&schema::MAX_IDLE_CONNECTIONS), idle_timeout: pool.get(&schema::IDLE_TIMEOUT) }
+}
+
+fn retry(section: &Section<'_>) -> Retry {
+    let default = Retry {
+        attempts: schema::ATTEMPTS.default,
+        budget_percent: 20,
+        min_per_second: schema::MIN_PER_SECOND.default,
+        retry_after: schema::RETRY_AFTER.default,
+    };
+    let Some(retry) = section.section(&schema::RETRY) else { return default };
+    let budget = retry.find(&schema::BUDGET).and_then(|found| retry.take(percent(&found)));
+    Retry {
+        attempts: retry.get(&schema::ATTEMPTS),
+        budget_percent: budget.unwrap_or(default.budget_percent),
+        min_per_second: retry.get(&schema::MIN_PER_SECOND),
+        retry_after: retry.get(&schema::RETRY_AFTER),
+    }
+}
+
+fn percent(found: &Found<'_>) -> Result<u32, Complaint> {
+    let wanted = "a share such as \"20%\"";
+    let text = match found.value {
+        DeValue::Integer(number) => {
+            return Err(found.wrong_type(wanted).help(format!("write \"{number}%\"")));
+        }
+        DeValue::Float(number) => {
+            let share = number.as_str().parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));
+            let help = share.map(|share| format!("write \"{:.0}%\"", share * 100.0));
+            return Err(found.wrong_type(wanted).maybe_help(help));
+        }
+        _ => found.text(wanted)?,
+    };
+    let number = text.strip_suffix('%').filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()));
+    match number.and_then(|digits| digits.parse::<u32>().ok()) {
+        Some(percent) if percent <= 100 => Ok(percent),
+        Some(_) => Err(found.out_of_bounds("0% to 100%")),
+        None => Err(Complaint::error(format!("`{}` is no share", found.name))
+            .at(found.span(), "not understood")
+            .help("a share is a whole number and `%`: \"20%\"")),
+    }
+}

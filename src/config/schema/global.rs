@@ -1,0 +1,289 @@
+//! The keys outside of upstreams.
+
+use std::time::Duration;
+
+use super::{Flag, Free, Int, Key, Optional, Size, Table, Text, Time, UPSTREAM, Word};
+use crate::affinity::client_ip::ForwardSource;
+use crate::model::LogFormat;
+
+const MINUTE: u64 = 60;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+
+/// The whole file.
+pub(in crate::config) static FILE: Table = Table {
+    path: "",
+    doc: "",
+    keys: &[
+        &SERVER_KEY,
+        &CLIENT_IP_KEY,
+        &TIMEOUTS_KEY,
+        &LIMITS_KEY,
+        &FORWARDING_KEY,
+        &ACCESS_LOG_KEY,
+        &LISTENER_KEY,
+        &ROUTE_KEY,
+        &UPSTREAM_KEY,
+    ],
+};
+
+const fn table(name: &'static str, table: &'static Table) -> Free {
+    Free { name, shape: "table", absent: "", doc: "", table: Some(table) }
+}
+
+pub(in crate::config) static SERVER_KEY: Free = table("server", &SERVER);
+pub(in crate::config) static CLIENT_IP_KEY: Free = table("client_ip", &CLIENT_IP);
+pub(in crate::config) static TIMEOUTS_KEY: Free = table("timeouts", &TIMEOUTS);
+pub(in crate::config) static LIMITS_KEY: Free = table("limits", &LIMITS);
+pub(in crate::config) static FORWARDING_KEY: Free = table("forwarding", &FORWARDING);
+pub(in crate::config) static ACCESS_LOG_KEY: Free = table("access_log", &ACCESS_LOG);
+pub(in crate::config) static LISTENER_KEY: Free = table("listener", &LISTENER);
+pub(in crate::config) static ROUTE_KEY: Free = table("route", &ROUTE);
+pub(in crate::config) static UPSTREAM_KEY: Free = table("upstream", &UPSTREAM);
+
+/// `[server]`.
+static SERVER: Table = Table {
+    path: "server",
+    doc: "The process.",
+    keys: &[&WORKERS, &SHUTDOWN_GRACE, &ADMIN, &ON_CLIENT_CLOSE],
+};
+pub(in crate::config) const WORKER_BOUNDS: Int<usize> = Int { least: 1, most: 1024 };
+pub(in crate::config) static WORKERS: Free = Free {
+    name: "workers",
+    shape: "\"auto\" or a number, 1 to 1024",
+    absent: "\"auto\"",
+    doc: "Worker threads; `\"auto\"`: one per core.",
+    table: None,
+};
+pub(in crate::config) static SHUTDOWN_GRACE: Key<Time> = Key {
+    name: "shutdown_grace",
+    rule: Time { least: Duration::ZERO, most: Duration::from_secs(DAY) },
+    default: Duration::from_secs(30),
+    doc: "How long SIGTERM waits for requests in flight before it cuts them off.",
+};
+pub(in crate::config) static ADMIN: Free = Free {
+    name: "admin",
+    shape: "IP address and port, or \"off\"",
+    absent: "\"off\"",
+    doc: "Where metrics, state and the admin API are served. There is no password: keep it on loopback.",
+    table: None,
+};
+pub(in crate::config) static ON_CLIENT_CLOSE: Key<Word<bool>> = Key {
+    name: "on_client_close",
+    rule: Word(&[("cancel", true), ("finish", false)]),
+    default: true,
+    doc: "What becomes of a request at its backend when the client goes away: broken off or finished.",
+};
+
+/// `[client_ip]`.
+static CLIENT_IP: Table = Table {
+    path: "client_ip",
+    doc: "Whose address counts where Homing stands behind other proxies.",
+    keys: &[&TRUSTED, &FROM, &MASK],
+};
+pub(in crate::config) static TRUSTED: Free = Free {
+    name: "trusted",
+    shape: "list of IP addresses and networks",
+    absent: "[]",
+    doc: "Peers whose word about the client's address is believed.",
+    table: None,
+};
+pub(in crate::config) static FROM: Free = Free {
+    name: "from",
+    shape: "list of \"forwarded\", \"x-forwarded-for\"",
+    absent: "[\"x-forwarded-for\"]",
+    doc: "The fields it is read from, in order; the first that is present counts. Name only fields that \
+          every trusted proxy sets or removes: any other is the client's to forge.",
+    table: None,
+};
+pub(in crate::config) const FROM_WORDS: Word<ForwardSource> =
+    Word(&[("forwarded", ForwardSource::Forwarded), ("x-forwarded-for", ForwardSource::XForwardedFor)]);
+pub(in crate::config) static MASK: Free = table("mask", &MASK_TABLE);
+static MASK_TABLE: Table = Table {
+    path: "client_ip.mask",
+    doc: "How many bits of an address identify a client, where the key is `ip`.",
+    keys: &[&MASK_V4, &MASK_V6],
+};
+pub(in crate::config) static MASK_V4: Key<Int<u8>> =
+    Key { name: "v4", rule: Int { least: 8, most: 32 }, default: 32, doc: "Bits of an IPv4 address." };
+pub(in crate::config) static MASK_V6: Key<Int<u8>> = Key {
+    name: "v6",
+    rule: Int { least: 16, most: 128 },
+    default: 64,
+    doc: "Bits of an IPv6 address; a household or host usually has a /64 to itself.",
+};
+
+/// `[timeouts]`.
+static TIMEOUTS: Table = Table {
+    path: "timeouts",
+    doc: "How long is waited. What concerns backends can be set per upstream.",
+    keys: &[&REQUEST_HEAD, &KEEP_ALIVE, &CONNECT, &RESPONSE_HEAD, &BODY_IDLE, &TUNNEL_IDLE],
+};
+const MILLISECOND: Duration = Duration::from_millis(1);
+const CONNECT_BOUNDS: Time = Time { least: MILLISECOND, most: Duration::from_secs(10 * MINUTE) };
+const WAIT_BOUNDS: Time = Time { least: MILLISECOND, most: Duration::from_secs(DAY) };
+const TUNNEL_BOUNDS: Time = Time { least: MILLISECOND, most: Duration::from_secs(30 * DAY) };
+pub(in crate::config) static REQUEST_HEAD: Key<Time> = Key {
+    name: "request_head",
+    rule: WAIT_BOUNDS,
+    default: Duration::from_secs(10),
+    doc: "From the first byte of a request's head to its last; then 408.",
+};
+pub(in crate::config) static KEEP_ALIVE: Key<Time> = Key {
+    name: "keep_alive",
+    rule: WAIT_BOUNDS,
+    default: Duration::from_secs(60),
+    doc: "A client's connection without a request is closed after this.",
+};
+pub(in crate::config) static CONNECT: Key<Time> = Key {
+    name: "connect",
+    rule: CONNECT_BOUNDS,
+    default: Duration::from_secs(3),
+    doc: "One attempt to connect to a backend; then the next backend, at last 504.",
+};
+pub(in crate::config) static RESPONSE_HEAD: Key<Time> = Key {
+    name: "response_head",
+    rule: WAIT_BOUNDS,
+    default: Duration::from_secs(60),
+    doc: "From the end of the request to the head of the response; then 504.",
+};
+pub(in crate::config) static BODY_IDLE: Key<Time> = Key {
+    name: "body_idle",
+    rule: WAIT_BOUNDS,
+    default: Duration::from_secs(30),
+    doc: "Between two pieces of a body, either way.",
+};
+pub(in crate::config) static TUNNEL_IDLE: Key<Time> = Key {
+    name: "tunnel_idle",
+    rule: TUNNEL_BOUNDS,
+    default: Duration::from_secs(HOUR),
+    doc: "A tunnel (WebSocket) without a byte, either way.",
+};
+
+/// `[upstream.NAME.timeouts]`: the same bounds, the defaults of `[timeouts]`.
+pub(in crate::config) static UPSTREAM_TIMEOUTS: Table = Table {
+    path: "upstream.NAME.timeouts",
+    doc: "Timeouts of this upstream.",
+    keys: &[&UPSTREAM_CONNECT, &UPSTREAM_RESPONSE_HEAD, &UPSTREAM_BODY_IDLE, &UPSTREAM_TUNNEL_IDLE],
+};
+const INHERITED: &str = "as in `[timeouts]`";
+const fn inherited(name: &'static str, rule: Time) -> Optional<Time> {
+    Optional { name, rule, absent: INHERITED, doc: "As in `[timeouts]`, for this upstream." }
+}
+pub(in crate::config) static UPSTREAM_CONNECT: Optional<Time> = inherited("connect", CONNECT_BOUNDS);
+pub(in crate::config) static UPSTREAM_RESPONSE_HEAD: Optional<Time> = inherited("response_head", WAIT_BOUNDS);
+pub(in crate::config) static UPSTREAM_BODY_IDLE: Optional<Time> = inherited("body_idle", WAIT_BOUNDS);
+pub(in crate::config) static UPSTREAM_TUNNEL_IDLE: Optional<Time> = inherited("tunnel_idle", TUNNEL_BOUNDS);
+
+/// `[limits]`.
+static LIMITS: Table = Table {
+    path: "limits",
+    doc: "How much is accepted.",
+    keys: &[&HEAD_BYTES, &FIELDS, &URI_BYTES, &BODY_BYTES, &CONNECTIONS],
+};
+pub(in crate::config) static HEAD_BYTES: Key<Size> = Key {
+    name: "head_bytes",
+    rule: Size { least: 1 << 10, most: 1 << 20 },
+    default: 16 << 10,
+    doc: "A head, request (else 431) or response (else 502).",
+};
+pub(in crate::config) static FIELDS: Key<Int<usize>> = Key {
+    name: "fields",
+    rule: Int { least: 8, most: 256 },
+    default: 100,
+    doc: "Fields in a head, request (else 431) or response (else 502).",
+};
+pub(in crate::config) static URI_BYTES: Key<Size> = Key {
+    name: "uri_bytes",
+    rule: Size { least: 64, most: 1 << 20 },
+    default: 8 << 10,
+    doc: "The request target (else 414); never more than `head_bytes`.",
+};
+pub(in crate::config) const BODY_BOUNDS: Size = Size { least: 0, most: 1 << 50 };
+pub(in crate::config) static BODY_BYTES: Free = Free {
+    name: "body_bytes",
+    shape: "size or \"none\"",
+    absent: "\"none\"",
+    doc: "The body of a request (else 413); `\"none\"`: any.",
+    table: None,
+};
+pub(in crate::config) static CONNECTIONS: Key<Int<usize>> = Key {
+    name: "connections",
+    rule: Int { least: 1, most: 4_000_000 },
+    default: 16_384,
+    doc: "Client connections at a time, over all listeners and workers.",
+};
+
+/// `[forwarding]`.
+static FORWARDING: Table = Table {
+    path: "forwarding",
+    doc: "What backends are told of the client.",
+    keys: &[&X_FORWARDED, &FORWARDED, &VIA],
+};
+pub(in crate::config) static X_FORWARDED: Key<Flag> =
+    Key { name: "x_forwarded", rule: Flag, default: true, doc: "Send X-Forwarded-For, -Proto and -Host." };
+pub(in crate::config) static FORWARDED: Key<Flag> =
+    Key { name: "forwarded", rule: Flag, default: false, doc: "Send Forwarded (RFC 7239)." };
+pub(in crate::config) static VIA: Free = Free {
+    name: "via",
+    shape: "pseudonym or \"off\"",
+    absent: "\"homing\"",
+    doc: "The name in Via, which also breaks loops; `\"off\"`: no Via.",
+    table: None,
+};
+
+/// `[access_log]`.
+static ACCESS_LOG: Table =
+    Table { path: "access_log", doc: "One line per request.", keys: &[&FORMAT, &OUTPUT, &QUEUE] };
+pub(in crate::config) static FORMAT: Key<Word<LogFormat>> = Key {
+    name: "format",
+    rule: Word(&[("off", LogFormat::Off), ("json", LogFormat::Json), ("text", LogFormat::Text)]),
+    default: LogFormat::Off,
+    doc: "The shape of a line.",
+};
+pub(in crate::config) static OUTPUT: Optional<Text> = Optional {
+    name: "output",
+    rule: Text("\"stdout\", \"stderr\" or a path"),
+    absent: "\"stdout\"",
+    doc: "Where lines go. A file is appended to, and opened anew on SIGHUP.",
+};
+pub(in crate::config) static QUEUE: Key<Int<usize>> = Key {
+    name: "queue",
+    rule: Int { least: 1, most: 1 << 20 },
+    default: 8192,
+    doc: "Lines that may wait to be written; more are dropped and counted, requests never wait.",
+};
+
+/// `[[listener]]`.
+pub(in crate::config) static LISTENER: Table =
+    Table { path: "listener", doc: "Where clients connect. At least one.", keys: &[&BIND] };
+pub(in crate::config) static BIND: Free = Free {
+    name: "bind",
+    shape: "IP address and port",
+    absent: "required",
+    doc: "The address; `0.0.0.0` or `[::]` for all of the machine's, port 0 for any free one.",
+    table: None,
+};
+
+/// `[[route]]`.
+pub(in crate::config) static ROUTE: Table = Table {
+    path: "route",
+    doc: "Which requests go to which upstream; the most specific route counts, whatever their order: an \
+          exact host before a wildcard before none, then the longer path. With one upstream and no \
+          route, everything goes there.",
+    keys: &[&HOST, &PATH, &TO_UPSTREAM],
+};
+pub(in crate::config) static HOST: Optional<Text> = Optional {
+    name: "host",
+    rule: Text("host name, or \"*.example.com\" for all below it"),
+    absent: "every host",
+    doc: "The host asked for, without port.",
+};
+pub(in crate::config) static PATH: Optional<Text> = Optional {
+    name: "path",
+    rule: Text("path"),
+    absent: "\"/\"",
+    doc: "The beginning of the path, up to a segment's end: `/app` takes `/app` and `/app/x`, not `/apple`.",
+};
+pub(in crate::config) static TO_UPSTREAM: Optional<Text> =
+    Optional { name: "upstream", rule: Text("name"), absent: "required", doc: "The upstream." };

@@ -1,0 +1,248 @@
+//! What a key may take: types with bounds, which read a value or say what is
+//! wrong with it.
+
+use std::fmt;
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use crate::config::diagnostics::Complaint;
+use crate::config::reader::Found;
+use crate::config::suggest::nearest;
+use crate::config::units::{parse_duration, parse_size, show_duration, show_size};
+
+/// A type of value.
+pub(in crate::config) trait Rule: Sync {
+    /// What it is read as.
+    type Value: Clone + Sync;
+    /// Reads it.
+    fn read(&self, found: &Found<'_>) -> Result<Self::Value, Complaint>;
+    /// What it takes, for people.
+    fn shape(&self) -> String;
+    /// A value as it would be written.
+    fn show(&self, value: &Self::Value) -> String;
+}
+
+/// `true` or `false`.
+pub(in crate::config) struct Flag;
+
+impl Rule for Flag {
+    type Value = bool;
+
+    fn read(&self, found: &Found<'_>) -> Result<bool, Complaint> {
+        match found.value {
+            DeValue::Boolean(flag) => Ok(*flag),
+            DeValue::String(word) if word == "true" || word == "false" => {
+                Err(found.wrong_type("`true` or `false`").help(format!("write {word} without quotes")))
+            }
+            _ => Err(found.wrong_type("`true` or `false`")),
+        }
+    }
+
+    fn shape(&self) -> String {
+        "true or false".to_owned()
+    }
+
+    fn show(&self, value: &bool) -> String {
+        value.to_string()
+    }
+}
+
+/// A duration within bounds.
+pub(in crate::config) struct Time {
+    /// The shortest.
+    pub(in crate::config) least: Duration,
+    /// The longest.
+    pub(in crate::config) most: Duration,
+}
+
+impl Rule for Time {
+    type Value = Duration;
+
+    fn read(&self, found: &Found<'_>) -> Result<Duration, Complaint> {
+        let name = found.name;
+        let text = match found.value {
+            DeValue::String(text) => text,
+            DeValue::Integer(number) => {
+                let help = format!("write the unit: {name} = \"{number}s\" (or ms, m, h, d)");
+                return Err(found.wrong_type("a duration").help(help));
+            }
+            _ => return Err(found.wrong_type("a duration such as \"2s\"")),
+        };
+        let duration = parse_duration(text).map_err(|unreadable| {
+            let help = match unreadable.instead {
+                Some(instead) => format!("write \"{instead}\""),
+                None => "a duration is a whole number and a unit: \"250ms\", \"2s\", \"5m\", \"1h\", \"7d\""
+                    .to_owned(),
+            };
+            Complaint::error(format!("`{name}` is no duration")).at(found.span(), "not understood").help(help)
+        })?;
+        if (self.least..=self.most).contains(&duration) {
+            Ok(duration)
+        } else {
+            Err(found.out_of_bounds(&self.bounds()))
+        }
+    }
+
+    fn shape(&self) -> String {
+        format!("duration, {}", self.bounds())
+    }
+
+    fn show(&self, value: &Duration) -> String {
+        format!("\"{}\"", show_duration(*value))
+    }
+}
+
+impl Time {
+    fn bounds(&self) -> String {
+        format!("{} to {}", show_duration(self.least), show_duration(self.most))
+    }
+}
+
+/// A number of bytes within bounds.
+pub(in crate::config) struct Size {
+    /// The smallest.
+    pub(in crate::config) least: u64,
+    /// The largest.
+    pub(in crate::config) most: u64,
+}
+
+impl Rule for Size {
+    type Value = u64;
+
+    fn read(&self, found: &Found<'_>) -> Result<u64, Complaint> {
+        let name = found.name;
+        let bytes = match found.value {
+            DeValue::String(text) => parse_size(text).map_err(|unreadable| {
+                let help = match unreadable.instead {
+                    Some(instead) => format!("write \"{instead}\""),
+                    None => "a size is a whole number and a unit: \"512B\", \"16KiB\", \"1MiB\"".to_owned(),
+                };
+                Complaint::error(format!("`{name}` is no size")).at(found.span(), "not understood").help(help)
+            })?,
+            DeValue::Integer(_) => found.integer()?.try_into().unwrap_or(u64::MAX),
+            _ => return Err(found.wrong_type("a size such as \"16KiB\"")),
+        };
+        let negative = found.integer().is_ok_and(|n| n < 0);
+        if (self.least..=self.most).contains(&bytes) && !negative {
+            Ok(bytes)
+        } else {
+            Err(found.out_of_bounds(&self.bounds()))
+        }
+    }
+
+    fn shape(&self) -> String {
+        format!("size, {}", self.bounds())
+    }
+
+    fn show(&self, value: &u64) -> String {
+        format!("\"{}\"", show_size(*value))
+    }
+}
+
+impl Size {
+    fn bounds(&self) -> String {
+        format!("{} to {}", show_size(self.least), show_size(self.most))
+    }
+}
+
+/// A whole number within bounds.
+pub(in crate::config) struct Int<T> {
+    /// The smallest.
+    pub(in crate::config) least: T,
+    /// The largest.
+    pub(in crate::config) most: T,
+}
+
+impl<T> Rule for Int<T>
+where
+    T: Copy + Ord + fmt::Display + TryFrom<i128> + Sync,
+{
+    type Value = T;
+
+    fn read(&self, found: &Found<'_>) -> Result<T, Complaint> {
+        let number = found.integer()?;
+        T::try_from(number)
+            .ok()
+            .filter(|number| (self.least..=self.most).contains(number))
+            .ok_or_else(|| found.out_of_bounds(&format!("{} to {}", self.least, self.most)))
+    }
+
+    fn shape(&self) -> String {
+        format!("number, {} to {}", self.least, self.most)
+    }
+
+    fn show(&self, value: &T) -> String {
+        value.to_string()
+    }
+}
+
+/// One word out of a list.
+pub(in crate::config) struct Word<T: 'static>(pub(in crate::config) &'static [(&'static str, T)]);
+
+impl<T: Copy + PartialEq + Sync> Rule for Word<T> {
+    type Value = T;
+
+    fn read(&self, found: &Found<'_>) -> Result<T, Complaint> {
+        let DeValue::String(word) = found.value else {
+            return Err(found.wrong_type(&format!("one of {}", self.shape())));
+        };
+        self.parse(word, found.name).map_err(|complaint| complaint.or_at(found.span()))
+    }
+
+    fn shape(&self) -> String {
+        let words: Vec<_> = self.0.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+        words.join(", ")
+    }
+
+    fn show(&self, value: &T) -> String {
+        let word = self.0.iter().find(|(_, known)| known == value).map_or("", |(word, _)| word);
+        format!("\"{word}\"")
+    }
+}
+
+impl<T: Copy> Word<T> {
+    /// The meaning of `word`, a value of the key `name`.
+    pub(in crate::config) fn parse(&self, word: &str, name: &str) -> Result<T, Complaint> {
+        if let Some((_, value)) = self.0.iter().find(|(known, _)| *known == word) {
+            return Ok(*value);
+        }
+        let words = || self.0.iter().map(|(known, _)| *known);
+        let complaint = Complaint::error(format!("`{name}` does not know the word \"{word}\""));
+        Err(if let Some(known) = nearest(word, words()) {
+            complaint.help(format!("did you mean \"{known}\"?"))
+        } else {
+            let known: Vec<_> = words().map(|known| format!("\"{known}\"")).collect();
+            complaint.help(format!("it takes {}", known.join(", ")))
+        })
+    }
+}
+
+/// Any text that is not empty.
+pub(in crate::config) struct Text(pub(in crate::config) &'static str);
+
+impl Rule for Text {
+    type Value = String;
+
+    fn read(&self, found: &Found<'_>) -> Result<String, Complaint> {
+        match found.value {
+            DeValue::String(text) if text.is_empty() => {
+                Err(Complaint::error(format!("`{}` is empty", found.name)).at(found.span(), ""))
+            }
+            DeValue::String(text) if text.chars().any(char::is_control) => {
+                Err(Complaint::error(format!("`{}` holds a control character", found.name))
+                    .at(found.span(), ""))
+            }
+            DeValue::String(text) => Ok(text.clone().into_owned()),
+            _ => Err(found.wrong_type("a text")),
+        }
+    }
+
+    fn shape(&self) -> String {
+        self.0.to_owned()
+    }
+
+    fn show(&self, value: &String) -> String {
+        format!("\"{value}\"")
+    }
+}

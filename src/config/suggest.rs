@@ -1,0 +1,70 @@
+//! "Did you mean": the known word nearest to a mistyped one.
+
+/// The word among `known` that `written` was probably meant to be.
+pub(super) fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    // Longer words cannot be near any of ours, and the cost is quadratic.
+    if written.len() > 64 {
+        return None;
+    }
+    let written = simple(written);
+    known
+        .into_iter()
+        .map(|word| (distance(&written, &simple(word)), word))
+        .filter(|&(distance, word)| distance <= tolerance(word))
+        .min_by_key(|&(distance, _)| distance)
+        .map(|(_, word)| word)
+}
+
+/// A third of the word may be wrong.
+fn tolerance(word: &str) -> usize {
+    (word.chars().count() / 3).max(1)
+}
+
+/// Case, `-` and `_` are never what makes the difference.
+fn simple(word: &str) -> Vec<char> {
+    word.chars().map(|c| if c == '-' { '_' } else { c.to_ascii_lowercase() }).collect()
+}
+
+/// Edits between two words: insert, delete, replace, swap two neighbours.
+fn distance(a: &[char], b: &[char]) -> usize {
+    let mut before: Vec<usize> = Vec::new();
+    let mut above: Vec<usize> = (0..=b.len()).collect();
+    for (i, &from) in a.iter().enumerate() {
+        let mut row = Vec::with_capacity(b.len() + 1);
+        row.push(i + 1);
+        for (j, &to) in b.iter().enumerate() {
+            let replace = above[j] + usize::from(from != to);
+            let mut best = replace.min(above[j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && from == b[j - 1] && a[i - 1] == to {
+                best = best.min(before[j - 1] + 1);
+            }
+            row.push(best);
+        }
+        before = std::mem::replace(&mut above, row);
+    }
+    above[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_swap_is_one_edit() {
+        let chars = |s: &str| s.chars().collect::<Vec<_>>();
+        assert_eq!(distance(&chars("tiemout"), &chars("timeout")), 1);
+        assert_eq!(distance(&chars(""), &chars("abc")), 3);
+        assert_eq!(distance(&chars("same"), &chars("same")), 0);
+        assert_eq!(distance(&chars("kitten"), &chars("sitting")), 3);
+    }
+
+    #[test]
+    fn the_nearest_word_is_suggested_and_a_far_one_is_not() {
+        let words = ["interval", "fast_interval", "timeout", "rise", "fall"];
+        assert_eq!(nearest("intervall", words), Some("interval"));
+        assert_eq!(nearest("fast-interval", words), Some("fast_interval"));
+        assert_eq!(nearest("Rise", words), Some("rise"));
+        assert_eq!(nearest("banana", words), None);
+        assert_eq!(nearest(&"x".repeat(100_000), words), None);
+    }
+}

@@ -1,0 +1,196 @@
+//! Every file under `tests/configs/` and what is said of it.
+
+mod docs;
+mod properties;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::*;
+
+/// What a named file holds: a key, which is as good a seed.
+const SECRET: &[u8] = b"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n";
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The files in a folder of `tests/configs/`, by name.
+fn configs(folder: &str) -> Vec<(String, String)> {
+    let mut files: Vec<PathBuf> = fs::read_dir(root().join("tests/configs").join(folder))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .collect();
+    files.sort();
+    assert!(!files.is_empty());
+    files
+        .iter()
+        .map(|path| {
+            (path.file_stem().unwrap().to_str().unwrap().to_owned(), fs::read_to_string(path).unwrap())
+        })
+        .collect()
+}
+
+/// Compares with the snapshot of that name beside the configurations.
+fn snapshot(folder: &str, name: &str, text: &str) {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(root().join("tests/configs").join(folder).join("snapshots"));
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!(name, text));
+}
+
+#[test]
+fn invalid_files_are_refused_with_every_problem_under_its_line() {
+    for (name, text) in configs("invalid") {
+        let origin = format!("{name}.toml");
+        let diagnostics = parse(&text, &origin).expect_err(&name);
+        assert!(diagnostics.errors() > 0, "{name}");
+        snapshot("invalid", &name, &diagnostics.to_string());
+    }
+}
+
+#[test]
+fn valid_files_mean_what_they_say() {
+    for (name, text) in configs("valid") {
+        let origin = format!("{name}.toml");
+        let loaded =
+            parse_sealed_off(&text, &origin, SECRET).unwrap_or_else(|error| panic!("{name}:\n{error}"));
+        let mut config = loaded.config;
+        if !text.contains("workers") {
+            // As many as the machine has cores.
+            config.server.workers = std::num::NonZeroUsize::MIN;
+        }
+        let warnings = render_all(&loaded.warnings, false);
+        snapshot("valid", &name, &format!("{warnings}{config:#?}\n"));
+    }
+}
+
+/// `proxy.toml` with all settings that are off turned on.
+fn everything_on(text: &str) -> String {
+    let on = |line: &str| match line.strip_prefix('#') {
+        Some(setting) if !setting.is_empty() && !setting.starts_with([' ', '#']) => setting.to_owned(),
+        _ => line.to_owned(),
+    };
+    text.lines().map(|line| on(line) + "\n").collect()
+}
+
+/// Every (table, key) that is written in a document.
+fn written(table: &toml::Table, path: &str, keys: &mut Vec<(String, String)>) {
+    for (name, value) in table {
+        keys.push((path.to_owned(), name.clone()));
+        let below = match path {
+            "" => name.clone(),
+            "upstream" => "upstream.NAME".to_owned(),
+            _ => format!("{path}.{name}"),
+        };
+        match value {
+            toml::Value::Table(table) => written(table, &below, keys),
+            toml::Value::Array(list) => {
+                for table in list.iter().filter_map(toml::Value::as_table) {
+                    written(table, &below, keys);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn the_annotated_file_runs_as_it_is_without_a_warning() {
+    let loaded = load(&root().join("proxy.toml")).unwrap();
+    assert_eq!(render_all(&loaded.warnings, false), "");
+    let upstream = &loaded.config.upstreams[0];
+    let ids: Vec<_> = upstream.backends.iter().map(|backend| backend.id.as_str()).collect();
+    assert_eq!(ids, ["node1", "node2", "node3"]);
+}
+
+#[test]
+fn the_annotated_file_has_every_key_and_all_of_them_at_once_are_accepted() {
+    let text = everything_on(&fs::read_to_string(root().join("proxy.toml")).unwrap());
+    let loaded = parse_sealed_off(&text, "proxy.toml", SECRET).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(render_all(&loaded.warnings, false), "");
+    let mut present = Vec::new();
+    written(&text.parse().unwrap(), "", &mut present);
+    for (table, key) in keys() {
+        assert!(
+            present.iter().any(|(path, name)| path == table && name == key),
+            "proxy.toml does not show `{key}` of [{table}]"
+        );
+    }
+}
+
+/// Is this line of `proxy.toml` a setting that is off and shows its default?
+/// In a table that is off it is an example.
+fn shows_default(table: &str, line: &str) -> Option<(&'static str, String, String)> {
+    let (name, value) = line.strip_prefix('#')?.split_once(" = ")?;
+    let known = schema::FILE.walk().into_iter().find(|known| known.path == table)?;
+    let entry = known.keys.iter().find(|key| key.name() == name)?;
+    let default = entry.default();
+    let is_value = format!("x = {default}").parse::<toml::Table>().is_ok();
+    is_value.then(|| (entry.name(), value.to_owned(), default))
+}
+
+/// The table that a header opens, by its path in the schema.
+fn header(line: &str) -> Option<String> {
+    (line.starts_with('[') || line.starts_with("#["))
+        .then(|| line.trim_matches(['[', ']']).replacen("upstream.demo", "upstream.NAME", 1))
+}
+
+#[test]
+fn what_is_off_in_the_annotated_file_is_the_default() {
+    let text = fs::read_to_string(root().join("proxy.toml")).unwrap();
+    let (mut table, mut shown, mut on) = (String::new(), 0, String::new());
+    for line in text.lines() {
+        table = header(line).unwrap_or(table);
+        match shows_default(&table, line) {
+            Some((name, value, default)) => {
+                assert_eq!(value, default, "`{name}` of [{table}] in proxy.toml");
+                shown += 1;
+                on.push_str(&line[1..]);
+            }
+            None => on.push_str(line),
+        }
+        on.push('\n');
+    }
+    assert!(shown > 30, "only {shown} defaults were looked at");
+    let off = parse(&text, "proxy.toml").unwrap().config;
+    let on = parse(&on, "proxy.toml").unwrap_or_else(|error| panic!("{error}")).config;
+    assert_eq!(off, on, "a default means the same written out");
+}
+
+#[test]
+fn files_are_read_and_paths_resolved_beside_the_configuration() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let text = "[access_log]\nformat = \"json\"\noutput = \"access.log\"\n\
+                [[listener]]\nbind = \"127.0.0.1:0\"\n[upstream.web]\nbackends = [\"10.0.0.1:80\"]\n\
+                [upstream.web.affinity]\nremember = \"cookie\"\ncookie = { keys_file = \"keys\" }\n\
+                ring = { seed_file = \"seed\" }\n";
+    fs::write(path("homing.toml"), text).unwrap();
+    let LoadError::Invalid(diagnostics) = load(&path("homing.toml")).unwrap_err() else {
+        panic!("the files it names are missing")
+    };
+    assert_eq!(diagnostics.errors(), 2, "{diagnostics}");
+    fs::write(path("keys"), SECRET).unwrap();
+    fs::write(path("seed"), "correct horse battery staple\n").unwrap();
+    let loaded = load(&path("homing.toml")).unwrap();
+    assert_eq!(loaded.config.access_log.output, crate::model::LogOutput::File(path("access.log")));
+    let affinity = &loaded.config.upstreams[0].affinity;
+    assert_ne!(affinity.seed, crate::affinity::Seed::default());
+    let crate::model::Remember::Cookie(cookie) = &affinity.remember else { panic!("{affinity:?}") };
+    assert_eq!((cookie.keys.len(), cookie.keys_file.as_ref()), (1, Some(&path("keys"))));
+    let mut files = loaded.files;
+    files.sort();
+    assert_eq!(files, [path("keys"), path("seed")]);
+}
+
+#[test]
+fn a_file_that_is_no_text_cannot_be_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("homing.toml");
+    fs::write(&path, b"\xff\xfe").unwrap();
+    assert!(matches!(load(&path), Err(LoadError::Read { .. })));
+    assert!(matches!(load(directory.path()), Err(LoadError::Read { .. })));
+}

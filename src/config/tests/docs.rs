@@ -1,0 +1,62 @@
+//! The documentation says what the program does.
+
+use super::*;
+
+const BEGIN: &str = "<!-- begin: printed by the program, `UPDATE_DOCS=1 cargo test --lib config` -->\n";
+const END: &str = "<!-- end -->";
+
+#[test]
+fn the_reference_is_what_the_program_prints() {
+    let path = root().join("docs/configuration.md");
+    let text = fs::read_to_string(&path).unwrap();
+    let (before, rest) = text.split_once(BEGIN).unwrap();
+    let (printed, after) = rest.split_once(END).unwrap();
+    let reference = format!("\n{}", reference());
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(&path, format!("{before}{BEGIN}{reference}{END}{after}")).unwrap();
+        return;
+    }
+    assert!(
+        printed == reference,
+        "docs/configuration.md is out of date: UPDATE_DOCS=1 cargo test --lib config"
+    );
+}
+
+/// The blocks of TOML in a page, each with the number of its first line.
+fn toml_blocks(page: &str) -> Vec<(usize, String)> {
+    let mut blocks = Vec::new();
+    let mut open: Option<(usize, String)> = None;
+    for (number, line) in (1..).zip(page.lines()) {
+        match (&mut open, line.trim()) {
+            (None, "```toml") => open = Some((number + 1, String::new())),
+            (Some(_), "```") => blocks.extend(open.take()),
+            (Some((_, block)), _) => {
+                block.push_str(line);
+                block.push('\n');
+            }
+            (None, _) => {}
+        }
+    }
+    blocks
+}
+
+#[test]
+fn whole_files_in_the_documentation_are_accepted_without_a_warning() {
+    let mut pages: Vec<PathBuf> =
+        fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    pages.push(root().join("README.md"));
+    let mut checked = 0;
+    for page in pages.iter().filter(|page| page.extension().is_some_and(|e| e == "md") && page.exists()) {
+        for (line, block) in toml_blocks(&fs::read_to_string(page).unwrap()) {
+            // A block without a listener is a piece of a file.
+            if !block.contains("[[listener]]") {
+                continue;
+            }
+            let origin = format!("{}:{line}", page.file_name().unwrap().display());
+            let loaded = parse_sealed_off(&block, &origin, SECRET).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(render_all(&loaded.warnings, false), "", "{origin}");
+            checked += 1;
+        }
+    }
+    assert!(checked >= 4, "only {checked} blocks were found");
+}
