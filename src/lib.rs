@@ -8,6 +8,7 @@
 
 pub mod affinity;
 pub mod config;
+pub mod control;
 pub mod h1;
 pub mod model;
 

@@ -1,0 +1,253 @@
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+
+use http::{Request, Response, StatusCode};
+use http_body_util::Empty;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::affinity::{Health, Member};
+use crate::control::fixture::{S, config, upstream};
+use crate::model::snapshot::Observation;
+use crate::model::{Address, HealthCheck, PassiveCheck, Probe, Remember, TableConfig, Upstream};
+
+const FAST: Duration = Duration::from_millis(20);
+/// How long a test waits for what must come; nothing waits this long if all is well.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A backend whose health is scripted.
+struct Server {
+    address: SocketAddr,
+    status: Arc<AtomicU16>,
+    checks: Arc<AtomicU32>,
+    checked: watch::Receiver<u32>,
+}
+
+impl Server {
+    async fn start() -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (status, checks) = (Arc::new(AtomicU16::new(200)), Arc::new(AtomicU32::new(0)));
+        let (told, checked) = watch::channel(0);
+        let server = Self { address, status: Arc::clone(&status), checks: Arc::clone(&checks), checked };
+        let told = Arc::new(told);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (status, checks, told) = (Arc::clone(&status), Arc::clone(&checks), Arc::clone(&told));
+                let service = service_fn(move |_: Request<hyper::body::Incoming>| {
+                    let count = checks.fetch_add(1, Ordering::Relaxed) + 1;
+                    told.send_replace(count);
+                    let status = StatusCode::from_u16(status.load(Ordering::Relaxed)).unwrap();
+                    let mut response = Response::new(Empty::<bytes::Bytes>::new());
+                    *response.status_mut() = status;
+                    async move { Ok::<_, io::Error>(response) }
+                });
+                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+            }
+        });
+        server
+    }
+
+    fn answer(&self, status: u16) {
+        self.status.store(status, Ordering::Relaxed);
+    }
+
+    /// Waits until it has been checked `more` times from now.
+    async fn checked(&self, more: u32) {
+        let target = self.checks.load(Ordering::Relaxed) + more;
+        let mut checked = self.checked.clone();
+        patiently(checked.wait_for(|&n| n >= target)).await.unwrap();
+    }
+}
+
+async fn patiently<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(PATIENCE, future).await.expect("it takes too long")
+}
+
+fn web(servers: &[(&str, &Server)]) -> Upstream {
+    let ids: Vec<_> = servers.iter().map(|(id, _)| *id).collect();
+    let mut web = upstream("web", &ids);
+    for (backend, (_, server)) in web.backends.iter_mut().zip(servers) {
+        backend.address = Address::Ip(server.address);
+    }
+    web.health_check = Some(HealthCheck {
+        probe: Probe::Http {
+            method: "GET".into(),
+            path: "/healthz".into(),
+            host: None,
+            expect_status: vec![(200, 299)],
+            drain_status: vec![404],
+        },
+        interval: FAST,
+        fast_interval: FAST,
+        timeout: S * 10,
+        rise: 2,
+        fall: 2,
+    });
+    web
+}
+
+/// A running control plane.
+struct Control {
+    handle: ControlHandle,
+    published: watch::Receiver<Arc<Snapshot>>,
+    tracker: TaskTracker,
+    cancel: CancellationToken,
+}
+
+impl Control {
+    fn start(web: Upstream) -> Self {
+        let (tracker, cancel) = (TaskTracker::new(), CancellationToken::new());
+        let (handle, published) = start(config(vec![web]), 2, &tracker, cancel.clone());
+        Self { handle, published, tracker, cancel }
+    }
+
+    async fn until(&mut self, what: impl Fn(&[Member]) -> bool) {
+        patiently(self.published.wait_for(|s| what(s.upstreams[0].cluster.members()))).await.unwrap();
+    }
+
+    async fn stop(self) {
+        self.cancel.cancel();
+        self.tracker.close();
+        patiently(self.tracker.wait()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_failing_backend_goes_down_and_comes_back() {
+    let (a, b) = (Server::start().await, Server::start().await);
+    let mut control = Control::start(web(&[("a", &a), ("b", &b)]));
+    assert_eq!(control.handle.snapshot().generation, 1);
+    a.answer(503);
+    control.until(|m| m[0].health == Health::Down && m[1].health == Health::Up).await;
+    a.answer(200);
+    control.until(|m| m[0].health == Health::Up).await;
+    assert_eq!(control.handle.snapshot().generation, 3, "one snapshot per change, none per check");
+    control.stop().await;
+}
+
+#[tokio::test]
+async fn drain_status_reaches_the_snapshot() {
+    let a = Server::start().await;
+    let mut control = Control::start(web(&[("a", &a)]));
+    a.answer(404);
+    control.until(|m| m[0].admin == AdminState::Drain && m[0].health == Health::Up).await;
+    a.answer(200);
+    control.until(|m| m[0].admin == AdminState::Ready).await;
+    control.stop().await;
+}
+
+#[tokio::test]
+async fn maintenance_is_not_checked() {
+    let (a, b) = (Server::start().await, Server::start().await);
+    let control = Control::start(web(&[("a", &a), ("b", &b)]));
+    a.checked(1).await;
+    let id = "a".parse().unwrap();
+    control.handle.set_admin_state("web", &id, AdminState::Maint).await.unwrap();
+    assert_eq!(control.handle.snapshot().upstreams[0].cluster.members()[0].admin, AdminState::Maint);
+    let before = a.checks.load(Ordering::Relaxed);
+    b.checked(10).await;
+    let during = a.checks.load(Ordering::Relaxed) - before;
+    assert!(during <= 1, "at most the one under way; {during}");
+    control.handle.set_admin_state("web", &id, AdminState::Ready).await.unwrap();
+    a.checked(2).await;
+    control.stop().await;
+}
+
+#[tokio::test]
+async fn an_unknown_backend_is_an_error() {
+    let a = Server::start().await;
+    let control = Control::start(web(&[("a", &a)]));
+    let result = control.handle.set_admin_state("web", &"z".parse().unwrap(), AdminState::Drain).await;
+    assert!(matches!(result, Err(ControlError::UnknownBackend(_))), "{result:?}");
+    control.stop().await;
+}
+
+#[tokio::test]
+async fn reports_eject_and_time_brings_back() {
+    let mut rules = upstream("web", &["a", "b"]);
+    rules.passive =
+        Some(PassiveCheck { max_fails: 3, max_5xx: None, window: S, penalty: FAST, max_penalty: S });
+    let mut control = Control::start(rules);
+    let reporter = control.handle.reporter();
+    for _ in 0..3 {
+        reporter
+            .try_send(Report { upstream: "web".into(), slot: Slot(1), observation: Observation::Failed })
+            .unwrap();
+    }
+    control.until(|m| m[1].health == Health::Down && m[0].health == Health::Up).await;
+    control.until(|m| m[1].health == Health::Up).await;
+    control.stop().await;
+}
+
+#[tokio::test]
+async fn a_reload_starts_stops_and_restarts_checks() {
+    let (a, b, c) = (Server::start().await, Server::start().await, Server::start().await);
+    let mut control = Control::start(web(&[("a", &a), ("b", &b)]));
+    a.checked(1).await;
+    b.checked(1).await;
+
+    // `a` leaves; `b` moves to where `c` listens.
+    let summary = control.handle.reload((*config(vec![web(&[("b", &c)])])).clone()).await.unwrap();
+    assert_eq!(summary.to_string(), "upstream web changed, removed a, changed b");
+    assert_eq!(control.handle.snapshot().generation, summary.generation, "published when it returns");
+    let before = (a.checks.load(Ordering::Relaxed), b.checks.load(Ordering::Relaxed));
+    c.checked(10).await;
+    assert!(a.checks.load(Ordering::Relaxed) - before.0 <= 1, "at most the one under way");
+    assert!(b.checks.load(Ordering::Relaxed) - before.1 <= 1, "at most the one under way");
+    c.answer(503);
+    control.until(|m| m[0].health == Health::Down).await;
+
+    let summary = control.handle.reload((*config(vec![web(&[("b", &c)])])).clone()).await.unwrap();
+    assert!(summary.is_empty());
+    control.stop().await;
+}
+
+#[tokio::test]
+async fn slots_may_be_given_to_backends_that_are_not_configured() {
+    let control = Control::start(upstream("web", &["a"]));
+    let (gone, a) = ("gone".parse().unwrap(), "a".parse().unwrap());
+    assert_eq!(control.handle.slot_of("web", &a), Some(Slot(0)));
+    assert_eq!(control.handle.slot_of("web", &gone), Some(Slot(1)));
+    assert_eq!(control.handle.id_of("web", Slot(1)), Some(gone.clone()));
+    assert_eq!(control.handle.slot_of("nowhere", &a), None);
+    control.handle.reload((*config(vec![upstream("web", &["a", "gone"])])).clone()).await.unwrap();
+    let snapshot = control.handle.snapshot();
+    assert_eq!(snapshot.upstreams[0].cluster.index_of(Slot(1)), Some(1), "its bindings find it again");
+    control.stop().await;
+}
+
+#[tokio::test]
+async fn tables_are_swept() {
+    let mut rules = upstream("web", &["a"]);
+    rules.affinity.remember = Remember::Table(TableConfig { max_entries: 100, ttl: S, file: None });
+    let control = Control::start(rules);
+    let Memory::Table(table) = control.handle.snapshot().upstreams[0].memory.clone() else {
+        panic!("a table")
+    };
+    // Bound long ago by the wall clock, which sweeping goes by.
+    table.bind(crate::affinity::KeyHash(7), Slot(0), Timestamp(1));
+    patiently(async {
+        while !table.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    control.stop().await;
+}
+
+#[tokio::test]
+async fn when_stopped_it_says_so() {
+    let a = Server::start().await;
+    let control = Control::start(web(&[("a", &a)]));
+    a.checked(1).await;
+    let handle = control.handle.clone();
+    control.stop().await;
+    let result = handle.set_admin_state("web", &"a".parse().unwrap(), AdminState::Drain).await;
+    assert_eq!(result, Err(ControlError::Stopped));
+    assert_eq!(handle.snapshot().generation, 1, "what was last published stays readable");
+}

@@ -1,0 +1,233 @@
+//! One backend's health, by its active checks and by what requests see of it.
+//!
+//! | from | to | when |
+//! |---|---|---|
+//! | up | down | `fall` checks failed in a row |
+//! | up | down | `max_fails` requests failed in a row, or one on trial, or `max_5xx` within `window`; not the last eligible backend |
+//! | down | up | its penalty is over, and with active checks `rise` passed in a row since it went down |
+//! | down | up | the rest of its penalty is waived, because nobody is eligible; still `rise` checks |
+//!
+//! Without active checks, and after a waived penalty, it comes back *on
+//! trial*: for one `window`, or until a request succeeds, one failed request
+//! ejects it again.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::penalty::Penalty;
+use super::probe::ProbeFailure;
+use super::transition::Reason;
+use crate::affinity::Health;
+use crate::model::snapshot::Observation;
+use crate::model::{HealthCheck, PassiveCheck, Upstream};
+
+/// One backend's health and what it depends on.
+#[derive(Debug)]
+pub(super) struct HealthMachine {
+    state: State,
+    /// Checks in a row: passes while down, failures while up.
+    checks: u32,
+    /// Failed requests in a row.
+    failed_requests: u32,
+    /// When 5xx responses were seen, the oldest first; at most `max_5xx`.
+    server_errors: VecDeque<Duration>,
+    penalty: Penalty,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Up { trial_until: Option<Duration> },
+    Down { until: Duration, unchecked: bool },
+}
+
+/// What requests see may eject a backend; this says if it did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Observed {
+    /// Nothing changed.
+    Nothing,
+    /// It is down now.
+    Ejected(Reason),
+    /// It would be, were it not the last; said once per row of failures.
+    Spared,
+}
+
+impl HealthMachine {
+    /// Before the first check. Without active checks nothing could ever bring
+    /// a backend up, so that it is taken for up.
+    pub(super) fn new(rules: &Upstream, now: Duration) -> Self {
+        let state = match rules.initial_health {
+            Health::Down if rules.health_check.is_some() => State::Down { until: now, unchecked: true },
+            Health::Up | Health::Down => State::Up { trial_until: None },
+        };
+        Self {
+            state,
+            checks: 0,
+            failed_requests: 0,
+            server_errors: VecDeque::new(),
+            penalty: Penalty::default(),
+        }
+    }
+
+    /// Up or down.
+    pub(super) fn health(&self) -> Health {
+        match self.state {
+            State::Up { .. } => Health::Up,
+            State::Down { .. } => Health::Down,
+        }
+    }
+
+    /// Is it down only because no check has passed yet, and none has failed?
+    pub(super) fn is_unchecked(&self) -> bool {
+        matches!(self.state, State::Down { unchecked: true, .. })
+    }
+
+    /// A check passed. It may be up after the next [`Self::reenter`].
+    pub(super) fn check_passed(&mut self) {
+        match self.state {
+            State::Up { .. } => self.checks = 0,
+            State::Down { .. } => self.checks = self.checks.saturating_add(1),
+        }
+    }
+
+    /// A check failed: why it is down now, if it is.
+    pub(super) fn check_failed(
+        &mut self,
+        last: ProbeFailure,
+        check: &HealthCheck,
+        passive: Option<&PassiveCheck>,
+        now: Duration,
+    ) -> Option<Reason> {
+        match &mut self.state {
+            State::Down { unchecked, .. } => {
+                *unchecked = false;
+                self.checks = 0;
+                None
+            }
+            State::Up { .. } => {
+                self.checks = self.checks.saturating_add(1);
+                if self.checks < check.fall {
+                    return None;
+                }
+                let held_for =
+                    passive.map_or(Duration::ZERO, |rule| self.penalty.strike_by_checks(rule, now));
+                self.go_down(now, held_for);
+                Some(Reason::ChecksFailed { last, held_for })
+            }
+        }
+    }
+
+    /// A request saw something. `others` tells if another backend is eligible.
+    pub(super) fn observe(
+        &mut self,
+        observation: Observation,
+        rule: &PassiveCheck,
+        others: bool,
+        now: Duration,
+    ) -> Observed {
+        // Late news of what was already under way when it went down.
+        let State::Up { trial_until } = &mut self.state else { return Observed::Nothing };
+        match observation {
+            Observation::Recovered => {
+                self.failed_requests = 0;
+                *trial_until = None;
+                Observed::Nothing
+            }
+            Observation::Failed => {
+                let on_trial = trial_until.is_some_and(|until| now < until);
+                self.failed_requests = self.failed_requests.saturating_add(1);
+                if self.failed_requests < rule.max_fails && !on_trial {
+                    return Observed::Nothing;
+                }
+                if !others {
+                    let first = self.failed_requests == rule.max_fails.max(1);
+                    return if first { Observed::Spared } else { Observed::Nothing };
+                }
+                let penalty = self.eject(rule, now);
+                Observed::Ejected(Reason::RequestsFailed { penalty })
+            }
+            Observation::ServerError => {
+                let Some(max) = rule.max_5xx else { return Observed::Nothing };
+                let max = usize::try_from(max).unwrap_or(usize::MAX).max(1);
+                while self.server_errors.len() >= max
+                    || self.server_errors.front().is_some_and(|&at| now.saturating_sub(at) >= rule.window)
+                {
+                    self.server_errors.pop_front();
+                }
+                self.server_errors.push_back(now);
+                if self.server_errors.len() < max {
+                    return Observed::Nothing;
+                }
+                if !others {
+                    // Begins a new count, so that it is said once per `max_5xx`.
+                    self.server_errors.clear();
+                    return Observed::Spared;
+                }
+                let penalty = self.eject(rule, now);
+                Observed::Ejected(Reason::ServerErrors { penalty })
+            }
+        }
+    }
+
+    /// Comes up if it may: why, if it did.
+    pub(super) fn reenter(&mut self, rules: &Upstream, now: Duration) -> Option<Reason> {
+        let State::Down { until, .. } = self.state else { return None };
+        if now < until || !self.has_risen(rules) {
+            return None;
+        }
+        if rules.health_check.is_some() {
+            self.go_up(None, now);
+            return Some(Reason::ChecksPassed);
+        }
+        self.go_up(rules.passive.as_ref(), now);
+        Some(Reason::PenaltyOver)
+    }
+
+    /// Nobody is eligible: comes up unless its checks are against it.
+    pub(super) fn waive(&mut self, rules: &Upstream, now: Duration) -> Option<Reason> {
+        (self.health() == Health::Down && self.has_risen(rules)).then(|| {
+            self.go_up(rules.passive.as_ref(), now);
+            Reason::PenaltyWaived
+        })
+    }
+
+    /// When time alone may bring it up.
+    pub(super) fn wakeup(&self, rules: &Upstream) -> Option<Duration> {
+        match self.state {
+            State::Down { until, .. } if self.has_risen(rules) => Some(until),
+            State::Up { .. } | State::Down { .. } => None,
+        }
+    }
+
+    /// Is a run of checks under way that may change its health?
+    pub(super) fn in_doubt(&self, rules: &Upstream) -> bool {
+        self.checks > 0 && !(self.health() == Health::Down && self.has_risen(rules))
+    }
+
+    /// Forgets what was counted: it was not watched for a while, or by other rules.
+    pub(super) fn forget_counts(&mut self) {
+        self.checks = 0;
+        self.failed_requests = 0;
+        self.server_errors.clear();
+    }
+
+    fn has_risen(&self, rules: &Upstream) -> bool {
+        rules.health_check.as_ref().is_none_or(|check| self.checks >= check.rise)
+    }
+
+    fn eject(&mut self, rule: &PassiveCheck, now: Duration) -> Duration {
+        let penalty = self.penalty.strike_by_requests(rule, now);
+        self.go_down(now, penalty);
+        penalty
+    }
+
+    fn go_down(&mut self, now: Duration, held_for: Duration) {
+        self.state = State::Down { until: now.saturating_add(held_for), unchecked: false };
+        self.forget_counts();
+    }
+
+    fn go_up(&mut self, trial: Option<&PassiveCheck>, now: Duration) {
+        self.state = State::Up { trial_until: trial.map(|rule| now.saturating_add(rule.window)) };
+        self.forget_counts();
+        self.penalty.back(now);
+    }
+}

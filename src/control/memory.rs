@@ -1,0 +1,80 @@
+//! Where an upstream's bindings are, across reloads: kept wherever they still
+//! mean something.
+
+use std::sync::Arc;
+
+use super::transition::Reason;
+use crate::affinity::cookie::KeyRing;
+use crate::affinity::table::Table;
+use crate::model::snapshot::Memory;
+use crate::model::{CookieConfig, Remember, TableConfig, Upstream};
+
+/// An empty memory.
+pub(super) fn new(remember: &Remember) -> Memory {
+    match remember {
+        Remember::None => Memory::None,
+        Remember::Table(table) => Memory::Table(Arc::new(Table::new(table.max_entries, ttl_seconds(table)))),
+        Remember::Cookie(cookie) => Memory::Cookie(Arc::new(key_ring(cookie))),
+    }
+}
+
+/// Makes `memory` what `new` says, coming from `old`. If the bindings kept so
+/// far are forgotten: why.
+pub(super) fn reconfigure(memory: &mut Memory, old: &Upstream, new: &Upstream) -> Option<Reason> {
+    let (before, after) = (&old.affinity, &new.affinity);
+    match (&after.remember, &*memory, &before.remember) {
+        (Remember::None, Memory::None, _) => None,
+        (Remember::Table(table), Memory::Table(kept), _) if after.seed == before.seed => {
+            kept.set_limits(table.max_entries, ttl_seconds(table));
+            None
+        }
+        (remember @ Remember::Table(_), Memory::Table(_), _) => {
+            *memory = self::new(remember);
+            Some(Reason::SeedChanged)
+        }
+        (remember @ Remember::Cookie(cookie), Memory::Cookie(_), Remember::Cookie(was)) => {
+            // An ephemeral key survives, or every reload would forget all sessions.
+            if cookie.keys != was.keys {
+                *memory = self::new(remember);
+            }
+            None
+        }
+        (remember, Memory::None, _) => {
+            *memory = self::new(remember);
+            None
+        }
+        (remember, Memory::Table(_) | Memory::Cookie(_), _) => {
+            *memory = self::new(remember);
+            Some(Reason::RememberChanged)
+        }
+    }
+}
+
+/// Is it the same table, the same keys?
+pub(super) fn is_same(a: &Memory, b: &Memory) -> bool {
+    match (a, b) {
+        (Memory::None, Memory::None) => true,
+        (Memory::Table(a), Memory::Table(b)) => Arc::ptr_eq(a, b),
+        (Memory::Cookie(a), Memory::Cookie(b)) => Arc::ptr_eq(a, b),
+        (Memory::None | Memory::Table(_) | Memory::Cookie(_), _) => false,
+    }
+}
+
+/// The word used in the configuration.
+pub(super) fn word(remember: &Remember) -> &'static str {
+    match remember {
+        Remember::None => "none",
+        Remember::Table(_) => "table",
+        Remember::Cookie(_) => "cookie",
+    }
+}
+
+fn ttl_seconds(config: &TableConfig) -> u32 {
+    u32::try_from(config.ttl.as_secs()).unwrap_or(u32::MAX).max(1)
+}
+
+/// Where no keys are configured, the ring has a random one of its own.
+fn key_ring(config: &CookieConfig) -> KeyRing {
+    let keys: Vec<_> = config.keys.iter().map(|key| key.0).collect();
+    KeyRing::new(&keys)
+}

@@ -1,0 +1,173 @@
+//! One active check of one backend: a TCP connection, or an HTTP/1.1 request
+//! whose status decides.
+//!
+//! Every check has a connection of its own: a pooled one would answer for a
+//! backend that does not accept any more.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, HOST, HeaderValue, USER_AGENT};
+use http::{Request, Uri};
+use http_body_util::Empty;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+use crate::model::{Address, Probe};
+
+/// What a check says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProbeResult {
+    /// It is well.
+    Pass,
+    /// It is not.
+    Fail(ProbeFailure),
+    /// It is well, but asks to be drained.
+    Drain,
+}
+
+/// What a check failed of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProbeFailure {
+    /// Its name could not be resolved.
+    Resolve,
+    /// It could not be connected to.
+    Connect(io::ErrorKind),
+    /// It did not answer in time.
+    Timeout,
+    /// What it answered is not HTTP/1, too long, or broken off.
+    Protocol,
+    /// It answered with a status that does not mean up.
+    Status(u16),
+}
+
+impl fmt::Display for ProbeFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Resolve => f.write_str("the name does not resolve"),
+            Self::Connect(kind) => write!(f, "cannot connect: {kind}"),
+            Self::Timeout => f.write_str("no answer in time"),
+            Self::Protocol => f.write_str("no valid HTTP response"),
+            Self::Status(status) => write!(f, "status {status}"),
+        }
+    }
+}
+
+/// Checks one backend, again and again but never twice at a time.
+#[derive(Debug)]
+pub struct Prober {
+    address: Address,
+    probe: Probe,
+    timeout: Duration,
+    /// A lookup that outlived its check; the next check waits for it instead
+    /// of starting another, so that a dead resolver cannot pile up threads.
+    lookup: Option<JoinHandle<io::Result<Vec<SocketAddr>>>>,
+}
+
+impl Prober {
+    /// Will check the backend at `address`; a check without an answer for
+    /// `timeout` has failed.
+    pub fn new(address: Address, probe: Probe, timeout: Duration) -> Self {
+        Self { address, probe, timeout, lookup: None }
+    }
+
+    /// Checks once. Cancel safe.
+    pub async fn check(&mut self) -> ProbeResult {
+        let timeout = self.timeout;
+        match tokio::time::timeout(timeout, self.try_check()).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(failure)) => ProbeResult::Fail(failure),
+            Err(_) => ProbeResult::Fail(ProbeFailure::Timeout),
+        }
+    }
+
+    async fn try_check(&mut self) -> Result<ProbeResult, ProbeFailure> {
+        let stream = self.connect().await?;
+        match &self.probe {
+            Probe::Tcp => Ok(ProbeResult::Pass),
+            Probe::Http { method, path, host, expect_status, drain_status } => {
+                let host = host.clone().unwrap_or_else(|| self.address.to_string());
+                let request = request(method, path, &host).ok_or(ProbeFailure::Protocol)?;
+                let status = exchange(stream, request).await.ok_or(ProbeFailure::Protocol)?;
+                Ok(judge(status, expect_status, drain_status))
+            }
+        }
+    }
+
+    async fn connect(&mut self) -> Result<TcpStream, ProbeFailure> {
+        let addresses = match &self.address {
+            Address::Ip(address) => vec![*address],
+            Address::Name(host, port) => {
+                let (host, port) = (host.clone(), *port);
+                let lookup = self.lookup.get_or_insert_with(|| {
+                    tokio::spawn(async move {
+                        tokio::net::lookup_host((host.as_str(), port)).await.map(Iterator::collect)
+                    })
+                });
+                let found = lookup.await;
+                self.lookup = None;
+                found.map_err(|_| ProbeFailure::Resolve)?.map_err(|_| ProbeFailure::Resolve)?
+            }
+        };
+        let mut failure = ProbeFailure::Resolve;
+        for address in addresses {
+            match TcpStream::connect(address).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => failure = ProbeFailure::Connect(error.kind()),
+            }
+        }
+        Err(failure)
+    }
+}
+
+fn request(method: &str, path: &str, host: &str) -> Option<Request<Empty<Bytes>>> {
+    Request::builder()
+        .method(method)
+        .uri(path.parse::<Uri>().ok()?)
+        .header(HOST, host)
+        .header(USER_AGENT, HeaderValue::from_static(concat!("homing/", env!("CARGO_PKG_VERSION"))))
+        .header(CONNECTION, HeaderValue::from_static("close"))
+        .body(Empty::new())
+        .ok()
+}
+
+/// Sends the request and reads the response's head; its status, if it is valid.
+async fn exchange(stream: TcpStream, request: Request<Empty<Bytes>>) -> Option<u16> {
+    let (mut sender, connection) =
+        http1::Builder::new().max_buf_size(MAX_HEAD).handshake(TokioIo::new(stream)).await.ok()?;
+    let mut connection = pin!(connection);
+    let mut response = pin!(sender.send_request(request));
+    let mut open = true;
+    // The connection is driven here rather than in a task of its own, so that
+    // dropping the check drops everything.
+    let response = loop {
+        tokio::select! {
+            biased;
+            response = &mut response => break response,
+            _ = &mut connection, if open => open = false,
+        }
+    };
+    Some(response.ok()?.status().as_u16())
+}
+
+fn judge(status: u16, expect: &[(u16, u16)], drain: &[u16]) -> ProbeResult {
+    if drain.contains(&status) {
+        ProbeResult::Drain
+    } else if expect.iter().any(|&(from, to)| (from..=to).contains(&status)) {
+        ProbeResult::Pass
+    } else {
+        ProbeResult::Fail(ProbeFailure::Status(status))
+    }
+}
+
+/// The longest response head read, in bytes.
+const MAX_HEAD: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,174 @@
+use std::net::Ipv4Addr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn http(path: &str) -> Probe {
+    Probe::Http {
+        method: "GET".into(),
+        path: path.into(),
+        host: None,
+        expect_status: vec![(200, 299), (304, 304)],
+        drain_status: vec![404],
+    }
+}
+
+/// Answers every connection with these bytes once a head has come in, and
+/// tells what it read.
+async fn server(answer: &'static [u8]) -> (SocketAddr, mpsc::UnboundedReceiver<String>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (told, heads) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") && stream.read_buf(&mut head).await.unwrap_or(0) > 0 {}
+            let _ = told.send(String::from_utf8(head).unwrap());
+            let _ = stream.write_all(answer).await;
+        }
+    });
+    (address, heads)
+}
+
+async fn check(address: SocketAddr, probe: Probe, timeout: Duration) -> ProbeResult {
+    Prober::new(Address::Ip(address), probe, timeout).check().await
+}
+
+async fn answer(bytes: &'static [u8]) -> ProbeResult {
+    let (address, _heads) = server(bytes).await;
+    check(address, http("/"), PATIENCE).await
+}
+
+#[tokio::test]
+async fn the_status_decides() {
+    assert_eq!(answer(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello").await, ProbeResult::Pass);
+    assert_eq!(answer(b"HTTP/1.1 204 No Content\r\n\r\n").await, ProbeResult::Pass);
+    assert_eq!(answer(b"HTTP/1.0 304 Not Modified\r\n\r\n").await, ProbeResult::Pass);
+    assert_eq!(answer(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await, ProbeResult::Drain);
+    assert_eq!(
+        answer(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n").await,
+        ProbeResult::Fail(ProbeFailure::Status(503))
+    );
+    assert_eq!(
+        answer(b"HTTP/1.1 303 See Other\r\nLocation: /\r\nContent-Length: 0\r\n\r\n").await,
+        ProbeResult::Fail(ProbeFailure::Status(303)),
+        "redirects are not followed"
+    );
+}
+
+#[tokio::test]
+async fn the_head_is_enough() {
+    // A body that never comes: the check does not wait for it.
+    assert_eq!(answer(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n").await, ProbeResult::Pass);
+}
+
+#[tokio::test]
+async fn an_interim_response_is_passed_over() {
+    let both = b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n";
+    assert_eq!(answer(both).await, ProbeResult::Fail(ProbeFailure::Status(503)));
+}
+
+#[tokio::test]
+async fn drain_status_wins_over_expect_status() {
+    let (address, _heads) = server(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    let probe = Probe::Http {
+        method: "GET".into(),
+        path: "/".into(),
+        host: None,
+        expect_status: vec![(200, 399)],
+        drain_status: vec![200],
+    };
+    assert_eq!(check(address, probe, PATIENCE).await, ProbeResult::Drain);
+}
+
+#[tokio::test]
+async fn what_is_not_http_fails() {
+    for bytes in [&b"SSH-2.0-OpenSSH_9.2\r\n"[..], b"", b"HTTP/1.1 20", b"HTTP/1.1 200 OK\r\nbroken off: "] {
+        assert_eq!(answer(bytes).await, ProbeResult::Fail(ProbeFailure::Protocol), "{bytes:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_endless_head_fails_without_being_kept() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let writer = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\n").await.unwrap();
+        let mut written = 0usize;
+        while stream.write_all(b"X-Filler: 0123456789012345678901234567890123456789\r\n").await.is_ok() {
+            written += 52;
+        }
+        written
+    });
+    assert_eq!(check(address, http("/"), PATIENCE).await, ProbeResult::Fail(ProbeFailure::Protocol));
+    // It was hung up on, long before a timeout; kernel buffers may have taken some megabytes.
+    assert!(writer.await.unwrap() < 64 << 20);
+}
+
+#[tokio::test]
+async fn the_request_is_complete_and_says_who_asks() {
+    let (address, mut heads) = server(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    check(address, http("/healthz?deep=1"), PATIENCE).await;
+    let head = heads.recv().await.unwrap().to_ascii_lowercase();
+    assert!(head.starts_with("get /healthz?deep=1 http/1.1\r\n"), "{head}");
+    assert!(head.contains(&format!("\r\nhost: {address}\r\n")), "{head}");
+    assert!(head.contains(concat!("\r\nuser-agent: homing/", env!("CARGO_PKG_VERSION"), "\r\n")), "{head}");
+    assert!(head.contains("\r\nconnection: close\r\n"), "{head}");
+
+    let probe = Probe::Http {
+        method: "HEAD".into(),
+        path: "/".into(),
+        host: Some("shop.example".into()),
+        expect_status: vec![(200, 200)],
+        drain_status: vec![],
+    };
+    assert_eq!(check(address, probe, PATIENCE).await, ProbeResult::Pass);
+    let head = heads.recv().await.unwrap().to_ascii_lowercase();
+    assert!(head.starts_with("head / http/1.1\r\n") && head.contains("\r\nhost: shop.example\r\n"), "{head}");
+}
+
+#[tokio::test]
+async fn a_name_is_resolved_and_keeps_its_host() {
+    let (address, mut heads) = server(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    let named = Address::Name("localhost".into(), address.port());
+    let mut prober = Prober::new(named, http("/"), PATIENCE);
+    for _ in 0..2 {
+        assert_eq!(prober.check().await, ProbeResult::Pass);
+        let head = heads.recv().await.unwrap().to_ascii_lowercase();
+        assert!(head.contains(&format!("\r\nhost: localhost:{}\r\n", address.port())), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_does_not_resolve_fails() {
+    // `.invalid` never resolves (RFC 6761, section 6.4); an odd resolver may be slow to say so.
+    let named = Address::Name("no-such-host.invalid".into(), 80);
+    let result = Prober::new(named, Probe::Tcp, PATIENCE).check().await;
+    assert!(matches!(result, ProbeResult::Fail(ProbeFailure::Resolve | ProbeFailure::Timeout)), "{result:?}");
+}
+
+#[tokio::test]
+async fn nobody_listening_fails() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let refused = ProbeResult::Fail(ProbeFailure::Connect(io::ErrorKind::ConnectionRefused));
+    assert_eq!(check(address, Probe::Tcp, PATIENCE).await, refused);
+    assert_eq!(check(address, http("/"), PATIENCE).await, refused);
+}
+
+#[tokio::test]
+async fn a_silent_server_passes_tcp_and_times_out_http() {
+    // Accepted by the kernel's backlog, answered by nobody.
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    assert_eq!(check(address, Probe::Tcp, PATIENCE).await, ProbeResult::Pass);
+    let short = Duration::from_millis(30);
+    assert_eq!(check(address, http("/"), short).await, ProbeResult::Fail(ProbeFailure::Timeout));
+}

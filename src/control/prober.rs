@@ -1,0 +1,132 @@
+//! The tasks that check: one for each backend that is to be checked.
+//!
+//! A task checks, tells the controller and learns from the answer when to
+//! check next; it cannot run ahead of the controller, so that results never
+//! pile up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ahash::{HashMap, HashMapExt};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use super::probe::{ProbeResult, Prober};
+use crate::affinity::{AdminState, Slot};
+use crate::model::snapshot::Snapshot;
+use crate::model::{Address, HealthCheck};
+
+/// A check that has ended.
+#[derive(Debug)]
+pub(super) struct Checked {
+    /// The upstream's name.
+    pub upstream: Arc<str>,
+    /// The backend.
+    pub slot: Slot,
+    /// What it said.
+    pub result: ProbeResult,
+    /// How long after its begin the next one shall begin. Dropped: no more.
+    pub next: oneshot::Sender<Duration>,
+}
+
+/// All checking tasks. Dropping it stops them.
+#[derive(Debug)]
+pub(super) struct Probers {
+    tasks: HashMap<(Arc<str>, Slot), Task>,
+    results: mpsc::Sender<Checked>,
+    tracker: TaskTracker,
+    cancel: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Task {
+    address: Address,
+    check: HealthCheck,
+    _stop: DropGuard,
+}
+
+impl Probers {
+    /// None yet; they will send to `results`.
+    pub(super) fn new(
+        results: mpsc::Sender<Checked>,
+        tracker: TaskTracker,
+        cancel: CancellationToken,
+    ) -> Self {
+        Self { tasks: HashMap::new(), results, tracker, cancel }
+    }
+
+    /// Stops, starts and restarts what is no longer as `snapshot` has it.
+    /// Backends in maintenance are left alone.
+    pub(super) fn reconcile(&mut self, snapshot: &Snapshot) {
+        let mut before = std::mem::take(&mut self.tasks);
+        for upstream in &snapshot.upstreams {
+            let Some(check) = &upstream.config.health_check else { continue };
+            let total = u32::try_from(upstream.config.backends.len()).unwrap_or(u32::MAX).max(1);
+            // The first checks follow at even distances, but soon.
+            let spread = check.interval.min(FIRST_WITHIN) / total;
+            for (index, (member, backend)) in
+                (0u32..).zip(upstream.cluster.members().iter().zip(&upstream.config.backends))
+            {
+                if member.admin == AdminState::Maint {
+                    continue;
+                }
+                let key = (Arc::clone(&upstream.config.name), member.slot);
+                let task = match before.remove(&key) {
+                    Some(task) if task.check == *check && task.address == backend.address => task,
+                    Some(_) | None => {
+                        self.spawn(key.clone(), &backend.address, check, spread.saturating_mul(index))
+                    }
+                };
+                self.tasks.insert(key, task);
+            }
+        }
+    }
+
+    fn spawn(
+        &self,
+        (upstream, slot): (Arc<str>, Slot),
+        address: &Address,
+        check: &HealthCheck,
+        delay: Duration,
+    ) -> Task {
+        let stop = self.cancel.child_token();
+        let prober = Prober::new(address.clone(), check.probe.clone(), check.timeout);
+        let run = run(upstream, slot, prober, delay, self.results.clone());
+        let stopped = stop.clone();
+        self.tracker.spawn(async move { stopped.run_until_cancelled(run).await });
+        Task { address: address.clone(), check: check.clone(), _stop: stop.drop_guard() }
+    }
+}
+
+async fn run(
+    upstream: Arc<str>,
+    slot: Slot,
+    mut prober: Prober,
+    delay: Duration,
+    results: mpsc::Sender<Checked>,
+) {
+    let mut due = Instant::now() + delay;
+    loop {
+        tokio::time::sleep_until(due).await;
+        let began = Instant::now();
+        let result = prober.check().await;
+        let (next, interval) = oneshot::channel();
+        if results.send(Checked { upstream: Arc::clone(&upstream), slot, result, next }).await.is_err() {
+            return;
+        }
+        let Ok(interval) = interval.await else { return };
+        // An interval beyond the end of time: the first check was the last.
+        let Some(next) = began.checked_add(jitter(interval)) else { return };
+        due = next;
+    }
+}
+
+/// Within a tenth around `interval`, so that the checks of many proxies do not fall into step.
+fn jitter(interval: Duration) -> Duration {
+    (interval / 10 * 9).saturating_add((interval / 5).mul_f64(fastrand::f64()))
+}
+
+/// The first check of a backend comes within this, or within the interval.
+const FIRST_WITHIN: Duration = Duration::from_secs(1);

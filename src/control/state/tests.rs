@@ -1,0 +1,886 @@
+use std::io::ErrorKind;
+
+use super::*;
+use crate::affinity::{Health, Seed, Weight};
+use crate::control::fixture::{S, backend, config, passive, tcp_check, upstream};
+use crate::control::probe::ProbeFailure;
+use crate::control::transition::Reason;
+use crate::model::snapshot::{Memory, Observation, UpstreamState};
+use crate::model::{
+    CookieConfig, OnCacheable, Remember, SameSite, SecretKey, SecureAttribute, TableConfig, Upstream,
+};
+
+const FAIL: ProbeResult = ProbeResult::Fail(ProbeFailure::Connect(ErrorKind::ConnectionRefused));
+
+/// A control state of one upstream, `web`, and a clock.
+struct World {
+    state: ControlState,
+    now: Duration,
+    log: Vec<Transition>,
+}
+
+impl World {
+    fn new(web: Upstream) -> Self {
+        Self {
+            state: ControlState::new(config(vec![web]), 2, Duration::ZERO),
+            now: Duration::ZERO,
+            log: Vec::new(),
+        }
+    }
+
+    fn apply(&mut self, event: Event) -> bool {
+        let before = self.state.snapshot();
+        let effects = self.state.apply(event, self.now);
+        let after = self.state.snapshot();
+        assert_eq!(effects.changed, !Arc::ptr_eq(&before, &after), "rebuilt if and only if changed");
+        assert_eq!(after.generation, before.generation + u64::from(effects.changed));
+        self.log.extend(effects.log);
+        effects.changed
+    }
+
+    fn slot(&self, id: &str) -> Slot {
+        self.state.slots().get("web").unwrap().slot_of(&id.parse().unwrap()).unwrap()
+    }
+
+    fn probe(&mut self, id: &str, result: ProbeResult) -> bool {
+        let slot = self.slot(id);
+        self.apply(Event::Probe { upstream: "web".into(), slot, result })
+    }
+
+    fn probes(&mut self, id: &str, results: &[ProbeResult]) {
+        for &result in results {
+            self.probe(id, result);
+        }
+    }
+
+    fn report(&mut self, id: &str, observation: Observation) -> bool {
+        let slot = self.slot(id);
+        self.apply(Event::Passive(Report { upstream: "web".into(), slot, observation }))
+    }
+
+    fn fail_requests(&mut self, id: &str, times: usize) {
+        for _ in 0..times {
+            self.report(id, Observation::Failed);
+        }
+    }
+
+    fn admin(&mut self, id: &str, state: AdminState) -> bool {
+        self.apply(Event::Admin { upstream: "web".into(), backend: id.parse().unwrap(), state })
+    }
+
+    fn configure(&mut self, web: Upstream) -> bool {
+        self.apply(Event::Configure(config(vec![web])))
+    }
+
+    fn wait(&mut self, time: Duration) -> bool {
+        self.wait_until(self.now + time)
+    }
+
+    fn wait_until(&mut self, time: Duration) -> bool {
+        self.now = time;
+        self.apply(Event::Tick)
+    }
+
+    fn web(&self) -> Arc<UpstreamState> {
+        Arc::clone(&self.state.snapshot().upstreams[0])
+    }
+
+    fn member(&self, id: &str) -> crate::affinity::Member {
+        self.web().cluster.members().iter().find(|m| m.id.as_str() == id).unwrap().clone()
+    }
+
+    fn health(&self, id: &str) -> Health {
+        self.member(id).health
+    }
+
+    fn last(&self) -> &Transition {
+        self.log.last().unwrap()
+    }
+}
+
+fn checked(ids: &[&str]) -> Upstream {
+    Upstream { health_check: Some(tcp_check()), ..upstream("web", ids) }
+}
+
+fn watched(ids: &[&str]) -> Upstream {
+    Upstream { passive: Some(passive()), ..upstream("web", ids) }
+}
+
+fn both(ids: &[&str]) -> Upstream {
+    Upstream { health_check: Some(tcp_check()), passive: Some(passive()), ..upstream("web", ids) }
+}
+
+fn table(max_entries: usize) -> Remember {
+    Remember::Table(TableConfig { max_entries, ttl: 60 * S, file: None })
+}
+
+fn cookie(keys: Vec<SecretKey>) -> Remember {
+    Remember::Cookie(CookieConfig {
+        name: "homing".into(),
+        keys_file: None,
+        keys,
+        max_age: 60 * S,
+        max_idle: 60 * S,
+        path: "/".into(),
+        domain: None,
+        secure: SecureAttribute::Auto,
+        same_site: SameSite::Lax,
+        http_only: true,
+        partitioned: false,
+        on_cacheable: OnCacheable::Skip,
+    })
+}
+
+// Active checks.
+
+#[test]
+fn fall_failures_in_a_row_take_a_backend_down() {
+    let mut world = World::new(checked(&["a", "b"]));
+    world.probes("a", &[FAIL, FAIL, ProbeResult::Pass, FAIL, FAIL]);
+    assert_eq!(world.health("a"), Health::Up);
+    assert!(world.probe("a", FAIL));
+    assert_eq!(world.health("a"), Health::Down);
+    assert_eq!(world.health("b"), Health::Up);
+    assert_eq!((world.last().from, world.last().to), ("up", "down"));
+    assert!(world.last().reason.is_warning());
+    assert_eq!(world.log.len(), 1);
+}
+
+#[test]
+fn rise_successes_in_a_row_bring_it_up() {
+    let mut world = World::new(checked(&["a", "b"]));
+    world.probes("a", &[FAIL, FAIL, FAIL, ProbeResult::Pass, FAIL, ProbeResult::Pass]);
+    assert_eq!(world.health("a"), Health::Down);
+    assert!(world.probe("a", ProbeResult::Pass));
+    assert_eq!(world.health("a"), Health::Up);
+    assert_eq!(world.last().reason, Reason::ChecksPassed);
+}
+
+#[test]
+fn checks_may_take_the_last_backend_down() {
+    let mut world = World::new(both(&["a"]));
+    world.probes("a", &[FAIL; 3]);
+    assert_eq!(world.health("a"), Health::Down);
+}
+
+#[test]
+fn initial_health_down_waits_for_rise() {
+    let mut world = World::new(Upstream { initial_health: Health::Down, ..checked(&["a"]) });
+    assert_eq!(world.health("a"), Health::Down);
+    world.probe("a", ProbeResult::Pass);
+    assert_eq!(world.health("a"), Health::Down);
+    world.probe("a", ProbeResult::Pass);
+    assert_eq!(world.health("a"), Health::Up);
+}
+
+#[test]
+fn without_checks_initial_health_down_would_be_for_ever_and_is_up() {
+    let world = World::new(Upstream { initial_health: Health::Down, ..upstream("web", &["a"]) });
+    assert_eq!(world.health("a"), Health::Up);
+}
+
+#[test]
+fn checks_are_fast_while_in_doubt() {
+    let mut world = World::new(checked(&["a"]));
+    let interval = |world: &World| world.state.check_interval("web", world.slot("a")).unwrap();
+    let mut seen = vec![interval(&world)];
+    for result in [FAIL, FAIL, FAIL, FAIL, ProbeResult::Pass, ProbeResult::Pass, ProbeResult::Pass] {
+        world.probe("a", result);
+        seen.push(interval(&world));
+    }
+    let (slow, fast) = (2 * S, S / 2);
+    assert_eq!(seen, [slow, fast, fast, slow, slow, fast, slow, slow]);
+    assert_eq!(world.state.check_interval("web", Slot(9)), None);
+    assert_eq!(world.state.check_interval("nowhere", Slot(0)), None);
+}
+
+#[test]
+fn flapping_checks_hold_a_backend_down_longer_each_time() {
+    let mut world = World::new(both(&["a", "b"]));
+    let mut held = Vec::new();
+    for _ in 0..5 {
+        world.probes("a", &[FAIL; 3]);
+        world.probes("a", &[ProbeResult::Pass; 2]);
+        let down_since = world.now;
+        while world.health("a") == Health::Down {
+            assert_eq!(
+                world.state.check_interval("web", world.slot("a")),
+                Some(2 * S),
+                "nothing is in doubt"
+            );
+            let wakeup = world.state.next_wakeup().expect("time will bring it up");
+            assert!(wakeup > world.now);
+            world.wait_until(wakeup);
+        }
+        held.push(world.now.saturating_sub(down_since));
+    }
+    assert_eq!(held, [Duration::ZERO, 15 * S, 30 * S, 60 * S, 60 * S]);
+}
+
+#[test]
+fn without_passive_rules_there_is_no_damping() {
+    let mut world = World::new(checked(&["a", "b"]));
+    for _ in 0..5 {
+        world.probes("a", &[FAIL; 3]);
+        world.probes("a", &[ProbeResult::Pass; 2]);
+        assert_eq!(world.health("a"), Health::Up);
+    }
+}
+
+#[test]
+fn a_failed_check_during_the_hold_begins_rise_anew() {
+    let mut world = World::new(both(&["a", "b"]));
+    world.probes("a", &[FAIL; 3]);
+    world.probes("a", &[ProbeResult::Pass; 2]);
+    world.probes("a", &[FAIL; 3]);
+    world.probes("a", &[ProbeResult::Pass, ProbeResult::Pass, FAIL]);
+    assert_eq!(world.state.next_wakeup(), None, "time alone does not bring it up");
+    world.wait(15 * S);
+    assert_eq!(world.health("a"), Health::Down);
+    world.probes("a", &[ProbeResult::Pass; 2]);
+    assert_eq!(world.health("a"), Health::Up);
+}
+
+#[test]
+fn late_or_foreign_check_results_change_nothing() {
+    let mut world = World::new(upstream("web", &["a", "b"]));
+    world.probes("a", &[FAIL; 5]);
+    assert_eq!(world.health("a"), Health::Up, "no checks are configured");
+    world.configure(checked(&["a"]));
+    let gone = world.slot("b");
+    for (name, slot) in [("web", gone), ("web", Slot(77)), ("nowhere", Slot(0))] {
+        for _ in 0..5 {
+            assert!(!world.apply(Event::Probe { upstream: name.into(), slot, result: FAIL }));
+        }
+    }
+    assert_eq!(world.health("a"), Health::Up);
+}
+
+// The backend's own wish.
+
+#[test]
+fn drain_status_drains_and_a_pass_ends_it() {
+    let mut world = World::new(checked(&["a", "b"]));
+    assert!(world.probe("a", ProbeResult::Drain));
+    let member = world.member("a");
+    assert_eq!((member.admin, member.health), (AdminState::Drain, Health::Up));
+    assert!(member.eligible_for_existing() && !member.eligible_for_new());
+    assert_eq!(world.last().reason, Reason::Backend);
+    world.probe("a", FAIL);
+    assert_eq!(world.member("a").admin, AdminState::Drain, "a failure says nothing of draining");
+    world.probe("a", ProbeResult::Pass);
+    assert_eq!(world.member("a").admin, AdminState::Ready);
+}
+
+#[test]
+fn the_stronger_wish_counts() {
+    let mut world = World::new(checked(&["a", "b"]));
+    world.admin("a", AdminState::Drain);
+    world.probe("a", ProbeResult::Drain);
+    world.probe("a", ProbeResult::Pass);
+    assert_eq!(world.member("a").admin, AdminState::Drain, "the operator still wishes it");
+    world.probe("a", ProbeResult::Drain);
+    world.admin("a", AdminState::Ready);
+    assert_eq!(world.member("a").admin, AdminState::Drain, "the backend still wishes it");
+    world.admin("a", AdminState::Maint);
+    assert_eq!(world.member("a").admin, AdminState::Maint);
+}
+
+#[test]
+fn a_draining_backend_that_answers_rises() {
+    let mut world = World::new(checked(&["a", "b"]));
+    world.probes("a", &[FAIL, FAIL, FAIL, ProbeResult::Drain, ProbeResult::Drain]);
+    let member = world.member("a");
+    assert_eq!((member.admin, member.health), (AdminState::Drain, Health::Up));
+}
+
+// The operator's.
+
+#[test]
+fn maintenance_is_not_watched() {
+    let mut world = World::new(both(&["a", "b"]));
+    world.probes("a", &[FAIL, FAIL]);
+    world.fail_requests("a", 2);
+    world.admin("a", AdminState::Maint);
+    assert!(!world.member("a").eligible_for_existing());
+    world.probes("a", &[FAIL; 5]);
+    world.fail_requests("a", 5);
+    assert_eq!(world.health("a"), Health::Up);
+    world.admin("a", AdminState::Ready);
+    world.probes("a", &[FAIL, FAIL]);
+    world.fail_requests("a", 2);
+    assert_eq!(world.health("a"), Health::Up, "what was counted before is forgotten");
+}
+
+#[test]
+fn unknown_backends_are_an_error_and_change_nothing() {
+    let mut world = World::new(upstream("web", &["a"]));
+    let before = world.state.snapshot();
+    for (upstream, backend) in [("web", "z"), ("nowhere", "a")] {
+        let error = world
+            .state
+            .set_admin_state(upstream, &backend.parse().unwrap(), AdminState::Drain, S)
+            .unwrap_err();
+        assert_eq!(error.to_string(), format!("there is no backend {backend} in an upstream {upstream}"));
+    }
+    assert!(Arc::ptr_eq(&before, &world.state.snapshot()));
+}
+
+#[test]
+fn an_unknown_backend_does_not_swallow_what_is_due() {
+    let mut world = World::new(slow(&["a", "b"]));
+    down_and_up(&mut world, "a");
+    world.now += 15 * S;
+    assert!(!world.admin("z", AdminState::Drain));
+    assert!(world.apply(Event::Tick), "the ramp's step is still due");
+}
+
+#[test]
+fn setting_what_is_set_changes_nothing() {
+    let mut world = World::new(upstream("web", &["a"]));
+    assert!(!world.admin("a", AdminState::Ready));
+    assert!(world.admin("a", AdminState::Drain));
+    assert!(!world.admin("a", AdminState::Drain));
+    assert_eq!(world.log.len(), 1);
+}
+
+// What requests see.
+
+#[test]
+fn max_fails_in_a_row_eject() {
+    let mut world = World::new(watched(&["a", "b"]));
+    world.fail_requests("a", 2);
+    world.report("a", Observation::Recovered);
+    world.fail_requests("a", 2);
+    assert_eq!(world.health("a"), Health::Up);
+    world.fail_requests("a", 1);
+    assert_eq!(world.health("a"), Health::Down);
+    assert_eq!(world.last().reason, Reason::RequestsFailed { penalty: 15 * S });
+    assert_eq!(world.state.next_wakeup(), Some(15 * S));
+}
+
+#[test]
+fn max_5xx_within_the_window_eject() {
+    let mut world = World::new(watched(&["a", "b"]));
+    for _ in 0..20 {
+        world.report("a", Observation::ServerError);
+        world.wait(S * 5 / 2); // Never more than four in 10 s.
+    }
+    assert_eq!(world.health("a"), Health::Up);
+    for _ in 0..2 {
+        world.report("a", Observation::ServerError);
+    }
+    assert_eq!(world.health("a"), Health::Down);
+    assert_eq!(world.last().reason, Reason::ServerErrors { penalty: 15 * S });
+}
+
+#[test]
+fn without_max_5xx_server_errors_are_the_applications_business() {
+    let mut rules = passive();
+    rules.max_5xx = None;
+    let mut world = World::new(Upstream { passive: Some(rules), ..upstream("web", &["a", "b"]) });
+    for _ in 0..1000 {
+        world.report("a", Observation::ServerError);
+    }
+    assert_eq!(world.health("a"), Health::Up);
+}
+
+#[test]
+fn without_passive_rules_reports_change_nothing() {
+    let mut world = World::new(upstream("web", &["a", "b"]));
+    world.fail_requests("a", 100);
+    assert_eq!(world.health("a"), Health::Up);
+}
+
+#[test]
+fn without_checks_it_comes_back_on_trial_after_the_penalty() {
+    let mut world = World::new(watched(&["a", "b"]));
+    world.fail_requests("a", 3);
+    world.wait(Duration::from_millis(14_999));
+    assert_eq!(world.health("a"), Health::Down);
+    world.wait(Duration::from_millis(1));
+    assert_eq!(world.health("a"), Health::Up);
+    assert_eq!(world.last().reason, Reason::PenaltyOver);
+    world.fail_requests("a", 1);
+    assert_eq!(world.health("a"), Health::Down, "one failure on trial is enough");
+    assert_eq!(world.last().reason, Reason::RequestsFailed { penalty: 30 * S });
+}
+
+#[test]
+fn a_success_or_a_calm_window_ends_the_trial() {
+    for by_success in [true, false] {
+        let mut world = World::new(watched(&["a", "b"]));
+        world.fail_requests("a", 3);
+        world.wait(15 * S);
+        if by_success {
+            world.report("a", Observation::Recovered);
+        } else {
+            world.wait(10 * S);
+        }
+        world.fail_requests("a", 2);
+        assert_eq!(world.health("a"), Health::Up);
+        world.fail_requests("a", 1);
+        assert_eq!(world.health("a"), Health::Down);
+    }
+}
+
+#[test]
+fn with_checks_it_needs_the_penalty_and_rise() {
+    let mut world = World::new(both(&["a", "b"]));
+    world.probe("a", ProbeResult::Pass);
+    world.fail_requests("a", 3);
+    world.wait(15 * S);
+    assert_eq!(world.health("a"), Health::Down, "passes before the ejection do not count");
+    world.probe("a", ProbeResult::Pass);
+    assert_eq!(world.health("a"), Health::Down);
+    world.probe("a", ProbeResult::Pass);
+    assert_eq!(world.health("a"), Health::Up);
+    // And the other way round, with the penalty doubled.
+    world.fail_requests("a", 3);
+    world.probes("a", &[ProbeResult::Pass; 2]);
+    assert_eq!(world.health("a"), Health::Down);
+    world.wait(30 * S);
+    assert_eq!(world.health("a"), Health::Up);
+    world.fail_requests("a", 1);
+    assert_eq!(world.health("a"), Health::Up, "it was checked: no trial");
+}
+
+#[test]
+fn calm_is_counted_from_when_it_came_back() {
+    let mut world = World::new(watched(&["a", "b"]));
+    world.wait(1000 * S);
+    world.fail_requests("a", 3);
+    world.wait(15 * S);
+    world.wait(29 * S); // Not twice the penalty, though much longer since the start.
+    world.fail_requests("a", 3);
+    assert_eq!(world.last().reason, Reason::RequestsFailed { penalty: 30 * S });
+    world.wait(30 * S);
+    world.wait(60 * S);
+    world.fail_requests("a", 3);
+    assert_eq!(world.last().reason, Reason::RequestsFailed { penalty: 30 * S }, "one strike forgiven");
+}
+
+#[test]
+fn late_reports_of_an_ejected_backend_do_not_count() {
+    let mut world = World::new(watched(&["a", "b"]));
+    world.fail_requests("a", 20);
+    assert_eq!(world.last().reason, Reason::RequestsFailed { penalty: 15 * S });
+    assert_eq!(world.state.next_wakeup(), Some(15 * S), "not prolonged");
+}
+
+#[test]
+fn the_last_eligible_backend_is_never_ejected() {
+    let mut world = World::new(watched(&["a", "b", "c"]));
+    world.fail_requests("a", 3);
+    world.admin("b", AdminState::Drain);
+    world.fail_requests("c", 10);
+    for _ in 0..4 {
+        world.report("c", Observation::ServerError);
+    }
+    assert_eq!(world.health("c"), Health::Up);
+    let spared = world.log.iter().filter(|t| t.reason == Reason::LastEligible).count();
+    assert_eq!(spared, 1, "said once, not per failure");
+    world.fail_requests("b", 3);
+    assert_eq!(world.health("b"), Health::Down, "a draining one may be ejected while another is eligible");
+}
+
+#[test]
+fn penalties_are_waived_when_nobody_else_is_eligible() {
+    let mut world = World::new(watched(&["a", "b"]));
+    world.fail_requests("a", 3);
+    world.admin("b", AdminState::Maint);
+    assert_eq!(world.health("a"), Health::Up);
+    assert_eq!(world.last().reason, Reason::PenaltyWaived);
+    world.admin("b", AdminState::Ready);
+    world.fail_requests("a", 1);
+    assert_eq!(world.health("a"), Health::Down, "it was on trial");
+}
+
+#[test]
+fn a_waiver_does_not_overrule_the_checks() {
+    let mut world = World::new(both(&["a", "b"]));
+    world.fail_requests("a", 3);
+    world.probes("b", &[FAIL; 3]);
+    assert_eq!(world.health("a"), Health::Down, "not checked since");
+    world.probes("a", &[ProbeResult::Pass; 2]);
+    assert_eq!(world.health("a"), Health::Up, "checked; the penalty is waived");
+}
+
+#[test]
+fn maintenance_is_not_ended_by_a_waiver() {
+    let mut world = World::new(watched(&["a", "b"]));
+    world.fail_requests("a", 3);
+    world.admin("a", AdminState::Maint);
+    world.admin("b", AdminState::Maint);
+    assert_eq!(world.health("a"), Health::Down);
+    assert!(world.web().cluster.members().iter().all(|m| !m.eligible_for_existing()));
+}
+
+// Slow start.
+
+fn slow(ids: &[&str]) -> Upstream {
+    Upstream { slow_start: 30 * S, ..checked(ids) }
+}
+
+fn down_and_up(world: &mut World, id: &str) {
+    world.probes(id, &[FAIL; 3]);
+    world.probes(id, &[ProbeResult::Pass; 2]);
+}
+
+/// Ticks as the controller would; the points after each.
+fn ramp(world: &mut World, id: &str) -> Vec<u32> {
+    let mut seen = vec![world.member(id).active_points];
+    while let Some(wakeup) = world.state.next_wakeup() {
+        assert!(wakeup > world.now);
+        let ring = Arc::clone(world.web().cluster.ring());
+        world.wait_until(wakeup);
+        assert!(Arc::ptr_eq(&ring, world.web().cluster.ring()), "a step does not rebuild the ring");
+        seen.push(world.member(id).active_points);
+    }
+    seen
+}
+
+#[test]
+fn a_backend_that_comes_back_ramps_up() {
+    let mut world = World::new(slow(&["a", "b"]));
+    down_and_up(&mut world, "a");
+    let seen = ramp(&mut world, "a");
+    assert_eq!(world.now, 30 * S);
+    assert_eq!((seen[0], seen[seen.len() - 1]), (10, 100));
+    assert!(seen.is_sorted());
+    assert!(seen.len() > 10 && seen.len() <= 101, "{} steps", seen.len());
+    assert_eq!(world.member("b").active_points, 100);
+}
+
+#[test]
+fn a_joining_backend_ramps_up() {
+    let mut world = World::new(slow(&["a", "b"]));
+    world.configure(slow(&["a", "b", "c"]));
+    assert_eq!(world.member("c").active_points, 10);
+    assert_eq!(world.member("a").active_points, 100);
+}
+
+#[test]
+fn a_backend_back_from_maintenance_ramps_up() {
+    let mut world = World::new(slow(&["a", "b"]));
+    world.admin("a", AdminState::Maint);
+    world.admin("a", AdminState::Ready);
+    assert_eq!(world.member("a").active_points, 10);
+}
+
+#[test]
+fn a_backend_back_from_draining_is_warm() {
+    let mut world = World::new(slow(&["a", "b"]));
+    world.admin("a", AdminState::Drain);
+    world.admin("a", AdminState::Ready);
+    assert_eq!(world.member("a").active_points, 100);
+}
+
+#[test]
+fn there_is_no_slow_start_at_process_start() {
+    for initial_health in [Health::Up, Health::Down] {
+        let mut world = World::new(Upstream { initial_health, ..slow(&["a", "b"]) });
+        world.probes("a", &[ProbeResult::Pass; 2]);
+        world.wait(S);
+        world.probes("b", &[ProbeResult::Pass; 2]);
+        assert_eq!(world.health("b"), Health::Up);
+        assert_eq!(world.member("a").active_points, 100);
+        assert_eq!(world.member("b").active_points, 100);
+    }
+}
+
+#[test]
+fn a_backend_found_down_at_process_start_ramps_up_when_it_comes() {
+    let mut world = World::new(Upstream { initial_health: Health::Down, ..slow(&["a", "b"]) });
+    world.probes("a", &[ProbeResult::Pass; 2]);
+    world.probes("b", &[FAIL, ProbeResult::Pass, ProbeResult::Pass]);
+    assert_eq!(world.member("b").active_points, 10);
+}
+
+#[test]
+fn with_nobody_to_share_with_it_starts_at_once() {
+    let mut world = World::new(slow(&["a", "b"]));
+    world.probes("b", &[FAIL; 3]);
+    down_and_up(&mut world, "a");
+    assert_eq!(world.member("a").active_points, 100);
+    world.probes("b", &[ProbeResult::Pass; 2]);
+    assert_eq!(world.member("b").active_points, 10, "and the second ramps up beside it");
+}
+
+#[test]
+fn going_down_while_ramping_begins_it_anew() {
+    let mut world = World::new(slow(&["a", "b"]));
+    down_and_up(&mut world, "a");
+    world.wait(15 * S);
+    assert_eq!(world.member("a").active_points, 55);
+    down_and_up(&mut world, "a");
+    assert_eq!(world.member("a").active_points, 10);
+    world.wait(15 * S);
+    assert_eq!(world.member("a").active_points, 55);
+}
+
+#[test]
+fn a_busy_upstream_does_not_delay_the_ramps_of_another() {
+    let mut state =
+        ControlState::new(config(vec![upstream("busy", &["x"]), slow(&["a", "b"])]), 1, Duration::ZERO);
+    for result in [FAIL, FAIL, FAIL, ProbeResult::Pass, ProbeResult::Pass] {
+        state.apply(Event::Probe { upstream: "web".into(), slot: Slot(0), result }, Duration::ZERO);
+    }
+    let due = state.next_wakeup().unwrap();
+    let report = Report { upstream: "busy".into(), slot: Slot(0), observation: Observation::Recovered };
+    state.apply(Event::Passive(report), due + S);
+    assert_eq!(state.next_wakeup(), Some(due), "it is overdue, not skipped");
+}
+
+#[test]
+fn a_ramp_that_was_broken_off_is_forgotten() {
+    let mut world = World::new(slow(&["a", "b"]));
+    down_and_up(&mut world, "a");
+    world.probes("a", &[FAIL; 3]);
+    assert_eq!(world.state.next_wakeup(), None, "nothing ramps");
+    world.probes("b", &[FAIL; 3]);
+    world.probes("a", &[ProbeResult::Pass; 2]);
+    assert_eq!(world.member("a").active_points, 100, "there is nobody to share with");
+}
+
+#[test]
+fn draining_while_ramping_goes_on_ramping() {
+    let mut world = World::new(slow(&["a", "b"]));
+    down_and_up(&mut world, "a");
+    world.admin("a", AdminState::Drain);
+    world.wait(15 * S);
+    world.admin("a", AdminState::Ready);
+    assert_eq!(world.member("a").active_points, 55);
+}
+
+#[test]
+fn a_reload_without_slow_start_ends_the_ramps() {
+    let mut world = World::new(slow(&["a", "b"]));
+    down_and_up(&mut world, "a");
+    world.configure(checked(&["a", "b"]));
+    assert_eq!(world.member("a").active_points, 100);
+    assert_eq!(world.state.next_wakeup(), None);
+}
+
+// Reload.
+
+#[test]
+fn an_equal_configuration_changes_nothing() {
+    let mut world = World::new(both(&["a", "b"]));
+    assert!(!world.configure(both(&["a", "b"])));
+    let (summary, effects) = world.state.configure(config(vec![both(&["a", "b"])]), S).unwrap();
+    assert!(summary.is_empty() && !effects.changed);
+    assert_eq!(summary.to_string(), "nothing changed");
+}
+
+#[test]
+fn a_reload_keeps_health_counters_slots_and_wishes() {
+    let mut world = World::new(Upstream { slow_start: 30 * S, ..both(&["b", "c", "d", "e"]) });
+    world.probes("b", &[FAIL; 3]);
+    world.fail_requests("c", 3);
+    world.admin("d", AdminState::Drain);
+    world.probe("e", ProbeResult::Drain);
+    let before = world.web();
+    let live = |state: &UpstreamState, id: &str| {
+        let index = state.cluster.members().iter().position(|m| m.id.as_str() == id).unwrap();
+        Arc::clone(&state.live[index])
+    };
+    world.configure(Upstream { slow_start: 30 * S, ..both(&["a", "b", "c", "d", "e"]) });
+    let after = world.web();
+    assert_eq!((world.health("b"), world.health("c")), (Health::Down, Health::Down));
+    assert_eq!((world.member("d").admin, world.member("e").admin), (AdminState::Drain, AdminState::Drain));
+    for id in ["b", "c", "d", "e"] {
+        assert!(Arc::ptr_eq(&live(&before, id), &live(&after, id)));
+        let slot = |s: &UpstreamState| s.cluster.members().iter().find(|m| m.id.as_str() == id).unwrap().slot;
+        assert_eq!(slot(&before), slot(&after));
+    }
+    assert_eq!(world.member("a").slot, Slot(4), "a new slot, though first in order");
+}
+
+#[test]
+fn a_backend_that_comes_back_has_its_old_slot_and_counters_but_no_history() {
+    let mut world = World::new(checked(&["a", "b"]));
+    world.probes("a", &[FAIL; 3]);
+    world.admin("a", AdminState::Drain);
+    let live = Arc::clone(&world.web().live[0]);
+    world.configure(checked(&["b"]));
+    assert_eq!(world.web().cluster.index_of(Slot(0)), None);
+    world.configure(checked(&["a", "b"]));
+    let member = world.member("a");
+    assert_eq!((member.slot, member.health, member.admin), (Slot(0), Health::Up, AdminState::Ready));
+    assert!(Arc::ptr_eq(&live, &world.web().live[0]));
+}
+
+#[test]
+fn the_operators_word_ends_when_the_files_changes() {
+    let file = |state| {
+        let mut web = upstream("web", &["a", "b"]);
+        web.backends[0].admin = state;
+        web
+    };
+    let mut world = World::new(file(AdminState::Ready));
+    world.admin("a", AdminState::Maint);
+    let mut other = file(AdminState::Ready);
+    other.backends[0].weight = Weight::new(2).unwrap();
+    world.configure(other);
+    assert_eq!(world.member("a").admin, AdminState::Maint, "the file has said nothing new");
+    world.configure(file(AdminState::Drain));
+    assert_eq!(world.member("a").admin, AdminState::Drain);
+    world.configure(file(AdminState::Ready));
+    assert_eq!(world.member("a").admin, AdminState::Ready);
+}
+
+#[test]
+fn the_ring_is_rebuilt_only_if_it_changes() {
+    let mut world = World::new(checked(&["a", "b"]));
+    let ring = |world: &World| Arc::clone(world.web().cluster.ring());
+    let before = ring(&world);
+    let mut other = checked(&["a", "b"]);
+    other.slow_start = S;
+    other.backends[0] = crate::model::Backend { max_connections: Some(1), ..backend("a") };
+    world.configure(other.clone());
+    world.probes("a", &[FAIL; 3]);
+    assert!(Arc::ptr_eq(&before, &ring(&world)));
+
+    let weight = {
+        let mut u = other.clone();
+        u.backends[1].weight = Weight::new(2).unwrap();
+        u
+    };
+    let vnodes = {
+        let mut u = other.clone();
+        u.affinity.vnodes = 50;
+        u
+    };
+    let seed = {
+        let mut u = other.clone();
+        u.affinity.seed = Seed(8);
+        u
+    };
+    for changed in [weight, vnodes, seed, checked(&["a", "c"])] {
+        let before = ring(&world);
+        world.configure(changed);
+        assert!(!Arc::ptr_eq(&before, &ring(&world)));
+    }
+}
+
+#[test]
+fn removing_the_checks_brings_back_what_they_took_down() {
+    let mut world = World::new(checked(&["a", "b"]));
+    world.probes("a", &[FAIL; 3]);
+    world.probe("b", ProbeResult::Drain);
+    world.configure(upstream("web", &["a", "b"]));
+    assert_eq!(world.health("a"), Health::Up);
+    assert_eq!(world.member("b").admin, AdminState::Ready);
+}
+
+#[test]
+fn other_settings_make_a_new_snapshot_of_the_same_upstreams() {
+    let mut world = World::new(checked(&["a"]));
+    let before = world.web();
+    let mut other = (*config(vec![checked(&["a"])])).clone();
+    other.limits.connections = 99;
+    let (summary, effects) = world.state.configure(Arc::new(other), S).unwrap();
+    assert!(effects.changed && summary.settings && summary.upstreams.is_empty());
+    assert!(Arc::ptr_eq(&before, &world.web()));
+    assert_eq!(world.state.snapshot().config.limits.connections, 99);
+}
+
+#[test]
+fn the_summary_says_what_changed() {
+    let mut state = ControlState::new(
+        config(vec![upstream("api", &["x"]), upstream("old", &["o"]), upstream("web", &["a", "b", "c"])]),
+        1,
+        S,
+    );
+    let mut web = upstream("web", &["a", "c", "d"]);
+    web.backends[1].weight = Weight::new(3).unwrap();
+    let next = config(vec![upstream("api", &["x"]), upstream("new", &["n"]), web]);
+    let (summary, effects) = state.configure(next, S).unwrap();
+    assert_eq!(
+        summary.to_string(),
+        "upstream new added; upstream old removed; upstream web changed, added d, removed b, changed c"
+    );
+    assert_eq!(summary.generation, 2);
+    assert!(summary.upstreams[2].ring && !summary.upstreams[2].forgotten);
+    let told: Vec<_> =
+        effects.log.iter().map(|t| (t.backend.as_ref().unwrap().as_str().to_owned(), t.from, t.to)).collect();
+    assert_eq!(told, [("d".into(), "absent", "up"), ("b".into(), "up", "absent")]);
+}
+
+#[test]
+fn upstreams_are_matched_by_name_wherever_they_stand() {
+    let mut state = ControlState::new(config(vec![checked(&["a", "b"])]), 1, S);
+    for _ in 0..3 {
+        state.apply(Event::Probe { upstream: "web".into(), slot: Slot(0), result: FAIL }, S);
+    }
+    state.configure(config(vec![upstream("app", &["x"]), checked(&["a", "b"])]), S).unwrap();
+    assert_eq!(state.snapshot().upstreams[1].cluster.members()[0].health, Health::Down);
+}
+
+// Memory.
+
+fn remembering(remember: Remember) -> Upstream {
+    let mut web = upstream("web", &["a", "b"]);
+    web.affinity.remember = remember;
+    web
+}
+
+#[test]
+fn the_table_outlives_reloads() {
+    let mut world = World::new(remembering(table(10)));
+    let Memory::Table(before) = world.web().memory.clone() else { panic!("a table") };
+    let mut other = remembering(table(20));
+    other.backends.pop();
+    world.configure(other);
+    let Memory::Table(after) = world.web().memory.clone() else { panic!("a table") };
+    assert!(Arc::ptr_eq(&before, &after));
+    assert!(!world.log.iter().any(|t| t.reason.is_warning()));
+}
+
+#[test]
+fn another_seed_forgets_the_table_and_says_so() {
+    let mut world = World::new(remembering(table(10)));
+    let Memory::Table(before) = world.web().memory.clone() else { panic!("a table") };
+    let mut other = remembering(table(10));
+    other.affinity.seed = Seed(99);
+    world.configure(other);
+    let Memory::Table(after) = world.web().memory.clone() else { panic!("a table") };
+    assert!(!Arc::ptr_eq(&before, &after));
+    assert_eq!(world.last().reason, Reason::SeedChanged);
+    assert!(world.last().reason.is_warning());
+}
+
+#[test]
+fn another_kind_of_memory_begins_empty_and_says_so() {
+    let mut world = World::new(remembering(Remember::None));
+    world.configure(remembering(table(10)));
+    assert!(matches!(world.web().memory, Memory::Table(_)));
+    assert!(world.log.is_empty(), "there was nothing to forget");
+    world.configure(remembering(cookie(Vec::new())));
+    assert!(matches!(world.web().memory, Memory::Cookie(_)));
+    assert_eq!(world.last().reason, Reason::RememberChanged);
+    assert_eq!((world.last().from, world.last().to), ("table", "cookie"));
+    world.configure(remembering(Remember::None));
+    assert!(matches!(world.web().memory, Memory::None));
+}
+
+#[test]
+fn cookie_keys_are_kept_until_they_change() {
+    let keys = |world: &World| match &world.web().memory {
+        Memory::Cookie(keys) => Arc::clone(keys),
+        other => panic!("{other:?}"),
+    };
+    let mut world = World::new(remembering(cookie(Vec::new())));
+    let ephemeral = keys(&world);
+    let mut other = remembering(cookie(Vec::new()));
+    other.affinity.seed = Seed(99);
+    other.affinity.announce = true;
+    world.configure(other);
+    assert!(Arc::ptr_eq(&ephemeral, &keys(&world)), "an ephemeral key survives a reload");
+    world.configure(remembering(cookie(vec![SecretKey([1; 32])])));
+    let first = keys(&world);
+    assert!(!Arc::ptr_eq(&ephemeral, &first));
+    world.configure(remembering(cookie(vec![SecretKey([2; 32]), SecretKey([1; 32])])));
+    assert!(!Arc::ptr_eq(&first, &keys(&world)));
+}
