@@ -11,6 +11,7 @@ pub mod config;
 pub mod control;
 pub mod h1;
 pub mod model;
+pub mod telemetry;
 
 /// An error and what caused it, on one line.
 pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {

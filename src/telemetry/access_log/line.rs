@@ -1,0 +1,253 @@
+//! One line: fields, escaping and time.
+//!
+//! Host, path and method come from the network. Quoted values are JSON strings
+//! in both formats, with everything escaped that could end a line, leave the
+//! quotes or disturb a terminal; a value goes unquoted (format `text`) only if
+//! it is made of harmless characters.
+
+use std::fmt::{Display, Write as _};
+use std::io::Write as _;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::model::LogFormat;
+use crate::telemetry::Record;
+
+/// Appends one line, its line feed included.
+pub(super) fn format(
+    out: &mut Vec<u8>,
+    format: LogFormat,
+    clock: &mut Clock,
+    now: SystemTime,
+    record: &Record<'_>,
+) {
+    let mut line = Line { out, json: format != LogFormat::Text, separator: "" };
+    if line.json {
+        line.out.push(b'{');
+    }
+    line.shown("time", clock.format(now));
+    line.shown("client", record.client);
+    line.text("method", record.method);
+    line.text("host", record.host);
+    line.text("path", record.path);
+    line.text("version", record.version);
+    line.number("status", u64::from(record.status));
+    if let Some(error) = record.error {
+        line.text("error", error);
+    }
+    if let Some(upstream) = record.upstream {
+        line.text("upstream", &upstream.config.name);
+        let members = upstream.cluster.members();
+        if let Some(member) = record.member.and_then(|index| members.get(usize::from(index))) {
+            line.text("backend", member.id.as_str());
+        }
+        let sources = &upstream.config.affinity.key;
+        if let Some(source) = record.key_source.and_then(|index| sources.get(index)) {
+            line.text("key_source", &source.to_string());
+        }
+    }
+    if let Some(outcome) = record.outcome {
+        line.text("outcome", outcome.as_str());
+    }
+    if let Some(reason) = record.reason {
+        line.text("reason", reason.as_str());
+    }
+    line.number("attempts", u64::from(record.attempts));
+    line.millis("duration_ms", record.duration);
+    if let Some(first_byte) = record.first_byte {
+        line.millis("first_byte_ms", first_byte);
+    }
+    if !record.connect.is_zero() {
+        line.millis("connect_ms", record.connect);
+    }
+    line.number("bytes_in", record.bytes_in);
+    line.number("bytes_out", record.bytes_out);
+    if record.tunnel {
+        line.key("tunnel");
+        line.out.extend_from_slice(b"true");
+    }
+    if line.json {
+        line.out.push(b'}');
+    }
+    line.out.push(b'\n');
+}
+
+/// Formats times, one format of a second serving all lines of that second.
+#[derive(Debug, Default)]
+pub(super) struct Clock {
+    second: Option<u64>,
+    /// RFC 3339 in UTC, milliseconds included: `2026-11-24T07:08:36.015Z`.
+    text: String,
+}
+
+impl Clock {
+    fn format(&mut self, now: SystemTime) -> &str {
+        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        if self.second != Some(since.as_secs()) {
+            self.second = Some(since.as_secs());
+            self.text = date_time(since.as_secs());
+        }
+        self.text.truncate("2026-11-24T07:08:36".len());
+        let _ = write!(self.text, ".{:03}Z", since.subsec_millis());
+        &self.text
+    }
+}
+
+/// The date in the Gregorian calendar and the time of day, without fraction.
+/// Counted in eras of 400 years that begin on 1 March, so that the leap day is
+/// the last of its year.
+fn date_time(seconds: u64) -> String {
+    // Four digits end with the year 9999.
+    let seconds = seconds.min(253_402_300_799);
+    let (days, time) = (seconds / 86_400, seconds % 86_400);
+    let days = days + 719_468; // from 0000-03-01 to 1970-01-01
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (hour, minute, second) = (time / 3_600, time / 60 % 60, time % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
+}
+
+struct Line<'a> {
+    out: &'a mut Vec<u8>,
+    json: bool,
+    separator: &'static str,
+}
+
+impl Line<'_> {
+    fn key(&mut self, key: &str) {
+        self.out.extend_from_slice(self.separator.as_bytes());
+        if self.json {
+            self.out.push(b'"');
+            self.out.extend_from_slice(key.as_bytes());
+            self.out.extend_from_slice(b"\":");
+            self.separator = ",";
+        } else {
+            self.out.extend_from_slice(key.as_bytes());
+            self.out.push(b'=');
+            self.separator = " ";
+        }
+    }
+
+    /// Text from anywhere.
+    fn text(&mut self, key: &str, value: &str) {
+        if !self.json && !value.is_empty() && value.bytes().all(is_harmless) {
+            self.shown(key, value);
+        } else {
+            self.key(key);
+            push_quoted(self.out, value);
+        }
+    }
+
+    /// What displays as harmless characters, without an allocation.
+    fn shown(&mut self, key: &str, value: impl Display) {
+        self.key(key);
+        let quote: &[u8] = if self.json { b"\"" } else { b"" };
+        self.out.extend_from_slice(quote);
+        let _ = write!(self.out, "{value}");
+        self.out.extend_from_slice(quote);
+    }
+
+    fn number(&mut self, key: &str, value: u64) {
+        self.key(key);
+        self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+    }
+
+    /// Milliseconds with three decimals.
+    fn millis(&mut self, key: &str, value: Duration) {
+        self.number(key, u64::try_from(value.as_millis()).unwrap_or(u64::MAX));
+        let micros = value.subsec_micros() % 1_000;
+        let digit = |n: u32| b'0' + u8::try_from(n % 10).unwrap_or(0);
+        self.out.extend_from_slice(&[b'.', digit(micros / 100), digit(micros / 10), digit(micros)]);
+    }
+}
+
+fn is_harmless(b: u8) -> bool {
+    b.is_ascii_graphic() && !matches!(b, b'"' | b'\\' | b'=')
+}
+
+/// A JSON string (RFC 8259 section 7).
+fn push_quoted(out: &mut Vec<u8>, value: &str) {
+    out.push(b'"');
+    let mut rest = value;
+    // Most values need nothing; runs are copied whole.
+    while let Some((at, c)) = rest.char_indices().find(|(_, c)| needs_escape(*c)) {
+        out.extend_from_slice(&rest.as_bytes()[..at]);
+        match c {
+            '"' => out.extend_from_slice(b"\\\""),
+            '\\' => out.extend_from_slice(b"\\\\"),
+            c => {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+        }
+        rest = &rest[at + c.len_utf8()..];
+    }
+    out.extend_from_slice(rest.as_bytes());
+    out.push(b'"');
+}
+
+/// What JSON demands, and what moves a terminal's cursor, breaks lines or turns
+/// the direction of text round; all below U+10000.
+fn needs_escape(c: char) -> bool {
+    match c {
+        '"' | '\\' => true,
+        ' '..='~' => false,
+        c => {
+            c.is_control()
+                || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn dates_are_gregorian() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00"),
+            (951_782_399, "2000-02-28T23:59:59"),
+            (951_782_400, "2000-02-29T00:00:00"),
+            (951_868_800, "2000-03-01T00:00:00"),
+            (1_796_000_000, "2026-11-30T00:53:20"),
+            (4_107_542_399, "2100-02-28T23:59:59"),
+            (4_107_542_400, "2100-03-01T00:00:00"),
+            (u64::MAX, "9999-12-31T23:59:59"),
+        ] {
+            assert_eq!(date_time(seconds), text);
+        }
+    }
+
+    #[test]
+    fn the_clock_shows_milliseconds_and_follows_jumps() {
+        let mut clock = Clock::default();
+        let at = |millis| UNIX_EPOCH + Duration::from_millis(millis);
+        assert_eq!(clock.format(at(1_007)), "1970-01-01T00:00:01.007Z");
+        assert_eq!(clock.format(at(1_999)), "1970-01-01T00:00:01.999Z");
+        assert_eq!(clock.format(at(86_400_000)), "1970-01-02T00:00:00.000Z");
+        assert_eq!(clock.format(at(5)), "1970-01-01T00:00:00.005Z");
+    }
+
+    proptest! {
+        #[test]
+        fn every_second_of_four_centuries_is_in_order(seconds in 0u64..12_622_780_800) {
+            prop_assert!(date_time(seconds) < date_time(seconds + 1));
+        }
+
+        #[test]
+        fn quoted_text_is_json_on_one_line(value in "\\PC*|(.|[\u{0}-\u{ff}\u{2028}\u{202e}\"\\\\\n\r])*") {
+            let mut out = Vec::new();
+            push_quoted(&mut out, &value);
+            let back: String = serde_json::from_slice(&out).expect("valid JSON");
+            prop_assert_eq!(back, value);
+            let text = String::from_utf8(out).expect("UTF-8");
+            prop_assert!(!text.chars().any(char::is_control));
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! The thread that writes the lines out.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use super::{Control, LogCounts, Shared};
+use crate::model::LogOutput;
+
+/// How long a line waits at most while the output keeps up.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// Where lines go. Passes are large, so nothing is buffered here.
+#[derive(Debug)]
+pub(super) enum Output {
+    Stdout,
+    Stderr,
+    File(File),
+    #[cfg(test)]
+    Test(super::tests::TestOutput),
+}
+
+impl Output {
+    /// Opens a file for appending; others than the owner and its group may not
+    /// read it, since it holds clients' addresses.
+    pub(super) fn open(target: &LogOutput) -> io::Result<Self> {
+        Ok(match target {
+            LogOutput::Stdout => Self::Stdout,
+            LogOutput::Stderr => Self::Stderr,
+            LogOutput::File(path) => {
+                Self::File(OpenOptions::new().append(true).create(true).mode(0o640).open(path)?)
+            }
+        })
+    }
+
+    fn write(&mut self, text: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Stdout => {
+                let mut stdout = io::stdout().lock();
+                stdout.write_all(text)?;
+                stdout.flush()
+            }
+            Self::Stderr => io::stderr().lock().write_all(text),
+            Self::File(file) => file.write_all(text),
+            #[cfg(test)]
+            Self::Test(output) => output.write_all(text),
+        }
+    }
+}
+
+pub(super) fn spawn(shared: Arc<Shared>, counts: Arc<LogCounts>, output: Output) -> io::Result<()> {
+    let writer = Writer { shared, counts, output, failing: false };
+    thread::Builder::new().name("access-log".to_owned()).spawn(move || writer.run())?;
+    Ok(())
+}
+
+struct Writer {
+    shared: Arc<Shared>,
+    counts: Arc<LogCounts>,
+    output: Output,
+    /// Did the last write fail? Its error is told once, not ten times a second.
+    failing: bool,
+}
+
+impl Writer {
+    fn run(mut self) {
+        let mut buffer = Vec::new();
+        loop {
+            let (asked, closing, reopened, lanes) = {
+                let mut control = self.shared.control.lock();
+                (control.asked, control.closing, control.reopened.take(), control.lanes.clone())
+            };
+            let mut orphans = 0;
+            for lane in &lanes {
+                let mut lane = lane.lock();
+                orphans += usize::from(lane.orphaned);
+                lane.lines = 0;
+                // The lane gets back the buffer that was written last: no
+                // allocation once buffers have grown.
+                std::mem::swap(&mut lane.text, &mut buffer);
+                drop(lane);
+                self.write(&buffer);
+                buffer.clear();
+            }
+            if let Some(output) = reopened {
+                self.output = output;
+                self.failing = false;
+            }
+
+            let mut control = self.shared.control.lock();
+            if orphans > 0 {
+                forget_orphans(&mut control);
+            }
+            control.done = asked;
+            control.ended = closing || control.lanes.is_empty();
+            self.shared.passed.notify_all();
+            if control.ended {
+                return;
+            }
+            let something_to_do =
+                control.asked > control.done || control.closing || control.reopened.is_some();
+            if !something_to_do {
+                self.shared.wake.wait_for(&mut control, INTERVAL);
+            }
+        }
+    }
+
+    fn write(&mut self, text: &[u8]) {
+        if text.is_empty() {
+            return;
+        }
+        match self.output.write(text) {
+            Ok(()) => self.failing = false,
+            Err(error) => {
+                self.counts.errors.fetch_add(1, Ordering::Relaxed);
+                if !self.failing {
+                    tracing::error!(%error, "the access log cannot be written");
+                }
+                self.failing = true;
+            }
+        }
+    }
+}
+
+/// An orphan without text is done with; one with text is written in the next pass.
+fn forget_orphans(control: &mut Control) {
+    control.lanes.retain(|lane| {
+        let lane = lane.lock();
+        !lane.orphaned || !lane.text.is_empty()
+    });
+}

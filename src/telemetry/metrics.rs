@@ -1,0 +1,283 @@
+//! All workers' counters, and the page that a scrape reads.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::access_log::{AccessLog, LogCounts};
+use super::exposition::{Exposition, Family};
+use super::families;
+use super::histogram::Histogram;
+use super::outcomes::{OUTCOMES, REASONS};
+use super::process::Process;
+use super::worker::{CLASSES, Source, UpstreamMetrics, WorkerMetrics};
+use crate::affinity::{AdminState, Health, Member};
+use crate::model::snapshot::{Memory, Snapshot, UpstreamState};
+
+/// All counters of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    workers: Box<[Arc<WorkerMetrics>]>,
+    access_log: Mutex<LogSource>,
+}
+
+/// Where the access log's counts come from.
+#[derive(Debug, Default)]
+struct LogSource {
+    current: Option<Arc<LogCounts>>,
+    /// What logs before the current one have counted: (dropped, errors).
+    earlier: (u64, u64),
+}
+
+impl Metrics {
+    /// Counters for this many workers.
+    pub fn new(workers: usize) -> Self {
+        Self { workers: (0..workers).map(|_| Arc::default()).collect(), access_log: Mutex::default() }
+    }
+
+    /// The counters that the thread of worker `index` writes.
+    ///
+    /// # Panics
+    /// If there are not so many workers.
+    pub fn worker(&self, index: usize) -> Arc<WorkerMetrics> {
+        Arc::clone(&self.workers[index])
+    }
+
+    /// Shows this access log's losses; the sums go on where an earlier log's
+    /// ended.
+    pub fn watch_access_log(&self, log: &AccessLog) {
+        let mut source = self.access_log.lock();
+        if let Some(previous) = source.current.replace(log.counts()) {
+            source.earlier.0 += previous.dropped();
+            source.earlier.1 += previous.errors();
+        }
+    }
+
+    /// The page in the Prometheus text format
+    /// ([`CONTENT_TYPE`](super::exposition::CONTENT_TYPE)).
+    pub fn render(&self, snapshot: &Snapshot) -> String {
+        let mut page = Exposition::default();
+        page.family(&families::INFO).sample(&[env!("CARGO_PKG_VERSION")], 1);
+        page.family(&families::SNAPSHOT_GENERATION).sample(&[], snapshot.generation);
+        self.render_connections(&mut page);
+        render_requests(&mut page, &self.totals(snapshot));
+        render_backends(&mut page, &snapshot.upstreams);
+        self.render_access_log(&mut page);
+        render_process(&mut page, &Process::read());
+        page.finish()
+    }
+
+    /// Sums over the workers, by upstream; upstreams that a reload has removed
+    /// stay, so that no counter ever goes back. `""` is what belongs to none.
+    fn totals(&self, snapshot: &Snapshot) -> BTreeMap<Arc<str>, UpstreamMetrics> {
+        let mut totals = BTreeMap::<Arc<str>, UpstreamMetrics>::new();
+        let unrouted = totals.entry(Arc::from("")).or_default();
+        for worker in &self.workers {
+            unrouted.absorb(worker.unrouted());
+        }
+        for upstream in &snapshot.upstreams {
+            totals.entry(Arc::clone(&upstream.config.name)).or_default();
+        }
+        for (name, cell) in self.workers.iter().flat_map(|worker| worker.upstreams()) {
+            totals.entry(name).or_default().absorb(&cell);
+        }
+        totals
+    }
+
+    fn render_connections(&self, page: &mut Exposition) {
+        let (mut open, mut accepted, mut refused, mut tunnels, mut tunnels_opened) = (0, 0, 0, 0, 0);
+        for worker in &self.workers {
+            let (o, a, r) = worker.connections();
+            (open, accepted, refused) = (open + o, accepted + a, refused + r);
+            let (t, total) = worker.tunnels();
+            (tunnels, tunnels_opened) = (tunnels + t, tunnels_opened + total);
+        }
+        page.family(&families::CONNECTIONS).sample(&[], open);
+        page.family(&families::CONNECTIONS_ACCEPTED).sample(&[], accepted);
+        page.family(&families::CONNECTIONS_REFUSED).sample(&[], refused);
+        page.family(&families::TUNNELS).sample(&[], tunnels);
+        page.family(&families::TUNNELS_OPENED).sample(&[], tunnels_opened);
+    }
+
+    fn render_access_log(&self, page: &mut Exposition) {
+        let (dropped, errors) = {
+            let source = self.access_log.lock();
+            let (dropped, errors) =
+                source.current.as_ref().map_or((0, 0), |log| (log.dropped(), log.errors()));
+            (source.earlier.0 + dropped, source.earlier.1 + errors)
+        };
+        page.family(&families::ACCESS_LOG_DROPPED).sample(&[], dropped);
+        page.family(&families::ACCESS_LOG_ERRORS).sample(&[], errors);
+    }
+}
+
+fn render_requests(page: &mut Exposition, totals: &BTreeMap<Arc<str>, UpstreamMetrics>) {
+    let mut samples = page.family(&families::REQUESTS);
+    for (name, total) in totals {
+        for (outcome, reasons) in total.requests.iter().enumerate() {
+            for (reason, count) in reasons.iter().enumerate() {
+                // A series that begins with its first count hides it from
+                // `increase()`; so all that may come are there from the start.
+                if count.get() > 0 || (!name.is_empty() && is_usual(outcome, reason)) {
+                    let outcome = OUTCOMES.get(outcome).map_or("none", |outcome| outcome.as_str());
+                    let reason = REASONS.get(reason).map_or("", |reason| reason.as_str());
+                    samples.sample(&[name, outcome, reason], count.get());
+                }
+            }
+        }
+    }
+
+    let mut samples = page.family(&families::RESPONSES);
+    for (name, total) in totals {
+        for (source, word) in [(Source::Backend, "backend"), (Source::Proxy, "proxy")] {
+            for (class, count) in total.responses[source as usize].iter().enumerate() {
+                let usual = match source {
+                    Source::Backend => class > 0 && !name.is_empty(),
+                    Source::Proxy => class >= 3,
+                };
+                if count.get() > 0 || usual {
+                    samples.sample(&[name, CLASS_WORDS[class], word], count.get());
+                }
+            }
+        }
+    }
+
+    let mut samples = page.family(&families::ERRORS);
+    for (name, total) in totals {
+        for (error, count) in total.errors.iter() {
+            samples.sample(&[name, error], count);
+        }
+    }
+
+    let mut histograms = |family, histogram: fn(&UpstreamMetrics) -> &Histogram| {
+        let mut samples = page.family(family);
+        for (name, total) in totals {
+            samples.histogram(&[name], histogram(total));
+        }
+    };
+    histograms(&families::REQUEST_DURATION, |total| &total.duration);
+    histograms(&families::RESPONSE_HEAD, |total| &total.response_head);
+    histograms(&families::CONNECT, |total| &total.connect);
+
+    let mut counters = |family, value: fn(&UpstreamMetrics) -> u64| {
+        let mut samples = page.family(family);
+        for (name, total) in totals {
+            samples.sample(&[name], value(total));
+        }
+    };
+    counters(&families::ATTEMPTS, |total| total.attempts.get());
+    counters(&families::RETRIES, |total| total.retries.get());
+    counters(&families::RECEIVED, |total| total.bytes_in.get());
+    counters(&families::SENT, |total| total.bytes_out.get());
+
+    let mut samples = page.family(&families::POOL_CONNECTIONS);
+    for (name, total) in totals.iter().filter(|(name, _)| !name.is_empty()) {
+        samples.sample(&[name, "fresh"], total.fresh.get());
+        samples.sample(&[name, "reused"], total.reused.get());
+    }
+}
+
+const CLASS_WORDS: [&str; CLASSES] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// The pairs of outcome and reason that ordinary operation brings.
+fn is_usual(outcome: usize, reason: usize) -> bool {
+    use crate::affinity::pick::Outcome;
+    let has_reason = reason < REASONS.len();
+    match OUTCOMES.get(outcome) {
+        Some(Outcome::Kept | Outcome::Unkeyed) => !has_reason,
+        Some(Outcome::New) => true,
+        Some(Outcome::Moved) => has_reason,
+        None => false,
+    }
+}
+
+fn render_backends(page: &mut Exposition, upstreams: &[Arc<UpstreamState>]) {
+    let members = || {
+        upstreams.iter().flat_map(|upstream| {
+            let members = upstream.cluster.members().iter().zip(&upstream.live);
+            members.map(move |(member, live)| {
+                (upstream, member, live, [&*upstream.config.name, member.id.as_str()])
+            })
+        })
+    };
+
+    let mut samples = page.family(&families::BACKEND_UP);
+    for (_, member, _, labels) in members() {
+        samples.sample(&labels, u8::from(member.health == Health::Up));
+    }
+    let mut samples = page.family(&families::BACKEND_STATE);
+    for (_, member, _, [upstream, backend]) in members() {
+        for state in [AdminState::Ready, AdminState::Drain, AdminState::Maint] {
+            samples.sample(&[upstream, backend, state.as_str()], u8::from(member.admin == state));
+        }
+    }
+    let mut samples = page.family(&families::BACKEND_IN_FLIGHT);
+    for (_, _, live, labels) in members() {
+        samples.sample(&labels, live.in_flight());
+    }
+    let mut samples = page.family(&families::BACKEND_CONNECTIONS);
+    for (_, _, live, labels) in members() {
+        samples.sample(&labels, live.connections());
+    }
+    let mut samples = page.family(&families::BACKEND_REQUESTS);
+    for (_, _, live, labels) in members() {
+        samples.sample(&labels, live.requests());
+    }
+    let mut samples = page.family(&families::BACKEND_SESSIONS);
+    for (upstream, member, _, labels) in members() {
+        if let Memory::Table(table) = &upstream.memory {
+            samples.sample(&labels, table.sessions(member.slot));
+        }
+    }
+    let mut samples = page.family(&families::RING_SHARE);
+    for upstream in upstreams {
+        for (member, share) in upstream.cluster.members().iter().zip(upstream.cluster.ring().shares()) {
+            samples.sample(&[&*upstream.config.name, member.id.as_str()], share);
+        }
+    }
+    let mut samples = page.family(&families::RING_ACTIVE);
+    for upstream in upstreams {
+        for (member, index) in upstream.cluster.members().iter().zip(0..) {
+            let active = active_part(member, upstream.cluster.ring().points_of(index));
+            samples.sample(&[&*upstream.config.name, member.id.as_str()], active);
+        }
+    }
+    let mut samples = page.family(&families::TABLE_ENTRIES);
+    for upstream in upstreams {
+        if let Memory::Table(table) = &upstream.memory {
+            samples.sample(&[&*upstream.config.name], table.len());
+        }
+    }
+    let mut samples = page.family(&families::TABLE_MAX_ENTRIES);
+    for upstream in upstreams {
+        if let Memory::Table(table) = &upstream.memory {
+            samples.sample(&[&*upstream.config.name], table.max_entries());
+        }
+    }
+}
+
+/// The part of a member's points that is active, above 0 to 1.
+pub(crate) fn active_part(member: &Member, points: u32) -> f64 {
+    let points = points.max(1);
+    f64::from(member.active_points.clamp(1, points)) / f64::from(points)
+}
+
+fn render_process(page: &mut Exposition, process: &Process) {
+    let mut gauge = |family: &'static Family, value: Option<f64>| {
+        if let Some(value) = value {
+            page.family(family).sample(&[], value);
+        }
+    };
+    #[expect(clippy::cast_precision_loss, reason = "descriptors, threads and bytes stay below 2^53")]
+    let float = |n: u64| n as f64;
+    gauge(&families::PROCESS_CPU, process.cpu.map(|cpu| cpu.as_secs_f64()));
+    gauge(&families::PROCESS_OPEN_FDS, process.open_fds.map(float));
+    gauge(&families::PROCESS_MAX_FDS, process.max_fds.map(float));
+    gauge(&families::PROCESS_RESIDENT, process.resident_bytes.map(float));
+    gauge(&families::PROCESS_THREADS, process.threads.map(float));
+    gauge(&families::PROCESS_START, process.started.map(|started| started.as_secs_f64()));
+}
+
+#[cfg(test)]
+mod tests;
