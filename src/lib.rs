@@ -6,6 +6,7 @@
 //! written by [`control`] from the configuration ([`config`]) and the health of the
 //! backends. `docs/architecture.md` has the picture.
 
+pub mod admin;
 pub mod affinity;
 pub mod config;
 pub mod control;

@@ -1,0 +1,299 @@
+//! What the admin listener answers.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Body;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::{Method, Request, Response, StatusCode};
+
+use super::status::Status;
+use super::{AdminBackend, guard};
+use crate::affinity::{AdminState, BackendId};
+use crate::model::snapshot::Snapshot;
+use crate::telemetry::exposition;
+
+/// The longest body of a change, in bytes.
+const MAX_BODY: usize = 1_024;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+
+/// Answers one request.
+pub(super) async fn handle<B>(
+    request: Request<B>,
+    peer: IpAddr,
+    backend: Arc<dyn AdminBackend>,
+) -> Response<Full<Bytes>>
+where
+    B: Body,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    match answer(request, peer, &*backend).await {
+        Ok(response) | Err(response) => response,
+    }
+}
+
+/// The error is a response, too: the one that ends the matter early.
+async fn answer<B>(
+    request: Request<B>,
+    peer: IpAddr,
+    backend: &dyn AdminBackend,
+) -> Result<Response<Full<Bytes>>, Response<Full<Bytes>>>
+where
+    B: Body,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let refused = |refusal: guard::Refusal| text(refusal.status(), refusal.message());
+    guard::admit(&request).map_err(refused)?;
+    let uri = request.uri().clone();
+    let route = Route::of(uri.path()).ok_or_else(|| text(StatusCode::NOT_FOUND, "Not found.\n"))?;
+    let allowed = if route.changes() { "POST" } else { "GET, HEAD" };
+    let fits = match *request.method() {
+        Method::GET | Method::HEAD => !route.changes(),
+        Method::POST => route.changes(),
+        _ => false,
+    };
+    if !fits {
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed.\n");
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+        return Err(response);
+    }
+    if route.changes() {
+        guard::admit_change(&request, peer).map_err(refused)?;
+    }
+    match route {
+        Route::Index => Ok(text(StatusCode::OK, INDEX)),
+        Route::Metrics => Ok(page(StatusCode::OK, exposition::CONTENT_TYPE, backend.metrics_text())),
+        Route::Health if backend.draining() => Ok(text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")),
+        Route::Health => Ok(text(StatusCode::OK, "ok\n")),
+        Route::Ready => Ok(ready(backend)),
+        Route::Status => Ok(status(backend)),
+        Route::State { upstream, backend: id } => {
+            let state = wanted_state(request).await?;
+            set_state(backend, &upstream, &id, state).await
+        }
+        Route::Reload => Ok(match backend.reload().await {
+            Ok(what) => text(StatusCode::OK, lines(what)),
+            Err(problems) => text(StatusCode::UNPROCESSABLE_ENTITY, lines(problems)),
+        }),
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Route<'a> {
+    Index,
+    Metrics,
+    Health,
+    Ready,
+    Status,
+    State { upstream: Cow<'a, str>, backend: Cow<'a, str> },
+    Reload,
+}
+
+const INDEX: &str = "\
+GET  /metrics  Prometheus text format
+GET  /health   200, or 503 while draining
+GET  /ready    200 if some backend can serve, else 503
+GET  /status   JSON
+POST /upstreams/UPSTREAM/backends/BACKEND/state?state=ready|drain|maint
+POST /reload
+";
+
+impl<'a> Route<'a> {
+    fn of(path: &'a str) -> Option<Self> {
+        Some(match path {
+            "/" => Self::Index,
+            "/metrics" => Self::Metrics,
+            "/health" => Self::Health,
+            "/ready" => Self::Ready,
+            "/status" => Self::Status,
+            "/reload" => Self::Reload,
+            _ => {
+                let (upstream, rest) = path.strip_prefix("/upstreams/")?.split_once("/backends/")?;
+                // An id may hold slashes, encoded or not.
+                let backend = rest.strip_suffix("/state")?;
+                Self::State { upstream: percent_decode(upstream)?, backend: percent_decode(backend)? }
+            }
+        })
+    }
+
+    fn changes(&self) -> bool {
+        matches!(self, Self::State { .. } | Self::Reload)
+    }
+}
+
+fn ready(backend: &dyn AdminBackend) -> Response<Full<Bytes>> {
+    if backend.draining() {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n");
+    }
+    let snapshot = backend.snapshot();
+    let mut members = snapshot.upstreams.iter().flat_map(|upstream| upstream.cluster.members());
+    if members.any(crate::affinity::Member::eligible_for_existing) {
+        text(StatusCode::OK, "ready\n")
+    } else {
+        text(StatusCode::SERVICE_UNAVAILABLE, "no backend can serve\n")
+    }
+}
+
+fn status(backend: &dyn AdminBackend) -> Response<Full<Bytes>> {
+    let snapshot = backend.snapshot();
+    match serde_json::to_vec_pretty(&Status::of(&snapshot, backend.draining())) {
+        Ok(mut json) => {
+            json.push(b'\n');
+            page(StatusCode::OK, JSON, json)
+        }
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
+}
+
+async fn set_state(
+    backend: &dyn AdminBackend,
+    upstream: &str,
+    id: &str,
+    state: AdminState,
+) -> Result<Response<Full<Bytes>>, Response<Full<Bytes>>> {
+    let Some(id) = known(&backend.snapshot(), upstream, id) else {
+        return Err(text(StatusCode::NOT_FOUND, "There is no such backend.\n"));
+    };
+    match backend.set_state(upstream.to_owned(), id.clone(), state).await {
+        Ok(()) => Ok(text(StatusCode::OK, format!("{upstream}/{id} is {}\n", state.as_str()))),
+        Err(problem) => Err(text(StatusCode::CONFLICT, lines(problem))),
+    }
+}
+
+fn known(snapshot: &Snapshot, upstream: &str, id: &str) -> Option<BackendId> {
+    let upstream = snapshot.upstreams.iter().find(|state| &*state.config.name == upstream)?;
+    let member = upstream.cluster.members().iter().find(|member| member.id.as_str() == id)?;
+    Some(member.id.clone())
+}
+
+/// `state=…` in the query or else in the body.
+async fn wanted_state<B>(request: Request<B>) -> Result<AdminState, Response<Full<Bytes>>>
+where
+    B: Body,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let problem = || text(StatusCode::BAD_REQUEST, "Say state=ready, state=drain or state=maint.\n");
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    if !query.is_empty() {
+        return parse_state(&query).ok_or_else(problem);
+    }
+    let body = Limited::new(request.into_body(), MAX_BODY).collect().await.map_err(|_| problem())?;
+    let body = body.to_bytes();
+    str::from_utf8(&body).ok().and_then(|body| parse_state(body.trim())).ok_or_else(problem)
+}
+
+fn parse_state(form: &str) -> Option<AdminState> {
+    match form.strip_prefix("state=")? {
+        "ready" => Some(AdminState::Ready),
+        "drain" => Some(AdminState::Drain),
+        "maint" => Some(AdminState::Maint),
+        _ => None,
+    }
+}
+
+/// `None` where an escape is broken or does not give UTF-8.
+fn percent_decode(text: &str) -> Option<Cow<'_, str>> {
+    if !text.contains('%') {
+        return Some(Cow::Borrowed(text));
+    }
+    let mut bytes = text.bytes();
+    let mut decoded = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        decoded.push(if byte == b'%' { hex(bytes.next()?)? << 4 | hex(bytes.next()?)? } else { byte });
+    }
+    String::from_utf8(decoded).ok().map(Cow::Owned)
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+}
+
+/// Ends with a line feed.
+fn lines(mut text: String) -> String {
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    page(status, TEXT, body)
+}
+
+fn page(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_may_hold_slashes_colons_and_brackets() {
+        let route = |upstream: &'static str, backend: &'static str| Route::State {
+            upstream: Cow::Borrowed(upstream),
+            backend: Cow::Borrowed(backend),
+        };
+        for (path, expected) in [
+            ("/upstreams/web/backends/10.0.1.11:8080/state", route("web", "10.0.1.11:8080")),
+            ("/upstreams/web/backends/%5B%3a%3A1%5d:8080/state", route("web", "[::1]:8080")),
+            ("/upstreams/web/backends/zone/a/state", route("web", "zone/a")),
+            ("/upstreams/web/backends/zone%2Fa/state", route("web", "zone/a")),
+        ] {
+            assert_eq!(Route::of(path), Some(expected), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_operations_page_lists_exactly_these_requests() {
+        let (_, rest) =
+            include_str!("../../docs/operations.md").split_once("## Admin API").expect("a heading");
+        let rows =
+            rest.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
+        let documented = rows.skip(2).filter_map(|row| Some(row.split('`').nth(1)?.replace("\\|", "|")));
+        let offered = INDEX.lines().map(|line| {
+            let mut words = line.split_ascii_whitespace();
+            format!("{} {}", words.next().unwrap_or_default(), words.next().unwrap_or_default())
+        });
+        assert_eq!(documented.collect::<Vec<_>>(), offered.collect::<Vec<_>>());
+        for line in INDEX.lines() {
+            let path = line.split_ascii_whitespace().nth(1).and_then(|target| target.split('?').next());
+            assert!(path.and_then(Route::of).is_some(), "{line}");
+        }
+    }
+
+    #[test]
+    fn broken_paths_have_no_route() {
+        for path in [
+            "",
+            "/metrics/",
+            "/upstreams/web",
+            "/upstreams/web/backends/a",
+            "/upstreams/web/backends/%4/state",
+            "/upstreams/web/backends/%zz/state",
+            "/upstreams/web/backends/%ff/state",
+            "/upstreams/web/backends/%+1/state",
+        ] {
+            assert_eq!(Route::of(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn only_the_three_states_are_taken() {
+        assert_eq!(parse_state("state=drain"), Some(AdminState::Drain));
+        for form in ["", "drain", "state=", "state=DRAIN", "state=drain&state=ready", "states=drain"] {
+            assert_eq!(parse_state(form), None, "{form}");
+        }
+    }
+}

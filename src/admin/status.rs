@@ -1,0 +1,122 @@
+//! `GET /status`: the state in force as JSON.
+
+use std::net::SocketAddr;
+
+use serde::Serialize;
+
+use crate::model::Remember;
+use crate::model::snapshot::{Memory, Snapshot, UpstreamState};
+use crate::telemetry::active_part;
+
+#[derive(Debug, Serialize)]
+pub(super) struct Status<'a> {
+    version: &'static str,
+    generation: u64,
+    draining: bool,
+    workers: usize,
+    listeners: Vec<Listener>,
+    upstreams: Vec<Upstream<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Listener {
+    bind: SocketAddr,
+}
+
+#[derive(Debug, Serialize)]
+struct Upstream<'a> {
+    name: &'a str,
+    remember: &'static str,
+    ring: Ring,
+    table: Option<Table>,
+    backends: Vec<Backend<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Ring {
+    /// Equal digests, equal rings.
+    digest: String,
+    vnodes: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct Table {
+    entries: usize,
+    max_entries: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Backend<'a> {
+    id: &'a str,
+    address: String,
+    state: &'static str,
+    health: &'static str,
+    weight: u16,
+    /// The share of all keys whose home it is.
+    ring_share: f64,
+    /// The part of its points that is active: below 1 during slow start.
+    ring_active: f64,
+    in_flight: u32,
+    connections: u32,
+    requests: u64,
+    /// With `remember = "table"`.
+    sessions: Option<usize>,
+}
+
+impl<'a> Status<'a> {
+    pub(super) fn of(snapshot: &'a Snapshot, draining: bool) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            generation: snapshot.generation,
+            draining,
+            workers: snapshot.config.server.workers.get(),
+            listeners: snapshot
+                .config
+                .listeners
+                .iter()
+                .map(|listener| Listener { bind: listener.bind })
+                .collect(),
+            upstreams: snapshot.upstreams.iter().map(|upstream| Upstream::of(upstream)).collect(),
+        }
+    }
+}
+
+impl<'a> Upstream<'a> {
+    fn of(state: &'a UpstreamState) -> Self {
+        let affinity = &state.config.affinity;
+        let remember = match &affinity.remember {
+            Remember::None => "none",
+            Remember::Table(_) => "table",
+            Remember::Cookie(_) => "cookie",
+        };
+        let table = match &state.memory {
+            Memory::Table(table) => Some(table),
+            Memory::None | Memory::Cookie(_) => None,
+        };
+        let ring = state.cluster.ring();
+        let members = state.cluster.members().iter().zip(&state.config.backends).zip(&state.live);
+        let backends = members.zip(0..).zip(ring.shares()).map(|((parts, index), ring_share)| {
+            let ((member, config), live) = parts;
+            Backend {
+                id: member.id.as_str(),
+                address: config.address.to_string(),
+                state: member.admin.as_str(),
+                health: member.health.as_str(),
+                weight: member.weight.get(),
+                ring_share,
+                ring_active: active_part(member, ring.points_of(index)),
+                in_flight: live.in_flight(),
+                connections: live.connections(),
+                requests: live.requests(),
+                sessions: table.map(|table| table.sessions(member.slot)),
+            }
+        });
+        Self {
+            name: &state.config.name,
+            remember,
+            ring: Ring { digest: format!("{:016x}", ring.digest()), vnodes: affinity.vnodes },
+            table: table.map(|table| Table { entries: table.len(), max_entries: table.max_entries() }),
+            backends: backends.collect(),
+        }
+    }
+}
