@@ -12,6 +12,7 @@ pub mod config;
 pub mod control;
 pub mod h1;
 pub mod model;
+pub mod proxy;
 pub mod telemetry;
 
 /// An error and what caused it, on one line.

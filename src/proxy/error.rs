@@ -1,0 +1,190 @@
+//! What can go wrong with a request, whose fault it is, what the client is
+//! told, and whether another attempt is safe. Errors become responses here
+//! and nowhere else.
+
+use std::io;
+use std::time::{Duration, SystemTime};
+
+use crate::affinity::pick::Reason;
+use crate::h1::{self, BodyError, HeadError};
+
+/// Why a request was not answered by a backend, or not to its end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ProxyError {
+    /// The request's head is not right.
+    #[error("request head: {0}")]
+    RequestHead(HeadError),
+    /// The request's head did not come to its end in time.
+    #[error("the request head took too long")]
+    RequestHeadTimeout,
+    /// The request's body is not framed right.
+    #[error("request body: {0}")]
+    RequestBody(BodyError),
+    /// The request's body is larger than the limit.
+    #[error("the request body is too large")]
+    RequestBodyTooLarge,
+    /// The request's body stopped coming.
+    #[error("the request body stalled")]
+    RequestBodyTimeout,
+    /// The client closed or broke its connection.
+    #[error("the client is gone")]
+    ClientGone,
+    /// The client does not take its response.
+    #[error("the client does not read")]
+    ClientStalled,
+    /// No route takes the request's host and path.
+    #[error("no route takes this host and path")]
+    NoRoute,
+    /// Nobody may serve the session now.
+    #[error("no backend may serve this session")]
+    Unavailable(Option<Reason>),
+    /// The backend has no place left.
+    #[error("the backend is at its limit")]
+    Saturated,
+    /// The backend could not be connected to.
+    #[error("connect: {0}")]
+    Connect(#[source] io::Error),
+    /// It did not accept in time.
+    #[error("connect timed out")]
+    ConnectTimeout,
+    /// The backend closed or broke its connection before its response.
+    #[error("the backend closed before its response")]
+    BackendClosed {
+        /// Was it a connection that had served before?
+        reused: bool,
+    },
+    /// The response's head did not come in time.
+    #[error("the response head took too long")]
+    ResponseHeadTimeout,
+    /// The response's head is not right.
+    #[error("response head: {0}")]
+    ResponseHead(HeadError),
+    /// The backend sends interim responses (1xx) without end.
+    #[error("too many interim responses")]
+    TooManyInterim,
+    /// The backend upgrades a connection that was not asked to be.
+    #[error("the backend switched protocols unasked")]
+    UnaskedUpgrade,
+    /// The backend broke off in its response.
+    #[error("the backend broke off in its response")]
+    ResponseTruncated,
+    /// The response's body is not framed right.
+    #[error("response body: {0}")]
+    ResponseBody(BodyError),
+    /// The response's body stopped coming.
+    #[error("the response body stalled")]
+    ResponseBodyTimeout,
+}
+
+impl ProxyError {
+    /// The status the client is told, while it can be told any; 499 stands in
+    /// the log for a client that was gone.
+    pub(super) fn status(&self) -> u16 {
+        match self {
+            Self::RequestHead(error) => error.status(),
+            Self::RequestBody(_) => 400,
+            Self::RequestHeadTimeout | Self::RequestBodyTimeout => 408,
+            Self::RequestBodyTooLarge => 413,
+            Self::ClientGone | Self::ClientStalled => 499,
+            Self::NoRoute => 404,
+            Self::Unavailable(_) | Self::Saturated => 503,
+            Self::Connect(_)
+            | Self::BackendClosed { .. }
+            | Self::ResponseHead(_)
+            | Self::TooManyInterim
+            | Self::UnaskedUpgrade
+            | Self::ResponseTruncated
+            | Self::ResponseBody(_) => 502,
+            Self::ConnectTimeout | Self::ResponseHeadTimeout | Self::ResponseBodyTimeout => 504,
+        }
+    }
+
+    /// One word for logs and metrics.
+    pub(super) fn code(&self) -> &'static str {
+        match self {
+            Self::RequestHead(error) => error.code(),
+            Self::RequestBody(_) => "request_body_malformed",
+            Self::RequestHeadTimeout => "request_head_timeout",
+            Self::RequestBodyTimeout => "request_body_timeout",
+            Self::RequestBodyTooLarge => "request_body_too_large",
+            Self::ClientGone => "client_gone",
+            Self::ClientStalled => "client_stalled",
+            Self::NoRoute => "no_route",
+            Self::Unavailable(_) => "unavailable",
+            Self::Saturated => "saturated",
+            Self::Connect(_) => "connect_failed",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::BackendClosed { .. } => "backend_closed",
+            Self::ResponseHead(_) => "response_head_malformed",
+            Self::ResponseHeadTimeout => "response_head_timeout",
+            Self::TooManyInterim => "too_many_interim",
+            Self::UnaskedUpgrade => "unasked_upgrade",
+            Self::ResponseTruncated => "response_truncated",
+            Self::ResponseBody(_) => "response_body_malformed",
+            Self::ResponseBodyTimeout => "response_body_timeout",
+        }
+    }
+
+    /// Does it count against the backend?
+    pub(super) fn blames_backend(&self) -> bool {
+        match self {
+            Self::Connect(_)
+            | Self::ConnectTimeout
+            | Self::ResponseHeadTimeout
+            | Self::ResponseHead(_)
+            | Self::TooManyInterim
+            | Self::UnaskedUpgrade
+            | Self::ResponseTruncated
+            | Self::ResponseBody(_)
+            | Self::ResponseBodyTimeout => true,
+            // A connection that had served before may close at any time.
+            Self::BackendClosed { reused } => !reused,
+            _ => false,
+        }
+    }
+
+    /// May the request go on to another attempt? Nothing of it was processed if
+    /// there was no connection; if a connection that had served before closed
+    /// without a word, only what may be done twice is sent again.
+    pub(super) fn allows_retry(&self, replayable: bool) -> bool {
+        match self {
+            Self::Connect(_) | Self::ConnectTimeout => true,
+            Self::BackendClosed { reused: true } => replayable,
+            _ => false,
+        }
+    }
+}
+
+/// Appends the response that tells the client of this status.
+pub(super) fn write_response(
+    out: &mut Vec<u8>,
+    status: u16,
+    code: &str,
+    retry_after: Option<Duration>,
+    head_only: bool,
+    persistent: bool,
+) {
+    let reason = reason_phrase(status);
+    let body = format!("{status} {reason}\n{code}\n");
+    h1::write_status_line(out, status, reason.as_bytes());
+    h1::write_field(out, "date", httpdate::fmt_http_date(SystemTime::now()).as_bytes());
+    h1::write_field(out, "content-type", b"text/plain; charset=utf-8");
+    h1::write_field(out, "content-length", body.len().to_string().as_bytes());
+    h1::write_field(out, "cache-control", b"no-store");
+    if let Some(wait) = retry_after {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        h1::write_field(out, "retry-after", seconds.max(1).to_string().as_bytes());
+    }
+    if !persistent {
+        h1::write_field(out, "connection", b"close");
+    }
+    h1::end_head(out);
+    if !head_only {
+        out.extend_from_slice(body.as_bytes());
+    }
+}
+
+/// The phrase of a status that Homing itself answers with.
+fn reason_phrase(status: u16) -> &'static str {
+    http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or("Error")
+}

@@ -1,0 +1,424 @@
+//! One request sent to one backend, and its response brought back: both
+//! directions in one task, each as fast as the slower of its two sides.
+
+use std::task::{Context, Poll};
+
+use tokio::time::Instant;
+
+use super::buffer::{Buffer, Size};
+use super::connection::{After, Client};
+use super::error::ProxyError;
+use super::head::{self, AffinityReport, ClientFraming, ResponseEdits};
+use super::io::Stream;
+use super::pool::InUse;
+use super::request::Request;
+use super::transfer::{Transfer, TransferError};
+use super::tunnel;
+use super::view::UpstreamView;
+use crate::affinity::cookie;
+use crate::affinity::pick::Verdict;
+use crate::h1::{self, Body, BodyLimits, FieldSlots, Framing, Parsed, ResponseHead, Version};
+use crate::model::UpstreamTimeouts;
+use crate::model::snapshot::Observation;
+
+/// Interim responses taken before the final one; more is abuse.
+const MAX_INTERIM: u32 = 16;
+
+/// A request on its way to a backend.
+pub(super) struct Attempt<'a> {
+    pub upstream: &'a UpstreamView,
+    pub verdict: Verdict,
+    /// Its place at the backend.
+    pub place: InUse,
+    /// The connection.
+    pub backend: Stream,
+    /// Has the connection served before?
+    pub reused: bool,
+    /// The head, as the backend gets it.
+    pub out: Vec<u8>,
+}
+
+/// What is known once the response's head is there.
+struct Reply {
+    /// Will the backend's connection serve again?
+    backend_persistent: bool,
+    /// Will the client's?
+    client_persistent: bool,
+    /// Is it a 101: a tunnel begins?
+    upgraded: bool,
+    /// The body as it comes from the backend.
+    body: Body,
+    /// How it goes to the client.
+    framing: ClientFraming,
+}
+
+/// The two directions while they run.
+struct Exchange<'r, 'w, 'a> {
+    request: &'r mut Request<'w>,
+    upstream: &'a UpstreamView,
+    verdict: Verdict,
+    backend: Stream,
+    reused: bool,
+    /// Bytes of the response that were read and not yet passed on.
+    held: Option<Buffer>,
+    scanned: usize,
+    upload: Transfer,
+    upload_ended: bool,
+    /// Interim and final heads on their way to the client.
+    out: Vec<u8>,
+    interim: u32,
+    /// Is the client looked at for going away?
+    watch: bool,
+}
+
+/// Sends the request and brings the response back.
+///
+/// # Errors
+/// Whatever keeps the response from being passed on whole. As long as
+/// `tally.status` is 0 the client has been told nothing.
+pub(super) async fn run(
+    request: &mut Request<'_>,
+    client: &mut Client,
+    attempt: Attempt<'_>,
+) -> Result<After, ProxyError> {
+    let Attempt { upstream, verdict, place, backend, reused, out } = attempt;
+    let Some(facts) = request.facts.clone() else { return Err(ProxyError::ClientGone) };
+    let worker = request.worker;
+    let timeouts = upstream.state.config.timeouts;
+
+    let has_body = facts.framing != Framing::None;
+    if has_body {
+        request.pass_head(client);
+    }
+    let max_body = request.view.snapshot.config.limits.body_bytes;
+    let mut upload =
+        Transfer::new(out, Body::new(facts.framing, BodyLimits::default()), false).limit_content(max_body);
+    upload.join(&mut client.held).map_err(|e| upload_error(&e))?;
+    let out = worker.buffers.take_output();
+    let watch = request.view.snapshot.config.server.cancel_on_client_close;
+    let mut exchange = Exchange {
+        request,
+        upstream,
+        verdict,
+        backend,
+        reused,
+        held: None,
+        scanned: 0,
+        upload,
+        upload_ended: false,
+        out,
+        interim: 0,
+        watch,
+    };
+
+    client.deadline.set(if has_body { timeouts.body_idle } else { timeouts.response_head });
+    let reply = match std::future::poll_fn(|cx| exchange.poll_head(cx, client, &timeouts)).await {
+        Ok(reply) => reply,
+        Err(error) => {
+            place.pool().discard(exchange.backend);
+            worker.buffers.put_back(&mut exchange.held);
+            return Err(error);
+        }
+    };
+    exchange.request.pass_head(client);
+    if reply.upgraded {
+        let Exchange { request, backend, held, out, .. } = exchange;
+        return tunnel::run(request, client, place, tunnel::Upgraded { backend, held, out }, &timeouts).await;
+    }
+
+    let rechunk = reply.framing == ClientFraming::Chunked;
+    let mut download = Transfer::new(std::mem::take(&mut exchange.out), reply.body, rechunk);
+    let mut result = download.join(&mut exchange.held).map_err(|e| download_error(&e));
+    if result.is_err() {
+        // Nothing of it was sent: the client can still be told.
+        exchange.request.tally.status = 0;
+    } else {
+        client.deadline.set(timeouts.body_idle);
+        result = std::future::poll_fn(|cx| exchange.poll_body(cx, client, &mut download, &timeouts)).await;
+    }
+
+    let Exchange { request, backend, mut held, upload, .. } = exchange;
+    request.tally.bytes_out += download.sent();
+    if has_body {
+        request.tally.bytes_in += upload.sent();
+    }
+    let uploaded = upload.is_complete();
+    let clean = held.as_ref().is_none_or(Buffer::is_empty);
+    worker.buffers.put_back(&mut held);
+    worker.buffers.put_output(upload.into_output());
+    worker.buffers.put_output(download.into_output());
+    if result.is_ok() && reply.backend_persistent && uploaded && clean {
+        place.pool().keep(backend);
+    } else {
+        place.pool().discard(backend);
+    }
+    result?;
+    Ok(match (reply.client_persistent, uploaded) {
+        (true, true) => After::Next,
+        _ => After::Linger,
+    })
+}
+
+impl Exchange<'_, '_, '_> {
+    /// Sends the request and waits for the response's head.
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Client,
+        timeouts: &UpstreamTimeouts,
+    ) -> Poll<Result<Reply, ProxyError>> {
+        if let Err(error) = self.poll_upload(cx, client, timeouts) {
+            return Poll::Ready(Err(error));
+        }
+        loop {
+            if let Some(buffer) = self.held.take_if(|b| !b.is_empty()) {
+                let reply = self.parse_head(&buffer);
+                let (reply, consumed) = match reply {
+                    Ok((reply, consumed)) => (reply, consumed),
+                    Err(error) => {
+                        self.held = Some(buffer);
+                        return Poll::Ready(Err(error));
+                    }
+                };
+                let held = self.held.insert(buffer);
+                held.consume(consumed);
+                if let Some(reply) = reply {
+                    return Poll::Ready(Ok(reply));
+                }
+                if consumed > 0 {
+                    continue;
+                }
+            }
+            let buffers = &self.request.worker.buffers;
+            match buffers.poll_fill(&mut self.held, Size::Large, &mut self.backend, cx) {
+                Poll::Ready(Ok(n)) if n > 0 => {}
+                Poll::Ready(_) if self.held.is_some() || self.interim > 0 => {
+                    return Poll::Ready(Err(ProxyError::ResponseTruncated));
+                }
+                Poll::Ready(_) => return Poll::Ready(Err(ProxyError::BackendClosed { reused: self.reused })),
+                Poll::Pending => break,
+            }
+        }
+        if let Err(error) = self.poll_interim(cx, client) {
+            return Poll::Ready(Err(error));
+        }
+        if let Err(error) = self.poll_client_gone(cx, client) {
+            return Poll::Ready(Err(error));
+        }
+        if client.deadline.expired(cx) {
+            return Poll::Ready(Err(match (self.upload_ended, self.upload.is_blocked_by_source()) {
+                (false, true) => ProxyError::RequestBodyTimeout,
+                _ => ProxyError::ResponseHeadTimeout,
+            }));
+        }
+        Poll::Pending
+    }
+
+    /// Moves the request's body on.
+    fn poll_upload(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Client,
+        timeouts: &UpstreamTimeouts,
+    ) -> Result<(), ProxyError> {
+        if self.upload_ended {
+            return Ok(());
+        }
+        let before = self.upload.sent();
+        let buffers = &self.request.worker.buffers;
+        match self.upload.poll(cx, buffers, &mut client.stream, &mut client.held, &mut self.backend) {
+            Poll::Ready(Ok(())) => {
+                self.upload_ended = true;
+                client.deadline.set(timeouts.response_head);
+                Ok(())
+            }
+            // The backend does not want the rest: its response may be there already.
+            Poll::Ready(Err(TransferError::Sink)) => {
+                self.upload_ended = true;
+                Ok(())
+            }
+            Poll::Ready(Err(error)) => Err(upload_error(&error)),
+            Poll::Pending => {
+                if self.upload.sent() != before {
+                    client.deadline.set(timeouts.body_idle);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Reads one head out of `buffer`; `None` and 0: more is needed.
+    fn parse_head(&mut self, buffer: &Buffer) -> Result<(Option<Reply>, usize), ProxyError> {
+        let Some(facts) = &self.request.facts else { return Err(ProxyError::ClientGone) };
+        let limits = self.request.view.head_limits;
+        let mut slots = FieldSlots::new();
+        match h1::parse_response(buffer.filled(), &mut self.scanned, &limits, facts.method.like(), &mut slots)
+        {
+            Ok(Parsed::Partial) => Ok((None, 0)),
+            Ok(Parsed::Complete { head, len }) => {
+                self.scanned = 0;
+                if (100..200).contains(&head.status) && head.status != 101 {
+                    self.interim += 1;
+                    if self.interim > MAX_INTERIM {
+                        return Err(ProxyError::TooManyInterim);
+                    }
+                    if facts.version == Version::Http11 {
+                        head::write_interim(&mut self.out, &head);
+                    }
+                    return Ok((None, len));
+                }
+                Ok((Some(self.reply_to(&head)?), len))
+            }
+            Err(error) => Err(ProxyError::ResponseHead(error)),
+        }
+    }
+
+    /// The final head: what it means and what the client is told.
+    fn reply_to(&mut self, head: &ResponseHead<'_>) -> Result<Reply, ProxyError> {
+        let request = &mut *self.request;
+        let Some(facts) = &request.facts else { return Err(ProxyError::ClientGone) };
+        let worker = request.worker;
+        let upgraded = head.status == 101;
+        if upgraded && !facts.upgrade {
+            return Err(ProxyError::UnaskedUpgrade);
+        }
+        let framing = match (head.framing, facts.version) {
+            (Framing::UntilClose, Version::Http11) => ClientFraming::Chunked,
+            (Framing::UntilClose | Framing::Chunked, Version::Http10) => ClientFraming::UntilClose,
+            _ => ClientFraming::Same,
+        };
+        let body = match (head.framing, facts.version) {
+            (Framing::Chunked, Version::Http10) => {
+                Body::new(Framing::Chunked, BodyLimits::default()).with_data_only()
+            }
+            (framing, _) => Body::new(framing, BodyLimits::default()),
+        };
+        let client_persistent =
+            facts.persistent && framing != ClientFraming::UntilClose && !worker.draining();
+        let now = worker.now();
+        let mut set_cookie = None;
+        if let Some(session) = request.session() {
+            session.learn(self.upstream, self.verdict.member, head, now);
+            let cacheable = || cookie::is_publicly_cacheable(facts.method.like(), head.status, head);
+            set_cookie = session.cookie_to_set(self.upstream, self.verdict, facts.secure, cacheable, now);
+        }
+        let affinity = &self.upstream.state.config.affinity;
+        let edits = ResponseEdits {
+            persistent: client_persistent,
+            version: facts.version,
+            framing,
+            forwarding: &request.view.snapshot.config.forwarding,
+            report: affinity.report.then(|| AffinityReport {
+                outcome: self.verdict.outcome,
+                reason: self.verdict.reason,
+                backend: self.upstream.id(self.verdict.member).as_str(),
+            }),
+            set_cookie: set_cookie.as_ref().map(|(value, _)| value.as_bytes()),
+            make_private: set_cookie.as_ref().is_some_and(|(_, private)| *private),
+            upgrade: if upgraded { head.upgrade } else { None },
+        };
+        head::write_response(&mut self.out, head, &edits);
+
+        request.tally.status = head.status;
+        request.tally.first_byte = Some(Instant::now());
+        let live = self.upstream.pools[usize::from(self.verdict.member)].live();
+        if live.recovered() {
+            worker.report(self.upstream.report(self.verdict.member, Observation::Recovered));
+        }
+        if head.status >= 500 && self.upstream.counts_server_errors() {
+            worker.report(self.upstream.report(self.verdict.member, Observation::ServerError));
+        }
+        Ok(Reply {
+            backend_persistent: head.persistent() && !upgraded,
+            client_persistent,
+            upgraded,
+            body,
+            framing,
+        })
+    }
+
+    /// Sends interim responses as soon as the client takes them.
+    fn poll_interim(&mut self, cx: &mut Context<'_>, client: &mut Client) -> Result<(), ProxyError> {
+        while !self.out.is_empty() {
+            match client.stream.poll_write(cx, &self.out) {
+                Poll::Ready(Ok(n)) => {
+                    self.out.drain(..n);
+                    self.request.tally.bytes_out += n as u64;
+                }
+                Poll::Ready(Err(_)) => return Err(ProxyError::ClientGone),
+                Poll::Pending => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Notices a client that goes away while it waits. What it sends ahead is
+    /// kept for the next request, and then it is not looked at any more.
+    fn poll_client_gone(&mut self, cx: &mut Context<'_>, client: &mut Client) -> Result<(), ProxyError> {
+        if !self.watch || !self.upload_ended || client.stream.poll_readable(cx).is_pending() {
+            return Ok(());
+        }
+        let buffers = &self.request.worker.buffers;
+        match buffers.poll_fill(&mut client.held, Size::Small, &mut client.stream, cx) {
+            Poll::Ready(Ok(n)) if n > 0 => {
+                self.watch = false;
+                Ok(())
+            }
+            // A full buffer of requests sent ahead: no reason to give up.
+            Poll::Ready(Err(e)) if e.kind() == std::io::ErrorKind::OutOfMemory => {
+                self.watch = false;
+                Ok(())
+            }
+            Poll::Ready(_) => Err(ProxyError::ClientGone),
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Brings the response's body back, the rest of the request's meanwhile forth.
+    fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Client,
+        download: &mut Transfer,
+        timeouts: &UpstreamTimeouts,
+    ) -> Poll<Result<(), ProxyError>> {
+        if let Err(error) = self.poll_upload(cx, client, timeouts) {
+            return Poll::Ready(Err(error));
+        }
+        let before = download.sent();
+        let buffers = &self.request.worker.buffers;
+        match download.poll(cx, buffers, &mut self.backend, &mut self.held, &mut client.stream) {
+            Poll::Ready(result) => return Poll::Ready(result.map_err(|e| download_error(&e))),
+            Poll::Pending if download.sent() != before => client.deadline.set(timeouts.body_idle),
+            Poll::Pending => {}
+        }
+        if let Err(error) = self.poll_client_gone(cx, client) {
+            return Poll::Ready(Err(error));
+        }
+        if client.deadline.expired(cx) {
+            return Poll::Ready(Err(if download.is_blocked_by_source() {
+                ProxyError::ResponseBodyTimeout
+            } else {
+                ProxyError::ClientStalled
+            }));
+        }
+        Poll::Pending
+    }
+}
+
+fn upload_error(error: &TransferError) -> ProxyError {
+    match error {
+        // The sink is the backend; it is told apart where it matters.
+        TransferError::Source | TransferError::Sink => ProxyError::ClientGone,
+        TransferError::Framing(error) => ProxyError::RequestBody(*error),
+        TransferError::TooLarge => ProxyError::RequestBodyTooLarge,
+    }
+}
+
+fn download_error(error: &TransferError) -> ProxyError {
+    match error {
+        TransferError::Source => ProxyError::ResponseTruncated,
+        TransferError::Framing(error) => ProxyError::ResponseBody(*error),
+        TransferError::Sink | TransferError::TooLarge => ProxyError::ClientGone,
+    }
+}

@@ -1,0 +1,110 @@
+//! What a request's head says that matters after the bytes it was read from
+//! are gone.
+
+use std::net::IpAddr;
+
+use super::connection::Client;
+use super::head;
+use crate::h1::{Framing, RequestHead, Version};
+use crate::model::Config;
+
+/// What a request's head says.
+#[derive(Debug, Clone)]
+pub(super) struct Facts {
+    /// Bytes of the head that are still in the client's buffer.
+    pub head_len: usize,
+    /// How its body is framed.
+    pub framing: Framing,
+    /// Its version.
+    pub version: Version,
+    /// Its method, as far as that matters.
+    pub method: Method,
+    /// Would the client send another request?
+    pub persistent: bool,
+    /// Does it ask for an upgrade?
+    pub upgrade: bool,
+    /// The client, through trusted proxies.
+    pub client_ip: IpAddr,
+    /// Did it come over TLS, here or at a trusted proxy?
+    pub secure: bool,
+    /// What the access log wants, if there is one.
+    pub text: Option<Box<LogText>>,
+}
+
+/// The words of a request that the access log shows.
+#[derive(Debug, Clone)]
+pub(super) struct LogText {
+    pub method: String,
+    pub host: String,
+    /// Without the query, which may hold secrets.
+    pub path: String,
+}
+
+/// Methods, as far as they differ for a proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Method {
+    Get,
+    Head,
+    /// OPTIONS, TRACE, PUT, DELETE: may be sent twice (RFC 9110 §9.2.2).
+    Idempotent,
+    /// POST, PATCH and all that is unknown.
+    Other,
+}
+
+impl Facts {
+    pub(super) fn new(
+        head: &RequestHead<'_>,
+        len: usize,
+        client: &Client,
+        config: &Config,
+        for_the_log: bool,
+    ) -> Self {
+        let trusted = config.client_ip.trusts(client.peer);
+        Self {
+            head_len: len,
+            framing: head.framing,
+            version: head.version,
+            method: Method::of(head.method),
+            persistent: head.persistent(),
+            upgrade: head::asks_for_websocket(head),
+            client_ip: config.client_ip.client_ip(client.peer, head),
+            secure: client.scheme == "https" || (trusted && head::says_https(head)),
+            text: for_the_log.then(|| Box::new(LogText::of(head))),
+        }
+    }
+
+    /// May it be sent again after it may have been processed? Only what means
+    /// the same twice, and has no body that is gone by then.
+    pub(super) fn replayable(&self) -> bool {
+        self.method != Method::Other && self.framing == Framing::None && !self.upgrade
+    }
+}
+
+impl LogText {
+    fn of(head: &RequestHead<'_>) -> Self {
+        let path = head.target.path_and_query();
+        let path = path.split_once('?').map_or(path, |(path, _)| path);
+        Self { method: head.method.into(), host: head.host.into(), path: path.into() }
+    }
+}
+
+impl Method {
+    fn of(method: &str) -> Self {
+        match method {
+            "GET" => Self::Get,
+            "HEAD" => Self::Head,
+            "OPTIONS" | "TRACE" | "PUT" | "DELETE" => Self::Idempotent,
+            _ => Self::Other,
+        }
+    }
+
+    /// A method that has the same consequences for the response.
+    pub(super) fn like(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Idempotent => "PUT",
+            Self::Other => "POST",
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! How a request ends: what the client is told if nobody told it anything,
+//! and what is counted and logged.
+
+use std::time::Duration;
+
+use super::connection::{After, Client};
+use super::error::{self, ProxyError};
+use super::facts::Method;
+use super::request::Request;
+use crate::h1::Framing;
+use crate::telemetry::Record;
+
+impl Request<'_> {
+    /// Answers the client if nobody did, and counts.
+    pub(super) async fn finish(mut self, client: &mut Client, result: Result<After, ProxyError>) -> After {
+        client.deadline.clear();
+        let (after, error) = match result {
+            Ok(after) => (after, None),
+            Err(error) => {
+                let after = self.answer(client, &error).await;
+                (after, Some(error.code()))
+            }
+        };
+        self.record(client, error);
+        after
+    }
+
+    async fn answer(&mut self, client: &mut Client, error: &ProxyError) -> After {
+        if self.tally.status != 0 {
+            // The response has begun: all that can be done is not to end it well.
+            return After::Abort;
+        }
+        self.tally.status = error.status();
+        if matches!(error, ProxyError::ClientGone | ProxyError::ClientStalled) {
+            return After::Abort;
+        }
+        let facts = self.facts.as_ref();
+        // What follows on the connection is known only if the request had no body.
+        let persistent = facts.is_some_and(|f| f.persistent && f.framing == Framing::None)
+            && matches!(error.status(), 404 | 502 | 503 | 504)
+            && !self.worker.draining();
+        let head_only = facts.is_some_and(|f| f.method == Method::Head);
+        if persistent {
+            self.pass_head(client);
+        }
+        let retry_after = (error.status() == 503).then(|| {
+            let upstream = self.upstream.map(|i| &self.view.upstreams[i].state.config);
+            upstream.map_or(Duration::from_secs(1), |config| config.retry.retry_after)
+        });
+        let mut out = self.worker.buffers.take_output();
+        error::write_response(&mut out, error.status(), error.code(), retry_after, head_only, persistent);
+        let sent = client.send(&out, self.view.snapshot.config.timeouts.upstream.body_idle).await;
+        self.tally.bytes_out += out.len() as u64;
+        self.worker.buffers.put_output(out);
+        match (sent, persistent) {
+            (Ok(()), true) => After::Next,
+            (Ok(()), false) => After::Linger,
+            (Err(_), _) => After::Abort,
+        }
+    }
+
+    fn record(&self, client: &Client, error: Option<&'static str>) {
+        let tally = &self.tally;
+        let text = self.facts.as_ref().and_then(|f| f.text.as_deref());
+        let upstream = self.upstream.map(|index| &self.view.upstreams[index]);
+        let record = Record {
+            client: self.facts.as_ref().map_or(client.peer, |f| f.client_ip),
+            method: text.map_or("-", |t| &t.method),
+            host: text.map_or("-", |t| &t.host),
+            path: text.map_or("-", |t| &t.path),
+            version: self.facts.as_ref().map_or("-", |f| f.version.as_str()),
+            status: tally.status,
+            error,
+            upstream: upstream.map(|u| &*u.state),
+            upstream_index: self.upstream,
+            member: self.verdict.map(|v| v.member),
+            key_source: self.session.as_ref().and_then(|s| s.source),
+            outcome: self.verdict.map(|v| v.outcome),
+            reason: self.verdict.and_then(|v| v.reason),
+            attempts: tally.attempts,
+            duration: tally.started.elapsed(),
+            first_byte: tally.first_byte.map(|at| at.duration_since(tally.started)),
+            connect: tally.connect,
+            bytes_in: tally.bytes_in,
+            bytes_out: tally.bytes_out,
+            tunnel: tally.tunnel,
+        };
+        match upstream {
+            Some(upstream) => self.worker.metrics.record_in(&upstream.metrics, &record),
+            None => self.worker.metrics.record(&record),
+        }
+        if self.worker.log.enabled() {
+            self.worker.log.log(&record);
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! The data plane: accepts connections, forwards requests.
+//!
+//! ```text
+//! worker ─ listener ─ connection ─ request ─ exchange ─ transfer
+//!                                     │          └ tunnel
+//!                                     └ view (snapshot, pools), facts, binding, head, error
+//! ```
+//!
+//! [`request`](self) is the pipeline, top to bottom; start there. Nothing here
+//! writes what another worker reads on a request's way, but the backends'
+//! live counters and the table.
+
+mod binding;
+mod buffer;
+mod connection;
+mod deadline;
+mod error;
+mod exchange;
+mod facts;
+mod finish;
+mod head;
+mod io;
+pub mod listener;
+mod pool;
+mod request;
+mod retry;
+mod route;
+mod transfer;
+mod tunnel;
+mod view;
+mod websocket;
+pub mod worker;

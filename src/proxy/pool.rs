@@ -1,0 +1,168 @@
+//! Connections to one backend, of one worker: no lock, no sharing.
+//!
+//! The connection used last is used first, so that the others age and go. One
+//! that has anything to read while it waits (its end, or bytes nobody asked
+//! for) is not used again.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::io::Stream;
+use crate::model::live::BackendLive;
+use crate::model::{Address, Backend, Pool as Settings};
+
+/// A worker's connections to one backend, and its share of the counters.
+#[derive(Debug)]
+pub(super) struct BackendPool {
+    worker: usize,
+    address: Address,
+    /// The address as a Host, for requests that name none.
+    authority: Box<str>,
+    live: Arc<BackendLive>,
+    settings: Cell<Settings>,
+    max_in_use: Cell<Option<u32>>,
+    idle: RefCell<Vec<Idle>>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    stream: Stream,
+    since: Instant,
+}
+
+impl BackendPool {
+    /// An empty pool.
+    pub(super) fn new(worker: usize, backend: &Backend, live: Arc<BackendLive>, settings: Settings) -> Self {
+        Self {
+            worker,
+            address: backend.address.clone(),
+            authority: backend.address.to_string().into_boxed_str(),
+            live,
+            settings: Cell::new(settings),
+            max_in_use: Cell::new(backend.max_connections),
+            idle: RefCell::default(),
+        }
+    }
+
+    /// The settings after a reload.
+    pub(super) fn configure(&self, backend: &Backend, settings: Settings) {
+        self.settings.set(settings);
+        self.max_in_use.set(backend.max_connections);
+    }
+
+    /// Takes one of the backend's places for a request, if it has one left.
+    pub(super) fn begin(self: &Rc<Self>) -> Option<InUse> {
+        let limit = self.max_in_use.get();
+        if limit.is_some() && !self.live.try_use(limit) {
+            return None;
+        }
+        self.live.begin(self.worker);
+        Some(InUse { pool: Rc::clone(self), limited: limit.is_some() })
+    }
+
+    /// A connection that waits to be used again.
+    pub(super) fn take_idle(&self) -> Option<Stream> {
+        let mut idle = self.idle.borrow_mut();
+        while let Some(Idle { stream, .. }) = idle.pop() {
+            if stream.is_quiet() {
+                return Some(stream);
+            }
+            self.live.closed();
+        }
+        None
+    }
+
+    /// Opens a connection.
+    ///
+    /// # Errors
+    /// The system's; `TimedOut` after `timeout`.
+    pub(super) async fn connect(&self, timeout: Duration) -> io::Result<Stream> {
+        let connecting = async {
+            match &self.address {
+                Address::Ip(address) => TcpStream::connect(address).await,
+                Address::Name(host, port) => TcpStream::connect((host.as_str(), *port)).await,
+            }
+        };
+        let socket = match tokio::time::timeout(timeout, connecting).await {
+            Ok(connected) => connected?,
+            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+        };
+        self.live.opened();
+        Ok(Stream::new(socket))
+    }
+
+    /// Keeps a connection whose exchange ended cleanly.
+    pub(super) fn keep(&self, stream: Stream) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < self.settings.get().max_idle {
+            idle.push(Idle { stream, since: Instant::now() });
+        } else {
+            self.live.closed();
+        }
+    }
+
+    /// Lets a connection go that cannot be used again.
+    pub(super) fn discard(&self, stream: Stream) {
+        drop(stream);
+        self.live.closed();
+    }
+
+    /// Closes what has waited too long, or was closed by the backend.
+    pub(super) fn sweep(&self, now: Instant) {
+        let timeout = self.settings.get().idle_timeout;
+        self.idle.borrow_mut().retain(|idle| {
+            let keep = now.duration_since(idle.since) < timeout && idle.stream.is_quiet();
+            if !keep {
+                self.live.closed();
+            }
+            keep
+        });
+    }
+
+    /// The backend's address as a Host, for requests that name none.
+    pub(super) fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// The backend's counters.
+    pub(super) fn live(&self) -> &BackendLive {
+        &self.live
+    }
+}
+
+impl Drop for BackendPool {
+    fn drop(&mut self) {
+        for _ in self.idle.get_mut().drain(..) {
+            self.live.closed();
+        }
+    }
+}
+
+/// One request's place at a backend; given back when dropped.
+#[derive(Debug)]
+pub(super) struct InUse {
+    pool: Rc<BackendPool>,
+    limited: bool,
+}
+
+impl InUse {
+    /// The backend's pool.
+    pub(super) fn pool(&self) -> &Rc<BackendPool> {
+        &self.pool
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.pool.live.end(self.pool.worker);
+        if self.limited {
+            self.pool.live.unused();
+        }
+    }
+}

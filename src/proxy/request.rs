@@ -1,0 +1,432 @@
+//! One request, from its head to the last byte of its response. Read this first.
+//!
+//! ```text
+//! receive ─ read and parse the head (400, 408, 414, 431, 501, 505)
+//!   └ plan ─ route (404) → body limit (413) → key → session → pick (503) → head for the backend
+//!        └ hold ─ wait for the session's backend, then plan again
+//!        └ attempt ─ place (503) → connection (502, 504) → bind → exchange (502, 504)
+//!             └ next on the walk, if that is safe
+//! finish ─ what the client is told if nothing was, metrics, access log
+//! ```
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::binding::{self, Session};
+use super::buffer::Size;
+use super::connection::{After, Client};
+use super::error::ProxyError;
+use super::exchange::{self, Attempt};
+use super::facts::Facts;
+use super::head;
+use super::view::{UpstreamView, View};
+use super::worker::Worker;
+use crate::affinity::pick::{self, Binding, Decision, Failover, Outcome, Query, Tried, Verdict};
+use crate::affinity::{Member, key};
+use crate::h1::{self, FieldSlots, Framing, Parsed, RequestHead, Target};
+use crate::model::snapshot::{Memory, Observation};
+
+/// Time between two looks at a backend that is waited for although its checks
+/// say that it is up.
+const HOLD_STEP: Duration = Duration::from_millis(100);
+
+/// A request that is being served.
+pub(super) struct Request<'w> {
+    pub(super) worker: &'w Rc<Worker>,
+    pub(super) view: Rc<View>,
+    /// What the head said; there once it was read.
+    pub(super) facts: Option<Facts>,
+    /// Index of the upstream, once routed.
+    pub(super) upstream: Option<usize>,
+    pub(super) session: Option<Session>,
+    /// The latest pick.
+    pub(super) verdict: Option<Verdict>,
+    tried: Tried,
+    /// Until when the session's backend is waited for, once it was found missing.
+    hold_until: Option<Instant>,
+    /// Is the next attempt to use a new connection?
+    fresh: bool,
+    pub(super) tally: Tally,
+}
+
+/// What is counted of a request.
+#[derive(Debug)]
+pub(super) struct Tally {
+    /// When its head was complete.
+    pub started: Instant,
+    /// When its response's head was.
+    pub first_byte: Option<Instant>,
+    /// Time spent connecting.
+    pub connect: Duration,
+    /// Backends tried.
+    pub attempts: u32,
+    /// The status sent to the client; 0 before.
+    pub status: u16,
+    /// Bytes of its head and body.
+    pub bytes_in: u64,
+    /// Bytes sent to the client.
+    pub bytes_out: u64,
+    /// Was it a tunnel?
+    pub tunnel: bool,
+}
+
+/// What is to be done next.
+enum Plan {
+    /// Send this head to the picked member.
+    Send(Vec<u8>),
+    /// Wait for this member.
+    Hold(u16),
+}
+
+/// Serves one request of a client whose first bytes are there or coming.
+pub(super) async fn serve(worker: &Rc<Worker>, client: &mut Client) -> After {
+    let mut request = Request::new(worker);
+    let result = request.run(client).await;
+    request.finish(client, result).await
+}
+
+impl<'w> Request<'w> {
+    fn new(worker: &'w Rc<Worker>) -> Self {
+        let view = worker.view();
+        Self {
+            worker,
+            view,
+            facts: None,
+            upstream: None,
+            session: None,
+            verdict: None,
+            tried: Tried::default(),
+            hold_until: None,
+            fresh: false,
+            tally: Tally {
+                started: Instant::now(),
+                first_byte: None,
+                connect: Duration::ZERO,
+                attempts: 0,
+                status: 0,
+                bytes_in: 0,
+                bytes_out: 0,
+                tunnel: false,
+            },
+        }
+    }
+
+    async fn run(&mut self, client: &mut Client) -> Result<After, ProxyError> {
+        let mut plan = self.receive(client).await?;
+        loop {
+            let failed = match plan {
+                Plan::Send(out) => match self.attempt(client, out).await {
+                    Ok(after) => return Ok(after),
+                    Err(error) => error,
+                },
+                Plan::Hold(member) => {
+                    self.hold(member).await;
+                    plan = self.replan(client)?;
+                    continue;
+                }
+            };
+            self.observe_failure(&failed);
+            if !self.may_go_on(&failed) {
+                return Err(failed);
+            }
+            plan = match self.replan(client) {
+                // Nobody is left: what the last one did says more than that.
+                Err(ProxyError::Unavailable(_)) if !self.waits_for_its_backend() => return Err(failed),
+                next => next?,
+            };
+        }
+    }
+
+    /// Reads until the head is complete, then plans.
+    async fn receive(&mut self, client: &mut Client) -> Result<Plan, ProxyError> {
+        let view = Rc::clone(&self.view);
+        let mut waiting = false;
+        let worker = self.worker;
+        std::future::poll_fn(|cx| {
+            loop {
+                if let Some(planned) = self.plan_from_held(client) {
+                    return Poll::Ready(planned);
+                }
+                match worker.buffers.poll_fill(&mut client.held, Size::Small, &mut client.stream, cx) {
+                    Poll::Ready(Ok(n)) if n > 0 => {}
+                    Poll::Ready(_) => return Poll::Ready(Err(ProxyError::ClientGone)),
+                    Poll::Pending => break,
+                }
+            }
+            if !waiting {
+                waiting = true;
+                client.deadline.set(view.snapshot.config.timeouts.request_head);
+            }
+            if client.deadline.expired(cx) {
+                return Poll::Ready(Err(ProxyError::RequestHeadTimeout));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Plans again, from the head that is still in hand.
+    fn replan(&mut self, client: &mut Client) -> Result<Plan, ProxyError> {
+        client.scanned = 0;
+        self.plan_from_held(client).unwrap_or(Err(ProxyError::ClientGone))
+    }
+
+    /// Plans, if the head that is in hand is complete.
+    fn plan_from_held(&mut self, client: &mut Client) -> Option<Result<Plan, ProxyError>> {
+        let held = client.held.take()?;
+        let planned = {
+            let mut slots = FieldSlots::new();
+            match h1::parse_request(held.filled(), &mut client.scanned, &self.view.head_limits, &mut slots) {
+                Ok(Parsed::Complete { head, len }) => Some(self.plan(&head, len, client)),
+                Ok(Parsed::Partial) => None,
+                Err(error) => Some(Err(ProxyError::RequestHead(error))),
+            }
+        };
+        client.held = Some(held);
+        planned
+    }
+
+    /// Decides where the request goes and writes the head it goes there with.
+    fn plan(&mut self, head: &RequestHead<'_>, len: usize, client: &Client) -> Result<Plan, ProxyError> {
+        let view = Rc::clone(&self.view);
+        let config = &view.snapshot.config;
+        let first = self.facts.is_none();
+        if first {
+            self.tally.started = Instant::now();
+            self.tally.bytes_in = len as u64;
+            self.facts = Some(Facts::new(head, len, client, config, self.worker.log.enabled()));
+        }
+
+        // `OPTIONS *` asks the server as a whole: it goes where its root does.
+        let path = if head.target == Target::Asterisk { "/" } else { head.target.path_and_query() };
+        let index = view.routes.find(head.host, path).ok_or(ProxyError::NoRoute)?;
+        self.upstream = Some(index);
+        let upstream = &view.upstreams[index];
+        if matches!((head.framing, config.limits.body_bytes), (Framing::Length(n), Some(max)) if n > max) {
+            return Err(ProxyError::RequestBodyTooLarge);
+        }
+
+        if self.session.is_none() {
+            let affinity = &upstream.state.config.affinity;
+            let client_ip = || config.client_ip.client_ip(client.peer, head);
+            let found = key::find_key(&affinity.key, affinity.seed, config.client_ip.mask, head, client_ip);
+            self.session = Some(Session::recall(upstream, found, head, self.worker.now()));
+            upstream.budget.deposit();
+        }
+        match self.pick(upstream)? {
+            Decision::Send(verdict) => {
+                self.verdict = Some(verdict);
+                Ok(Plan::Send(self.write_head(head, client, upstream, verdict)))
+            }
+            Decision::Hold(member) => Ok(Plan::Hold(member)),
+            Decision::Unavailable(reason) => Err(ProxyError::Unavailable(reason)),
+        }
+    }
+
+    fn pick(&self, upstream: &UpstreamView) -> Result<Decision, ProxyError> {
+        let Some(session) = &self.session else { return Err(ProxyError::Unavailable(None)) };
+        let query = Query {
+            key: session.key,
+            binding: session.binding,
+            tried: &self.tried,
+            may_hold: self.may_hold(upstream, session),
+            random: self.worker.random(),
+        };
+        let mut decision = pick::pick(&upstream.state.cluster, upstream.policy, upstream, &query);
+        // Without a key, a sealed cookie makes a session of the visit all the same.
+        if let (Memory::Cookie(_), Decision::Send(verdict)) = (&upstream.state.memory, &mut decision)
+            && verdict.outcome == Outcome::Unkeyed
+        {
+            verdict.outcome = Outcome::New;
+            verdict.rebind = true;
+        }
+        Ok(decision)
+    }
+
+    /// May it still be waited for the session's backend? Only while that is
+    /// away for less than the configured time: one that is long dead is not
+    /// waited for by every session anew.
+    fn may_hold(&self, upstream: &UpstreamView, session: &Session) -> bool {
+        let hold = upstream.state.config.affinity.hold;
+        if hold.is_zero() {
+            return false;
+        }
+        let bound = match session.binding {
+            Binding::To(slot) => upstream.state.cluster.index_of(slot),
+            _ => None,
+        };
+        let since = bound.and_then(|member| upstream.away_since(member));
+        let until = self.hold_until.or_else(|| since.map(|since| since + hold));
+        until.is_none_or(|until| Instant::now() < until)
+    }
+
+    fn write_head(
+        &self,
+        head: &RequestHead<'_>,
+        client: &Client,
+        upstream: &UpstreamView,
+        verdict: Verdict,
+    ) -> Vec<u8> {
+        let config = &self.view.snapshot.config;
+        let key = self.session.as_ref().and_then(|s| s.key);
+        let announce = upstream.state.config.affinity.announce.then(|| {
+            let successor = key
+                .and_then(|key| pick::successor(&upstream.state.cluster, key, verdict.member))
+                .map(|next| upstream.id(next).as_str());
+            (upstream.id(verdict.member).as_str(), successor)
+        });
+        let edits = head::RequestEdits {
+            peer: client.peer,
+            trusted: config.client_ip.trusts(client.peer),
+            default_host: upstream.pools[usize::from(verdict.member)].authority(),
+            forwarding: &config.forwarding,
+            scheme: client.scheme,
+            own_cookie: binding::own_cookie(upstream),
+            announce,
+            upgrade: head::asks_for_websocket(head),
+        };
+        let mut out = self.worker.buffers.take_output();
+        head::write_request(&mut out, head, &edits);
+        out
+    }
+
+    /// Waits until a member may be back, as long as the configuration allows.
+    async fn hold(&mut self, member: u16) {
+        let Some(index) = self.upstream else { return };
+        let upstream = &self.view.upstreams[index];
+        let (name, slot) = (Arc::clone(&upstream.state.config.name), upstream.slot(member));
+        let since = upstream.away_since(member).unwrap_or_else(Instant::now);
+        let until = *self.hold_until.get_or_insert(since + upstream.state.config.affinity.hold);
+        if upstream.state.cluster.members()[usize::from(member)].eligible_for_existing() {
+            // The checks have not noticed, or do not agree: look again soon.
+            tokio::time::sleep_until(until.min(Instant::now() + HOLD_STEP)).await;
+        } else {
+            let back = |view: &View| {
+                let upstream = view.upstreams.iter().find(|u| u.state.config.name == name);
+                let cluster = upstream.map(|u| &u.state.cluster);
+                let member = cluster.and_then(|c| c.index_of(slot).map(|i| &c.members()[usize::from(i)]));
+                member.is_none_or(Member::eligible_for_existing)
+            };
+            self.worker.wait_until(until, back).await;
+        }
+        self.tried = Tried::default();
+        // Routes and members may have changed meanwhile.
+        self.view = self.worker.view();
+    }
+
+    /// One attempt at the picked member.
+    async fn attempt(&mut self, client: &mut Client, out: Vec<u8>) -> Result<After, ProxyError> {
+        let (Some(index), Some(verdict)) = (self.upstream, self.verdict) else {
+            return Err(ProxyError::Unavailable(None));
+        };
+        let view = Rc::clone(&self.view);
+        let upstream = &view.upstreams[index];
+        let place = upstream.pools[usize::from(verdict.member)].begin().ok_or(ProxyError::Saturated)?;
+        self.tally.attempts += 1;
+
+        let pool = Rc::clone(place.pool());
+        let idle = if self.fresh { None } else { pool.take_idle() };
+        let (backend, reused) = if let Some(stream) = idle {
+            (stream, true)
+        } else {
+            let began = Instant::now();
+            let connected = pool.connect(upstream.state.config.timeouts.connect).await;
+            self.tally.connect += began.elapsed();
+            match connected {
+                Ok(stream) => (stream, false),
+                Err(e) if e.kind() == std::io::ErrorKind::TimedOut => return Err(ProxyError::ConnectTimeout),
+                Err(e) => return Err(ProxyError::Connect(e)),
+            }
+        };
+        if reused {
+            upstream.metrics.connection_reused();
+        } else {
+            upstream.metrics.connection_opened();
+        }
+        let agreed = self
+            .session
+            .as_ref()
+            .is_none_or(|session| session.bind(upstream, verdict, self.tried.is_empty(), self.worker.now()));
+        if !agreed {
+            // Another request of this session was bound first: follow it.
+            pool.keep(backend);
+            drop(place);
+            self.session = None;
+            self.tally.attempts -= 1;
+            return match self.replan(client)? {
+                Plan::Send(out) => Box::pin(self.attempt(client, out)).await,
+                Plan::Hold(_) => Err(ProxyError::Unavailable(None)),
+            };
+        }
+        exchange::run(self, client, Attempt { upstream, verdict, place, backend, reused, out }).await
+    }
+
+    /// Tells the control plane and the counters of a failed attempt.
+    fn observe_failure(&self, error: &ProxyError) {
+        let (Some(index), Some(verdict)) = (self.upstream, self.verdict) else { return };
+        if error.blames_backend() {
+            let upstream = &self.view.upstreams[index];
+            upstream.pools[usize::from(verdict.member)].live().failed();
+            self.worker.report(upstream.report(verdict.member, Observation::Failed));
+        }
+    }
+
+    /// Is another attempt safe and allowed? Marks the failed member as tried.
+    fn may_go_on(&mut self, error: &ProxyError) -> bool {
+        let (Some(index), Some(verdict), Some(facts)) = (self.upstream, self.verdict, &self.facts) else {
+            return false;
+        };
+        if self.tally.status != 0 {
+            return false;
+        }
+        let upstream = &self.view.upstreams[index];
+        let safe = match error {
+            // An existing session waits for its place; a new one goes elsewhere.
+            ProxyError::Saturated => verdict.outcome != Outcome::Kept,
+            other => other.allows_retry(facts.replayable()),
+        };
+        if !safe {
+            return false;
+        }
+        // A refused connection costs nothing: the walk is followed to its end.
+        // What costs time, or was sent, is a retry, and those are bounded.
+        let sent = matches!(error, ProxyError::BackendClosed { .. });
+        let costly = sent || matches!(error, ProxyError::ConnectTimeout);
+        let spent = self.tally.attempts >= upstream.state.config.retry.attempts;
+        if costly && (spent || !upstream.budget.withdraw(Instant::now())) {
+            return false;
+        }
+        if sent {
+            // A stale connection says nothing of its backend: try that again, freshly.
+            self.fresh = true;
+        } else {
+            self.tried.insert(verdict.member);
+        }
+        true
+    }
+
+    /// Does the policy keep the session waiting for its own backend?
+    fn waits_for_its_backend(&self) -> bool {
+        let failover = self.upstream.map(|i| self.view.upstreams[i].policy.failover);
+        failover == Some(Failover::None)
+    }
+
+    /// The head is done with: what follows it in the client's buffer is its
+    /// body, or the next request.
+    pub(super) fn pass_head(&mut self, client: &mut Client) {
+        let Some(facts) = self.facts.as_mut() else { return };
+        let head = std::mem::take(&mut facts.head_len);
+        if let Some(held) = client.held.as_mut() {
+            held.consume(head);
+        }
+    }
+
+    /// The session, once recalled.
+    pub(super) fn session(&self) -> Option<&Session> {
+        self.session.as_ref()
+    }
+}

@@ -1,0 +1,183 @@
+//! One direction of a message: from where it is read to where it is written,
+//! with back-pressure, through one buffer and without copying.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use super::buffer::{Buffer, Buffers, Size};
+use super::io::Stream;
+use crate::h1::{self, Body, BodyError};
+
+/// Pieces of a body up to this are copied behind the head, to leave in one write.
+const JOINED: usize = 8 * 1024;
+
+/// The state of one direction.
+#[derive(Debug)]
+pub(super) struct Transfer {
+    /// Written before anything else: the head, chunk framing of ours.
+    out: Vec<u8>,
+    written: usize,
+    body: Body,
+    /// Bytes at the front of the source's buffer that go on as they are …
+    pass: usize,
+    /// … and that are left out after them.
+    skip: usize,
+    /// Is a body that ends with its connection sent in chunks?
+    rechunk: Rechunk,
+    /// Bytes written.
+    sent: u64,
+    /// Bytes of the body's content after which it is too large.
+    max_content: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rechunk {
+    No,
+    BetweenChunks,
+    InChunk,
+    Ended,
+}
+
+/// Which side failed, and how.
+#[derive(Debug)]
+pub(super) enum TransferError {
+    /// The source's connection broke, or ended before the body did.
+    Source,
+    /// The source's body is not framed right.
+    Framing(BodyError),
+    /// The source's body is larger than allowed.
+    TooLarge,
+    /// The sink's connection broke.
+    Sink,
+}
+
+impl Transfer {
+    /// Sends `out` (a head), then `body`; in chunks of our own if `rechunk`.
+    pub(super) fn new(out: Vec<u8>, body: Body, rechunk: bool) -> Self {
+        let rechunk = if rechunk { Rechunk::BetweenChunks } else { Rechunk::No };
+        Self { out, written: 0, body, pass: 0, skip: 0, rechunk, sent: 0, max_content: u64::MAX }
+    }
+
+    /// Refuses a body with more than this much content.
+    pub(super) fn limit_content(mut self, bytes: Option<u64>) -> Self {
+        self.max_content = bytes.unwrap_or(u64::MAX);
+        self
+    }
+
+    /// Bytes written so far.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Was it sent whole?
+    pub(super) fn is_complete(&self) -> bool {
+        self.out.len() == self.written
+            && self.pass == 0
+            && self.body.is_done()
+            && matches!(self.rechunk, Rechunk::No | Rechunk::Ended)
+    }
+
+    /// Is it the source that it waits for (and not the sink)?
+    pub(super) fn is_blocked_by_source(&self) -> bool {
+        self.out.len() == self.written && self.pass == 0
+    }
+
+    /// The output buffer, to be given back.
+    pub(super) fn into_output(self) -> Vec<u8> {
+        self.out
+    }
+
+    /// Copies what is there already behind the head, if it is little.
+    pub(super) fn join(&mut self, source: &mut Option<Buffer>) -> Result<(), TransferError> {
+        if self.rechunk != Rechunk::No || self.body.is_done() {
+            return Ok(());
+        }
+        while let Some(buffer) = source.as_mut().filter(|b| !b.is_empty() && b.filled().len() <= JOINED) {
+            let step = self.body.advance(buffer.filled()).map_err(TransferError::Framing)?;
+            self.out.extend_from_slice(&buffer.filled()[step.forward.clone()]);
+            buffer.consume(step.consumed);
+            self.check_content()?;
+            if step.done || step.consumed == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_content(&self) -> Result<(), TransferError> {
+        if self.body.data_bytes() > self.max_content { Err(TransferError::TooLarge) } else { Ok(()) }
+    }
+
+    /// Moves on as far as it goes; ready when all is sent.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffers: &Buffers,
+        source: &mut Stream,
+        held: &mut Option<Buffer>,
+        sink: &mut Stream,
+    ) -> Poll<Result<(), TransferError>> {
+        loop {
+            if self.written < self.out.len() {
+                let n = ready!(sink.poll_write(cx, &self.out[self.written..])).map_err(sink_error)?;
+                self.written += n;
+                self.sent += n as u64;
+                continue;
+            }
+            if let (true, Some(buffer)) = (self.pass > 0, held.as_mut()) {
+                let n = ready!(sink.poll_write(cx, &buffer.filled()[..self.pass])).map_err(sink_error)?;
+                self.sent += n as u64;
+                self.pass -= n;
+                buffer.consume(n);
+                if self.pass == 0 {
+                    buffer.consume(std::mem::take(&mut self.skip));
+                    if self.rechunk == Rechunk::InChunk {
+                        self.rechunk = Rechunk::BetweenChunks;
+                        self.write_next(|out| out.extend_from_slice(h1::CHUNK_END));
+                    }
+                }
+                continue;
+            }
+            if self.body.is_done() {
+                if self.rechunk == Rechunk::BetweenChunks {
+                    self.rechunk = Rechunk::Ended;
+                    self.write_next(|out| out.extend_from_slice(h1::LAST_CHUNK));
+                    continue;
+                }
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(buffer) = held.as_mut().filter(|b| !b.is_empty()) {
+                let step = self.body.advance(buffer.filled()).map_err(TransferError::Framing)?;
+                self.pass = step.forward.len();
+                self.skip = step.consumed - step.forward.end;
+                buffer.consume(step.forward.start);
+                if self.pass == 0 {
+                    buffer.consume(std::mem::take(&mut self.skip));
+                } else if self.rechunk == Rechunk::BetweenChunks {
+                    self.rechunk = Rechunk::InChunk;
+                    let length = self.pass;
+                    self.write_next(|out| h1::write_chunk_prefix(out, length));
+                }
+                self.check_content()?;
+                if step.done || step.consumed > 0 {
+                    continue;
+                }
+            }
+            let n = ready!(buffers.poll_fill(held, Size::Large, source, cx))
+                .map_err(|_| TransferError::Source)?;
+            if n == 0 {
+                self.body.finish_at_eof().map_err(|_| TransferError::Source)?;
+            }
+        }
+    }
+
+    fn write_next(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        self.out.clear();
+        self.written = 0;
+        write(&mut self.out);
+    }
+}
+
+fn sink_error(_: io::Error) -> TransferError {
+    TransferError::Sink
+}

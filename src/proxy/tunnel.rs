@@ -1,0 +1,158 @@
+//! A connection after its upgrade: bytes both ways until both sides have
+//! ended, nothing was said for too long, or Homing stops.
+
+use std::task::{Context, Poll};
+
+use super::buffer::{Buffer, Buffers, Size};
+use super::connection::{After, Client};
+use super::error::ProxyError;
+use super::io::Stream;
+use super::pool::InUse;
+use super::request::Request;
+use super::websocket::{self, Boundary};
+use crate::model::UpstreamTimeouts;
+
+/// The backend's side of a tunnel, right after the 101.
+pub(super) struct Upgraded {
+    pub backend: Stream,
+    /// What the backend sent behind its head.
+    pub held: Option<Buffer>,
+    /// The 101's head, on its way to the client.
+    pub out: Vec<u8>,
+}
+
+/// Bytes from one side to the other.
+#[derive(Debug, Default)]
+struct Pipe {
+    /// Written before anything that is read.
+    out: Vec<u8>,
+    written: usize,
+    ended: bool,
+    shut: bool,
+    moved: u64,
+    boundary: Boundary,
+}
+
+/// Carries a tunnel to its end.
+pub(super) async fn run(
+    request: &mut Request<'_>,
+    client: &mut Client,
+    place: InUse,
+    upgraded: Upgraded,
+    timeouts: &UpstreamTimeouts,
+) -> Result<After, ProxyError> {
+    let Upgraded { mut backend, mut held, out } = upgraded;
+    let worker = request.worker;
+    let buffers = &worker.buffers;
+    request.tally.tunnel = true;
+    worker.metrics.tunnel_opened();
+    let head = out.len() as u64;
+    let mut down = Pipe { out, ..Pipe::default() };
+    let mut up = Pipe::default();
+    client.deadline.set(timeouts.tunnel_idle);
+    let mut farewell = false;
+    let broken = std::future::poll_fn(|cx| {
+        let before = (up.moved, down.moved);
+        if worker.closing() && !farewell {
+            farewell = true;
+            client.deadline.set(FAREWELL);
+        }
+        if farewell {
+            // Only between two frames can a frame of ours go out.
+            up.say_farewell(websocket::GOING_AWAY_MASKED);
+            down.say_farewell(websocket::GOING_AWAY);
+        }
+        let upward = up.poll(cx, buffers, &mut client.stream, &mut client.held, &mut backend);
+        let downward = down.poll(cx, buffers, &mut backend, &mut held, &mut client.stream);
+        if upward.is_err() || downward.is_err() {
+            return Poll::Ready(true);
+        }
+        if farewell {
+            up.say_farewell(websocket::GOING_AWAY_MASKED);
+            down.say_farewell(websocket::GOING_AWAY);
+        }
+        if up.shut && down.shut {
+            return Poll::Ready(false);
+        }
+        if before != (up.moved, down.moved) && !farewell {
+            client.deadline.set(timeouts.tunnel_idle);
+        }
+        if up.has_more() || down.has_more() {
+            cx.waker().wake_by_ref();
+        }
+        if client.deadline.expired(cx) { Poll::Ready(false) } else { Poll::Pending }
+    })
+    .await;
+    worker.metrics.tunnel_closed();
+    buffers.put_back(&mut held);
+    request.tally.bytes_in += up.moved;
+    request.tally.bytes_out += down.moved.max(head);
+    place.pool().discard(backend);
+    Ok(if broken { After::Abort } else { After::Linger })
+}
+
+/// How long both sides have to take their farewell.
+const FAREWELL: std::time::Duration = std::time::Duration::from_secs(1);
+
+impl Pipe {
+    /// Moves on as far as it goes.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffers: &Buffers,
+        source: &mut Stream,
+        held: &mut Option<Buffer>,
+        sink: &mut Stream,
+    ) -> Result<(), ()> {
+        while !self.shut {
+            if self.written < self.out.len() {
+                match sink.poll_write(cx, &self.out[self.written..]) {
+                    Poll::Ready(Ok(n)) => {
+                        self.written += n;
+                        self.moved += n as u64;
+                    }
+                    Poll::Ready(Err(_)) => return Err(()),
+                    Poll::Pending => return Ok(()),
+                }
+            } else if let Some(buffer) = held.as_mut().filter(|b| !b.is_empty() && !self.ended) {
+                match sink.poll_write(cx, buffer.filled()) {
+                    Poll::Ready(Ok(n)) => {
+                        self.boundary.advance(&buffer.filled()[..n]);
+                        self.moved += n as u64;
+                        buffer.consume(n);
+                    }
+                    Poll::Ready(Err(_)) => return Err(()),
+                    Poll::Pending => return Ok(()),
+                }
+            } else if self.ended {
+                match sink.poll_shutdown(cx) {
+                    Poll::Ready(_) => self.shut = true,
+                    Poll::Pending => return Ok(()),
+                }
+            } else {
+                match buffers.poll_fill(held, Size::Large, source, cx) {
+                    Poll::Ready(Ok(0)) => self.ended = true,
+                    Poll::Ready(Ok(_)) => {}
+                    Poll::Ready(Err(_)) => return Err(()),
+                    Poll::Pending => return Ok(()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends this direction with a Close frame, if it is between two frames.
+    fn say_farewell(&mut self, frame: &[u8]) {
+        if !self.ended && self.written == self.out.len() && self.boundary.is_between_frames() {
+            self.ended = true;
+            self.out.clear();
+            self.out.extend_from_slice(frame);
+            self.written = 0;
+        }
+    }
+
+    /// Is there something that a poll would write at once?
+    fn has_more(&self) -> bool {
+        self.ended && !self.shut && self.written == 0 && !self.out.is_empty()
+    }
+}

@@ -1,0 +1,315 @@
+//! A worker: one thread with its own runtime, listeners, pools, buffers and
+//! counters. Workers share the snapshot and the backends' counters, and
+//! nothing else that a request touches.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::LocalRuntime;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::buffer::Buffers;
+use super::connection;
+use super::deadline::{self, Deadlines};
+use super::error;
+use super::view::View;
+use crate::affinity::Timestamp;
+use crate::model::snapshot::{Report, Snapshot};
+use crate::telemetry::{AccessLog, WorkerMetrics};
+
+/// Pause after a failed accept, typically for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Ticks between two looks at idle backend connections.
+const SWEEP_TICKS: u32 = 10;
+
+/// What a worker is told by the rest of the process.
+#[derive(Debug)]
+pub enum Command {
+    /// Accept on this socket too; the address names it.
+    Listen(SocketAddr, StdListener),
+    /// Accept no longer on this one; its connections go on.
+    Unlisten(SocketAddr),
+    /// Accept no more, end connections as they fall idle, and stop when none is left.
+    Drain,
+    /// Take leave of tunnels: the grace period is nearly over.
+    Farewell,
+    /// Stop now.
+    Stop,
+}
+
+/// What a worker is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Its number, from 0.
+    pub index: usize,
+    /// The state of the world, and its changes.
+    pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// Where observations of backends go.
+    pub reports: mpsc::Sender<Report>,
+    /// Its counters.
+    pub metrics: Arc<WorkerMetrics>,
+    /// The access log.
+    pub log: AccessLog,
+    /// Client connections over all workers.
+    pub connections: Arc<AtomicUsize>,
+    /// What it is told.
+    pub commands: mpsc::UnboundedReceiver<Command>,
+}
+
+/// A worker's state, shared by its tasks.
+pub(super) struct Worker {
+    pub(super) buffers: Buffers,
+    pub(super) deadlines: Rc<Deadlines>,
+    pub(super) metrics: Arc<WorkerMetrics>,
+    pub(super) log: AccessLog,
+    index: usize,
+    view: RefCell<Rc<View>>,
+    changed: Notify,
+    reports: mpsc::Sender<Report>,
+    connections: Arc<AtomicUsize>,
+    own_connections: Cell<usize>,
+    ended: Notify,
+    phase: Cell<Phase>,
+    now: Cell<Timestamp>,
+    random: RefCell<fastrand::Rng>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Serving,
+    Draining,
+    Closing,
+}
+
+/// Runs a worker on this thread until it is told to stop and has.
+///
+/// # Errors
+/// If its runtime cannot be made.
+pub fn run(parts: Parts) -> io::Result<()> {
+    let runtime = LocalRuntime::new()?;
+    runtime.block_on(serve(parts));
+    // Whatever did not end in time ends here.
+    runtime.shutdown_background();
+    Ok(())
+}
+
+async fn serve(parts: Parts) {
+    let Parts { index, mut snapshots, reports, metrics, log, connections, mut commands } = parts;
+    let snapshot = Arc::clone(&snapshots.borrow_and_update());
+    let worker = Rc::new(Worker {
+        buffers: Buffers::new(snapshot.config.limits.head_bytes),
+        deadlines: Rc::default(),
+        index,
+        view: RefCell::new(Rc::new(View::new(index, snapshot, &metrics, None))),
+        changed: Notify::new(),
+        metrics,
+        log,
+        reports,
+        connections,
+        own_connections: Cell::new(0),
+        ended: Notify::new(),
+        phase: Cell::new(Phase::Serving),
+        now: Cell::new(Timestamp::of(SystemTime::now())),
+        random: RefCell::default(),
+    });
+    tokio::task::spawn_local(Rc::clone(&worker).tick());
+    tokio::task::spawn_local(Rc::clone(&worker).follow(snapshots));
+
+    let mut listening: Vec<(SocketAddr, Rc<Notify>)> = Vec::new();
+    while let Some(command) = commands.recv().await {
+        match command {
+            Command::Listen(address, listener) => match TcpListener::from_std(listener) {
+                Ok(listener) => {
+                    let stop = Rc::new(Notify::new());
+                    tokio::task::spawn_local(Rc::clone(&worker).accept(listener, Rc::clone(&stop)));
+                    listening.push((address, stop));
+                }
+                Err(error) => tracing::error!(worker = index, %address, %error, "cannot accept"),
+            },
+            Command::Unlisten(address) => listening.retain(|(a, stop)| {
+                let stays = *a != address;
+                if !stays {
+                    stop.notify_one();
+                }
+                stays
+            }),
+            Command::Drain => {
+                for (_, stop) in listening.drain(..) {
+                    stop.notify_one();
+                }
+                worker.phase.set(Phase::Draining);
+                worker.deadlines.wake_all();
+                tokio::task::spawn_local(Rc::clone(&worker).stop_when_idle());
+                break;
+            }
+            Command::Farewell | Command::Stop => break,
+        }
+    }
+    loop {
+        let ended = worker.ended.notified();
+        if worker.own_connections.get() == 0 && worker.phase.get() > Phase::Serving {
+            // Sockets accepted at the last moment have had their turn.
+            break;
+        }
+        tokio::select! {
+            () = ended => {}
+            command = commands.recv() => match command {
+                Some(Command::Farewell) => {
+                    worker.phase.set(Phase::Closing);
+                    worker.deadlines.wake_all();
+                }
+                Some(Command::Listen(..) | Command::Unlisten(_) | Command::Drain) => {}
+                Some(Command::Stop) | None => break,
+            }
+        }
+    }
+}
+
+impl Worker {
+    /// The state of the world, now.
+    pub(super) fn view(&self) -> Rc<View> {
+        Rc::clone(&self.view.borrow())
+    }
+
+    /// Is no new request wanted on old connections?
+    pub(super) fn draining(&self) -> bool {
+        self.phase.get() > Phase::Serving
+    }
+
+    /// Are tunnels to take their leave?
+    pub(super) fn closing(&self) -> bool {
+        self.phase.get() > Phase::Draining
+    }
+
+    /// The time, at most a tick old.
+    pub(super) fn now(&self) -> Timestamp {
+        self.now.get()
+    }
+
+    /// A random number; not for secrets.
+    pub(super) fn random(&self) -> u64 {
+        self.random.borrow_mut().u64(..)
+    }
+
+    /// Tells the control plane of a backend. If it is too busy to listen, the
+    /// observation is lost: there will be more of the kind.
+    pub(super) fn report(&self, report: Report) {
+        let _ = self.reports.try_send(report);
+    }
+
+    /// Waits until the state of the world is as wanted, or until then.
+    pub(super) async fn wait_until(&self, until: Instant, wanted: impl Fn(&View) -> bool) {
+        loop {
+            let changed = self.changed.notified();
+            if wanted(&self.view()) {
+                return;
+            }
+            if tokio::time::timeout_at(until, changed).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Keeps the clock, the deadlines and the pools.
+    async fn tick(self: Rc<Self>) {
+        let began = Instant::now();
+        let mut ticks = tokio::time::interval(deadline::TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        for count in 1u32.. {
+            let now = ticks.tick().await;
+            self.now.set(Timestamp::of(SystemTime::now()));
+            self.deadlines.tick(began.elapsed());
+            if count.is_multiple_of(SWEEP_TICKS) {
+                for pool in self.view().upstreams.iter().flat_map(|u| &u.pools) {
+                    pool.sweep(now);
+                }
+            }
+        }
+    }
+
+    /// Takes over each new snapshot.
+    async fn follow(self: Rc<Self>, mut snapshots: watch::Receiver<Arc<Snapshot>>) {
+        while snapshots.changed().await.is_ok() {
+            let snapshot = Arc::clone(&snapshots.borrow_and_update());
+            self.buffers.set_head_bytes(snapshot.config.limits.head_bytes);
+            let view = View::new(self.index, snapshot, &self.metrics, Some(&self.view()));
+            self.view.replace(Rc::new(view));
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// Accepts until told to stop; what waits to be accepted then is served too.
+    async fn accept(self: Rc<Self>, listener: TcpListener, stop: Rc<Notify>) {
+        loop {
+            tokio::select! {
+                biased;
+                accepted = listener.accept() => match accepted {
+                    Ok((socket, peer)) => self.admit(socket, peer),
+                    Err(error) if is_of_one_connection(&error) => {}
+                    Err(error) => {
+                        tracing::warn!(worker = self.index, %error, "cannot accept; trying again");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                () = stop.notified() => return,
+            }
+        }
+    }
+
+    fn admit(self: &Rc<Self>, socket: TcpStream, peer: SocketAddr) {
+        let limit = self.view().snapshot.config.limits.connections;
+        if self.connections.fetch_add(1, Ordering::Relaxed) >= limit {
+            self.connections.fetch_sub(1, Ordering::Relaxed);
+            self.metrics.refused_connection();
+            refuse(&socket);
+            return;
+        }
+        self.own_connections.set(self.own_connections.get() + 1);
+        self.metrics.connection_opened();
+        let counted = Counted(Rc::clone(self));
+        tokio::task::spawn_local(async move {
+            connection::serve(Rc::clone(&counted.0), socket, peer).await;
+        });
+    }
+
+    /// Sees that the end is noticed even if there is nothing left to end.
+    async fn stop_when_idle(self: Rc<Self>) {
+        tokio::task::yield_now().await;
+        self.ended.notify_one();
+    }
+}
+
+/// A client connection in the counts for as long as it lives.
+struct Counted(Rc<Worker>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let worker = &self.0;
+        worker.connections.fetch_sub(1, Ordering::Relaxed);
+        worker.own_connections.set(worker.own_connections.get() - 1);
+        worker.metrics.connection_closed();
+        if worker.own_connections.get() == 0 && worker.draining() {
+            worker.ended.notify_one();
+        }
+    }
+}
+
+/// Tells a client that there are too many, if it can be told at once.
+fn refuse(socket: &TcpStream) {
+    let mut out = Vec::new();
+    error::write_response(&mut out, 503, "too_many_connections", Some(Duration::from_secs(1)), false, false);
+    let _ = socket.try_write(&out);
+}
+
+/// Is it the connection that failed, not the accepting?
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
