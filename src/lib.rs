@@ -10,6 +10,7 @@ pub mod admin;
 pub mod affinity;
 pub mod config;
 pub mod control;
+pub mod demo;
 pub mod h1;
 pub mod model;
 pub mod proxy;

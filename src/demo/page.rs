@@ -1,0 +1,185 @@
+//! What a visitor sees: the same facts as a page, as JSON and as a line.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use super::sessions::{Arrival, Visit};
+
+/// The facts of one visit. All but `id` and `visit` come from the request.
+#[derive(Debug)]
+pub(super) struct Facts<'a> {
+    /// What the instance calls itself.
+    pub(super) id: &'a str,
+    pub(super) visit: &'a Visit,
+    /// `X-Affinity-Backend`.
+    pub(super) told_backend: Option<Cow<'a, str>>,
+    /// `X-Affinity-Successor`.
+    pub(super) told_successor: Option<Cow<'a, str>>,
+    pub(super) forwarded_for: Option<Cow<'a, str>>,
+    pub(super) draining: bool,
+    /// Sessions in this instance.
+    pub(super) sessions: usize,
+}
+
+/// The start of a session's id; the whole of it is a credential.
+pub(super) fn shortened(session: &str) -> String {
+    let mut short: String = session.chars().take(8).collect();
+    short.push('…');
+    short
+}
+
+impl Facts<'_> {
+    /// One line, for curl.
+    pub(super) fn line(&self) -> String {
+        let Visit { session, count, arrival } = self.visit;
+        let note = match arrival {
+            Arrival::Known => "",
+            Arrival::Fresh => " (new session)",
+            Arrival::Lost => " (new session: the one in the cookie is not here)",
+        };
+        format!("{}: visit {count} of session {}{note}\n", self.id, shortened(session))
+    }
+
+    /// A JSON object.
+    pub(super) fn json(&self) -> String {
+        let value = serde_json::json!({
+            "backend": self.id,
+            "visits": self.visit.count,
+            "session": shortened(&self.visit.session),
+            "new": self.visit.arrival != Arrival::Known,
+            "lost": self.visit.arrival == Arrival::Lost,
+            "affinity_backend": self.told_backend,
+            "affinity_successor": self.told_successor,
+            "forwarded_for": self.forwarded_for,
+            "draining": self.draining,
+            "sessions": self.sessions,
+        });
+        format!("{value}\n")
+    }
+
+    /// A page.
+    pub(super) fn html(&self) -> String {
+        let id = escape(self.id);
+        let Visit { session, count, arrival } = self.visit;
+        let note = match arrival {
+            Arrival::Known => "",
+            Arrival::Fresh => {
+                "<p class=\"note\">A new session. Reload: the count goes on only where it is kept.</p>"
+            }
+            Arrival::Lost => {
+                "<p class=\"note lost\">A new session: the one in your cookie is not in this server's memory.</p>"
+            }
+        };
+        let mut facts = String::new();
+        let mut fact = |name: &str, value: &str| {
+            let _ = write!(facts, "<dt>{name}</dt><dd>{}</dd>", escape(value));
+        };
+        fact("Session", &shortened(session));
+        fact("Sessions here", &self.sessions.to_string());
+        for (name, value) in [
+            ("X-Affinity-Backend", &self.told_backend),
+            ("X-Affinity-Successor", &self.told_successor),
+            ("X-Forwarded-For", &self.forwarded_for),
+        ] {
+            fact(name, value.as_deref().unwrap_or("–"));
+        }
+        fact("State", if self.draining { "draining (keeps its sessions)" } else { "ready" });
+        let drain = if self.draining { "End the drain" } else { "Drain this server" };
+        let (hue, visits) = (hue(self.id), if *count == 1 { "visit" } else { "visits" });
+        format!(
+            "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
+             <meta name=\"viewport\" content=\"width=device-width\"><title>{id}: {count}</title>\
+             <style>{STYLE}</style></head><body style=\"--hue:{hue}\"><main><h1>{id}</h1>\
+             <p class=\"count\"><b>{count}</b> {visits}</p>{note}<dl>{facts}</dl>\
+             <nav><a href=\"/\">Visit again</a><a href=\"/logout\">Log out</a>\
+             <form method=\"post\" action=\"/drain\"><button>{drain}</button></form></nav>\
+             </main></body></html>\n"
+        )
+    }
+}
+
+const STYLE: &str = "\
+:root{color-scheme:light dark}\
+body{margin:0;min-height:100vh;display:grid;place-items:center;font:16px/1.5 system-ui,sans-serif;\
+background:hsl(var(--hue) 40% 92%);color:#1c1c1c}\
+main{background:#fff;padding:2rem 2.5rem;border-radius:1rem;border-top:.5rem solid hsl(var(--hue) 60% 45%);\
+box-shadow:0 1rem 3rem #0002;max-width:30rem}\
+h1{margin:0;font-size:1.25rem;color:hsl(var(--hue) 60% 35%)}\
+.count{margin:.25rem 0;font-size:1.5rem}.count b{font-size:4rem;line-height:1.1}\
+.note{background:hsl(var(--hue) 40% 94%);padding:.5rem .75rem;border-radius:.5rem}.lost{background:#fde3df}\
+dl{display:grid;grid-template-columns:auto 1fr;gap:.25rem 1rem}dt{color:#666}dd{margin:0;overflow-wrap:anywhere}\
+nav{display:flex;gap:1rem;align-items:center}a,button{color:hsl(var(--hue) 60% 35%);font:inherit}\
+button{background:none;border:0;padding:0;text-decoration:underline;cursor:pointer}form{margin:0}\
+@media(prefers-color-scheme:dark){body{background:hsl(var(--hue) 25% 12%);color:#eee}main{background:#1d1f22}\
+h1,a,button{color:hsl(var(--hue) 60% 70%)}dt{color:#aaa}.note{background:hsl(var(--hue) 25% 20%)}.lost{background:#54241d}}";
+
+/// A colour for each instance, in degrees; neighbours in name are far apart.
+fn hue(id: &str) -> u32 {
+    id.bytes().fold(0, |hue, byte| (hue * 31 + u32::from(byte) * 137) % 360)
+}
+
+/// Text for HTML, in elements and in quoted attributes.
+fn escape(text: &str) -> Cow<'_, str> {
+    if !text.contains(['&', '<', '>', '"', '\'']) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            c => escaped.push(c),
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_from_the_client_is_escaped() {
+        let visit = Visit { session: "0123456789abcdef".to_owned(), count: 3, arrival: Arrival::Known };
+        let hostile = "<script>alert('x')</script>\"&";
+        let facts = Facts {
+            id: "node1",
+            visit: &visit,
+            told_backend: Some(hostile.into()),
+            told_successor: Some(hostile.into()),
+            forwarded_for: Some(hostile.into()),
+            draining: false,
+            sessions: 1,
+        };
+        let html = facts.html();
+        assert!(!html.contains("<script"), "{html}");
+        let escaped = "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&quot;&amp;";
+        assert_eq!(html.matches(escaped).count(), 3);
+        assert!(!html.contains("0123456789"), "the whole session id is shown");
+        let json: serde_json::Value = serde_json::from_str(&facts.json()).expect("valid JSON");
+        assert_eq!(json["affinity_successor"], hostile);
+    }
+
+    #[test]
+    fn the_line_says_when_a_session_is_lost() {
+        let line = |count, arrival| {
+            let visit = Visit { session: "0123456789abcdef".to_owned(), count, arrival };
+            Facts {
+                id: "node1",
+                visit: &visit,
+                told_backend: None,
+                told_successor: None,
+                forwarded_for: None,
+                draining: false,
+                sessions: 1,
+            }
+            .line()
+        };
+        assert_eq!(line(3, Arrival::Known), "node1: visit 3 of session 01234567…\n");
+        assert_eq!(line(1, Arrival::Fresh), "node1: visit 1 of session 01234567… (new session)\n");
+        assert!(line(1, Arrival::Lost).contains("is not here"));
+    }
+}

@@ -1,0 +1,225 @@
+//! What the demo application answers.
+
+use std::borrow::Cow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::header::{
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, HeaderMap, HeaderName,
+    HeaderValue, LOCATION, SET_COOKIE, X_CONTENT_TYPE_OPTIONS,
+};
+use hyper::{Method, Request, Response, StatusCode};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::body::DemoBody;
+use super::page::Facts;
+use super::sessions::{Arrival, Sessions};
+use super::websocket;
+
+/// The session cookie's name.
+const COOKIE_NAME: &str = "SID";
+/// Says on every response which instance made it.
+const X_BACKEND: HeaderName = HeaderName::from_static("x-backend");
+/// Bytes of `/echo`'s body.
+const X_ECHO_BYTES: HeaderName = HeaderName::from_static("x-echo-bytes");
+const MAX_ECHO: usize = 8 * 1024 * 1024;
+const MAX_SLOW: Duration = Duration::from_secs(60);
+const MAX_TICKS: u32 = 1_000;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+/// The page brings its style along and needs nothing else.
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'";
+
+/// One instance.
+#[derive(Debug)]
+pub(super) struct Application {
+    id: String,
+    sessions: Mutex<Sessions>,
+    draining: AtomicBool,
+    pub(super) cancel: CancellationToken,
+    pub(super) tasks: TaskTracker,
+}
+
+impl Application {
+    pub(super) fn new(id: &str, cancel: CancellationToken, tasks: TaskTracker) -> Self {
+        Self {
+            id: id.to_owned(),
+            sessions: Mutex::default(),
+            draining: AtomicBool::new(false),
+            cancel,
+            tasks,
+        }
+    }
+
+    pub(super) async fn handle(&self, request: Request<Incoming>) -> Response<DemoBody> {
+        let mut response = self.answer(request).await;
+        let headers = response.headers_mut();
+        if let Ok(id) = HeaderValue::from_str(&self.id) {
+            headers.insert(X_BACKEND, id);
+        }
+        headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        response
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<DemoBody> {
+        let path = request.uri().path().to_owned();
+        let allowed = match path.as_str() {
+            "/" | "/healthz" | "/slow" | "/stream" | "/ws" => &[Method::GET, Method::HEAD][..],
+            "/logout" => &[Method::GET, Method::HEAD, Method::POST],
+            "/drain" | "/echo" => &[Method::POST],
+            _ => return text(StatusCode::NOT_FOUND, "Not found.\n"),
+        };
+        if !allowed.contains(request.method()) {
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed.\n");
+            let list = allowed.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+            if let Ok(list) = HeaderValue::from_str(&list) {
+                response.headers_mut().insert(ALLOW, list);
+            }
+            return response;
+        }
+        match path.as_str() {
+            "/healthz" if self.draining() => text(StatusCode::NOT_FOUND, "draining\n"),
+            "/healthz" => text(StatusCode::OK, "ok\n"),
+            "/drain" => self.toggle_drain(request.headers()),
+            "/slow" => self.slow(request.uri().query()).await,
+            "/stream" => self.stream(request.uri().query()),
+            "/echo" => echo(request).await,
+            "/logout" => self.log_out(request.headers()),
+            "/ws" => websocket::accept(request, &self.cancel, &self.tasks),
+            _ => self.visit(request.headers()),
+        }
+    }
+
+    fn draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    fn visit(&self, headers: &HeaderMap) -> Response<DemoBody> {
+        let (visit, sessions) = {
+            let mut sessions = self.sessions.lock();
+            let visit = sessions.visit(cookie(headers), Instant::now());
+            (visit, sessions.len())
+        };
+        let Ok(visit) = visit else {
+            return text(StatusCode::INTERNAL_SERVER_ERROR, "There is no randomness for a session id.\n");
+        };
+        let told =
+            |name| headers.get(name).map(|value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()));
+        let facts = Facts {
+            id: &self.id,
+            visit: &visit,
+            told_backend: told("x-affinity-backend"),
+            told_successor: told("x-affinity-successor"),
+            forwarded_for: told("x-forwarded-for"),
+            draining: self.draining(),
+            sessions,
+        };
+        let accept = told(ACCEPT.as_str()).unwrap_or(Cow::Borrowed(""));
+        let mut response = if accept.contains("text/html") {
+            page(StatusCode::OK, "text/html; charset=utf-8", facts.html())
+        } else if accept.contains("application/json") {
+            page(StatusCode::OK, "application/json", facts.json())
+        } else {
+            text(StatusCode::OK, facts.line())
+        };
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+        if visit.arrival != Arrival::Known {
+            let cookie = format!("{COOKIE_NAME}={}; Path=/; HttpOnly; SameSite=Lax", visit.session);
+            if let Ok(cookie) = HeaderValue::from_str(&cookie) {
+                headers.insert(SET_COOKIE, cookie);
+            }
+        }
+        response
+    }
+
+    fn log_out(&self, headers: &HeaderMap) -> Response<DemoBody> {
+        if let Some(id) = cookie(headers) {
+            self.sessions.lock().end(id);
+        }
+        let mut response = text(StatusCode::SEE_OTHER, "Logged out.\n");
+        let headers = response.headers_mut();
+        headers.insert(LOCATION, HeaderValue::from_static("/"));
+        let expired = const { HeaderValue::from_static("SID=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax") };
+        headers.insert(SET_COOKIE, expired);
+        response
+    }
+
+    fn toggle_drain(&self, headers: &HeaderMap) -> Response<DemoBody> {
+        let draining = !self.draining.fetch_xor(true, Ordering::Relaxed);
+        let state = if draining { "draining" } else { "ready" };
+        let mut response = text(StatusCode::OK, format!("{}: {state}\n", self.id));
+        let from_page = headers
+            .get(ACCEPT)
+            .is_some_and(|value| String::from_utf8_lossy(value.as_bytes()).contains("text/html"));
+        if from_page {
+            *response.status_mut() = StatusCode::SEE_OTHER;
+            response.headers_mut().insert(LOCATION, HeaderValue::from_static("/"));
+        }
+        response
+    }
+
+    async fn slow(&self, query: Option<&str>) -> Response<DemoBody> {
+        let wait = Duration::from_millis(parameter(query, "ms").unwrap_or(1_000)).min(MAX_SLOW);
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = self.cancel.cancelled() => {}
+        }
+        text(StatusCode::OK, format!("{}: {} ms\n", self.id, wait.as_millis()))
+    }
+
+    /// `ticks` events (10; at most 1000), `ms` apart (1000; 10 to 60000).
+    fn stream(&self, query: Option<&str>) -> Response<DemoBody> {
+        let ticks = parameter(query, "ticks").unwrap_or(10).min(u64::from(MAX_TICKS));
+        let period = Duration::from_millis(parameter(query, "ms").unwrap_or(1_000).clamp(10, 60_000));
+        let ticks = u32::try_from(ticks).unwrap_or(MAX_TICKS);
+        let mut response = Response::new(DemoBody::ticks(&self.id, ticks, period, self.cancel.clone()));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        response
+    }
+}
+
+/// The body again, never as a type that a browser would run.
+async fn echo(request: Request<Incoming>) -> Response<DemoBody> {
+    match Limited::new(request.into_body(), MAX_ECHO).collect().await {
+        Ok(body) => {
+            let bytes = body.to_bytes();
+            let count = HeaderValue::from(bytes.len());
+            let mut response = page(StatusCode::OK, "application/octet-stream", bytes);
+            response.headers_mut().insert(X_ECHO_BYTES, count);
+            response
+        }
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            text(StatusCode::PAYLOAD_TOO_LARGE, "At most 8 MiB.\n")
+        }
+        Err(_) => text(StatusCode::BAD_REQUEST, "The body broke off.\n"),
+    }
+}
+
+/// The first session cookie.
+fn cookie(headers: &HeaderMap) -> Option<&str> {
+    let fields = headers.get_all(COOKIE).iter().filter_map(|field| field.to_str().ok());
+    let mut pairs = fields.flat_map(|field| field.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(name, _)| *name == COOKIE_NAME).map(|(_, value)| value)
+}
+
+fn parameter(query: Option<&str>, name: &str) -> Option<u64> {
+    let mut pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.find(|(key, _)| *key == name)?.1.parse().ok()
+}
+
+pub(super) fn text(status: StatusCode, body: impl Into<bytes::Bytes>) -> Response<DemoBody> {
+    page(status, TEXT, body)
+}
+
+fn page(status: StatusCode, content_type: &'static str, body: impl Into<bytes::Bytes>) -> Response<DemoBody> {
+    let mut response = Response::new(DemoBody::whole(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}

@@ -1,0 +1,187 @@
+//! Sessions in memory: the state that a wrong backend does not have.
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use ahash::AHashMap;
+use aws_lc_rs::error::Unspecified;
+use aws_lc_rs::rand;
+
+/// Sessions kept at most.
+const CAPACITY: usize = 10_000;
+/// An idle session is forgotten after this.
+const MAX_IDLE: Duration = Duration::from_secs(30 * 60);
+/// Hexadecimal digits of an id: 128 bits.
+const ID_LEN: usize = 32;
+
+/// All sessions of one instance.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    by_id: AHashMap<String, Session>,
+    /// Ids and when they were last used when they were queued.
+    queue: VecDeque<(String, Instant)>,
+}
+
+#[derive(Debug)]
+struct Session {
+    visits: u64,
+    last: Instant,
+}
+
+/// One visit.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Visit {
+    pub(super) session: String,
+    pub(super) count: u64,
+    pub(super) arrival: Arrival,
+}
+
+/// How the visitor came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// With a session that is here.
+    Known,
+    /// Without one.
+    Fresh,
+    /// With one that is not here: expired, or another instance's.
+    Lost,
+}
+
+impl Sessions {
+    /// Counts a visit; begins a session where `claimed` is not one.
+    pub(super) fn visit(&mut self, claimed: Option<&str>, now: Instant) -> Result<Visit, Unspecified> {
+        if let Some((id, session)) = claimed.and_then(|id| Some((id, self.by_id.get_mut(id)?)))
+            && now.saturating_duration_since(session.last) <= MAX_IDLE
+        {
+            session.visits += 1;
+            session.last = now;
+            return Ok(Visit { session: id.to_owned(), count: session.visits, arrival: Arrival::Known });
+        }
+        if let Some(id) = claimed {
+            self.by_id.remove(id);
+        }
+        let session = new_id()?;
+        self.make_room(now);
+        self.by_id.insert(session.clone(), Session { visits: 1, last: now });
+        self.queue.push_back((session.clone(), now));
+        let arrival = if claimed.is_some() { Arrival::Lost } else { Arrival::Fresh };
+        Ok(Visit { session, count: 1, arrival })
+    }
+
+    /// Ends a session.
+    pub(super) fn end(&mut self, id: &str) {
+        self.by_id.remove(id);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Drops the expired, and when full the longest idle, as far as the queue
+    /// knows: a session that was used since it was queued gets a second chance.
+    fn make_room(&mut self, now: Instant) {
+        while let Some((id, queued)) = self.queue.pop_front() {
+            let Some(session) = self.by_id.get(&id) else { continue };
+            let last = session.last;
+            if last > queued {
+                self.queue.push_back((id, last));
+            } else if now.saturating_duration_since(last) > MAX_IDLE || self.by_id.len() >= CAPACITY {
+                self.by_id.remove(&id);
+            } else {
+                self.queue.push_front((id, queued));
+                break;
+            }
+        }
+        // Sessions that were ended leave their place in the queue behind.
+        if self.queue.len() >= 2 * CAPACITY {
+            self.queue.retain(|(id, _)| self.by_id.contains_key(id));
+        }
+    }
+}
+
+fn new_id() -> Result<String, Unspecified> {
+    let mut bytes = [0; ID_LEN / 2];
+    rand::fill(&mut bytes)?;
+    let mut id = String::with_capacity(ID_LEN);
+    for byte in bytes {
+        let _ = write!(id, "{byte:02x}");
+    }
+    Ok(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_counts_its_visits() {
+        let mut sessions = Sessions::default();
+        let now = Instant::now();
+        let first = sessions.visit(None, now).expect("random");
+        assert_eq!((first.count, first.arrival, first.session.len()), (1, Arrival::Fresh, ID_LEN));
+        let second = sessions.visit(Some(&first.session), now).expect("random");
+        assert_eq!(second, Visit { session: first.session, count: 2, arrival: Arrival::Known });
+    }
+
+    #[test]
+    fn a_strangers_id_is_never_taken_over() {
+        let mut sessions = Sessions::default();
+        let visit = sessions.visit(Some("fixed-by-somebody"), Instant::now()).expect("random");
+        assert_eq!(visit.arrival, Arrival::Lost);
+        assert_ne!(visit.session, "fixed-by-somebody");
+    }
+
+    #[test]
+    fn an_idle_session_expires() {
+        let mut sessions = Sessions::default();
+        let begun = Instant::now();
+        let id = sessions.visit(None, begun).expect("random").session;
+        let later = begun + MAX_IDLE;
+        assert_eq!(sessions.visit(Some(&id), later).expect("random").count, 2);
+        let too_late = later + MAX_IDLE + Duration::from_millis(1);
+        assert_eq!(sessions.visit(Some(&id), too_late).expect("random").arrival, Arrival::Lost);
+        assert_eq!(sessions.len(), 1);
+    }
+
+    #[test]
+    fn sessions_are_bounded_and_the_idle_go_first() {
+        let mut sessions = Sessions::default();
+        let begun = Instant::now();
+        let oldest = sessions.visit(None, begun).expect("random").session;
+        let mut second = String::new();
+        for n in 1..CAPACITY as u64 {
+            let id = sessions.visit(None, begun + Duration::from_millis(n)).expect("random").session;
+            if n == 1 {
+                second = id;
+            }
+        }
+        let late = begun + Duration::from_secs(60);
+        // The oldest is used again, the second oldest is not.
+        assert_eq!(sessions.visit(Some(&oldest), late).expect("random").count, 2);
+        let mut new = Vec::new();
+        for _ in 0..500 {
+            new.push(sessions.visit(None, late).expect("random").session);
+            assert_eq!(sessions.len(), CAPACITY);
+        }
+        for id in new.iter().chain([&oldest]) {
+            assert!(sessions.by_id.contains_key(id));
+        }
+        assert!(!sessions.by_id.contains_key(&second));
+        sessions.visit(None, late + MAX_IDLE).expect("random");
+        assert_eq!(sessions.len(), 502, "the expired are gone");
+    }
+
+    #[test]
+    fn ended_sessions_leave_nothing_behind_for_long() {
+        let mut sessions = Sessions::default();
+        let now = Instant::now();
+        sessions.visit(None, now).expect("random");
+        for _ in 0..3 * CAPACITY {
+            let id = sessions.visit(None, now).expect("random").session;
+            sessions.end(&id);
+        }
+        assert_eq!(sessions.len(), 1);
+        assert!(sessions.queue.len() <= 2 * CAPACITY, "{}", sessions.queue.len());
+    }
+}
