@@ -8,6 +8,8 @@
 
 pub mod admin;
 pub mod affinity;
+pub mod app;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod demo;

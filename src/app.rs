@@ -1,0 +1,442 @@
+//! The composition root: a configuration becomes a running proxy, and a
+//! running proxy comes to its end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admin::{self, AdminBackend, BoxFuture};
+use crate::affinity::table::{Table, file};
+use crate::affinity::{AdminState, BackendId, Seed, Timestamp};
+use crate::control::{self, ControlError, ControlHandle, ReloadSummary};
+use crate::model::snapshot::{Memory, Snapshot};
+use crate::model::{Config, Remember};
+use crate::proxy::listener;
+use crate::proxy::worker::{self, Command, Parts};
+use crate::telemetry::{AccessLog, Metrics};
+use crate::{config, error_chain};
+
+/// How long before the end of the grace period tunnels are told.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Why a proxy could not be started, or not be reloaded.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}; is something else listening there?")]
+    Bind {
+        /// The address as configured.
+        address: SocketAddr,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The access log cannot be written.
+    #[error("cannot open the access log: {0}")]
+    AccessLog(#[source] io::Error),
+    /// A thread or runtime cannot be made.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] io::Error),
+    /// The control plane refused a reload.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The file to reload has problems; they are in the text.
+    #[error("{0}")]
+    Config(String),
+    /// There is no file to reload.
+    #[error("this proxy was not started from a file")]
+    NoFile,
+}
+
+/// A running proxy. Dropped, it stops at once; [`Running::shutdown`] is the
+/// way to end well.
+#[derive(Debug)]
+pub struct Running {
+    shared: Arc<Shared>,
+    runtime: Option<Runtime>,
+    workers: Vec<JoinHandle<()>>,
+    ended: mpsc::UnboundedReceiver<()>,
+    cancel: CancellationToken,
+    admin: Option<SocketAddr>,
+}
+
+/// What the admin listener, signals and the owner of a [`Running`] all reach.
+#[derive(Debug)]
+struct Shared {
+    control: ControlHandle,
+    metrics: Arc<Metrics>,
+    log: AccessLog,
+    commands: Vec<mpsc::UnboundedSender<Command>>,
+    listeners: Mutex<Vec<Bound>>,
+    draining: AtomicBool,
+    /// The file that a reload reads.
+    file: Option<PathBuf>,
+    /// One reload at a time.
+    reloading: tokio::sync::Semaphore,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Bound {
+    /// As configured; the port may be 0.
+    configured: SocketAddr,
+    /// As it is.
+    actual: SocketAddr,
+}
+
+/// Starts a proxy. When this returns, all its listeners are bound; `file` is
+/// what a reload will read.
+///
+/// # Errors
+/// [`AppError`]; nothing is left running then.
+pub fn start(config: Config, file: Option<&Path>) -> Result<Running, AppError> {
+    let config = Arc::new(config);
+    let count = config.server.workers.get();
+    let mut sockets = Vec::new();
+    for configured in config.listeners.iter().map(|l| l.bind) {
+        sockets.push((configured, bind(configured, count)?));
+    }
+    let log = AccessLog::start(&config.access_log).map_err(AppError::AccessLog)?;
+    let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build();
+    let runtime = runtime.map_err(AppError::Thread)?;
+    let entered = runtime.enter();
+    let admin = config.server.admin.map(|address| {
+        let socket = std::net::TcpListener::bind(address).and_then(|listener| {
+            listener.set_nonblocking(true)?;
+            tokio::net::TcpListener::from_std(listener)
+        });
+        socket.map_err(|source| AppError::Bind { address, source })
+    });
+    let admin = admin.transpose()?;
+
+    let cancel = CancellationToken::new();
+    let tracker = TaskTracker::new();
+    let (control, snapshots) = control::start(Arc::clone(&config), count, &tracker, cancel.clone());
+    load_tables(&control);
+
+    let metrics = Arc::new(Metrics::new(count));
+    metrics.watch_access_log(&log);
+    let connections = Arc::new(AtomicUsize::new(0));
+    let (end, ended) = mpsc::unbounded_channel();
+    let (mut commands, mut workers) = (Vec::new(), Vec::new());
+    for index in 0..count {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let parts = Parts {
+            index,
+            snapshots: snapshots.clone(),
+            reports: control.reporter(),
+            metrics: metrics.worker(index),
+            log: log.clone(),
+            connections: Arc::clone(&connections),
+            commands: receiver,
+        };
+        let end = end.clone();
+        let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+            if let Err(error) = worker::run(parts) {
+                tracing::error!(worker = index, %error, "a worker could not run");
+            }
+            let _ = end.send(());
+        });
+        workers.push(thread.map_err(AppError::Thread)?);
+        commands.push(sender);
+    }
+
+    let shared = Arc::new(Shared {
+        control,
+        metrics,
+        log,
+        commands,
+        listeners: Mutex::default(),
+        draining: AtomicBool::new(false),
+        file: file.map(Path::to_owned),
+        reloading: tokio::sync::Semaphore::new(1),
+    });
+    for (configured, sockets) in sockets {
+        shared.listen(configured, sockets);
+    }
+    let admin = admin.map(|listener| {
+        let address = listener.local_addr().ok();
+        let backend: Arc<dyn AdminBackend> = Arc::new(AdminPort(Arc::clone(&shared)));
+        tracker.spawn(admin::serve(listener, backend, cancel.clone()));
+        address
+    });
+    drop(entered);
+    Ok(Running { shared, runtime: Some(runtime), workers, ended, cancel, admin: admin.flatten() })
+}
+
+impl Running {
+    /// The addresses that are listened on, in the order of the configuration.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.shared.listeners.lock().iter().map(|bound| bound.actual).collect()
+    }
+
+    /// The address of the admin listener.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// The control plane.
+    pub fn control(&self) -> &ControlHandle {
+        &self.shared.control
+    }
+
+    /// The metrics, as the admin listener shows them.
+    pub fn metrics(&self) -> String {
+        self.shared.metrics.render(&self.shared.control.snapshot())
+    }
+
+    /// The runtime beside the workers', for tasks that are not on a request's way.
+    pub fn handle(&self) -> Option<&Handle> {
+        self.runtime.as_ref().map(Runtime::handle)
+    }
+
+    /// Takes over another configuration; connections, bindings, counters and
+    /// health go on.
+    ///
+    /// # Errors
+    /// [`AppError`]; the old configuration stays then.
+    pub async fn reload(&self, config: Config) -> Result<ReloadSummary, AppError> {
+        self.shared.reload_to(config).await
+    }
+
+    /// Reads the file again and takes it over. Returns what changed, in words.
+    ///
+    /// # Errors
+    /// [`AppError`]; the old configuration stays then.
+    pub async fn reload_file(&self) -> Result<String, AppError> {
+        self.shared.reload_from_file().await
+    }
+
+    /// Opens the access log's file again, for whoever rotates it.
+    ///
+    /// # Errors
+    /// The system's; the old file is written on then.
+    pub fn reopen_log(&self) -> io::Result<()> {
+        self.shared.log.reopen()
+    }
+
+    /// Stops accepting, lets what is in flight end within `grace`, saves the
+    /// tables, and stops. True if everything ended by itself.
+    pub async fn shutdown(mut self, grace: Duration) -> bool {
+        let shared = Arc::clone(&self.shared);
+        shared.draining.store(true, Ordering::Relaxed);
+        shared.tell(|| Command::Drain);
+        let end = Instant::now() + grace;
+        let mut left = self.workers.len();
+        let mut all_ended = self.wait_for_workers(&mut left, end.checked_sub(FAREWELL)).await;
+        if !all_ended {
+            shared.tell(|| Command::Farewell);
+            all_ended = self.wait_for_workers(&mut left, Some(end)).await;
+        }
+        if !all_ended {
+            shared.tell(|| Command::Stop);
+            self.wait_for_workers(&mut left, None).await;
+        }
+        for worker in self.workers.drain(..) {
+            let _ = worker.join();
+        }
+        save_tables(&shared.control);
+        shared.log.close();
+        all_ended
+    }
+
+    /// Waits for the workers to end; false if they have not by `until`.
+    async fn wait_for_workers(&mut self, left: &mut usize, until: Option<Instant>) -> bool {
+        while *left > 0 {
+            let ended = match until {
+                Some(until) => tokio::time::timeout_at(until, self.ended.recv()).await,
+                None => Ok(self.ended.recv().await),
+            };
+            match ended {
+                Ok(Some(())) => *left -= 1,
+                Ok(None) => return true,
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+        self.shared.tell(|| Command::Stop);
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Shared {
+    fn tell(&self, command: impl Fn() -> Command) {
+        for worker in &self.commands {
+            // A worker that is gone has nothing left to do.
+            let _ = worker.send(command());
+        }
+    }
+
+    fn listen(&self, configured: SocketAddr, (actual, sockets): (SocketAddr, Vec<std::net::TcpListener>)) {
+        for (worker, socket) in self.commands.iter().zip(sockets) {
+            let _ = worker.send(Command::Listen(actual, socket));
+        }
+        self.listeners.lock().push(Bound { configured, actual });
+    }
+
+    async fn reload_to(&self, config: Config) -> Result<ReloadSummary, AppError> {
+        let _turn = self.reloading.acquire().await;
+        let old = Arc::clone(&self.control.snapshot().config);
+        for (what, changed) in [
+            ("server.workers", old.server.workers != config.server.workers),
+            ("server.admin", old.server.admin != config.server.admin),
+            ("access_log", old.access_log != config.access_log),
+        ] {
+            if changed {
+                tracing::warn!("{what} has changed; it takes a restart to change it");
+            }
+        }
+        // What can fail comes first, so that a failure changes nothing.
+        let mut gone = self.listeners.lock().clone();
+        let mut new = Vec::new();
+        for configured in config.listeners.iter().map(|l| l.bind) {
+            if let Some(index) = gone.iter().position(|bound| bound.configured == configured) {
+                gone.remove(index);
+            } else {
+                new.push((configured, bind(configured, self.commands.len())?));
+            }
+        }
+        let summary = self.control.reload(config).await?;
+        for bound in gone {
+            self.tell(|| Command::Unlisten(bound.actual));
+            self.listeners.lock().retain(|other| *other != bound);
+            tracing::info!(address = %bound.actual, "no longer listening");
+        }
+        for (configured, sockets) in new {
+            tracing::info!(address = %sockets.0, "listening");
+            self.listen(configured, sockets);
+        }
+        Ok(summary)
+    }
+
+    async fn reload_from_file(&self) -> Result<String, AppError> {
+        let file = self.file.as_deref().ok_or(AppError::NoFile)?;
+        let loaded = config::load(file).map_err(|error| AppError::Config(error.to_string()))?;
+        for warning in &loaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        let summary = self.reload_to(loaded.config).await?;
+        Ok(summary.to_string())
+    }
+}
+
+/// What the admin listener may ask and do.
+struct AdminPort(Arc<Shared>);
+
+impl AdminBackend for AdminPort {
+    fn snapshot(&self) -> Arc<Snapshot> {
+        self.0.control.snapshot()
+    }
+
+    fn metrics_text(&self) -> String {
+        self.0.metrics.render(&self.0.control.snapshot())
+    }
+
+    fn draining(&self) -> bool {
+        self.0.draining.load(Ordering::Relaxed)
+    }
+
+    fn set_state(
+        &self,
+        upstream: String,
+        backend: BackendId,
+        state: AdminState,
+    ) -> BoxFuture<Result<(), String>> {
+        let control = self.0.control.clone();
+        Box::pin(async move {
+            control.set_admin_state(&upstream, &backend, state).await.map_err(|error| error.to_string())
+        })
+    }
+
+    fn reload(&self) -> BoxFuture<Result<String, String>> {
+        let shared = Arc::clone(&self.0);
+        Box::pin(async move { shared.reload_from_file().await.map_err(|error| error.to_string()) })
+    }
+}
+
+/// A table that is kept in a file.
+struct KeptTable<'a> {
+    upstream: &'a str,
+    table: &'a Table,
+    path: &'a Path,
+    seed: Seed,
+}
+
+fn kept_tables(snapshot: &Snapshot) -> impl Iterator<Item = KeptTable<'_>> {
+    snapshot.upstreams.iter().filter_map(|upstream| {
+        let affinity = &upstream.config.affinity;
+        let (Remember::Table(config), Memory::Table(table)) = (&affinity.remember, &upstream.memory) else {
+            return None;
+        };
+        let path = config.file.as_deref()?;
+        Some(KeptTable { upstream: &upstream.config.name, table, path, seed: affinity.seed })
+    })
+}
+
+/// Loads the tables that are kept in files. A file that cannot be used is
+/// reported and left alone: its sessions are placed anew.
+fn load_tables(control: &ControlHandle) {
+    for kept in kept_tables(&control.snapshot()) {
+        let KeptTable { upstream, table, path, seed } = kept;
+        if !path.exists() {
+            continue;
+        }
+        match file::load(table, path, seed, Timestamp::of(SystemTime::now()), |id| {
+            control.slot_of(upstream, id)
+        }) {
+            Ok(loaded) => tracing::info!(
+                upstream,
+                path = %path.display(),
+                restored = loaded.restored,
+                expired = loaded.expired,
+                "table loaded"
+            ),
+            Err(error) => {
+                tracing::error!(
+                    upstream,
+                    path = %path.display(),
+                    error = %error_chain(&error),
+                    "the table could not be loaded; its sessions will be placed anew"
+                );
+            }
+        }
+    }
+}
+
+fn save_tables(control: &ControlHandle) {
+    for kept in kept_tables(&control.snapshot()) {
+        let KeptTable { upstream, table, path, seed } = kept;
+        match file::save(table, path, seed, Timestamp::of(SystemTime::now()), |slot| {
+            control.id_of(upstream, slot)
+        }) {
+            Ok(saved) => tracing::info!(upstream, path = %path.display(), saved, "table saved"),
+            Err(error) => tracing::error!(
+                upstream,
+                path = %path.display(),
+                error = %error_chain(&error),
+                "the table could not be saved"
+            ),
+        }
+    }
+}
+
+fn bind(address: SocketAddr, count: usize) -> Result<(SocketAddr, Vec<std::net::TcpListener>), AppError> {
+    listener::bind(address, count).map_err(|source| AppError::Bind { address, source })
+}

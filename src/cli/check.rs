@@ -1,0 +1,207 @@
+//! `homing check`: everything that is wrong with a file, or what it means.
+
+use std::error::Error;
+use std::fmt::Write;
+use std::path::Path;
+
+use crate::affinity::pick::Failover;
+use crate::affinity::ring::Ring;
+use crate::affinity::{BackendId, Weight};
+use crate::config::{self, Diagnostics, LoadError, Loaded};
+use crate::model::{Affinity, Config, HealthCheck, Probe, Remember, Upstream};
+
+/// The file can be used.
+pub const GOOD: u8 = 0;
+/// It cannot be read, or there is an error in it.
+pub const BAD: u8 = 1;
+
+/// Checks a file: the exit status, and what is to be printed.
+pub fn run(path: &Path, colour: bool) -> (u8, String) {
+    match config::load(path) {
+        Ok(loaded) => (GOOD, accepted(path, &loaded, colour)),
+        Err(error) => (BAD, refusal(path, &error, colour)),
+    }
+}
+
+/// Why a file cannot be used, for a terminal.
+pub fn refusal(path: &Path, error: &LoadError, colour: bool) -> String {
+    match error {
+        LoadError::Invalid(diagnostics) => refused(path, diagnostics, colour),
+        LoadError::Read { .. } => {
+            let mut text = format!("error: {error}");
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                let _ = write!(text, ": {error}");
+                cause = error.source();
+            }
+            text.push('\n');
+            text
+        }
+    }
+}
+
+fn refused(path: &Path, diagnostics: &Diagnostics, colour: bool) -> String {
+    let errors = diagnostics.errors();
+    let warnings = diagnostics.iter().count() - errors;
+    let mut counted = count(errors, "error");
+    if warnings > 0 {
+        let _ = write!(counted, ", {}", count(warnings, "warning"));
+    }
+    format!("{}\n{}: {counted}\n", diagnostics.render(colour), path.display())
+}
+
+fn accepted(path: &Path, loaded: &Loaded, colour: bool) -> String {
+    let mut text = String::new();
+    if !loaded.warnings.is_empty() {
+        let _ = writeln!(text, "{}", config::render_all(&loaded.warnings, colour));
+    }
+    let verdict = match loaded.warnings.len() {
+        0 => "good".to_owned(),
+        warnings => format!("good, with {}", count(warnings, "warning")),
+    };
+    let _ = writeln!(text, "{}: {verdict}\n", path.display());
+    picture(&mut text, &loaded.config);
+    text
+}
+
+/// A number and its noun.
+fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+/// What the configuration means.
+fn picture(text: &mut String, config: &Config) {
+    line(text, "workers", &config.server.workers.to_string());
+    let listeners: Vec<_> = config.listeners.iter().map(|listener| listener.bind.to_string()).collect();
+    line(text, "listeners", &listeners.join(", "));
+    line(text, "admin", &config.server.admin.map_or_else(|| "off".to_owned(), |admin| admin.to_string()));
+    line(text, "client ip", &client_ip(config));
+    for (index, route) in config.routes.iter().enumerate() {
+        let upstream = config.upstreams.get(route.upstream).map_or("?", |upstream| &upstream.name);
+        let name = if index == 0 { "routes" } else { "" };
+        line(text, name, &format!("{}{} to {upstream}", route.host, route.path));
+    }
+    for upstream in &config.upstreams {
+        picture_of_upstream(text, upstream);
+    }
+}
+
+fn line(text: &mut String, name: &str, value: &str) {
+    let _ = writeln!(text, "{name:<12}{value}");
+}
+
+fn client_ip(config: &Config) -> String {
+    let policy = &config.client_ip;
+    if policy.trusted.is_empty() {
+        return "the peer's".to_owned();
+    }
+    let fields: Vec<_> = policy.from.iter().map(|source| source.field()).collect();
+    let trusted: Vec<_> = policy.trusted.iter().map(ToString::to_string).collect();
+    format!("{} from {}, else the peer's", fields.join(" or "), trusted.join(", "))
+}
+
+fn picture_of_upstream(text: &mut String, upstream: &Upstream) {
+    let affinity = &upstream.affinity;
+    let _ = writeln!(text, "\nupstream {}", upstream.name);
+    line(text, "  key", &key(affinity));
+    line(text, "  remember", &remember(affinity));
+    line(text, "  failover", &failover(affinity));
+    line(text, "  checks", &upstream.health_check.as_ref().map_or_else(|| "none".to_owned(), check));
+    let ring = ring(upstream);
+    let shares = ring.shares();
+    let points: u64 =
+        (0u16..).zip(&upstream.backends).map(|(index, _)| u64::from(ring.points_of(index))).sum();
+    let balance = peak_over_mean(upstream, &shares);
+    line(text, "  ring", &format!("{points} points, peak/mean {balance:.3}, digest {:016x}", ring.digest()));
+    let rows = upstream.backends.iter().zip(&shares).map(|(backend, share)| {
+        [
+            backend.id.to_string(),
+            backend.address.to_string(),
+            backend.weight.get().to_string(),
+            backend.admin.as_str().to_owned(),
+            format!("{:.1}%", share * 100.0),
+        ]
+    });
+    let header = ["backend", "address", "weight", "state", "share"].map(str::to_owned);
+    table(text, &std::iter::once(header).chain(rows).collect::<Vec<_>>());
+}
+
+/// The ring of an upstream, as every proxy builds it.
+pub(super) fn ring(upstream: &Upstream) -> Ring {
+    let backends: Vec<(BackendId, Weight)> =
+        upstream.backends.iter().map(|backend| (backend.id.clone(), backend.weight)).collect();
+    Ring::build(upstream.affinity.seed, upstream.affinity.vnodes, &backends)
+}
+
+/// How much the fullest backend has of what its weight would give it.
+fn peak_over_mean(upstream: &Upstream, shares: &[f64]) -> f64 {
+    let weight = |index: usize| upstream.backends.get(index).map_or(1.0, |b| f64::from(b.weight.get()));
+    let total: f64 = (0..shares.len()).map(weight).sum();
+    shares.iter().enumerate().map(|(index, share)| share * total / weight(index)).fold(0.0, f64::max)
+}
+
+fn key(affinity: &Affinity) -> String {
+    if affinity.key.is_empty() {
+        return "none, requests are load-balanced".to_owned();
+    }
+    let sources: Vec<_> = affinity.key.iter().map(ToString::to_string).collect();
+    sources.join(", else ")
+}
+
+fn remember(affinity: &Affinity) -> String {
+    match &affinity.remember {
+        Remember::None => "nothing, the hash alone decides".to_owned(),
+        Remember::Table(table) => {
+            let file =
+                table.file.as_ref().map_or_else(String::new, |file| format!(", saved in {}", file.display()));
+            format!("in a table, {} sessions, {} idle{file}", table.max_entries, show(table.ttl))
+        }
+        Remember::Cookie(cookie) => {
+            let keys = match cookie.keys.len() {
+                0 => "an ephemeral key".to_owned(),
+                keys => count(keys, "key"),
+            };
+            let (age, idle) = (show(cookie.max_age), show(cookie.max_idle));
+            format!("in the cookie {}, {age}, {idle} idle, {keys}", cookie.name)
+        }
+    }
+}
+
+fn failover(affinity: &Affinity) -> String {
+    let policy = match affinity.failover {
+        Failover::Sticky => "sticky",
+        Failover::Temporary => "temporary",
+        Failover::None => "none",
+    };
+    if affinity.hold.is_zero() {
+        policy.to_owned()
+    } else {
+        format!("{policy}, after {}", show(affinity.hold))
+    }
+}
+
+fn check(check: &HealthCheck) -> String {
+    let probe = match &check.probe {
+        Probe::Tcp => "TCP".to_owned(),
+        Probe::Http { method, path, .. } => format!("{method} {path}"),
+    };
+    format!("{probe} every {}, up after {}, down after {}", show(check.interval), check.rise, check.fall)
+}
+
+fn show(duration: std::time::Duration) -> String {
+    config::show_duration(duration)
+}
+
+/// Rows of the same length, in columns.
+fn table<const N: usize>(text: &mut String, rows: &[[String; N]]) {
+    let widths: [usize; N] = std::array::from_fn(|column| {
+        rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
+    });
+    for row in rows {
+        let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let _ = writeln!(text, "  {}", cells.join("  ").trim_end());
+    }
+}
+
+#[cfg(test)]
+mod tests;

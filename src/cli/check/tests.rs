@@ -1,0 +1,121 @@
+use super::*;
+
+/// Writes a file into a new directory and checks it; its name in what is
+/// printed is `homing.toml`.
+fn checked(text: &str) -> (u8, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("homing.toml");
+    std::fs::write(&path, text).unwrap();
+    let (status, printed) = run(&path, false);
+    (status, printed.replace(&format!("{}/", directory.path().display()), ""))
+}
+
+#[test]
+fn a_good_file_is_shown_as_it_is_understood() {
+    let (status, printed) = checked(
+        r#"
+        [server]
+        workers = 2
+        admin = "127.0.0.1:9900"
+
+        [client_ip]
+        trusted = ["10.0.0.0/8"]
+
+        [[listener]]
+        bind = "0.0.0.0:8080"
+
+        [[route]]
+        upstream = "web"
+
+        [[route]]
+        host = "*.example.com"
+        path = "/shop"
+        upstream = "shop"
+
+        [[upstream.shop.backend]]
+        id = "node2"
+        address = "10.0.1.12:8080"
+        weight = 3
+
+        [[upstream.shop.backend]]
+        id = "node1"
+        address = "10.0.1.11:8080"
+        state = "drain"
+
+        [upstream.shop.affinity]
+        key = ["cookie:JSESSIONID", "ip"]
+        failover = "temporary"
+        hold = "3s"
+        table = { file = "sessions.table" }
+
+        [upstream.shop.health_check]
+        path = "/healthz"
+
+        [upstream.web]
+        backends = ["app.internal:8080"]
+        health_check = false
+
+        [upstream.web.affinity]
+        key = []
+        remember = "none"
+        "#,
+    );
+    assert_eq!(status, GOOD, "{printed}");
+    insta::assert_snapshot!(printed);
+}
+
+#[test]
+fn shares_follow_the_weights_and_add_up() {
+    let loaded = config::parse(
+        "[[listener]]\nbind = \"127.0.0.1:0\"\n\
+         [[upstream.u.backend]]\naddress = \"10.0.0.1:80\"\nweight = 3\n\
+         [[upstream.u.backend]]\naddress = \"10.0.0.2:80\"\n",
+        "x.toml",
+    )
+    .unwrap();
+    let upstream = &loaded.config.upstreams[0];
+    let shares = ring(upstream).shares();
+    assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+    assert!((shares[0] - 0.75).abs() < 0.05, "{shares:?}");
+    let balance = peak_over_mean(upstream, &shares);
+    assert!((1.0..1.1).contains(&balance), "{balance}");
+    assert!((peak_over_mean(upstream, &[0.5, 0.5]) - 2.0).abs() < 1e-9, "twice what its weight gives it");
+}
+
+#[test]
+fn warnings_are_drawn_and_the_file_is_good() {
+    let (status, printed) = checked(
+        "[server]\nadmin = \"0.0.0.0:9900\"\n[[listener]]\nbind = \"127.0.0.1:0\"\n\
+         [upstream.web]\nbackends = [\"10.0.0.1:80\"]\n",
+    );
+    assert_eq!(status, GOOD);
+    assert!(printed.starts_with("warning: the admin address"), "{printed}");
+    assert!(printed.contains("homing.toml: good, with 1 warning\n"), "{printed}");
+}
+
+#[test]
+fn a_bad_file_is_drawn_and_its_problems_are_counted() {
+    let (status, printed) = checked("[server]\nadmin = \"0.0.0.0:9900\"\nworker = 1\n");
+    assert_eq!(status, BAD);
+    assert!(printed.contains("unknown key `worker`"), "{printed}");
+    assert!(printed.ends_with("homing.toml: 3 errors, 1 warning\n"), "{printed}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_said_to_be() {
+    let (status, printed) = run(Path::new("/nonexistent/homing.toml"), false);
+    assert_eq!(status, BAD);
+    assert_eq!(
+        printed,
+        "error: cannot read /nonexistent/homing.toml: No such file or directory (os error 2)\n"
+    );
+}
+
+#[test]
+fn colour_is_used_only_where_it_is_asked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("homing.toml");
+    std::fs::write(&path, "x = 1\n").unwrap();
+    assert!(run(&path, true).1.contains('\u{1b}'));
+    assert!(!run(&path, false).1.contains('\u{1b}'));
+}

@@ -1,0 +1,309 @@
+//! `homing explain`: where a request would go, and why.
+
+mod asked;
+
+use std::fmt::Write;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use self::asked::Asked;
+use super::check::{self, BAD, GOOD};
+use crate::affinity::client_ip::ClientIpPolicy;
+use crate::affinity::cookie::{CookieBinding, KeyRing, read_binding};
+use crate::affinity::explain::{Explanation, Step, explain};
+use crate::affinity::key::cookies::cookie_values;
+use crate::affinity::key::{FoundKey, KeySource, find_key};
+use crate::affinity::pick::{Binding, Decision, Idle, Policy, Query, Reason, Tried, Verdict};
+use crate::affinity::table::{Table, file};
+use crate::affinity::{AdminState, BackendId, Cluster, Health, Member, Slot, Timestamp};
+use crate::config;
+use crate::model::{Config, CookieConfig, Remember, TableConfig, Upstream};
+
+/// The question: a request, and what is supposed of the backends.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Question {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE", default_value = "proxy.toml")]
+    pub config: PathBuf,
+    /// The address that the request comes from.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub ip: IpAddr,
+    /// Cookies of the request, as in the field: `SID=x` or `SID=x; theme=dark`.
+    #[arg(long = "cookie", value_name = "NAME=VALUE")]
+    pub cookies: Vec<String>,
+    /// A field of the request, `Name: value`; may be given several times.
+    #[arg(long = "header", value_name = "NAME: VALUE")]
+    pub headers: Vec<String>,
+    /// The host asked for.
+    #[arg(long, value_name = "HOST")]
+    pub host: Option<String>,
+    /// Path and query asked for.
+    #[arg(long, value_name = "PATH", default_value = "/")]
+    pub path: String,
+    /// A saved table, in the place of the one that the configuration names.
+    #[arg(long, value_name = "FILE")]
+    pub table: Option<PathBuf>,
+    /// Suppose that this backend is down; may be given several times.
+    #[arg(long = "down", value_name = "ID")]
+    pub down: Vec<String>,
+    /// Suppose that this backend drains.
+    #[arg(long = "drain", value_name = "ID")]
+    pub drain: Vec<String>,
+    /// Suppose that this backend is in maintenance.
+    #[arg(long = "maint", value_name = "ID")]
+    pub maint: Vec<String>,
+}
+
+/// Answers: the exit status, and what is to be printed. `now` decides which
+/// bindings have expired.
+pub fn run(question: &Question, now: Timestamp, colour: bool) -> (u8, String) {
+    let config = match config::load(&question.config) {
+        Ok(loaded) => loaded.config,
+        Err(error) => return (BAD, check::refusal(&question.config, &error, colour)),
+    };
+    match answer(question, &config, now) {
+        Ok(text) => (GOOD, text),
+        Err(why) => (BAD, format!("error: {why}\n")),
+    }
+}
+
+fn answer(question: &Question, config: &Config, now: Timestamp) -> Result<String, String> {
+    let request = Asked::new(question)?;
+    let peer = question.ip.to_canonical();
+    let client = config.client_ip.client_ip(peer, &request);
+    let mut text = String::new();
+    line(&mut text, "client ip", &origin_of(&config.client_ip, peer, client));
+    let Some(route) = config.route(request.host(), &question.path) else {
+        line(&mut text, "route", &format!("none for {}{}: 404", request.host(), question.path));
+        return Ok(text);
+    };
+    let upstream = config.upstreams.get(route.upstream).ok_or("the route leads nowhere")?;
+    line(&mut text, "route", &format!("{}{} to {}", route.host, route.path, upstream.name));
+    let cluster = cluster(upstream, question)?;
+    let affinity = &upstream.affinity;
+    let key = find_key(&affinity.key, affinity.seed, config.client_ip.mask, &request, || client);
+    line(&mut text, "key", &named(&affinity.key, key));
+    let (binding, told) = binding(question, upstream, &cluster, &request, key, now)?;
+    line(&mut text, "binding", &told);
+    let policy = Policy { failover: affinity.failover, balance_percent: affinity.balance_percent };
+    let tried = Tried::default();
+    let ask = |may_hold| Query { key: key.map(|key| key.hash), binding, tried: &tried, may_hold, random: 0 };
+    let explanation = explain(&cluster, policy, &Idle, &ask(!affinity.hold.is_zero()));
+    told_explanation(&mut text, &cluster, &explanation);
+    if let Decision::Hold(member) = explanation.decision {
+        let hold = config::show_duration(affinity.hold);
+        let then = explain(&cluster, policy, &Idle, &ask(false));
+        let waits = format!("waits up to {hold} for {}, then:", id(&cluster, member));
+        line(&mut text, "decision", &waits);
+        line(&mut text, "", &decision(&cluster, &then, key.is_some()));
+    } else {
+        line(&mut text, "decision", &decision(&cluster, &explanation, key.is_some()));
+    }
+    Ok(text)
+}
+
+fn line(text: &mut String, name: &str, value: &str) {
+    let _ = writeln!(text, "{}", format!("{name:<12}{value}").trim_end());
+}
+
+fn origin_of(policy: &ClientIpPolicy, peer: IpAddr, client: IpAddr) -> String {
+    match (policy.trusts(peer), client == peer) {
+        (false, _) if policy.trusted.is_empty() => format!("{client}, the peer's"),
+        (false, _) => format!("{client}, the peer's, which is not trusted to name another"),
+        (true, true) => format!("{client}, the peer's, which is trusted but names no other"),
+        (true, false) => format!("{client}, as the trusted peer {peer} says"),
+    }
+}
+
+/// The backends as they are configured, but for what is supposed of them.
+fn cluster(upstream: &Upstream, question: &Question) -> Result<Cluster, String> {
+    let known = |id: &&String| !upstream.backends.iter().any(|backend| backend.id.as_str() == id.as_str());
+    let supposed = [&question.down, &question.drain, &question.maint];
+    if let Some(id) = supposed.iter().copied().flatten().find(known) {
+        let ids: Vec<_> = upstream.backends.iter().map(|backend| backend.id.as_str()).collect();
+        return Err(format!(
+            "the upstream {} has no backend \"{id}\"; it has {}",
+            upstream.name,
+            ids.join(", ")
+        ));
+    }
+    let ring = Arc::new(check::ring(upstream));
+    let members = (0u16..)
+        .zip(&upstream.backends)
+        .map(|(index, backend)| {
+            let is = |list: &[String]| list.iter().any(|id| id == backend.id.as_str());
+            Member {
+                id: backend.id.clone(),
+                slot: Slot(index),
+                weight: backend.weight,
+                admin: if is(&question.maint) {
+                    AdminState::Maint
+                } else if is(&question.drain) {
+                    AdminState::Drain
+                } else {
+                    backend.admin
+                },
+                health: if is(&question.down) { Health::Down } else { Health::Up },
+                active_points: ring.points_of(index),
+            }
+        })
+        .collect();
+    Ok(Cluster::new(ring, members))
+}
+
+/// The key by its source and hash: the value is as good as a password.
+fn named(sources: &[KeySource], key: Option<FoundKey>) -> String {
+    match key {
+        None if sources.is_empty() => "none is looked for".to_owned(),
+        None => "none of the sources is present".to_owned(),
+        Some(FoundKey { source, hash }) => {
+            let name = sources.get(source).map(ToString::to_string).unwrap_or_default();
+            let absent: Vec<_> = sources.iter().take(source).map(ToString::to_string).collect();
+            let absent =
+                if absent.is_empty() { String::new() } else { format!("; {} absent", absent.join(", ")) };
+            format!("{name}, hash {:016x}{absent}", hash.0)
+        }
+    }
+}
+
+/// What is remembered of the session, and how that is known.
+fn binding(
+    question: &Question,
+    upstream: &Upstream,
+    cluster: &Cluster,
+    request: &Asked,
+    key: Option<FoundKey>,
+    now: Timestamp,
+) -> Result<(Binding, String), String> {
+    match &upstream.affinity.remember {
+        Remember::None => Ok((Binding::RingOnly, "none is kept, the hash alone decides".to_owned())),
+        Remember::Table(table) => in_table(question, upstream, table, key, now),
+        Remember::Cookie(cookie) => Ok(in_cookie(cookie, upstream, cluster, request, now)),
+    }
+}
+
+fn in_table(
+    question: &Question,
+    upstream: &Upstream,
+    config: &TableConfig,
+    key: Option<FoundKey>,
+    now: Timestamp,
+) -> Result<(Binding, String), String> {
+    let configured = config.file.as_deref().filter(|path| path.exists());
+    let Some(path) = question.table.as_deref().or(configured) else {
+        let told = "not known: the table is in the running proxy; this is for a new session";
+        return Ok((Binding::Absent, told.to_owned()));
+    };
+    let Some(key) = key else { return Ok((Binding::Absent, "none without a key".to_owned())) };
+    let table = loaded(path, upstream, config, now)?;
+    let place = format!("in {}", path.display());
+    Ok(match table.peek(key.hash, now) {
+        Some(slot) => {
+            let id = upstream.backends.get(usize::from(slot.0)).map_or("?", |backend| backend.id.as_str());
+            (Binding::To(slot), format!("{id}, {place}"))
+        }
+        None => (Binding::Absent, format!("none {place}: a new session")),
+    })
+}
+
+/// The saved table; a backend's slot is its index.
+fn loaded(path: &Path, upstream: &Upstream, config: &TableConfig, now: Timestamp) -> Result<Table, String> {
+    let ttl = u32::try_from(config.ttl.as_secs()).unwrap_or(u32::MAX);
+    let table = Table::new(config.max_entries, ttl);
+    let slot_of = |id: &BackendId| {
+        let index = upstream.backends.iter().position(|backend| backend.id == *id)?;
+        u16::try_from(index).ok().map(Slot)
+    };
+    file::load(&table, path, upstream.affinity.seed, now, slot_of).map_err(|error| {
+        let error: &dyn std::error::Error = &error;
+        let causes: Vec<_> =
+            std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect();
+        format!("{}: {}", path.display(), causes.join(": "))
+    })?;
+    Ok(table)
+}
+
+fn in_cookie(
+    config: &CookieConfig,
+    upstream: &Upstream,
+    cluster: &Cluster,
+    request: &Asked,
+    now: Timestamp,
+) -> (Binding, String) {
+    let name = &config.name;
+    if config.keys.is_empty() {
+        let told = "not known: without a keys_file only the running proxy can open its cookies";
+        return (Binding::Absent, told.to_owned());
+    }
+    let keys: Vec<[u8; 32]> = config.keys.iter().map(|key| key.0).collect();
+    let values = cookie_values(request, name.as_bytes());
+    let ring = KeyRing::new(&keys);
+    let found = read_binding(&ring, &upstream.name, values, now, config.max_age, config.max_idle);
+    let slot = |id: &BackendId| cluster.members().iter().find(|member| member.id == *id).map(|m| m.slot);
+    match found {
+        CookieBinding::Absent => (Binding::Absent, format!("no cookie {name}: a new session")),
+        CookieBinding::Forged => (Binding::Forged, format!("the cookie {name} does not authenticate")),
+        CookieBinding::Expired(opened) => {
+            (Binding::Expired, format!("the cookie {name} names {}, but has expired", opened.backend))
+        }
+        CookieBinding::Bound(opened) => {
+            let binding = slot(&opened.backend).map_or(Binding::Unknown, Binding::To);
+            (binding, format!("{}, in the cookie {name}", opened.backend))
+        }
+    }
+}
+
+/// Home, walk and successor.
+fn told_explanation(text: &mut String, cluster: &Cluster, explanation: &Explanation) {
+    let name = |member: Option<u16>| member.map_or_else(|| "none".to_owned(), |m| id(cluster, m).to_owned());
+    if explanation.home.is_some() {
+        line(text, "home", &name(explanation.home));
+    }
+    let taken = match explanation.decision {
+        Decision::Send(verdict) => Some(verdict.member),
+        Decision::Hold(_) | Decision::Unavailable(_) => None,
+    };
+    let note = |step: &Step| match step.passed {
+        Some(passed) => passed.as_str(),
+        None if taken == Some(step.member) => "taken",
+        None => "",
+    };
+    let rows: Vec<_> = explanation.steps.iter().map(|step| (id(cluster, step.member), note(step))).collect();
+    walk(text, &rows);
+    if explanation.successor.is_some() {
+        line(text, "successor", &name(explanation.successor));
+    }
+}
+
+/// The walk, a member a line: its name, and why it is passed over.
+fn walk(text: &mut String, rows: &[(&str, &str)]) {
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+    for (number, (name, note)) in (1..).zip(rows) {
+        let title = if number == 1 { "walk" } else { "" };
+        line(text, title, &format!("{number}. {name:<width$}  {note}"));
+    }
+}
+
+fn id(cluster: &Cluster, member: u16) -> &str {
+    cluster.members().get(usize::from(member)).map_or("?", |member| member.id.as_str())
+}
+
+fn decision(cluster: &Cluster, explanation: &Explanation, keyed: bool) -> String {
+    let because = |reason: Option<Reason>| reason.map_or_else(String::new, |r| format!(" ({})", r.as_str()));
+    match explanation.decision {
+        Decision::Send(Verdict { member, outcome, reason, .. }) => {
+            // Without a key only a binding names one backend; else two are
+            // drawn and the less busy one is taken.
+            if !keyed && explanation.bound != Some(member) {
+                return format!("any that is eligible, {}{}", outcome.as_str(), because(reason));
+            }
+            format!("{}, {}{}", id(cluster, member), outcome.as_str(), because(reason))
+        }
+        Decision::Hold(member) => format!("waits for {}", id(cluster, member)),
+        Decision::Unavailable(reason) => format!("503, nobody may serve it{}", because(reason)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,64 @@
+//! The request of which `homing explain` is asked.
+
+use super::Question;
+use crate::affinity::key::RequestView;
+
+/// A request made of arguments.
+pub(super) struct Asked {
+    path_and_query: String,
+    host: String,
+    /// Names in lower case.
+    fields: Vec<(String, Vec<u8>)>,
+}
+
+impl Asked {
+    /// Makes the request, or says which argument is no part of one.
+    pub(super) fn new(question: &Question) -> Result<Self, String> {
+        if !question.path.starts_with('/') {
+            return Err(format!("the path \"{}\" does not begin with `/`", question.path));
+        }
+        let mut fields = Vec::new();
+        for header in &question.headers {
+            let (name, value) = header
+                .split_once(':')
+                .ok_or_else(|| format!("the field \"{header}\" is not `Name: value`"))?;
+            fields.push((name.trim().to_ascii_lowercase(), value.trim().as_bytes().to_vec()));
+        }
+        for cookie in &question.cookies {
+            if !cookie.contains('=') {
+                return Err(format!("the cookie \"{cookie}\" is not `NAME=value`"));
+            }
+            fields.push(("cookie".to_owned(), cookie.as_bytes().to_vec()));
+        }
+        let written = fields.iter().find(|(name, _)| name == "host");
+        let host = match (&question.host, written) {
+            (Some(host), _) => host.clone(),
+            (None, Some((_, value))) => String::from_utf8_lossy(value).into_owned(),
+            (None, None) => String::new(),
+        };
+        Ok(Self { path_and_query: question.path.clone(), host: without_port(&host), fields })
+    }
+
+    /// The host asked for, in lower case, without port.
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+}
+
+fn without_port(host: &str) -> String {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !host.ends_with(']') => name,
+        _ => host,
+    };
+    name.to_ascii_lowercase()
+}
+
+impl RequestView for Asked {
+    fn path_and_query(&self) -> &str {
+        &self.path_and_query
+    }
+
+    fn field_values<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s [u8]> {
+        self.fields.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_slice())
+    }
+}

@@ -1,0 +1,195 @@
+use clap::Parser;
+
+use super::*;
+
+const NOW: Timestamp = Timestamp(1_800_000_000);
+const KEY: [u8; 32] = [7; 32];
+
+/// The command as it is typed.
+#[derive(Parser)]
+struct Typed {
+    #[command(flatten)]
+    question: Question,
+}
+
+/// A directory with a configuration.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new(affinity: &str) -> Self {
+        let place = Self(tempfile::tempdir().unwrap());
+        let text = format!(
+            "[client_ip]\ntrusted = [\"10.0.0.0/8\"]\n\
+             [[listener]]\nbind = \"127.0.0.1:0\"\n\
+             [[route]]\nhost = \"shop.example.com\"\nupstream = \"shop\"\n\
+             [[upstream.shop.backend]]\nid = \"node1\"\naddress = \"10.0.1.1:80\"\n\
+             [[upstream.shop.backend]]\nid = \"node2\"\naddress = \"10.0.1.2:80\"\n\
+             [[upstream.shop.backend]]\nid = \"node3\"\naddress = \"10.0.1.3:80\"\n\
+             [upstream.shop.affinity]\n{affinity}\n"
+        );
+        std::fs::write(place.path("homing.toml"), text).unwrap();
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn ask(&self, arguments: &[&str]) -> (u8, String) {
+        let config = self.path("homing.toml");
+        let typed = Typed::try_parse_from(
+            ["explain", "--config", config.to_str().unwrap(), "--header", "Host: Shop.example.com:8080"]
+                .iter()
+                .chain(arguments),
+        )
+        .unwrap();
+        let (status, text) = run(&typed.question, NOW, false);
+        (status, text.replace(&format!("{}/", self.0.path().display()), ""))
+    }
+
+    /// The answer's lines that begin with this name.
+    fn line(&self, arguments: &[&str], name: &str) -> String {
+        let (status, text) = self.ask(arguments);
+        assert_eq!(status, GOOD, "{text}");
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name:<12}")));
+        line.unwrap_or_else(|| panic!("no {name} in:\n{text}")).to_owned()
+    }
+}
+
+fn by_cookie() -> Place {
+    Place::new("key = [\"cookie:SID\", \"ip\"]")
+}
+
+#[test]
+fn a_new_session_is_explained_from_address_to_decision() {
+    let (status, text) = by_cookie().ask(&[
+        "--ip",
+        "10.0.0.9",
+        "--header",
+        "X-Forwarded-For: 203.0.113.7",
+        "--cookie",
+        "SID=very-secret-value",
+    ]);
+    assert_eq!(status, GOOD);
+    assert!(!text.contains("very-secret-value"), "the value is as good as a password:\n{text}");
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn who_is_passed_over_is_said_with_the_reason() {
+    let place = by_cookie();
+    let home = place.line(&["--cookie", "SID=a"], "home");
+    let others: Vec<&str> = ["node1", "node2", "node3"].into_iter().filter(|id| *id != home).collect();
+    let (status, text) = place.ask(&["--cookie", "SID=a", "--down", &home, "--drain", others[0]]);
+    assert_eq!(status, GOOD);
+    assert!(text.contains(&format!("walk        1. {home}  down")), "{text}");
+    assert!(text.contains(&format!("{}  draining", others[0])), "{text}");
+    assert!(text.contains(&format!("decision    {}, new (backend_down)", others[1])), "{text}");
+}
+
+#[test]
+fn the_announced_successor_is_where_the_session_goes() {
+    let place = by_cookie();
+    let arguments = ["--cookie", "SID=a"];
+    let (home, successor) = (place.line(&arguments, "home"), place.line(&arguments, "successor"));
+    let after = place.line(&["--cookie", "SID=a", "--down", &home], "decision");
+    assert_eq!(after, format!("{successor}, new (backend_down)"));
+}
+
+#[test]
+fn nobody_left_means_503() {
+    let arguments = ["--down", "node1", "--maint", "node2", "--down", "node3"];
+    let decision = by_cookie().line(&arguments, "decision");
+    assert!(decision.starts_with("503"), "{decision}");
+}
+
+#[test]
+fn the_first_source_that_is_present_is_the_key() {
+    let place = by_cookie();
+    let key = place.line(&["--ip", "203.0.113.7"], "key");
+    assert!(key.starts_with("ip, hash ") && key.ends_with("; cookie:SID absent"), "{key}");
+    let other = place.line(&["--ip", "203.0.113.8"], "key");
+    assert_ne!(key, other);
+}
+
+#[test]
+fn a_saved_table_says_where_the_session_is() {
+    let place = Place::new("key = [\"cookie:SID\"]\ntable = { ttl = \"1h\", file = \"sessions.table\" }");
+    let arguments = ["--cookie", "SID=a"];
+    let home = place.line(&arguments, "home");
+    let loaded = config::load(&place.path("homing.toml")).unwrap();
+    let upstream = &loaded.config.upstreams[0];
+    let away = upstream.backends.iter().find(|backend| backend.id.as_str() != home).unwrap();
+    let key = place.line(&arguments, "key");
+    let hash = u64::from_str_radix(key.split("hash ").nth(1).unwrap(), 16).unwrap();
+    let table = Table::new(10, 3600);
+    table.bind(crate::affinity::KeyHash(hash), Slot(0), NOW);
+    file::save(&table, &place.path("sessions.table"), upstream.affinity.seed, NOW, |_| Some(away.id.clone()))
+        .unwrap();
+    assert_eq!(place.line(&arguments, "binding"), format!("{}, in sessions.table", away.id));
+    assert_eq!(place.line(&arguments, "decision"), format!("{}, kept", away.id));
+    assert_eq!(place.line(&["--cookie", "SID=b"], "binding"), "none in sessions.table: a new session");
+}
+
+#[test]
+fn a_table_that_cannot_be_read_is_an_error() {
+    let place = by_cookie();
+    std::fs::write(place.path("junk"), "no table").unwrap();
+    let junk = place.path("junk");
+    let (status, text) = place.ask(&["--cookie", "SID=a", "--table", junk.to_str().unwrap()]);
+    assert_eq!(status, BAD);
+    assert!(text.starts_with("error: junk: "), "{text}");
+}
+
+fn sealing() -> Place {
+    let place =
+        Place::new("key = []\nremember = \"cookie\"\ncookie = { name = \"h\", keys_file = \"keys\" }");
+    std::fs::write(place.path("keys"), "07".repeat(32)).unwrap();
+    place
+}
+
+fn cookie(backend: &str, age: u32) -> String {
+    let at = Timestamp(NOW.0 - age);
+    format!("h={}", KeyRing::new(&[KEY]).seal("shop", &backend.parse().unwrap(), at, at))
+}
+
+#[test]
+fn a_sealed_cookie_says_where_the_session_is() {
+    let place = sealing();
+    let line = |cookie: &str, name| place.line(&["--cookie", cookie], name);
+    assert_eq!(line(&cookie("node2", 60), "binding"), "node2, in the cookie h");
+    assert_eq!(line(&cookie("node2", 60), "decision"), "node2, kept");
+    assert_eq!(line(&cookie("node9", 60), "decision"), "any that is eligible, moved (removed)");
+    assert_eq!(line(&cookie("node2", 90_000), "binding"), "the cookie h names node2, but has expired");
+    assert_eq!(line("h=forged", "binding"), "the cookie h does not authenticate");
+    assert_eq!(line("other=1", "binding"), "no cookie h: a new session");
+}
+
+#[test]
+fn a_session_waits_for_its_backend_before_it_moves() {
+    let place = sealing();
+    let text = std::fs::read_to_string(place.path("homing.toml")).unwrap();
+    std::fs::write(place.path("homing.toml"), text.replace("key = []", "key = [\"ip\"]\nhold = \"3s\""))
+        .unwrap();
+    let (_, text) = place.ask(&["--cookie", &cookie("node2", 60), "--down", "node2"]);
+    assert!(text.contains("decision    waits up to 3s for node2, then:\n            node"), "{text}");
+    assert!(text.ends_with(", moved (backend_down)\n"), "{text}");
+}
+
+#[test]
+fn a_host_without_a_route_gets_404() {
+    let place = by_cookie();
+    let (status, text) = place.ask(&["--host", "other.example.com"]);
+    assert_eq!(status, GOOD);
+    assert!(text.ends_with("none for other.example.com/: 404\n"), "{text}");
+}
+
+#[test]
+fn what_is_no_request_is_refused() {
+    let place = by_cookie();
+    for arguments in [["--path", "x"], ["--header", "no colon"], ["--cookie", "SID"], ["--down", "node9"]] {
+        let (status, text) = place.ask(&arguments);
+        assert_eq!(status, BAD, "{text}");
+        assert!(text.starts_with("error: "), "{text}");
+    }
+}
