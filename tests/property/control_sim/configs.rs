@@ -1,0 +1,158 @@
+//! Random configurations.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use homing::affinity::client_ip::{ClientIpPolicy, Mask};
+use homing::affinity::pick::Failover;
+use homing::affinity::{AdminState, Health, Seed, Weight};
+use homing::model::{
+    AccessLog, Address, Affinity, Backend, Config, Forwarding, HealthCheck, Limits, LogFormat, LogOutput,
+    PassiveCheck, Pool, Probe, Remember, Retry, Server, TableConfig, Timeouts, Upstream, UpstreamTimeouts,
+};
+
+/// The upstreams there may be.
+pub(super) const NAMES: [&str; 3] = ["api", "shop", "web"];
+/// The backends there may be in each.
+pub(super) const IDS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+/// The greatest `rise`.
+pub(super) const MAX_RISE: u32 = 3;
+const S: Duration = Duration::from_secs(1);
+const TIMEOUTS: UpstreamTimeouts =
+    UpstreamTimeouts { connect: S, response_head: S, body_idle: S, tunnel_idle: S };
+
+/// Any configuration.
+pub(super) fn random_config(rng: &mut Rng) -> Arc<Config> {
+    let mut upstreams: Vec<_> = some_of(&NAMES, rng).map(|name| random_upstream(name, rng)).collect();
+    if upstreams.is_empty() {
+        upstreams.push(random_upstream("web", rng));
+    }
+    Arc::new(Config {
+        server: Server {
+            workers: NonZeroUsize::MIN,
+            shutdown_grace: S,
+            admin: None,
+            cancel_on_client_close: false,
+        },
+        client_ip: ClientIpPolicy { trusted: Vec::new(), from: Vec::new(), mask: Mask { v4: 32, v6: 64 } },
+        timeouts: Timeouts { request_head: S, keep_alive: S, upstream: TIMEOUTS },
+        limits: Limits { head_bytes: 1, fields: 1, uri_bytes: 1, body_bytes: None, connections: 1 },
+        forwarding: Forwarding { x_forwarded: false, forwarded: false, via: None },
+        access_log: AccessLog { format: LogFormat::Off, output: LogOutput::Stdout, queue: 1 },
+        listeners: Vec::new(),
+        routes: Vec::new(),
+        upstreams: upstreams.into_iter().map(Arc::new).collect(),
+    })
+}
+
+fn random_upstream(name: &str, rng: &mut Rng) -> Upstream {
+    let mut backends: Vec<_> = some_of(&IDS, rng).map(|id| random_backend(id, rng)).collect();
+    if backends.is_empty() {
+        backends.push(random_backend("a", rng));
+    }
+    Upstream {
+        name: name.into(),
+        backends,
+        affinity: Affinity {
+            key: Vec::new(),
+            remember: random_remember(rng),
+            failover: Failover::Sticky,
+            hold: Duration::ZERO,
+            announce: false,
+            report: false,
+            vnodes: 16,
+            balance_percent: None,
+            seed: Seed(rng.u64(..2)),
+        },
+        health_check: random_check(rng),
+        passive: random_passive(rng),
+        slow_start: [Duration::ZERO, S, S * 10][rng.usize(..3)],
+        initial_health: if rng.u32(..4) == 0 { Health::Down } else { Health::Up },
+        pool: Pool { max_idle: 1, idle_timeout: S },
+        retry: Retry { attempts: 1, budget_percent: 0, min_per_second: 0, retry_after: S },
+        timeouts: TIMEOUTS,
+    }
+}
+
+fn random_backend(id: &str, rng: &mut Rng) -> Backend {
+    Backend {
+        id: id.parse().unwrap(),
+        address: Address::Ip(SocketAddr::from((Ipv4Addr::LOCALHOST, rng.u16(1..3)))),
+        weight: Weight::new(rng.u16(1..3)).unwrap(),
+        admin: match rng.u32(..8) {
+            0 => AdminState::Drain,
+            1 => AdminState::Maint,
+            _ => AdminState::Ready,
+        },
+        max_connections: None,
+    }
+}
+
+fn random_check(rng: &mut Rng) -> Option<HealthCheck> {
+    (rng.u32(..3) > 0).then(|| HealthCheck {
+        probe: Probe::Tcp,
+        interval: S,
+        fast_interval: S / 4,
+        timeout: S,
+        rise: rng.u32(1..=MAX_RISE),
+        fall: rng.u32(1..=3),
+    })
+}
+
+fn random_passive(rng: &mut Rng) -> Option<PassiveCheck> {
+    (rng.u32(..4) > 0).then(|| PassiveCheck {
+        max_fails: rng.u32(1..=4),
+        max_5xx: rng.bool().then(|| rng.u32(1..=4)),
+        window: S * rng.u32(1..=10),
+        penalty: S * rng.u32(1..=5),
+        max_penalty: S * 30,
+    })
+}
+
+fn random_remember(rng: &mut Rng) -> Remember {
+    if rng.bool() {
+        Remember::None
+    } else {
+        Remember::Table(TableConfig { max_entries: rng.usize(1..100), ttl: S * rng.u32(1..100), file: None })
+    }
+}
+
+/// The same with a few things changed.
+pub(super) fn mutated(config: &Config, rng: &mut Rng) -> Arc<Config> {
+    let mut next = config.clone();
+    match rng.u32(..10) {
+        0 => next = (*random_config(rng)).clone(),
+        1 => next.limits.connections = rng.usize(1..100),
+        _ => {}
+    }
+    for upstream in &mut next.upstreams {
+        let mut changed = (**upstream).clone();
+        match rng.u32(..12) {
+            0 => changed.affinity.seed = Seed(rng.u64(..2)),
+            1 => changed.affinity.remember = random_remember(rng),
+            2 => changed.health_check = random_check(rng),
+            3 => changed.passive = random_passive(rng),
+            4 => changed.slow_start = [Duration::ZERO, S, S * 10][rng.usize(..3)],
+            5 => changed.backends = random_upstream("web", rng).backends,
+            6 if changed.backends.len() > 1 => {
+                drop(changed.backends.remove(rng.usize(..changed.backends.len())));
+            }
+            7 | 8 => {
+                let backend = &mut changed.backends[rng.usize(..upstream.backends.len())];
+                *backend = random_backend(backend.id.as_str(), rng);
+            }
+            _ => continue,
+        }
+        *upstream = Arc::new(changed);
+    }
+    Arc::new(next)
+}
+
+fn some_of(all: &'static [&str], rng: &mut Rng) -> impl Iterator<Item = &'static str> + use<> {
+    let chosen: Vec<_> = all.iter().copied().filter(|_| rng.bool()).collect();
+    chosen.into_iter()
+}

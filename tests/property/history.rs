@@ -1,0 +1,83 @@
+//! What happens to a cluster while it serves.
+
+use homing::affinity::{AdminState, Health};
+use proptest::prelude::*;
+
+use crate::world::{Node, World, admin, health, node};
+
+/// One thing that happens.
+#[derive(Debug, Clone)]
+pub(crate) enum Change {
+    Add(Node),
+    Remove(u16),
+    Reweight(u16, u16),
+    Health(u16, Health),
+    Admin(u16, AdminState),
+    Active(u16, u32),
+    Reverse,
+}
+
+impl Change {
+    pub(crate) fn apply(&self, world: &mut World) {
+        match self {
+            Self::Add(node) if world.node_mut(node.number).is_none() => world.nodes.push(node.clone()),
+            Self::Add(node) => *world.node_mut(node.number).unwrap() = node.clone(),
+            Self::Remove(number) if world.nodes.len() > 1 => {
+                world.nodes.retain(|node| node.number != *number);
+            }
+            Self::Remove(_) => {}
+            Self::Reweight(number, weight) => on(world, *number, |node| node.weight = *weight),
+            Self::Health(number, health) => on(world, *number, |node| node.health = *health),
+            Self::Admin(number, admin) => on(world, *number, |node| node.admin = *admin),
+            Self::Active(number, active) => on(world, *number, |node| node.active = *active),
+            Self::Reverse => world.nodes.reverse(),
+        }
+    }
+
+    /// The one backend that it is about.
+    pub(crate) fn subject(&self) -> Option<u16> {
+        match self {
+            Self::Add(node) => Some(node.number),
+            Self::Remove(n)
+            | Self::Reweight(n, _)
+            | Self::Health(n, _)
+            | Self::Admin(n, _)
+            | Self::Active(n, _) => Some(*n),
+            Self::Reverse => None,
+        }
+    }
+}
+
+/// Changes one backend of a world, if it is there.
+pub(crate) fn on(world: &mut World, number: u16, change: impl FnOnce(&mut Node)) {
+    if let Some(node) = world.node_mut(number) {
+        change(node);
+    }
+}
+
+/// Any change, to any backend.
+pub(crate) fn change() -> impl Strategy<Value = Change> {
+    let number = 0..20u16;
+    prop_oneof![
+        number.clone().prop_flat_map(node).prop_map(Change::Add),
+        number.clone().prop_map(Change::Remove),
+        (number.clone(), 1..=8u16).prop_map(|(n, weight)| Change::Reweight(n, weight)),
+        (number.clone(), health()).prop_map(|(n, health)| Change::Health(n, health)),
+        (number.clone(), admin()).prop_map(|(n, admin)| Change::Admin(n, admin)),
+        (number, 0..=1000u32).prop_map(|(n, active)| Change::Active(n, active)),
+        Just(Change::Reverse),
+    ]
+}
+
+/// A change that is about a backend of the world more often than not.
+pub(crate) fn change_of(world: &World, change: Change, to: prop::sample::Index) -> Change {
+    let number = to.get(&world.nodes).number;
+    match change {
+        Change::Remove(_) => Change::Remove(number),
+        Change::Reweight(_, weight) => Change::Reweight(number, weight),
+        Change::Health(_, health) => Change::Health(number, health),
+        Change::Admin(_, admin) => Change::Admin(number, admin),
+        Change::Active(_, active) => Change::Active(number, active),
+        other => other,
+    }
+}
