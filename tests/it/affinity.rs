@@ -1,0 +1,350 @@
+//! Which backend a request goes to, and that it goes there again.
+
+use crate::harness::{Backend, Client, Proxy, RawClient, eventually};
+
+/// Three backends with these ids.
+async fn three() -> (Backend, Backend, Backend) {
+    (Backend::start("a").await, Backend::start("b").await, Backend::start("c").await)
+}
+
+#[tokio::test]
+async fn cookie_key_sticks() {
+    let (a, b, c) = three().await;
+    let proxy =
+        Proxy::builder().upstream("web", &[&a, &b, &c]).affinity(r#"key = ["cookie:SID"]"#).start().await;
+    let mut met = std::collections::BTreeSet::new();
+    for n in 0..24 {
+        // A connection for each request: both workers must agree.
+        let mut client = proxy.session(&format!("s{n}")).reconnecting();
+        let home = client.get("/").await.backend().to_owned();
+        for _ in 0..4 {
+            assert_eq!(client.get("/").await.backend(), home);
+        }
+        met.insert(home);
+    }
+    assert_eq!(met.len(), 3, "24 sessions are spread over all backends");
+}
+
+#[tokio::test]
+async fn same_id_in_cookie_and_path_param_is_the_same_session() {
+    let (a, b, c) = three().await;
+    let proxy = Proxy::builder()
+        .upstream("web", &[&a, &b, &c])
+        .affinity(r#"key = ["cookie:SID", "path_param:sid", "query:sid", "header:X-Sid"]"#)
+        .start()
+        .await;
+    let mut raw = proxy.raw().await;
+    for n in 0..12 {
+        let id = format!("id-{n}");
+        let home = raw.get("/", &[&format!("Cookie: SID={id}")]).await.backend().to_owned();
+        assert_eq!(raw.get(&format!("/app;sid={id}/x"), &[]).await.backend(), home);
+        assert_eq!(raw.get(&format!("/app?a=b&sid={id}"), &[]).await.backend(), home);
+        assert_eq!(raw.get("/", &[&format!("X-Sid: {id}")]).await.backend(), home);
+    }
+}
+
+#[tokio::test]
+async fn cookie_is_found_on_any_of_several_lines() {
+    let (a, b, c) = three().await;
+    let proxy =
+        Proxy::builder().upstream("web", &[&a, &b, &c]).affinity(r#"key = ["cookie:SID"]"#).start().await;
+    let mut raw = proxy.raw().await;
+    for n in 0..12 {
+        let home = raw.get("/", &[&format!("Cookie: SID=x{n}")]).await.backend().to_owned();
+        let lines = ["Cookie: theme=dark", &format!("cookie: a=b; SID=x{n}; c=d"), "Cookie: XSID=other"];
+        assert_eq!(raw.get("/", &lines).await.backend(), home);
+    }
+}
+
+#[tokio::test]
+async fn ip_key_believes_trusted_proxies_only() {
+    let (a, b, c) = three().await;
+    let builder = Proxy::builder().upstream("web", &[&a, &b, &c]).affinity(r#"key = ["ip"], report = true"#);
+    let trusting = builder.clone().raw_toml("[client_ip]\ntrusted = [\"127.0.0.0/8\"]").start().await;
+    let wary = builder.start().await;
+    let mut homes = std::collections::BTreeSet::new();
+    let mut raw = trusting.raw().await;
+    for n in 0..24 {
+        let field = format!("X-Forwarded-For: 203.0.113.{n}");
+        let home = raw.get("/", &[&field]).await.backend().to_owned();
+        let spoofed = format!("X-Forwarded-For: 198.51.100.{n}, 203.0.113.{n}");
+        assert_eq!(
+            raw.get("/", &[&spoofed]).await.backend(),
+            home,
+            "what stands left of the client is its word"
+        );
+        homes.insert(home);
+    }
+    assert_eq!(homes.len(), 3);
+    let mut raw = wary.raw().await;
+    let home = raw.get("/", &[]).await.backend().to_owned();
+    for n in 0..24 {
+        assert_eq!(raw.get("/", &[&format!("X-Forwarded-For: 203.0.113.{n}")]).await.backend(), home);
+    }
+}
+
+#[tokio::test]
+async fn ip_key_tells_addresses_apart() {
+    let (a, b, c) = three().await;
+    let proxy = Proxy::builder().upstream("web", &[&a, &b, &c]).start().await;
+    let mut homes = std::collections::BTreeSet::new();
+    for n in 1..24u8 {
+        let from = std::net::IpAddr::from([127, 0, 1, n]);
+        let mut first = RawClient::connect_from(from, proxy.addr()).await;
+        let home = first.get("/", &[]).await.backend().to_owned();
+        let mut second = RawClient::connect_from(from, proxy.addr()).await;
+        assert_eq!(second.get("/", &[]).await.backend(), home);
+        homes.insert(home);
+    }
+    assert_eq!(homes.len(), 3);
+}
+
+#[tokio::test]
+async fn requests_without_a_key_are_balanced() {
+    let (a, b, c) = three().await;
+    let proxy = Proxy::builder()
+        .upstream("web", &[&a, &b, &c])
+        .affinity(r#"key = ["cookie:SID"], report = true"#)
+        .start()
+        .await;
+    let mut client = proxy.client();
+    for _ in 0..60 {
+        assert!(client.get("/").await.outcome().starts_with("unkeyed"));
+    }
+    for backend in [&a, &b, &c] {
+        assert!(backend.requests() >= 5, "{} of 60 at {}", backend.requests(), backend.name);
+    }
+}
+
+#[tokio::test]
+async fn server_minted_id_binds_to_the_backend_that_minted_it() {
+    let a = Backend::named("a").sessions("SID").start().await;
+    let b = Backend::named("b").sessions("SID").start().await;
+    let c = Backend::named("c").sessions("SID").start().await;
+    let proxy =
+        Proxy::builder().upstream("web", &[&a, &b, &c]).affinity(r#"key = ["cookie:SID"]"#).start().await;
+    for _ in 0..24 {
+        let mut client = proxy.client().reconnecting();
+        let first = client.get("/").await;
+        assert_eq!(first.field("x-session-state"), Some("new"));
+        for _ in 0..3 {
+            let next = client.get("/").await;
+            assert_eq!(next.backend(), first.backend());
+            assert_eq!(next.field("x-session-state"), Some("known"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn minted_id_is_learned_whatever_the_order_of_attributes() {
+    let (a, b, c) = three().await;
+    let proxy =
+        Proxy::builder().upstream("web", &[&a, &b, &c]).affinity(r#"key = ["cookie:SID"]"#).start().await;
+    let mut number = 0;
+    for attributes in [
+        "Path=/; HttpOnly",
+        "HttpOnly; Path=/; Secure; SameSite=None; Partitioned",
+        "Expires=Thu, 01 Dec 2095 16:00:00 GMT; Path=/",
+        "secure;path=/;max-age=3600",
+        "Max-Age=60; Expires=Thu, 01 Jan 1970 00:00:00 GMT",
+    ] {
+        // Ids hash anywhere: of a few, some would go elsewhere if they were not learned.
+        for _ in 0..6 {
+            number += 1;
+            for backend in [&a, &b, &c] {
+                backend.set_fields(&[
+                    "Set-Cookie: other=1; Path=/",
+                    &format!("Set-Cookie: SID=minted-{number}; {attributes}"),
+                ]);
+            }
+            let minting = proxy.client().get("/").await.backend().to_owned();
+            for backend in [&a, &b, &c] {
+                backend.set_fields(&[]);
+            }
+            let next = proxy.session(&format!("minted-{number}")).get("/").await;
+            assert_eq!(next.backend(), minting, "{attributes}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn learned_from_a_header_field() {
+    let (a, b, c) = three().await;
+    let proxy = Proxy::builder()
+        .upstream("web", &[&a, &b, &c])
+        .affinity(r#"key = ["header:X-Session"]"#)
+        .start()
+        .await;
+    let mut client = proxy.client();
+    for n in 0..12 {
+        for backend in [&a, &b, &c] {
+            backend.set_fields(&[&format!("X-Session: mcp-{n}")]);
+        }
+        let minting = client.get("/").await.backend().to_owned();
+        let mut session = proxy.client().field(&format!("X-Session: mcp-{n}"));
+        assert_eq!(session.get("/").await.backend(), minting);
+    }
+}
+
+/// Entries of the table.
+fn entries(proxy: &Proxy) -> f64 {
+    proxy.metric("homing_table_entries", &[("upstream", "web")])
+}
+
+#[tokio::test]
+async fn deleting_the_cookie_forgets_the_session() {
+    let (a, b, c) = three().await;
+    let proxy =
+        Proxy::builder().upstream("web", &[&a, &b, &c]).affinity(r#"key = ["cookie:SID"]"#).start().await;
+    for (n, deletion) in [
+        "Set-Cookie: SID=gone; Max-Age=0",
+        "Set-Cookie: SID=; Expires=Thu, 01 Jan 1970 00:00:00 GMT; Path=/",
+        "Set-Cookie: SID=x; Path=/; expires=Wed, 21-Oct-2015 07:28:00 GMT",
+        "X-Affinity-Release: 1",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut client = proxy.session(&format!("session-{n}"));
+        client.get("/").await;
+        eventually("the session is bound", async || entries(&proxy) >= 1.0).await;
+        for backend in [&a, &b, &c] {
+            backend.set_fields(&[deletion]);
+        }
+        client.get("/logout").await;
+        eventually(format!("forgotten after {deletion}"), async || entries(&proxy) < 1.0).await;
+        for backend in [&a, &b, &c] {
+            backend.set_fields(&[]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn deleting_another_cookie_forgets_nothing() {
+    let (a, b, c) = three().await;
+    let proxy =
+        Proxy::builder().upstream("web", &[&a, &b, &c]).affinity(r#"key = ["cookie:SID"]"#).start().await;
+    for backend in [&a, &b, &c] {
+        backend.set_fields(&["Set-Cookie: SIDE=; Max-Age=0", "Set-Cookie: sid=; Max-Age=0"]);
+    }
+    let mut client = proxy.session("kept");
+    client.get("/").await;
+    client.get("/").await;
+    assert!((entries(&proxy) - 1.0).abs() < f64::EPSILON);
+}
+
+#[tokio::test]
+async fn without_memory_the_ring_decides_and_a_return_is_a_return() {
+    let (a, b, c) = three().await;
+    let proxy = Proxy::builder()
+        .upstream("web", &[&a, &b, &c])
+        .affinity(r#"key = ["cookie:SID"], remember = "none", report = true"#)
+        .start()
+        .await;
+    let mut homes = Vec::new();
+    for n in 0..12 {
+        let sid = format!("s{n}");
+        homes.push((proxy.session(&sid).get("/").await.backend().to_owned(), sid));
+    }
+    b.stop().await;
+    for (home, sid) in &homes {
+        let reply = proxy.session(sid).get("/").await;
+        if home == "b" {
+            assert!(reply.outcome().starts_with("moved; reason=backend_down"), "{}", reply.outcome());
+        } else {
+            assert_eq!(reply.backend(), home, "no other session moves");
+            assert!(reply.outcome().starts_with("kept"), "{}", reply.outcome());
+        }
+    }
+    b.restart();
+    for (home, sid) in &homes {
+        assert_eq!(proxy.session(sid).get("/").await.backend(), home);
+    }
+    assert!(homes.iter().any(|(home, _)| home == "b"), "otherwise nothing was tested");
+}
+
+#[tokio::test]
+async fn report_tells_outcome_reason_and_backend() {
+    let (a, b, c) = three().await;
+    let proxy = Proxy::builder()
+        .upstream("web", &[&a, &b, &c])
+        .affinity(r#"key = ["cookie:SID"], report = true"#)
+        .start()
+        .await;
+    let mut client = proxy.session("one");
+    let first = client.get("/").await;
+    assert_eq!(first.outcome(), format!("new; backend={}", first.backend()));
+    let second = client.get("/").await;
+    assert_eq!(second.outcome(), format!("kept; backend={}", first.backend()));
+    let home = [&a, &b, &c].into_iter().find(|x| x.name == first.backend()).expect("one of them");
+    home.stop().await;
+    let third = client.get("/").await;
+    assert_eq!(third.outcome(), format!("moved; reason=backend_down; backend={}", third.backend()));
+    assert_eq!(client.get("/").await.outcome(), format!("kept; backend={}", third.backend()));
+}
+
+#[tokio::test]
+async fn report_is_off_unless_asked_for_and_never_the_backends_or_the_clients() {
+    let a = Backend::named("a").field("X-Affinity-Outcome: forged").start().await;
+    let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
+    let reply = proxy.client().field("X-Affinity-Outcome: forged").get("/").await;
+    assert_eq!(reply.outcome(), "");
+    assert!(!a.last().fields.has("x-affinity-outcome"));
+}
+
+#[tokio::test]
+async fn announced_successor_gets_the_session_and_clients_cannot_announce() {
+    let (a, b, c) = three().await;
+    let proxy = Proxy::builder()
+        .upstream("web", &[&a, &b, &c])
+        .affinity(r#"key = ["cookie:SID"], announce = true"#)
+        .start()
+        .await;
+    let mut clients = Vec::new();
+    for n in 0..9 {
+        let mut client = proxy
+            .session(&format!("s{n}"))
+            .field("X-Affinity-Backend: evil")
+            .field("X-Affinity-Successor: evil")
+            .field("X-Affinity-Anything: evil");
+        let home = client.get("/").await.backend().to_owned();
+        let seen = [&a, &b, &c].into_iter().find(|x| x.name == home).expect("one of them").last();
+        assert_eq!(seen.field("x-affinity-backend"), Some(home.as_str()));
+        assert!(!seen.fields.has("x-affinity-anything"));
+        let successor = seen.field("x-affinity-successor").expect("a successor").to_owned();
+        assert_ne!(successor, home);
+        clients.push((client, home, successor));
+    }
+    a.stop().await;
+    for (client, home, successor) in &mut clients {
+        let expected = if home == "a" { successor } else { home };
+        assert_eq!(client.get("/").await.backend(), *expected);
+    }
+    assert!(clients.iter().any(|(_, home, _)| home == "a"), "otherwise nothing was tested");
+}
+
+#[tokio::test]
+async fn proxies_with_the_same_seed_agree_and_others_do_not() {
+    let (a, b, c) = three().await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let seed = |name: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, name).expect("write");
+        format!("ring = {{ seed_file = \"{}\" }}", path.display())
+    };
+    let with = |seed: &str| {
+        let affinity = format!(r#"key = ["cookie:SID"], remember = "none", {seed}"#);
+        Proxy::builder().upstream("web", &[&a, &b, &c]).affinity(&affinity)
+    };
+    let (one, two) = (seed("one"), seed("two"));
+    let (first, second, other) =
+        (with(&one).start().await, with(&one).reversed().start().await, with(&two).start().await);
+    let mut differ = 0;
+    for n in 0..30 {
+        let client = Client::with_sid(first.addr(), &format!("s{n}"));
+        let home = client.at(first.addr()).get("/").await.backend().to_owned();
+        assert_eq!(client.at(second.addr()).get("/").await.backend(), home);
+        differ += u32::from(client.at(other.addr()).get("/").await.backend() != home);
+    }
+    assert!(differ > 5, "another seed is another ring: {differ} of 30 differ");
+}

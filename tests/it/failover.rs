@@ -1,0 +1,236 @@
+//! What happens to a session when its backend cannot serve it, and that
+//! nothing is ever done twice.
+
+use std::time::Duration;
+
+use crate::harness::{Backend, Client, Gate, Proxy, Script, Step, eventually};
+
+/// A session and the backends: first its own, then its heir.
+async fn session_at<'a>(proxy: &Proxy, backends: [&'a Backend; 2]) -> (Client, &'a Backend, &'a Backend) {
+    let mut client = proxy.session("the-session");
+    let home = client.get("/").await.backend().to_owned();
+    let [a, b] = backends;
+    if a.name == home { (client, a, b) } else { (client, b, a) }
+}
+
+#[tokio::test]
+async fn sticky_session_stays_at_its_heir() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let proxy = Proxy::builder().upstream("web", &[&a, &b]).affinity(r#"key = ["cookie:SID"]"#).start().await;
+    let (mut client, home, heir) = session_at(&proxy, [&a, &b]).await;
+    home.stop().await;
+    assert_eq!(client.get("/").await.backend(), heir.name);
+    home.restart();
+    for _ in 0..5 {
+        assert_eq!(client.get("/").await.backend(), heir.name);
+    }
+}
+
+#[tokio::test]
+async fn temporary_failover_returns_home() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let proxy = Proxy::builder()
+        .upstream("web", &[&a, &b])
+        .affinity(r#"key = ["cookie:SID"], failover = "temporary""#)
+        .start()
+        .await;
+    let (mut client, home, heir) = session_at(&proxy, [&a, &b]).await;
+    home.stop().await;
+    assert_eq!(client.get("/").await.backend(), heir.name);
+    home.restart();
+    assert_eq!(client.get("/").await.backend(), home.name);
+}
+
+#[tokio::test]
+async fn without_failover_the_session_waits_with_503() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let proxy = Proxy::builder()
+        .upstream("web", &[&a, &b])
+        .affinity(r#"key = ["cookie:SID"], failover = "none""#)
+        .lines("retry = { retry_after = \"7s\" }")
+        .start()
+        .await;
+    let (mut client, home, heir) = session_at(&proxy, [&a, &b]).await;
+    home.stop().await;
+    let before = heir.requests();
+    let refused = client.get("/").await;
+    refused.assert_own(503, "unavailable");
+    assert_eq!(refused.field("retry-after"), Some("7"));
+    assert_eq!(heir.requests(), before);
+    home.restart();
+    assert_eq!(client.get("/").await.backend(), home.name);
+}
+
+#[tokio::test]
+async fn held_request_waits_for_its_backend_and_keeps_it() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let proxy = Proxy::builder()
+        .workers(1)
+        .upstream("web", &[&a, &b])
+        .affinity(r#"key = ["cookie:SID"], hold = "60s", report = true"#)
+        .start()
+        .await;
+    let (mut client, home, heir) = session_at(&proxy, [&a, &b]).await;
+    let mut bystander = proxy.client();
+    let before = heir.requests();
+    home.stop().await;
+    let mut held = proxy.raw().await;
+    held.send("GET /held HTTP/1.1\r\nHost: test\r\nCookie: SID=the-session\r\n\r\n").await;
+    // The one worker that answers this has seen what came before.
+    for _ in 0..3 {
+        assert_eq!(bystander.get("/").await.backend(), heir.name);
+    }
+    held.assert_quiet();
+    home.restart();
+    let reply = held.response().await;
+    assert_eq!(reply.backend(), home.name);
+    assert!(reply.outcome().starts_with("kept"), "{}", reply.outcome());
+    assert_eq!(heir.requests(), before + 3);
+    assert_eq!(client.get("/").await.backend(), home.name);
+}
+
+#[tokio::test]
+async fn held_request_fails_over_when_its_time_is_over() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let proxy = Proxy::builder()
+        .upstream("web", &[&a, &b])
+        .affinity(r#"key = ["cookie:SID"], hold = "300ms""#)
+        .start()
+        .await;
+    let (mut client, home, heir) = session_at(&proxy, [&a, &b]).await;
+    home.stop().await;
+    let began = tokio::time::Instant::now();
+    assert_eq!(client.get("/").await.backend(), heir.name);
+    assert!(began.elapsed() >= Duration::from_millis(300), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn refused_connection_goes_on_along_the_walk() {
+    let mut refusing = Vec::new();
+    for n in 0..6 {
+        refusing.push(Backend::named(&format!("refusing-{n}")).refuse().start().await);
+    }
+    let good = Backend::start("good").await;
+    let mut backends: Vec<&Backend> = refusing.iter().collect();
+    backends.push(&good);
+    let proxy = Proxy::builder().upstream("web", &backends).affinity(r#"key = ["cookie:SID"]"#).start().await;
+    for n in 0..5 {
+        assert_eq!(proxy.session(&format!("s{n}")).get("/").await.backend(), "good");
+        // Nothing has reached anybody: a POST may go on as well.
+        assert_eq!(proxy.session(&format!("p{n}")).post("/", b"body").await.backend(), "good");
+    }
+    assert_eq!(good.last().body, b"body");
+}
+
+#[tokio::test]
+async fn post_is_never_sent_twice() {
+    let a = Backend::named("a").die_after_request().start().await;
+    let b = Backend::named("b").die_after_request().start().await;
+    let proxy = Proxy::builder().upstream("web", &[&a, &b]).affinity(r#"key = ["cookie:SID"]"#).start().await;
+    proxy.session("x").post("/order", b"one book").await.assert_own(502, "backend_closed");
+    assert_eq!(a.requests() + b.requests(), 1);
+}
+
+#[tokio::test]
+async fn post_is_not_sent_again_on_a_stale_connection() {
+    let die = [Step::ReadHead, Step::ReadBody, Step::Close];
+    let a = Backend::named("a").script(Script::reply().then(die)).start().await;
+    let proxy = Proxy::builder().workers(1).upstream("web", &[&a]).start().await;
+    let mut client = proxy.client();
+    assert_eq!(client.get("/").await.backend(), "a");
+    client.post("/order", b"one book").await.assert_own(502, "backend_closed");
+    assert_eq!(a.requests(), 2);
+}
+
+#[tokio::test]
+async fn get_on_a_stale_connection_is_sent_again() {
+    // The second request of every connection is never answered.
+    let a = Backend::named("a").script(Script::reply().then([Step::ReadHead, Step::Close])).start().await;
+    let proxy = Proxy::builder().workers(1).upstream("web", &[&a]).start().await;
+    let mut client = proxy.client();
+    for _ in 0..4 {
+        assert_eq!(client.get("/").await.backend(), "a");
+    }
+    assert_eq!(a.requests(), 7, "three of four met a connection that closed");
+    proxy.metric_becomes("homing_retries_total", &[], 3.0).await;
+}
+
+#[tokio::test]
+async fn get_on_a_fresh_connection_that_closes_is_not_sent_again() {
+    let a = Backend::named("a").script(Script::new([Step::ReadHead, Step::Close])).start().await;
+    let b = Backend::named("b").script(Script::new([Step::ReadHead, Step::Close])).start().await;
+    let proxy = Proxy::builder().upstream("web", &[&a, &b]).start().await;
+    proxy.client().get("/").await.assert_own(502, "backend_closed");
+    assert_eq!(a.requests() + b.requests(), 1);
+}
+
+#[tokio::test]
+async fn nothing_is_sent_again_once_a_byte_of_the_response_came() {
+    let begin = Script::reply().then([Step::ReadHead, Step::Send(b"H".to_vec()), Step::Close]);
+    let a = Backend::named("a").script(begin).start().await;
+    let proxy = Proxy::builder().workers(1).upstream("web", &[&a]).start().await;
+    let mut client = proxy.client();
+    assert_eq!(client.get("/").await.backend(), "a");
+    client.get("/").await.assert_own(502, "response_truncated");
+    assert_eq!(a.requests(), 2);
+}
+
+#[tokio::test]
+async fn retries_stay_within_their_budget() {
+    let a = Backend::named("a").script(Script::reply().then([Step::ReadHead, Step::Close])).start().await;
+    let proxy = Proxy::builder()
+        .workers(1)
+        .upstream("web", &[&a])
+        .lines("retry = { budget = \"0%\", min_per_second = 0 }")
+        .start()
+        .await;
+    let mut client = proxy.client();
+    assert_eq!(client.get("/").await.backend(), "a");
+    client.get("/").await.assert_own(502, "backend_closed");
+    assert_eq!(a.requests(), 2);
+}
+
+#[tokio::test]
+async fn all_backends_down_and_back() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let proxy = Proxy::builder().upstream("web", &[&a, &b]).affinity(r#"key = ["cookie:SID"]"#).start().await;
+    let mut client = proxy.session("s");
+    let home = client.get("/").await.backend().to_owned();
+    a.stop().await;
+    b.stop().await;
+    for _ in 0..3 {
+        client.get("/").await.assert_own(502, "connect_failed");
+    }
+    a.restart();
+    b.restart();
+    assert!(["a", "b"].contains(&client.get("/").await.backend()));
+    assert!(["a", "b"].contains(&home.as_str()));
+}
+
+#[tokio::test]
+async fn new_session_whose_requests_come_all_at_once_is_at_one_backend() {
+    let (a, b, c) = (Backend::start("a").await, Backend::start("b").await, Backend::start("c").await);
+    // With a cap on the load, the place of a new session depends on the moment.
+    let proxy = Proxy::builder()
+        .upstream("web", &[&a, &b, &c])
+        .affinity(r#"key = ["cookie:SID"], ring = { balance_factor = 1.01 }"#)
+        .start()
+        .await;
+    let gate = Gate::closed();
+    for backend in [&a, &b, &c] {
+        backend.set(Script::new([Step::ReadHead, Step::Pause(gate.clone()), Step::Reply]));
+    }
+    let request = |n: u32| {
+        let mut client = proxy.session(&format!("s{}", n / 8));
+        tokio::spawn(async move { (n / 8, client.get("/").await.backend().to_owned()) })
+    };
+    let requests: Vec<_> = (0..64).map(request).collect();
+    eventually("all requests are at backends", async || a.requests() + b.requests() + c.requests() == 64)
+        .await;
+    gate.open();
+    let mut met = std::collections::BTreeMap::new();
+    for request in requests {
+        let (session, backend) = request.await.expect("a request");
+        assert_eq!(*met.entry(session).or_insert_with(|| backend.clone()), backend, "session {session}");
+    }
+}

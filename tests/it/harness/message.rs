@@ -1,0 +1,188 @@
+//! Heads and bodies, read without help from the code under test.
+
+use std::fmt;
+
+/// Field lines in order; names in lower case.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct Fields(pub(crate) Vec<(String, String)>);
+
+impl Fields {
+    /// The value of the one line of this name.
+    ///
+    /// # Panics
+    /// If there are several.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        let mut values = self.all(name).into_iter();
+        let first = values.next();
+        assert!(values.next().is_none(), "several lines of {name}: {self:?}");
+        first
+    }
+
+    /// The values of all lines of this name.
+    pub(crate) fn all(&self, name: &str) -> Vec<&str> {
+        self.0.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_str()).collect()
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        !self.all(name).is_empty()
+    }
+
+    pub(crate) fn names(&self) -> Vec<&str> {
+        self.0.iter().map(|(n, _)| n.as_str()).collect()
+    }
+
+    /// Reads field lines up to an empty one.
+    pub(super) fn parse(lines: &str) -> Self {
+        let line = |line: &str| {
+            let (name, value) = line.split_once(':').unwrap_or_else(|| panic!("no field line: {line:?}"));
+            assert_eq!(name.trim(), name, "space around a field name: {line:?}");
+            (name.to_ascii_lowercase(), value.trim().to_owned())
+        };
+        Self(lines.split("\r\n").filter(|l| !l.is_empty()).map(line).collect())
+    }
+
+    fn length(&self) -> Option<usize> {
+        self.get("content-length").map(|v| v.parse().expect("a content-length"))
+    }
+
+    fn chunked(&self) -> bool {
+        self.get("transfer-encoding").is_some_and(|v| v.eq_ignore_ascii_case("chunked"))
+    }
+}
+
+impl fmt::Debug for Fields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.0.iter().map(|(n, v)| (n, v))).finish()
+    }
+}
+
+/// A response, whole.
+#[derive(Debug, Clone)]
+pub(crate) struct Response {
+    pub(crate) version: String,
+    pub(crate) status: u16,
+    pub(crate) fields: Fields,
+    pub(crate) body: Vec<u8>,
+    pub(crate) trailers: Fields,
+    /// The interim responses that came before it.
+    pub(crate) interim: Vec<Self>,
+}
+
+impl Response {
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        self.fields.get(name)
+    }
+
+    /// Which backend answered.
+    ///
+    /// # Panics
+    /// If none did.
+    #[track_caller]
+    pub(crate) fn backend(&self) -> &str {
+        match self.field("x-backend") {
+            Some(backend) => backend,
+            None => panic!("no backend answered: {} {:?} {}", self.status, self.fields, self.text()),
+        }
+    }
+
+    /// The body as text.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The affinity outcome and its reason, where they are reported.
+    pub(crate) fn outcome(&self) -> String {
+        self.field("x-affinity-outcome").map(str::to_owned).unwrap_or_default()
+    }
+
+    /// Is it one that Homing made itself, with this word in it?
+    #[track_caller]
+    pub(crate) fn assert_own(&self, status: u16, code: &str) {
+        assert_eq!(self.status, status, "{:?} {}", self.fields, self.text());
+        assert!(!self.fields.has("x-backend"), "a backend answered");
+        assert!(self.text().contains(code), "{code} in {}", self.text());
+    }
+
+    /// Reads a head (up to and with the empty line).
+    pub(super) fn parse(head: &[u8]) -> Self {
+        let text: String = head.iter().map(|b| char::from(*b)).collect();
+        let (line, rest) = text.split_once("\r\n").unwrap_or_else(|| panic!("no status line: {text:?}"));
+        let mut words = line.splitn(3, ' ');
+        let version = words.next().unwrap_or_default().to_owned();
+        let status = words.next().and_then(|w| w.parse().ok());
+        let status = status.unwrap_or_else(|| panic!("no status line: {line:?}"));
+        assert!(version == "HTTP/1.1" && words.next().is_some(), "no status line: {line:?}");
+        let fields = Fields::parse(rest);
+        assert_expected(&fields, status);
+        Self { version, status, fields, body: Vec::new(), trailers: Fields::default(), interim: Vec::new() }
+    }
+}
+
+/// How a body ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Length(usize),
+    Chunked,
+    Close,
+}
+
+impl End {
+    pub(super) fn of_request(fields: &Fields) -> Self {
+        if fields.chunked() { Self::Chunked } else { Self::Length(fields.length().unwrap_or(0)) }
+    }
+
+    pub(super) fn of_response(method: &str, status: u16, fields: &Fields) -> Self {
+        if method == "HEAD" || status < 200 || status == 204 || status == 304 {
+            Self::Length(0)
+        } else if fields.chunked() {
+            assert!(!fields.has("content-length"), "both framings: {fields:?}");
+            Self::Chunked
+        } else {
+            fields.length().map_or(Self::Close, Self::Length)
+        }
+    }
+}
+
+/// Fields that a client may see, from a backend of these tests or from Homing.
+/// Anything else is something that leaked through.
+const EXPECTED: [&str; 27] = [
+    "cache-control",
+    "connection",
+    "content-length",
+    "content-type",
+    "date",
+    "etag",
+    "expires",
+    "link",
+    "location",
+    "retry-after",
+    "sec-websocket-accept",
+    "server",
+    "set-cookie",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "via",
+    "x-affinity-outcome",
+    "x-app",
+    "x-backend",
+    "x-content-type-options",
+    "x-number",
+    "x-seen",
+    "x-session",
+    "x-session-state",
+    "x-unusual",
+    "allow",
+];
+
+fn assert_expected(fields: &Fields, status: u16) {
+    for name in fields.names() {
+        assert!(EXPECTED.contains(&name), "{name} leaked to the client: {fields:?}");
+    }
+    if fields.has("upgrade") {
+        assert_eq!(status, 101, "Upgrade belongs to a 101: {fields:?}");
+    }
+    if let Some(connection) = fields.get("connection") {
+        assert!(["close", "keep-alive", "upgrade"].contains(&connection), "{fields:?}");
+    }
+}

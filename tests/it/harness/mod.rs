@@ -1,0 +1,18 @@
+//! What the tests are made of: the real proxy in this process, backends that
+//! do as a script says, clients that see every byte, and a way to wait.
+
+mod backend;
+mod client;
+mod message;
+mod proxy;
+mod raw;
+mod script;
+mod wait;
+
+pub(crate) use backend::{Backend, Seen};
+pub(crate) use client::Client;
+pub(crate) use message::{Fields, Response};
+pub(crate) use proxy::{Proxy, ProxyBuilder};
+pub(crate) use raw::RawClient;
+pub(crate) use script::{Script, Step};
+pub(crate) use wait::{Gate, eventually, in_time, settles};

@@ -1,0 +1,124 @@
+//! Upgrades to WebSocket: both ways, to the end of each.
+
+use crate::harness::{Backend, Proxy, RawClient, Response, Script, Step, eventually};
+
+pub(crate) const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: t\r\nConnection: keep-alive, Upgrade\r\n\
+    Upgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
+/// A tunnel and the response that opened it.
+pub(crate) async fn open(proxy: &Proxy, behind: &str) -> (RawClient, Response) {
+    let mut raw = proxy.raw().await;
+    raw.send(format!("{UPGRADE}{behind}")).await;
+    let response = raw.head_to("GET").await;
+    assert_eq!(response.status, 101, "{:?}", response.fields);
+    (raw, response)
+}
+
+#[tokio::test]
+async fn tunnel_carries_bytes_both_ways() {
+    let a = Backend::named("a").upgrade_echo("").start().await;
+    let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
+    let (mut raw, response) = open(&proxy, "").await;
+    assert_eq!(response.field("connection"), Some("upgrade"));
+    assert_eq!(response.field("upgrade"), Some("websocket"));
+    assert_eq!(response.field("sec-websocket-accept"), Some("x"));
+    let seen = a.last();
+    assert_eq!(seen.field("connection"), Some("upgrade"));
+    assert_eq!(seen.field("upgrade"), Some("websocket"));
+    assert_eq!(seen.field("sec-websocket-version"), Some("13"));
+    for n in 0..100u32 {
+        let message = format!("message {n}");
+        raw.send(&message).await;
+        assert_eq!(raw.exactly(message.len()).await, message.as_bytes());
+    }
+    let large = vec![7; 300_000];
+    raw.send(&large).await;
+    assert_eq!(raw.exactly(large.len()).await, large);
+    proxy.metric_becomes("homing_tunnels", &[], 1.0).await;
+    drop(raw);
+    eventually("the backend is let go", async || a.open() == 0).await;
+    proxy.metric_becomes("homing_tunnels", &[], 0.0).await;
+}
+
+#[tokio::test]
+async fn bytes_behind_the_upgrade_and_behind_the_101_are_not_lost() {
+    let a = Backend::named("a").upgrade_echo("first words").start().await;
+    let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
+    let (mut raw, _) = open(&proxy, "eager").await;
+    assert_eq!(raw.exactly(16).await, b"first wordseager");
+}
+
+#[tokio::test]
+async fn half_close_of_the_client_lets_the_rest_come_back() {
+    let a = Backend::named("a").upgrade_echo("").start().await;
+    let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
+    let (mut raw, _) = open(&proxy, "").await;
+    let large = vec![9; 200_000];
+    raw.send(&large).await;
+    raw.half_close().await;
+    assert_eq!(raw.read_to_end().await, large);
+    eventually("the backend is let go", async || a.open() == 0).await;
+}
+
+#[tokio::test]
+async fn half_close_of_the_backend_lets_the_client_go_on() {
+    let head = b"HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nbye";
+    let steps = [Step::ReadHead, Step::Send(head.to_vec()), Step::HalfClose];
+    let a = Backend::named("a").script(Script::new(steps)).start().await;
+    let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
+    let (mut raw, _) = open(&proxy, "").await;
+    assert_eq!(raw.read_to_end().await, b"bye");
+    assert!(raw.try_send("still here").await);
+    assert_eq!(a.open(), 1, "the client has not ended yet");
+    drop(raw);
+    eventually("the backend is let go", async || a.open() == 0).await;
+}
+
+#[tokio::test]
+async fn refused_upgrade_is_a_response_like_any_other() {
+    let a = Backend::start("a").await;
+    let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
+    let mut raw = proxy.raw().await;
+    raw.send(UPGRADE).await;
+    assert_eq!(raw.response().await.backend(), "a");
+    assert_eq!(raw.get("/", &[]).await.backend(), "a");
+}
+
+#[tokio::test]
+async fn unasked_101_is_a_bad_response() {
+    let a = Backend::named("a").upgrade_echo("").start().await;
+    let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
+    let mut raw = proxy.raw().await;
+    raw.get("/", &[]).await.assert_own(502, "unasked_upgrade");
+    let h2c = ["Connection: Upgrade", "Upgrade: h2c"];
+    raw.get("/", &h2c).await.assert_own(502, "unasked_upgrade");
+}
+
+#[tokio::test]
+async fn tunnel_sticks_to_its_session_and_broken_tunnels_end() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let proxy = Proxy::builder().upstream("web", &[&a, &b]).affinity(r#"key = ["cookie:SID"]"#).start().await;
+    let mut client = proxy.session("ws");
+    let home = client.get("/").await.backend().to_owned();
+    let (home, other) = if home == "a" { (&a, &b) } else { (&b, &a) };
+    let before = other.connections();
+    let head = b"HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+    home.set(Script::new([Step::ReadHead, Step::Send(head.to_vec()), Step::Echo]));
+    let mut raw = proxy.raw().await;
+    raw.send(UPGRADE.replace("Host: t\r\n", "Host: t\r\nCookie: SID=ws\r\n")).await;
+    assert_eq!(raw.head_to("GET").await.status, 101);
+    assert_eq!(other.connections(), before);
+    home.stop().await;
+    raw.read_to_any_end().await;
+}
+
+#[tokio::test]
+async fn idle_tunnel_ends() {
+    let a = Backend::named("a").upgrade_echo("").start().await;
+    let proxy = Proxy::builder().timeouts("tunnel_idle = \"150ms\"").upstream("web", &[&a]).start().await;
+    let (mut raw, _) = open(&proxy, "").await;
+    raw.send("x").await;
+    assert_eq!(raw.exactly(1).await, b"x");
+    raw.read_to_end().await;
+    eventually("the backend is let go", async || a.open() == 0).await;
+}
