@@ -1,0 +1,14 @@
+//! Table files: no input panics, and a bad one binds nothing.
+
+#![no_main]
+
+use homing::affinity::table::{Table, file};
+use homing::affinity::{Seed, Slot, Timestamp};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let table = Table::new(1000, 600);
+    if file::read(&table, data, Seed(1), Timestamp(1000), |_| Some(Slot(1))).is_err() {
+        assert!(table.is_empty());
+    }
+});
