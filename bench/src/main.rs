@@ -1,0 +1,287 @@
+//! Homing measured against its peers.
+//!
+//! `homing-bench wrk`: what a request costs. `homing-bench affinity`: which
+//! sessions break. See bench/README.md.
+
+mod affinity;
+mod blind_copy;
+mod facts;
+mod http_server;
+mod interrupt;
+mod process;
+mod procfs;
+mod proxies;
+mod stateful_backend;
+mod static_backend;
+mod table;
+mod wrk;
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use affinity::Scenario;
+use proxies::blind::Blind;
+use proxies::haproxy::Haproxy;
+use proxies::homing::Homing;
+use proxies::nginx::Nginx;
+use proxies::{Affinity, Product};
+use wrk::Case;
+
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// What a request costs: requests/s, latency, CPU and memory, by wrk.
+    Wrk(WrkArgs),
+    /// Which sessions break when backends or the proxy come and go.
+    Affinity(AffinityArgs),
+    #[command(hide = true)]
+    StaticBackends { body_length: usize },
+    #[command(hide = true)]
+    BlindCopy { listen: SocketAddr, backends: Vec<SocketAddr> },
+}
+
+#[derive(Debug, Args)]
+struct WrkArgs {
+    /// Length of one measurement.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// Measurements of each proxy in each case.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// These proxies only; without it, all but `homing-ring`.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Name>,
+    /// These cases only.
+    #[arg(long, value_delimiter = ',')]
+    case: Vec<CaseName>,
+    /// Idle connections in the case `idle`.
+    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(100..=50_000))]
+    connections: u32,
+    /// Let proxy and load run on any CPU.
+    #[arg(long)]
+    no_pin: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Args)]
+struct AffinityArgs {
+    /// Which proxies.
+    #[arg(long, value_delimiter = ',', default_value = "all")]
+    proxy: Vec<PeerName>,
+    /// These ways of affinity only, by their names in the table.
+    #[arg(long, value_delimiter = ',')]
+    setup: Vec<String>,
+    /// These scenarios only.
+    #[arg(long, value_delimiter = ',')]
+    scenario: Vec<Scenario>,
+    /// Users, each with a session.
+    #[arg(long, default_value_t = 10_000)]
+    sessions: u32,
+    /// Client connections they share.
+    #[arg(long, default_value_t = 64)]
+    clients: usize,
+    /// 1,000 users.
+    #[arg(long)]
+    quick: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// Homing's binary; without it, it is built.
+    #[arg(long)]
+    homing: Option<PathBuf>,
+    /// Write the result to bench/results too.
+    #[arg(long)]
+    save: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Name {
+    Blind,
+    Nginx,
+    Haproxy,
+    Homing,
+    /// Homing without its table.
+    HomingRing,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum PeerName {
+    All,
+    Nginx,
+    Haproxy,
+    Homing,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum CaseName {
+    Small,
+    Browser,
+    Conn512,
+    Post,
+    Large,
+    Idle,
+}
+
+impl CaseName {
+    /// `None` for the one that is not wrk's.
+    fn load(self) -> Option<Case> {
+        Case::from_str(self.to_possible_value()?.get_name(), false).ok()
+    }
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::StaticBackends { body_length } => wrk::serve_static_backends(body_length),
+        Command::BlindCopy { listen, backends } => blind_copy::run(listen, &backends),
+        Command::Wrk(args) => interrupt::listen().and_then(|()| run_wrk(&args)),
+        Command::Affinity(args) => interrupt::listen().and_then(|()| run_affinity(&args)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("homing-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_wrk(args: &WrkArgs) -> Result<()> {
+    require("wrk")?;
+    let all = [Name::Blind, Name::Nginx, Name::Haproxy, Name::Homing];
+    let names = if args.only.is_empty() { all.to_vec() } else { args.only.clone() };
+    let products = products(&names, &args.common)?;
+    let cases = if args.case.is_empty() { CaseName::value_variants().to_vec() } else { args.case.clone() };
+    let plan = wrk::Plan {
+        length: Duration::from_secs(args.seconds),
+        rounds: args.rounds,
+        cases: cases.iter().filter_map(|case| case.load()).collect(),
+        idle: if cases.contains(&CaseName::Idle) { args.connections as usize } else { 0 },
+        pin: !args.no_pin,
+    };
+    let products: Vec<&dyn Product> = products.iter().map(Box::as_ref).collect();
+    let mut subjects: Vec<wrk::Subject<'_>> =
+        names.iter().zip(&products).map(|(name, product)| cost_subject(*name, *product)).collect();
+    let load = facts::load();
+    wrk::run(&plan, &mut subjects)?;
+    let how = format!(
+        "{} rounds of {} s, interleaved; one worker each; load average at the start {load}",
+        args.rounds, args.seconds
+    );
+    publish("wrk", "What a request costs", &how, &products, &wrk::report(&plan, &subjects), args.common.save)
+}
+
+fn cost_subject(name: Name, product: &dyn Product) -> wrk::Subject<'_> {
+    match name {
+        Name::Blind | Name::Nginx | Name::Haproxy => {
+            wrk::Subject::new(product.name(), product, Affinity::HashCookie)
+        }
+        Name::Homing => wrk::Subject::new("Homing", product, Affinity::Table),
+        Name::HomingRing => wrk::Subject::new("Homing (ring)", product, Affinity::HashCookie),
+    }
+}
+
+fn run_affinity(args: &AffinityArgs) -> Result<()> {
+    let names = if args.proxy.contains(&PeerName::All) {
+        vec![Name::Nginx, Name::Haproxy, Name::Homing]
+    } else {
+        let name = |peer: &PeerName| Name::from_str(peer.to_possible_value()?.get_name(), false).ok();
+        args.proxy.iter().filter_map(name).collect()
+    };
+    let products = products(&names, &args.common)?;
+    let mut subjects = vec![];
+    for (name, product) in names.iter().zip(&products) {
+        for affinity in affinities(*name) {
+            if args.setup.is_empty() || args.setup.iter().any(|setup| setup == affinity.name()) {
+                subjects.push(affinity::Subject { product: product.as_ref(), affinity: *affinity });
+            }
+        }
+    }
+    if subjects.is_empty() {
+        bail!("no proxy has the affinity {:?}", args.setup);
+    }
+    let plan = affinity::Plan {
+        sessions: if args.quick { 1000 } else { args.sessions },
+        clients: args.clients,
+        scenarios: match args.scenario.as_slice() {
+            [] => Scenario::value_variants().to_vec(),
+            chosen => chosen.to_vec(),
+        },
+    };
+    let table = affinity::run(&plan, &subjects)?;
+    let how = format!("{} sessions over {} client connections, 5 backends", plan.sessions, plan.clients);
+    let products: Vec<&dyn Product> = products.iter().map(Box::as_ref).collect();
+    publish("affinity", "Which sessions break", &how, &products, &table, args.common.save)
+}
+
+/// The ways of affinity that are compared.
+fn affinities(name: Name) -> &'static [Affinity] {
+    match name {
+        Name::Blind | Name::HomingRing => &[],
+        Name::Nginx => &[Affinity::HashCookie, Affinity::HashIp],
+        Name::Haproxy => &[Affinity::HashCookie, Affinity::StickTable, Affinity::InsertCookie],
+        Name::Homing => &[Affinity::HashIp, Affinity::Table, Affinity::SealedCookie],
+    }
+}
+
+fn products(names: &[Name], common: &Common) -> Result<Vec<Box<dyn Product>>> {
+    let product = |name: &Name| -> Result<Box<dyn Product>> {
+        Ok(match name {
+            Name::Blind => Box::new(Blind),
+            Name::Nginx => {
+                require("nginx")?;
+                Box::new(Nginx)
+            }
+            Name::Haproxy => {
+                require("haproxy")?;
+                Box::new(Haproxy)
+            }
+            Name::Homing | Name::HomingRing => Box::new(Homing::new(common.homing.clone())?),
+        })
+    };
+    names.iter().map(product).collect()
+}
+
+fn require(program: &str) -> Result<()> {
+    if !process::installed(program) {
+        bail!("{program} is missing: apt-get install -y nginx haproxy wrk");
+    }
+    Ok(())
+}
+
+/// Prints a result with what it was measured on, and saves it if asked.
+fn publish(
+    what: &str,
+    title: &str,
+    how: &str,
+    products: &[&dyn Product],
+    tables: &str,
+    save: bool,
+) -> Result<()> {
+    let mut text = format!("# {title}\n\n{}- {how}\n", facts::machine());
+    for product in products {
+        let version = product.version().with_context(|| product.name())?;
+        let _ = writeln!(text, "- {}: {version}", product.name());
+    }
+    let _ = write!(text, "\n{tables}");
+    println!("{text}");
+    if save {
+        eprintln!("saved as {}", facts::save(what, &text)?.display());
+    }
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! nginx (open source).
+
+use std::fmt::Write;
+use std::process::Command;
+
+use anyhow::Result;
+use rustix::process::Signal;
+
+use super::{Affinity, Product, Setup};
+use crate::process::first_line;
+
+/// nginx with one worker.
+#[derive(Debug)]
+pub struct Nginx;
+
+impl Product for Nginx {
+    fn name(&self) -> &'static str {
+        "nginx"
+    }
+
+    fn version(&self) -> Result<String> {
+        let line = first_line(Command::new("nginx").arg("-v"))?;
+        Ok(line.trim_start_matches("nginx version: ").replace("nginx/", "nginx "))
+    }
+
+    fn config(&self, setup: &Setup) -> String {
+        let dir = setup.dir.path().display();
+        // Its temporary files live in our folder, which is closed to others.
+        let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
+        let connections = 2 * setup.connections + 1024;
+        let (real_ip, key) = match setup.affinity {
+            Affinity::HashIp => {
+                ("set_real_ip_from 127.0.0.0/8; real_ip_header X-Forwarded-For;", "$remote_addr")
+            }
+            _ => ("", "$cookie_SID"),
+        };
+        // Passive checks are all there is; the time a server is avoided is as
+        // short as the others' checks, so that a scenario takes seconds.
+        let checks = if setup.checks { "max_fails=2 fail_timeout=1s" } else { "max_fails=0" };
+        let mut servers = String::new();
+        for backend in &setup.backends {
+            // There is no drain: `down` is the nearest.
+            let down = if backend.drain { " down" } else { "" };
+            let _ = writeln!(servers, "        server {} {checks}{down};", backend.address);
+        }
+        let listen = setup.listen;
+        format!(
+            "{user}
+daemon off;
+worker_processes 1;
+worker_rlimit_nofile {connections};
+pid {dir}/nginx.pid;
+error_log {dir}/error.log crit;
+events {{ worker_connections {connections}; }}
+http {{
+    access_log off;
+    client_body_temp_path {dir}/body;
+    proxy_temp_path {dir}/proxy;
+    fastcgi_temp_path {dir}/fastcgi;
+    uwsgi_temp_path {dir}/uwsgi;
+    scgi_temp_path {dir}/scgi;
+    tcp_nodelay on;
+    keepalive_timeout 300s;
+    keepalive_requests 1000000000;
+    {real_ip}
+    upstream web {{
+        hash {key} consistent;
+{servers}        keepalive 128;
+        keepalive_requests 1000000000;
+    }}
+    server {{
+        listen {listen} backlog=4096;
+        location / {{
+            proxy_pass http://web;
+            proxy_http_version 1.1;
+            proxy_set_header Connection \"\";
+            proxy_set_header Host $host;
+            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+        }}
+    }}
+}}
+"
+        )
+    }
+
+    fn command(&self, setup: &Setup) -> Command {
+        let mut command = Command::new("nginx");
+        command.arg("-p").arg(setup.dir.path()).arg("-e").arg(setup.file("error.log"));
+        command.arg("-c").arg(setup.config());
+        command
+    }
+
+    fn stop_signal(&self) -> Signal {
+        Signal::QUIT
+    }
+}

@@ -1,0 +1,139 @@
+//! Measurements as Markdown.
+
+use std::fmt::Write;
+
+use super::{Case, Measurement, Plan, Subject};
+use crate::table::{Table, median};
+
+/// One table a case, and one for memory.
+pub fn report(plan: &Plan, subjects: &[Subject<'_>]) -> String {
+    let mut text = String::new();
+    for (index, case) in plan.cases.iter().enumerate() {
+        let _ = writeln!(
+            text,
+            "### {}: {}\n\n{}",
+            case.name(),
+            case.description(),
+            table(*case, index, subjects)
+        );
+    }
+    if plan.idle > 0 {
+        let _ = writeln!(text, "### idle: {} keep-alive connections, one request each\n", plan.idle);
+        let mut table = Table::new(["proxy", "resident bytes/connection"]);
+        for subject in subjects {
+            table.row([subject.name.to_owned(), format!("{:.0}", subject.idle.unwrap_or_default())]);
+        }
+        let _ = writeln!(text, "{table}");
+    }
+    text
+}
+
+fn table(case: Case, index: usize, subjects: &[Subject<'_>]) -> Table {
+    let rate = if case == Case::Large { "MB/s" } else { "requests/s" };
+    let mut table = Table::new([
+        "proxy",
+        rate,
+        "p50 ms",
+        "p90 ms",
+        "p99 ms",
+        "max ms",
+        "errors",
+        "CPU µs/req",
+        "spread",
+        "user µs",
+        "× blind copy",
+        "vs nginx",
+    ]);
+    let of = |name: &str| subjects.iter().find(|subject| subject.name == name);
+    for subject in subjects {
+        let rounds = &subject.measured[index];
+        let middle = |value: &dyn Fn(&Measurement) -> f64| median(rounds.iter().map(value).collect());
+        let rate = middle(&|m| match case {
+            Case::Large => m.wrk.megabytes_per_second(),
+            _ => m.wrk.per_second(),
+        });
+        let latency = |part: usize| format!("{:.2}", middle(&|m| thousandth(m.wrk.latency[part])));
+        let blind = of("blind copy").map(|blind| ratio(rounds, &blind.measured[index]));
+        let nginx = of("nginx").map(|nginx| ratio(&nginx.measured[index], rounds));
+        let or_dash =
+            |ratio: Option<f64>| ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}"));
+        table.row([
+            subject.name.to_owned(),
+            format!("{rate:.0}"),
+            latency(0),
+            latency(1),
+            latency(2),
+            latency(3),
+            rounds.iter().map(|m| m.wrk.errors.total()).sum::<u64>().to_string(),
+            format!("{:.1}", middle(&Measurement::cpu)),
+            format!("±{:.0} %", spread(rounds)),
+            format!("{:.1}", middle(&Measurement::user)),
+            or_dash(blind),
+            or_dash(nginx),
+        ]);
+    }
+    table
+}
+
+/// CPU a request of the one divided by that of the other in the same round;
+/// the median over the rounds.
+fn ratio(rounds: &[Measurement], by: &[Measurement]) -> f64 {
+    median(rounds.iter().zip(by).map(|(one, other)| one.cpu() / other.cpu().max(f64::MIN_POSITIVE)).collect())
+}
+
+/// Half the distance of the extremes of CPU a request, in per cent of the median.
+fn spread(rounds: &[Measurement]) -> f64 {
+    let costs: Vec<f64> = rounds.iter().map(Measurement::cpu).collect();
+    let (low, high) =
+        costs.iter().fold((f64::MAX, 0f64), |(low, high), cost| (low.min(*cost), high.max(*cost)));
+    50.0 * (high - low) / median(costs).max(f64::MIN_POSITIVE)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "microseconds of seconds")]
+fn thousandth(value: u64) -> f64 {
+    value as f64 / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::proxies::Affinity;
+    use crate::proxies::blind::Blind;
+    use crate::wrk::output::WrkOutput;
+
+    fn measured(cpu_micros: [u64; 3]) -> Vec<Vec<Measurement>> {
+        let measurement = |cpu| Measurement {
+            wrk: WrkOutput { requests: 1000, micros: 1_000_000, ..WrkOutput::default() },
+            user: Duration::from_micros(cpu * 400),
+            system: Duration::from_micros(cpu * 600),
+        };
+        vec![cpu_micros.map(measurement).to_vec()]
+    }
+
+    #[test]
+    fn ratios_are_taken_within_a_round() {
+        // The machine was slower in each round; the ratios did not change.
+        let subject = |name, cpu| Subject {
+            measured: measured(cpu),
+            idle: Some(1234.4),
+            ..Subject::new(name, &Blind, Affinity::HashCookie)
+        };
+        let subjects = [
+            subject("blind copy", [10, 20, 40]),
+            subject("nginx", [20, 40, 80]),
+            subject("HAProxy", [15, 30, 60]),
+        ];
+        let plan =
+            Plan { length: Duration::ZERO, rounds: 3, cases: vec![Case::Small], idle: 5000, pin: false };
+        let text = report(&plan, &subjects);
+        let row = |name: &str| {
+            let line = text.lines().find(|line| line.starts_with(&format!("| {name}"))).unwrap();
+            line.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(row("HAProxy")[8..13], ["30.0", "±75 %", "12.0", "1.50", "1.33"]);
+        assert_eq!(row("nginx")[11..13], ["2.00", "1.00"]);
+        assert!(text.contains("1234"));
+    }
+}
