@@ -9,8 +9,7 @@ use super::buffer::{Buffer, Size};
 use super::connection::{After, Client};
 use super::error::ProxyError;
 use super::head::{self, AffinityReport, ClientFraming, ResponseEdits};
-use super::io::Stream;
-use super::pool::InUse;
+use super::pool::{BackendStream, InUse};
 use super::request::Request;
 use super::transfer::{Transfer, TransferError};
 use super::tunnel;
@@ -31,7 +30,7 @@ pub(super) struct Attempt<'a> {
     /// Its place at the backend.
     pub place: InUse,
     /// The connection.
-    pub backend: Stream,
+    pub backend: BackendStream,
     /// Has the connection served before?
     pub reused: bool,
     /// The head, as the backend gets it.
@@ -57,7 +56,7 @@ struct Exchange<'r, 'w, 'a> {
     request: &'r mut Request<'w>,
     upstream: &'a UpstreamView,
     verdict: Verdict,
-    backend: Stream,
+    backend: BackendStream,
     reused: bool,
     /// Bytes of the response that were read and not yet passed on.
     held: Option<Buffer>,
@@ -115,7 +114,6 @@ pub(super) async fn run(
     let reply = match std::future::poll_fn(|cx| exchange.poll_head(cx, client, &timeouts)).await {
         Ok(reply) => reply,
         Err(error) => {
-            place.pool().discard(exchange.backend);
             worker.buffers.put_back(&mut exchange.held);
             return Err(error);
         }
@@ -149,8 +147,6 @@ pub(super) async fn run(
     worker.buffers.put_output(download.into_output());
     if result.is_ok() && reply.backend_persistent && uploaded && clean {
         place.pool().keep(backend);
-    } else {
-        place.pool().discard(backend);
     }
     result?;
     Ok(match (reply.client_persistent, uploaded) {

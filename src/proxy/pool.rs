@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,8 +33,15 @@ pub(super) struct BackendPool {
 
 #[derive(Debug)]
 struct Idle {
-    stream: Stream,
+    stream: BackendStream,
     since: Instant,
+}
+
+/// A connection to a backend, in the count of its open ones for as long as it lives.
+#[derive(Debug)]
+pub(super) struct BackendStream {
+    stream: Stream,
+    live: Arc<BackendLive>,
 }
 
 impl BackendPool {
@@ -67,13 +75,12 @@ impl BackendPool {
     }
 
     /// A connection that waits to be used again.
-    pub(super) fn take_idle(&self) -> Option<Stream> {
+    pub(super) fn take_idle(&self) -> Option<BackendStream> {
         let mut idle = self.idle.borrow_mut();
         while let Some(Idle { stream, .. }) = idle.pop() {
             if stream.is_quiet() {
                 return Some(stream);
             }
-            self.live.closed();
         }
         None
     }
@@ -82,7 +89,7 @@ impl BackendPool {
     ///
     /// # Errors
     /// The system's; `TimedOut` after `timeout`.
-    pub(super) async fn connect(&self, timeout: Duration) -> io::Result<Stream> {
+    pub(super) async fn connect(&self, timeout: Duration) -> io::Result<BackendStream> {
         let connecting = async {
             match &self.address {
                 Address::Ip(address) => TcpStream::connect(address).await,
@@ -94,35 +101,23 @@ impl BackendPool {
             Err(_) => return Err(io::ErrorKind::TimedOut.into()),
         };
         self.live.opened();
-        Ok(Stream::new(socket))
+        Ok(BackendStream { stream: Stream::new(socket), live: Arc::clone(&self.live) })
     }
 
     /// Keeps a connection whose exchange ended cleanly.
-    pub(super) fn keep(&self, stream: Stream) {
+    pub(super) fn keep(&self, stream: BackendStream) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() < self.settings.get().max_idle {
             idle.push(Idle { stream, since: Instant::now() });
-        } else {
-            self.live.closed();
         }
-    }
-
-    /// Lets a connection go that cannot be used again.
-    pub(super) fn discard(&self, stream: Stream) {
-        drop(stream);
-        self.live.closed();
     }
 
     /// Closes what has waited too long, or was closed by the backend.
     pub(super) fn sweep(&self, now: Instant) {
         let timeout = self.settings.get().idle_timeout;
-        self.idle.borrow_mut().retain(|idle| {
-            let keep = now.duration_since(idle.since) < timeout && idle.stream.is_quiet();
-            if !keep {
-                self.live.closed();
-            }
-            keep
-        });
+        self.idle
+            .borrow_mut()
+            .retain(|idle| now.duration_since(idle.since) < timeout && idle.stream.is_quiet());
     }
 
     /// The backend's address as a Host, for requests that name none.
@@ -136,11 +131,23 @@ impl BackendPool {
     }
 }
 
-impl Drop for BackendPool {
+impl Deref for BackendStream {
+    type Target = Stream;
+
+    fn deref(&self) -> &Stream {
+        &self.stream
+    }
+}
+
+impl DerefMut for BackendStream {
+    fn deref_mut(&mut self) -> &mut Stream {
+        &mut self.stream
+    }
+}
+
+impl Drop for BackendStream {
     fn drop(&mut self) {
-        for _ in self.idle.get_mut().drain(..) {
-            self.live.closed();
-        }
+        self.live.closed();
     }
 }
 

@@ -7,14 +7,14 @@ use super::buffer::{Buffer, Buffers, Size};
 use super::connection::{After, Client};
 use super::error::ProxyError;
 use super::io::Stream;
-use super::pool::InUse;
+use super::pool::{BackendStream, InUse};
 use super::request::Request;
 use super::websocket::{self, Boundary};
 use crate::model::UpstreamTimeouts;
 
 /// The backend's side of a tunnel, right after the 101.
 pub(super) struct Upgraded {
-    pub backend: Stream,
+    pub backend: BackendStream,
     /// What the backend sent behind its head.
     pub held: Option<Buffer>,
     /// The 101's head, on its way to the client.
@@ -87,7 +87,7 @@ pub(super) async fn run(
     buffers.put_back(&mut held);
     request.tally.bytes_in += up.moved;
     request.tally.bytes_out += down.moved.max(head);
-    place.pool().discard(backend);
+    drop((backend, place));
     Ok(if broken { After::Abort } else { After::Linger })
 }
 
