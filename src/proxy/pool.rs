@@ -64,6 +64,12 @@ impl BackendPool {
         self.max_in_use.set(backend.max_connections);
     }
 
+    /// No request will be sent here any more: nothing is kept from now on.
+    pub(super) fn retire(&self) {
+        self.settings.set(Settings { max_idle: 0, ..self.settings.get() });
+        self.idle.borrow_mut().clear();
+    }
+
     /// Takes one of the backend's places for a request, if it has one left.
     pub(super) fn begin(self: &Rc<Self>) -> Option<InUse> {
         let limit = self.max_in_use.get();

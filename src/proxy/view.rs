@@ -107,6 +107,8 @@ impl View {
             }
         });
         let upstreams = upstreams.collect();
+        // Whoever still uses one may go on, but nothing is kept in it.
+        pools.values().for_each(|pool| pool.retire());
         let limits = &snapshot.config.limits;
         let head_limits =
             HeadLimits { head_bytes: limits.head_bytes, fields: limits.fields, uri_bytes: limits.uri_bytes };
