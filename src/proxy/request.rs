@@ -215,6 +215,8 @@ impl<'w> Request<'w> {
             let client_ip = || config.client_ip.client_ip(client.peer, head);
             let found = key::find_key(&affinity.key, affinity.seed, config.client_ip.mask, head, client_ip);
             self.session = Some(Session::recall(upstream, found, head, self.worker.now()));
+        }
+        if first {
             upstream.budget.deposit();
         }
         match self.pick(upstream)? {
@@ -313,8 +315,10 @@ impl<'w> Request<'w> {
             };
             self.worker.wait_until(until, back).await;
         }
+        // Routes, members and the session's binding may have changed meanwhile;
+        // indices into the old view mean nothing in the new one.
         self.tried = Tried::default();
-        // Routes and members may have changed meanwhile.
+        (self.upstream, self.verdict, self.session) = (None, None, None);
         self.view = self.worker.view();
     }
 
