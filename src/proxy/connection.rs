@@ -19,6 +19,9 @@ use super::worker::Worker;
 /// from, so that the last response is not destroyed by a reset.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1 << 20;
+/// How long, while Homing stops, a new connection has to begin its first request:
+/// who has just connected is about to send.
+const FIRST: Duration = Duration::from_secs(1);
 
 /// A client connection.
 #[derive(Debug)]
@@ -60,12 +63,13 @@ pub(super) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAdd
     };
     let timeouts = &worker.view().snapshot.config.timeouts;
     let (mut wait, keep_alive) = (timeouts.request_head, timeouts.keep_alive);
-    while client.request_comes(&worker, wait).await {
+    let mut first = true;
+    while client.request_comes(&worker, wait, first).await {
         // Boxed, so that a connection that waits holds no room for a request.
         match Box::pin(request::serve(&worker, &mut client)).await {
             After::Next => {
                 client.scanned = 0;
-                wait = keep_alive;
+                (wait, first) = (keep_alive, false);
             }
             After::Linger => {
                 client.linger(&worker).await;
@@ -82,22 +86,47 @@ pub(super) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAdd
 
 impl Client {
     /// Waits for the first bytes of a request; false when none will come.
-    async fn request_comes(&mut self, worker: &Worker, wait: Duration) -> bool {
-        if self.held.as_ref().is_some_and(|held| !held.is_empty()) {
+    async fn request_comes(&mut self, worker: &Worker, wait: Duration, first: bool) -> bool {
+        if self.drop_empty_lines(worker) {
             return true;
         }
         self.deadline.set(wait);
+        let mut hurried = false;
         let comes = std::future::poll_fn(|cx| {
-            match worker.buffers.poll_fill(&mut self.held, Size::Small, &mut self.stream, cx) {
-                Poll::Ready(Ok(n)) => return Poll::Ready(n > 0),
-                Poll::Ready(Err(_)) => return Poll::Ready(false),
-                Poll::Pending => {}
+            loop {
+                match worker.buffers.poll_fill(&mut self.held, Size::Small, &mut self.stream, cx) {
+                    Poll::Ready(Ok(n)) if n > 0 && !self.drop_empty_lines(worker) => {}
+                    Poll::Ready(Ok(n)) => return Poll::Ready(n > 0),
+                    Poll::Ready(Err(_)) => return Poll::Ready(false),
+                    Poll::Pending => break,
+                }
             }
-            if worker.draining() || self.deadline.expired(cx) { Poll::Ready(false) } else { Poll::Pending }
+            if worker.draining() {
+                if !first {
+                    return Poll::Ready(false);
+                }
+                if !std::mem::replace(&mut hurried, true) {
+                    self.deadline.set(wait.min(FIRST));
+                }
+            }
+            if self.deadline.expired(cx) { Poll::Ready(false) } else { Poll::Pending }
         })
         .await;
         self.deadline.clear();
         comes
+    }
+
+    /// Are there bytes of a request? Empty lines alone, which old clients send
+    /// behind a body, are none (RFC 9112 §2.2).
+    fn drop_empty_lines(&mut self, worker: &Worker) -> bool {
+        match self.held.as_ref().map(Buffer::filled) {
+            None | Some([]) => false,
+            Some(b"\r\n" | b"\r\n\r\n") => {
+                worker.buffers.put_back(&mut self.held);
+                false
+            }
+            Some(_) => true,
+        }
     }
 
     /// Sends bytes whole, `patience` at most.

@@ -149,17 +149,17 @@ async fn serve(parts: Parts) {
                 tokio::task::spawn_local(Rc::clone(&worker).stop_when_idle());
                 break;
             }
-            Command::Farewell | Command::Stop => break,
+            // There is nobody to take leave of as long as all are served.
+            Command::Farewell => {}
+            Command::Stop => return,
         }
     }
     loop {
-        let ended = worker.ended.notified();
-        if worker.own_connections.get() == 0 && worker.phase.get() > Phase::Serving {
-            // Sockets accepted at the last moment have had their turn.
-            break;
-        }
         tokio::select! {
-            () = ended => {}
+            // Not looked at before the sockets accepted last have had their turn.
+            () = worker.ended.notified() => if worker.own_connections.get() == 0 {
+                break;
+            },
             command = commands.recv() => match command {
                 Some(Command::Farewell) => {
                     worker.phase.set(Phase::Closing);
@@ -255,10 +255,23 @@ impl Worker {
                     Err(error) if is_of_one_connection(&error) => {}
                     Err(error) => {
                         tracing::warn!(worker = self.index, %error, "cannot accept; trying again");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        if tokio::time::timeout(ACCEPT_PAUSE, stop.notified()).await.is_ok() {
+                            break;
+                        }
                     }
                 },
-                () = stop.notified() => return,
+                () = stop.notified() => break,
+            }
+        }
+        self.admit_waiting(listener);
+    }
+
+    /// Takes what waits to be accepted, whether or not the runtime has heard of it.
+    fn admit_waiting(self: &Rc<Self>, listener: TcpListener) {
+        let Ok(listener) = listener.into_std() else { return };
+        while let Ok((socket, peer)) = listener.accept() {
+            if let Ok(socket) = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket)) {
+                self.admit(socket, peer);
             }
         }
     }
