@@ -27,7 +27,7 @@ use super::view::{UpstreamView, View};
 use super::worker::Worker;
 use crate::affinity::pick::{self, Binding, Decision, Failover, Outcome, Query, Tried, Verdict};
 use crate::affinity::{Member, key};
-use crate::h1::{self, FieldSlots, Framing, Parsed, RequestHead, Target};
+use crate::h1::{self, FieldSlots, Framing, Parsed, RequestHead};
 use crate::model::snapshot::{Memory, Observation};
 
 /// Time between two looks at a backend that is waited for although its checks
@@ -202,7 +202,10 @@ impl<'w> Request<'w> {
         }
 
         // `OPTIONS *` asks the server as a whole: it goes where its root does.
-        let path = if head.target == Target::Asterisk { "/" } else { head.target.path_and_query() };
+        let path = match head.target.path_and_query() {
+            "*" => "/",
+            path => path,
+        };
         let index = view.routes.find(head.host, path).ok_or(ProxyError::NoRoute)?;
         self.upstream = Some(index);
         let upstream = &view.upstreams[index];
