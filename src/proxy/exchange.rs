@@ -2,6 +2,7 @@
 //! directions in one task, each as fast as the slower of its two sides.
 
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -163,7 +164,7 @@ impl Exchange<'_, '_, '_> {
         client: &mut Client,
         timeouts: &UpstreamTimeouts,
     ) -> Poll<Result<Reply, ProxyError>> {
-        if let Err(error) = self.poll_upload(cx, client, timeouts) {
+        if let Err(error) = self.poll_upload(cx, client, timeouts.body_idle, timeouts.response_head) {
             return Poll::Ready(Err(error));
         }
         loop {
@@ -210,12 +211,14 @@ impl Exchange<'_, '_, '_> {
         Poll::Pending
     }
 
-    /// Moves the request's body on.
+    /// Moves the request's body on. It may pause for `idle`; once it has ended,
+    /// the next of the response is awaited for `then`.
     fn poll_upload(
         &mut self,
         cx: &mut Context<'_>,
         client: &mut Client,
-        timeouts: &UpstreamTimeouts,
+        idle: Duration,
+        then: Duration,
     ) -> Result<(), ProxyError> {
         if self.upload_ended {
             return Ok(());
@@ -225,7 +228,7 @@ impl Exchange<'_, '_, '_> {
         match self.upload.poll(cx, buffers, &mut client.stream, &mut client.held, &mut self.backend) {
             Poll::Ready(Ok(())) => {
                 self.upload_ended = true;
-                client.deadline.set(timeouts.response_head);
+                client.deadline.set(then);
                 Ok(())
             }
             // The backend does not want the rest: its response may be there already.
@@ -236,7 +239,7 @@ impl Exchange<'_, '_, '_> {
             Poll::Ready(Err(error)) => Err(upload_error(&error)),
             Poll::Pending => {
                 if self.upload.sent() != before {
-                    client.deadline.set(timeouts.body_idle);
+                    client.deadline.set(idle);
                 }
                 Ok(())
             }
@@ -378,7 +381,7 @@ impl Exchange<'_, '_, '_> {
         download: &mut Transfer,
         timeouts: &UpstreamTimeouts,
     ) -> Poll<Result<(), ProxyError>> {
-        if let Err(error) = self.poll_upload(cx, client, timeouts) {
+        if let Err(error) = self.poll_upload(cx, client, timeouts.body_idle, timeouts.body_idle) {
             return Poll::Ready(Err(error));
         }
         let before = download.sent();
