@@ -67,6 +67,8 @@ struct Exchange<'r, 'w, 'a> {
     /// Interim and final heads on their way to the client.
     out: Vec<u8>,
     interim: u32,
+    /// Has the client been sent any of that?
+    interim_written: bool,
     /// Is the client looked at for going away?
     watch: bool,
 }
@@ -108,6 +110,7 @@ pub(super) async fn run(
         upload_ended: false,
         out,
         interim: 0,
+        interim_written: false,
         watch,
     };
 
@@ -116,6 +119,10 @@ pub(super) async fn run(
         Ok(reply) => reply,
         Err(error) => {
             worker.buffers.put_back(&mut exchange.held);
+            if exchange.interim_written && !exchange.out.is_empty() {
+                // An interim response was cut: nothing that follows would be understood.
+                exchange.request.tally.status = error.status();
+            }
             return Err(error);
         }
     };
@@ -342,6 +349,7 @@ impl Exchange<'_, '_, '_> {
             match client.stream.poll_write(cx, &self.out) {
                 Poll::Ready(Ok(n)) => {
                     self.out.drain(..n);
+                    self.interim_written = true;
                     self.request.tally.bytes_out += n as u64;
                 }
                 Poll::Ready(Err(_)) => return Err(ProxyError::ClientGone),
