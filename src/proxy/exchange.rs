@@ -285,7 +285,8 @@ impl Exchange<'_, '_, '_> {
         let Some(facts) = &request.facts else { return Err(ProxyError::ClientGone) };
         let worker = request.worker;
         let upgraded = head.status == 101;
-        if upgraded && !facts.upgrade {
+        // What is still to come of the request would be lost, or taken for the tunnel's.
+        if upgraded && !(facts.upgrade && self.upload.is_complete()) {
             return Err(ProxyError::UnaskedUpgrade);
         }
         let framing = match (head.framing, facts.version) {
