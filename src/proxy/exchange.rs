@@ -300,8 +300,12 @@ impl Exchange<'_, '_, '_> {
             }
             (framing, _) => Body::new(framing, BodyLimits::default()),
         };
-        let client_persistent =
-            facts.persistent && framing != ClientFraming::UntilClose && !worker.draining();
+        // What a backend that answers early leaves of the request cannot be told
+        // from the next one: the client is to know that there will be none.
+        let client_persistent = facts.persistent
+            && framing != ClientFraming::UntilClose
+            && self.upload.is_complete()
+            && !worker.draining();
         let now = worker.now();
         let mut set_cookie = None;
         if let Some(session) = request.session() {
