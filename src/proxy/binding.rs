@@ -116,6 +116,9 @@ impl Session {
         let affinity = &upstream.state.config.affinity;
         match learn::learn(&affinity.key, affinity.seed, now, response) {
             Learned::Nothing => {}
+            // The id that the request came with is not new: the pick has bound it, or
+            // left it bound to a backend that it returns to.
+            Learned::Bind(found) if self.key == Some(found.hash) => {}
             Learned::Bind(found) => table.bind(found.hash, upstream.slot(member), now),
             Learned::Delete { source } if self.source != Some(source) => {}
             Learned::Delete { .. } | Learned::Release => {
