@@ -6,7 +6,7 @@ use crate::affinity::cookie::{self, CookieBinding, Opened};
 use crate::affinity::key::cookies::cookie_values;
 use crate::affinity::key::{FoundKey, RequestView};
 use crate::affinity::learn::{self, Learned, ResponseView};
-use crate::affinity::pick::{Binding, Verdict};
+use crate::affinity::pick::{Binding, Tried, Verdict};
 use crate::affinity::{BackendId, KeyHash, Seed, Timestamp};
 use crate::model::snapshot::Memory;
 use crate::model::{OnCacheable, Remember};
@@ -87,7 +87,7 @@ impl Session {
         &self,
         upstream: &UpstreamView,
         verdict: Verdict,
-        first_attempt: bool,
+        tried: &Tried,
         now: Timestamp,
     ) -> bool {
         let (Memory::Table(table), Some(key), true) = (&upstream.state.memory, self.key, verdict.rebind)
@@ -95,12 +95,15 @@ impl Session {
             return true;
         };
         let slot = upstream.slot(verdict.member);
-        if first_attempt && self.binding == Binding::Absent {
-            table.bind_if_absent(key, slot, now) == slot
-        } else {
-            table.bind(key, slot, now);
-            true
+        if self.binding == Binding::Absent {
+            let bound = table.bind_if_absent(key, slot, now);
+            let may_follow = |member| !tried.contains(member);
+            if bound == slot || upstream.state.cluster.index_of(bound).is_some_and(may_follow) {
+                return bound == slot;
+            }
         }
+        table.bind(key, slot, now);
+        true
     }
 
     /// Learns from a response of `member`: ids that it mints are bound to it,

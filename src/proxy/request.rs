@@ -357,7 +357,7 @@ impl<'w> Request<'w> {
         let agreed = self
             .session
             .as_ref()
-            .is_none_or(|session| session.bind(upstream, verdict, self.tried.is_empty(), self.worker.now()));
+            .is_none_or(|session| session.bind(upstream, verdict, &self.tried, self.worker.now()));
         if !agreed {
             // Another request of this session was bound first: follow it.
             pool.keep(backend);
