@@ -92,7 +92,9 @@ impl Buffers {
 
     /// The limit of heads has changed.
     pub(super) fn set_head_bytes(&self, head_bytes: usize) {
-        self.large_bytes.set(large_for(head_bytes));
+        if self.large_bytes.replace(large_for(head_bytes)) != large_for(head_bytes) {
+            self.large.borrow_mut().clear();
+        }
     }
 
     fn take(&self, size: Size) -> Buffer {
