@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::connection::{After, Client};
 use super::error::{self, ProxyError};
-use super::facts::Method;
+use super::facts::{Facts, Method};
 use super::request::Request;
-use crate::h1::Framing;
+use crate::h1::{Framing, Version};
 use crate::telemetry::Record;
 
 impl Request<'_> {
@@ -35,8 +35,10 @@ impl Request<'_> {
             return After::Abort;
         }
         let facts = self.facts.as_ref();
-        // What follows on the connection is known only if the request had no body.
-        let persistent = facts.is_some_and(|f| f.persistent && f.framing == Framing::None)
+        // What follows on the connection is known only if the request had no body,
+        // and a client of HTTP/1.0 would have to be told that it goes on.
+        let reusable = |f: &Facts| f.persistent && f.framing == Framing::None && f.version == Version::Http11;
+        let persistent = facts.is_some_and(reusable)
             && matches!(error.status(), 404 | 502 | 503 | 504)
             && !self.worker.draining();
         let head_only = facts.is_some_and(|f| f.method == Method::Head);
