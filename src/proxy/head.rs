@@ -230,6 +230,8 @@ pub(super) fn write_response(out: &mut Vec<u8>, head: &ResponseHead<'_>, edits: 
         }
         FieldKind::TransferEncoding | FieldKind::Affinity => Edit::Drop,
         kind if h1::is_hop_by_hop(kind) => Edit::Drop,
+        // RFC 9110 §8.6: never there.
+        FieldKind::ContentLength if matches!(head.status, 101 | 204) => Edit::Drop,
         FieldKind::ContentLength => Edit::Keep,
         _ if names_fields && head.connection.names(field.name) => Edit::Drop,
         _ => Edit::Keep,
@@ -258,15 +260,14 @@ pub(super) fn write_response(out: &mut Vec<u8>, head: &ResponseHead<'_>, edits: 
     h1::end_head(out);
 }
 
-/// Appends an interim response (1xx, not 101) as it came, hop-by-hop fields left out.
+/// Appends an interim response (1xx, not 101) as it came, without what is not
+/// the client's business and without Content-Length (RFC 9110 §8.6).
 pub(super) fn write_interim(out: &mut Vec<u8>, head: &ResponseHead<'_>) {
     h1::write_status_line(out, head.status, head.reason);
-    h1::copy_fields(out, &head.fields, |field| {
-        if h1::is_hop_by_hop(field.kind) || head.connection.names(field.name) {
-            Edit::Drop
-        } else {
-            Edit::Keep
-        }
+    h1::copy_fields(out, &head.fields, |field| match field.kind {
+        FieldKind::Affinity | FieldKind::ContentLength => Edit::Drop,
+        kind if h1::is_hop_by_hop(kind) || head.connection.names(field.name) => Edit::Drop,
+        _ => Edit::Keep,
     });
     h1::end_head(out);
 }
