@@ -68,17 +68,18 @@ pub(super) async fn run(
             return Poll::Ready(true);
         }
         if farewell {
-            up.say_farewell(websocket::GOING_AWAY_MASKED);
-            down.say_farewell(websocket::GOING_AWAY);
+            let upward = up.say_farewell(websocket::GOING_AWAY_MASKED);
+            let downward = down.say_farewell(websocket::GOING_AWAY);
+            if upward || downward {
+                // Nothing else would have it written.
+                cx.waker().wake_by_ref();
+            }
         }
         if up.shut && down.shut {
             return Poll::Ready(false);
         }
         if before != (up.moved, down.moved) && !farewell {
             client.deadline.set(timeouts.tunnel_idle);
-        }
-        if up.has_more() || down.has_more() {
-            cx.waker().wake_by_ref();
         }
         if client.deadline.expired(cx) { Poll::Ready(false) } else { Poll::Pending }
     })
@@ -142,17 +143,15 @@ impl Pipe {
     }
 
     /// Ends this direction with a Close frame, if it is between two frames.
-    fn say_farewell(&mut self, frame: &[u8]) {
-        if !self.ended && self.written == self.out.len() && self.boundary.is_between_frames() {
+    /// True if it does now.
+    fn say_farewell(&mut self, frame: &[u8]) -> bool {
+        let ends = !self.ended && self.written == self.out.len() && self.boundary.is_between_frames();
+        if ends {
             self.ended = true;
             self.out.clear();
             self.out.extend_from_slice(frame);
             self.written = 0;
         }
-    }
-
-    /// Is there something that a poll would write at once?
-    fn has_more(&self) -> bool {
-        self.ended && !self.shut && self.written == 0 && !self.out.is_empty()
+        ends
     }
 }
