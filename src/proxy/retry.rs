@@ -2,6 +2,7 @@
 //! failing upstream is not buried under them.
 
 use std::cell::Cell;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -46,7 +47,7 @@ impl RetryBudget {
     pub(super) fn withdraw(&self, now: Instant) -> bool {
         let seconds = now.duration_since(self.filled.get()).as_secs();
         if seconds > 0 {
-            self.filled.set(now);
+            self.filled.set(self.filled.get() + Duration::from_secs(seconds));
             let arrived = u32::try_from(seconds).unwrap_or(u32::MAX).saturating_mul(self.per_second);
             self.hundredths.set(self.hundredths.get().saturating_add(arrived).min(self.cap()));
         }
@@ -60,8 +61,6 @@ impl RetryBudget {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn budget(percent: u32, min_per_second: u32) -> (RetryBudget, Instant) {
@@ -91,5 +90,15 @@ mod tests {
         let (budget, now) = budget(0, 2);
         assert!(budget.withdraw(now) && budget.withdraw(now) && !budget.withdraw(now));
         assert!(budget.withdraw(now + Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn parts_of_a_second_are_not_lost_between_retries() {
+        let (budget, now) = budget(0, 2);
+        assert!(budget.withdraw(now) && budget.withdraw(now) && !budget.withdraw(now));
+        let after = |millis| now + Duration::from_millis(millis);
+        // In three seconds six retries arrive, however often it is asked.
+        let granted = [1_900, 1_901, 1_902, 3_000, 3_001, 3_002, 3_003];
+        assert_eq!(granted.iter().filter(|at| budget.withdraw(after(**at))).count(), 6);
     }
 }
