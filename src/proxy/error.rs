@@ -82,7 +82,7 @@ impl ProxyError {
     pub(super) fn status(&self) -> u16 {
         match self {
             Self::RequestHead(error) => error.status(),
-            Self::RequestBody(_) => 400,
+            Self::RequestBody(error) => error.status(),
             Self::RequestHeadTimeout | Self::RequestBodyTimeout => 408,
             Self::RequestBodyTooLarge => 413,
             Self::ClientGone | Self::ClientStalled => 499,
