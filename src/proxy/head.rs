@@ -40,12 +40,10 @@ pub(super) fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: &R
     h1::copy_fields(out, &head.fields, |field| match field.kind {
         FieldKind::Host | FieldKind::Affinity => Edit::Drop,
         FieldKind::Cookie if edits.own_cookie.is_some() => Edit::Drop,
-        FieldKind::XForwardedFor if forwarding.x_forwarded => Edit::Drop,
-        FieldKind::XForwardedProto | FieldKind::XForwardedHost
-            if forwarding.x_forwarded && !edits.trusted =>
-        {
-            Edit::Drop
-        }
+        // What an untrusted peer says of others is not passed on, whether or not
+        // something better is said instead.
+        FieldKind::XForwardedFor if forwarding.x_forwarded || !edits.trusted => Edit::Drop,
+        FieldKind::XForwardedProto | FieldKind::XForwardedHost if !edits.trusted => Edit::Drop,
         FieldKind::Forwarded if forwarding.forwarded || !edits.trusted => Edit::Drop,
         FieldKind::Expect if http10 => Edit::Drop,
         // Framing was checked and is passed through as it is.
