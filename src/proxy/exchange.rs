@@ -92,6 +92,7 @@ pub(super) async fn run(
     if has_body {
         request.pass_head(client);
     }
+    let head_sent = out.len() as u64;
     let max_body = request.view.snapshot.config.limits.body_bytes;
     let mut upload =
         Transfer::new(out, Body::new(facts.framing, BodyLimits::default()), false).limit_content(max_body);
@@ -119,6 +120,7 @@ pub(super) async fn run(
         Ok(reply) => reply,
         Err(error) => {
             worker.buffers.put_back(&mut exchange.held);
+            exchange.request.tally.bytes_in += exchange.upload.sent().saturating_sub(head_sent);
             if exchange.interim_written && !exchange.out.is_empty() {
                 // An interim response was cut: nothing that follows would be understood.
                 exchange.request.tally.status = error.status();
@@ -145,9 +147,8 @@ pub(super) async fn run(
 
     let Exchange { request, backend, mut held, upload, .. } = exchange;
     request.tally.bytes_out += download.sent();
-    if has_body {
-        request.tally.bytes_in += upload.sent();
-    }
+    // The head was counted as it came.
+    request.tally.bytes_in += upload.sent().saturating_sub(head_sent);
     let uploaded = upload.is_complete();
     let clean = held.as_ref().is_none_or(Buffer::is_empty);
     worker.buffers.put_back(&mut held);
