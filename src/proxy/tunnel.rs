@@ -33,6 +33,13 @@ struct Pipe {
     boundary: Boundary,
 }
 
+/// Which side of a pipe has broken its connection.
+#[derive(Debug)]
+enum Broken {
+    Source,
+    Sink,
+}
+
 /// Carries a tunnel to its end.
 pub(super) async fn run(
     request: &mut Request<'_>,
@@ -51,7 +58,7 @@ pub(super) async fn run(
     let mut up = Pipe::default();
     client.deadline.set(timeouts.tunnel_idle);
     let mut farewell = false;
-    let broken = std::future::poll_fn(|cx| {
+    let client_broke = std::future::poll_fn(|cx| {
         let before = (up.moved, down.moved);
         if worker.closing() && !farewell {
             farewell = true;
@@ -64,8 +71,15 @@ pub(super) async fn run(
         }
         let upward = up.poll(cx, buffers, &mut client.stream, &mut client.held, &mut backend);
         let downward = down.poll(cx, buffers, &mut backend, &mut held, &mut client.stream);
-        if upward.is_err() || downward.is_err() {
-            return Poll::Ready(true);
+        match (upward, downward) {
+            (Err(Broken::Source), _) | (_, Err(Broken::Sink)) => return Poll::Ready(true),
+            // The backend is gone, but what it said before is still to arrive.
+            (_, Err(Broken::Source)) => {
+                (up.shut, down.ended) = (true, true);
+                cx.waker().wake_by_ref();
+            }
+            (Err(Broken::Sink), _) => up.shut = true,
+            _ => {}
         }
         if farewell {
             let upward = up.say_farewell(websocket::GOING_AWAY_MASKED);
@@ -89,7 +103,7 @@ pub(super) async fn run(
     request.tally.bytes_in += up.moved;
     request.tally.bytes_out += down.moved.max(head);
     drop((backend, place));
-    Ok(if broken { After::Abort } else { After::Linger })
+    Ok(if client_broke { After::Abort } else { After::Linger })
 }
 
 /// How long both sides have to take their farewell.
@@ -104,7 +118,7 @@ impl Pipe {
         source: &mut Stream,
         held: &mut Option<Buffer>,
         sink: &mut Stream,
-    ) -> Result<(), ()> {
+    ) -> Result<(), Broken> {
         while !self.shut {
             if self.written < self.out.len() {
                 match sink.poll_write(cx, &self.out[self.written..]) {
@@ -112,7 +126,7 @@ impl Pipe {
                         self.written += n;
                         self.moved += n as u64;
                     }
-                    Poll::Ready(Err(_)) => return Err(()),
+                    Poll::Ready(Err(_)) => return Err(Broken::Sink),
                     Poll::Pending => return Ok(()),
                 }
             } else if let Some(buffer) = held.as_mut().filter(|b| !b.is_empty() && !self.ended) {
@@ -122,7 +136,7 @@ impl Pipe {
                         self.moved += n as u64;
                         buffer.consume(n);
                     }
-                    Poll::Ready(Err(_)) => return Err(()),
+                    Poll::Ready(Err(_)) => return Err(Broken::Sink),
                     Poll::Pending => return Ok(()),
                 }
             } else if self.ended {
@@ -134,7 +148,7 @@ impl Pipe {
                 match buffers.poll_fill(held, Size::Large, source, cx) {
                     Poll::Ready(Ok(0)) => self.ended = true,
                     Poll::Ready(Ok(_)) => {}
-                    Poll::Ready(Err(_)) => return Err(()),
+                    Poll::Ready(Err(_)) => return Err(Broken::Source),
                     Poll::Pending => return Ok(()),
                 }
             }
