@@ -116,4 +116,34 @@ mod tests {
         }
         assert_eq!(table.find("h", "/apple"), Some(0));
     }
+
+    proptest::proptest! {
+        /// `explain` asks the configuration, the data plane this table.
+        #[test]
+        fn the_table_agrees_with_the_configuration(
+            routes in proptest::collection::vec((0usize..5, 0usize..4), 1..8),
+            host in "(a|b|x\\.a|y\\.x\\.a)",
+            path in "(/|/p|/p/q|/pq|/p;x|/p\\?y)",
+        ) {
+            let hosts = [
+                HostPattern::Any,
+                HostPattern::Exact("a".into()),
+                HostPattern::Exact("x.a".into()),
+                HostPattern::Suffix(".a".into()),
+                HostPattern::Suffix(".x.a".into()),
+            ];
+            let paths = ["/", "/p", "/p/q", "/pq"];
+            let mut seen = std::collections::BTreeSet::new();
+            let mut routes: Vec<_> = routes.into_iter().filter(|route| seen.insert(*route)).collect();
+            // As the configuration has them: most specific first.
+            routes.sort_by_key(|(host, path)| (match host { 1 | 2 => 0, 4 => 1, 3 => 2, _ => 3 }, usize::MAX - paths[*path].len()));
+            let routes: Vec<_> = routes
+                .into_iter()
+                .enumerate()
+                .map(|(upstream, (host, path))| Route { host: hosts[host].clone(), path: paths[path].into(), upstream })
+                .collect();
+            let by_order = routes.iter().find(|r| r.host.matches(&host) && r.takes_path(&path)).map(|r| r.upstream);
+            proptest::prop_assert_eq!(RouteTable::new(&routes).find(&host, &path), by_order);
+        }
+    }
 }
