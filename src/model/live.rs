@@ -39,7 +39,7 @@ impl BackendLive {
         self.workers.iter().map(|w| w.in_flight.load(Ordering::Relaxed)).sum()
     }
 
-    /// Requests sent, over all workers.
+    /// Attempts, over all workers: requests sent, and those that found it away.
     pub fn requests(&self) -> u64 {
         self.workers.iter().map(|w| w.requests.load(Ordering::Relaxed)).sum()
     }

@@ -38,6 +38,16 @@ pub(super) struct Client {
     pub scheme: &'static str,
     /// Its deadline.
     pub deadline: Deadline,
+    first: First,
+}
+
+/// What became of a connection's first request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum First {
+    Awaited,
+    /// Awaited for a moment only: Homing stops.
+    Hurried,
+    Served,
 }
 
 /// What becomes of the connection after a request.
@@ -60,16 +70,17 @@ pub(super) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAdd
         peer: peer.ip().to_canonical(),
         scheme: "http",
         deadline: worker.deadlines.register(),
+        first: First::Awaited,
     };
     let timeouts = &worker.view().snapshot.config.timeouts;
     let (mut wait, keep_alive) = (timeouts.request_head, timeouts.keep_alive);
-    let mut first = true;
-    while client.request_comes(&worker, wait, first).await {
+    while client.request_comes(&worker, wait).await {
         // Boxed, so that a connection that waits holds no room for a request.
         match Box::pin(request::serve(&worker, &mut client)).await {
             After::Next => {
                 client.scanned = 0;
-                (wait, first) = (keep_alive, false);
+                client.first = First::Served;
+                wait = keep_alive;
             }
             After::Linger => {
                 client.linger(&worker).await;
@@ -86,12 +97,11 @@ pub(super) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAdd
 
 impl Client {
     /// Waits for the first bytes of a request; false when none will come.
-    async fn request_comes(&mut self, worker: &Worker, wait: Duration, first: bool) -> bool {
+    async fn request_comes(&mut self, worker: &Worker, wait: Duration) -> bool {
         if self.drop_empty_lines(worker) {
             return true;
         }
         self.deadline.set(wait);
-        let mut hurried = false;
         let comes = std::future::poll_fn(|cx| {
             loop {
                 match worker.buffers.poll_fill(&mut self.held, Size::Small, &mut self.stream, cx) {
@@ -102,11 +112,13 @@ impl Client {
                 }
             }
             if worker.draining() {
-                if !first {
-                    return Poll::Ready(false);
-                }
-                if !std::mem::replace(&mut hurried, true) {
-                    self.deadline.set(wait.min(FIRST));
+                match self.first {
+                    First::Awaited => {
+                        self.first = First::Hurried;
+                        self.deadline.set(wait.min(FIRST));
+                    }
+                    First::Hurried => {}
+                    First::Served => return Poll::Ready(false),
                 }
             }
             if self.deadline.expired(cx) { Poll::Ready(false) } else { Poll::Pending }
@@ -127,6 +139,23 @@ impl Client {
             }
             Some(_) => true,
         }
+    }
+
+    /// Waits until the client is gone. What it sends ahead meanwhile is kept for
+    /// its next request; then it is not looked at any more.
+    pub(super) async fn gone(&mut self, worker: &Worker) {
+        std::future::poll_fn(|cx| {
+            if self.stream.poll_readable(cx).is_pending() {
+                return Poll::Pending;
+            }
+            match worker.buffers.poll_fill(&mut self.held, Size::Small, &mut self.stream, cx) {
+                Poll::Ready(Ok(0)) => Poll::Ready(()),
+                Poll::Ready(Err(error)) if error.kind() != io::ErrorKind::OutOfMemory => Poll::Ready(()),
+                // Either there was nothing yet, or there is more than is wanted.
+                _ => Poll::Pending,
+            }
+        })
+        .await;
     }
 
     /// Sends bytes whole, `patience` at most.

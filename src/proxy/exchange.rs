@@ -67,8 +67,6 @@ struct Exchange<'r, 'w, 'a> {
     /// Interim and final heads on their way to the client.
     out: Vec<u8>,
     interim: u32,
-    /// Has the client been sent any of that?
-    interim_written: bool,
     /// Is the client looked at for going away?
     watch: bool,
 }
@@ -111,7 +109,6 @@ pub(super) async fn run(
         upload_ended: false,
         out,
         interim: 0,
-        interim_written: false,
         watch,
     };
 
@@ -121,7 +118,7 @@ pub(super) async fn run(
         Err(error) => {
             worker.buffers.put_back(&mut exchange.held);
             exchange.request.tally.bytes_in += exchange.upload.sent().saturating_sub(head_sent);
-            if exchange.interim_written && !exchange.out.is_empty() {
+            if exchange.request.tally.bytes_out > 0 && !exchange.out.is_empty() {
                 // An interim response was cut: nothing that follows would be understood.
                 exchange.request.tally.status = error.status();
             }
@@ -155,7 +152,7 @@ pub(super) async fn run(
     worker.buffers.put_output(upload.into_output());
     worker.buffers.put_output(download.into_output());
     if result.is_ok() && reply.backend_persistent && uploaded && clean {
-        place.pool().keep(backend);
+        place.pool().keep(backend, worker.coarse_now());
     }
     result?;
     Ok(match (reply.client_persistent, uploaded) {
@@ -355,7 +352,6 @@ impl Exchange<'_, '_, '_> {
             match client.stream.poll_write(cx, &self.out) {
                 Poll::Ready(Ok(n)) => {
                     self.out.drain(..n);
-                    self.interim_written = true;
                     self.request.tally.bytes_out += n as u64;
                 }
                 Poll::Ready(Err(_)) => return Err(ProxyError::ClientGone),
@@ -409,10 +405,12 @@ impl Exchange<'_, '_, '_> {
             return Poll::Ready(Err(error));
         }
         if client.deadline.expired(cx) {
-            return Poll::Ready(Err(if download.is_blocked_by_source() {
-                ProxyError::ResponseBodyTimeout
-            } else {
-                ProxyError::ClientStalled
+            let upload_stalls = !self.upload_ended && self.upload.is_blocked_by_source();
+            return Poll::Ready(Err(match (download.is_blocked_by_source(), upload_stalls) {
+                (false, _) => ProxyError::ClientStalled,
+                // The backend may be waiting for it: not its fault.
+                (true, true) => ProxyError::RequestBodyTimeout,
+                (true, false) => ProxyError::ResponseBodyTimeout,
             }));
         }
         Poll::Pending

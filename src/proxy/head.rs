@@ -285,7 +285,9 @@ fn write_report(out: &mut Vec<u8>, report: &AffinityReport<'_>) {
 /// Does a proxy in front say that the request came over TLS?
 pub(super) fn says_https(head: &RequestHead<'_>) -> bool {
     let proto = head.fields.iter().find(|f| f.kind == FieldKind::XForwardedProto);
-    proto.is_some_and(|f| f.value.eq_ignore_ascii_case(b"https"))
+    // Of a list, the first is what the client spoke.
+    let first = proto.and_then(|f| f.value.split(|b| *b == b',').next());
+    first.is_some_and(|scheme| scheme.trim_ascii().eq_ignore_ascii_case(b"https"))
 }
 
 /// Does it ask for WebSocket? No other upgrade is passed on: what Homing

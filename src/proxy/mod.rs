@@ -6,7 +6,7 @@
 //!                                     └ view (snapshot, pools), facts, binding, head, error
 //! ```
 //!
-//! [`request`](self) is the pipeline, top to bottom; start there. Nothing here
+//! `request.rs` is the pipeline, top to bottom; start there. Nothing here
 //! writes what another worker reads on a request's way, but the backends'
 //! live counters and the table.
 
@@ -19,6 +19,7 @@ mod exchange;
 mod facts;
 mod finish;
 mod head;
+mod hold;
 mod io;
 pub mod listener;
 mod pool;

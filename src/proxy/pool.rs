@@ -110,11 +110,11 @@ impl BackendPool {
         Ok(BackendStream { stream: Stream::new(socket), live: Arc::clone(&self.live) })
     }
 
-    /// Keeps a connection whose exchange ended cleanly.
-    pub(super) fn keep(&self, stream: BackendStream) {
+    /// Keeps a connection whose exchange ended cleanly; `now` may be a tick old.
+    pub(super) fn keep(&self, stream: BackendStream, now: Instant) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() < self.settings.get().max_idle {
-            idle.push(Idle { stream, since: Instant::now() });
+            idle.push(Idle { stream, since: now });
         }
     }
 
@@ -123,7 +123,7 @@ impl BackendPool {
         let timeout = self.settings.get().idle_timeout;
         self.idle
             .borrow_mut()
-            .retain(|idle| now.duration_since(idle.since) < timeout && idle.stream.is_quiet());
+            .retain(|idle| now.saturating_duration_since(idle.since) < timeout && idle.stream.is_quiet());
     }
 
     /// The backend's address as a Host, for requests that name none.

@@ -10,7 +10,6 @@
 //! ```
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -25,14 +24,10 @@ use super::facts::Facts;
 use super::head;
 use super::view::{UpstreamView, View};
 use super::worker::Worker;
-use crate::affinity::pick::{self, Binding, Decision, Failover, Outcome, Query, Tried, Verdict};
-use crate::affinity::{Member, key};
+use crate::affinity::key;
+use crate::affinity::pick::{self, Decision, Failover, Outcome, Query, Tried, Verdict};
 use crate::h1::{self, FieldSlots, Framing, Parsed, RequestHead};
 use crate::model::snapshot::{Memory, Observation};
-
-/// Time between two looks at a backend that is waited for although its checks
-/// say that it is up.
-const HOLD_STEP: Duration = Duration::from_millis(100);
 
 /// A request that is being served.
 pub(super) struct Request<'w> {
@@ -45,9 +40,9 @@ pub(super) struct Request<'w> {
     pub(super) session: Option<Session>,
     /// The latest pick.
     pub(super) verdict: Option<Verdict>,
-    tried: Tried,
+    pub(super) tried: Tried,
     /// Until when the session's backend is waited for, once it was found missing.
-    hold_until: Option<Instant>,
+    pub(super) hold_until: Option<Instant>,
     /// Is the next attempt to use a new connection?
     fresh: bool,
     pub(super) tally: Tally,
@@ -80,6 +75,14 @@ enum Plan {
     Send(Vec<u8>),
     /// Wait for this member.
     Hold(u16),
+}
+
+/// What came of an attempt.
+enum Attempted {
+    /// The client has its response.
+    Answered(After),
+    /// Nothing was sent: another request of the session was bound first, and is to be followed.
+    Outrun,
 }
 
 /// Serves one request of a client whose first bytes are there or coming.
@@ -120,11 +123,16 @@ impl<'w> Request<'w> {
         loop {
             let failed = match plan {
                 Plan::Send(out) => match self.attempt(client, out).await {
-                    Ok(after) => return Ok(after),
+                    Ok(Attempted::Answered(after)) => return Ok(after),
+                    Ok(Attempted::Outrun) => {
+                        self.session = None;
+                        plan = self.replan(client)?;
+                        continue;
+                    }
                     Err(error) => error,
                 },
                 Plan::Hold(member) => {
-                    self.hold(member).await;
+                    self.hold(member, client).await?;
                     plan = self.replan(client)?;
                     continue;
                 }
@@ -252,23 +260,6 @@ impl<'w> Request<'w> {
         Ok(decision)
     }
 
-    /// May it still be waited for the session's backend? Only while that is
-    /// away for less than the configured time: one that is long dead is not
-    /// waited for by every session anew.
-    fn may_hold(&self, upstream: &UpstreamView, session: &Session) -> bool {
-        let hold = upstream.state.config.affinity.hold;
-        if hold.is_zero() {
-            return false;
-        }
-        let bound = match session.binding {
-            Binding::To(slot) => upstream.state.cluster.index_of(slot),
-            _ => None,
-        };
-        let since = bound.and_then(|member| upstream.away_since(member));
-        let until = self.hold_until.or_else(|| since.map(|since| since + hold));
-        until.is_none_or(|until| Instant::now() < until)
-    }
-
     fn write_head(
         &self,
         head: &RequestHead<'_>,
@@ -299,34 +290,8 @@ impl<'w> Request<'w> {
         out
     }
 
-    /// Waits until a member may be back, as long as the configuration allows.
-    async fn hold(&mut self, member: u16) {
-        let Some(index) = self.upstream else { return };
-        let upstream = &self.view.upstreams[index];
-        let (name, slot) = (Arc::clone(&upstream.state.config.name), upstream.slot(member));
-        let since = upstream.away_since(member).unwrap_or_else(Instant::now);
-        let until = *self.hold_until.get_or_insert(since + upstream.state.config.affinity.hold);
-        if upstream.state.cluster.members()[usize::from(member)].eligible_for_existing() {
-            // The checks have not noticed, or do not agree: look again soon.
-            tokio::time::sleep_until(until.min(Instant::now() + HOLD_STEP)).await;
-        } else {
-            let back = |view: &View| {
-                let upstream = view.upstreams.iter().find(|u| u.state.config.name == name);
-                let cluster = upstream.map(|u| &u.state.cluster);
-                let member = cluster.and_then(|c| c.index_of(slot).map(|i| &c.members()[usize::from(i)]));
-                member.is_none_or(Member::eligible_for_existing)
-            };
-            self.worker.wait_until(until, back).await;
-        }
-        // Routes, members and the session's binding may have changed meanwhile;
-        // indices into the old view mean nothing in the new one.
-        self.tried = Tried::default();
-        (self.upstream, self.verdict, self.session) = (None, None, None);
-        self.view = self.worker.view();
-    }
-
     /// One attempt at the picked member.
-    async fn attempt(&mut self, client: &mut Client, out: Vec<u8>) -> Result<After, ProxyError> {
+    async fn attempt(&mut self, client: &mut Client, out: Vec<u8>) -> Result<Attempted, ProxyError> {
         let (Some(index), Some(verdict)) = (self.upstream, self.verdict) else {
             return Err(ProxyError::Unavailable(None));
         };
@@ -359,24 +324,23 @@ impl<'w> Request<'w> {
             .as_ref()
             .is_none_or(|session| session.bind(upstream, verdict, &self.tried, self.worker.now()));
         if !agreed {
-            // Another request of this session was bound first: follow it.
-            pool.keep(backend);
-            drop(place);
-            self.session = None;
+            pool.keep(backend, self.worker.coarse_now());
             self.tally.attempts -= 1;
-            return match self.replan(client)? {
-                Plan::Send(out) => Box::pin(self.attempt(client, out)).await,
-                Plan::Hold(_) => Err(ProxyError::Unavailable(None)),
-            };
+            return Ok(Attempted::Outrun);
         }
-        exchange::run(self, client, Attempt { upstream, verdict, place, backend, reused, out }).await
+        let attempt = Attempt { upstream, verdict, place, backend, reused, out };
+        exchange::run(self, client, attempt).await.map(Attempted::Answered)
     }
 
     /// Tells the control plane and the counters of a failed attempt.
     fn observe_failure(&self, error: &ProxyError) {
         let (Some(index), Some(verdict)) = (self.upstream, self.verdict) else { return };
-        if error.blames_backend() {
-            let upstream = &self.view.upstreams[index];
+        let upstream = &self.view.upstreams[index];
+        // A session that is held waits for its backend to come back: were its
+        // vain looks held against the backend, they would eject it for longer.
+        let unreachable = matches!(error, ProxyError::Connect(_) | ProxyError::ConnectTimeout);
+        let held = !upstream.state.config.affinity.hold.is_zero() && verdict.outcome == Outcome::Kept;
+        if error.blames_backend() && !(unreachable && held) {
             upstream.pools[usize::from(verdict.member)].live().failed();
             self.worker.report(upstream.report(verdict.member, Observation::Failed));
         }

@@ -78,6 +78,7 @@ pub(super) struct Worker {
     ended: Notify,
     phase: Cell<Phase>,
     now: Cell<Timestamp>,
+    ticked: Cell<Instant>,
     random: RefCell<fastrand::Rng>,
 }
 
@@ -117,6 +118,7 @@ async fn serve(parts: Parts) {
         ended: Notify::new(),
         phase: Cell::new(Phase::Serving),
         now: Cell::new(Timestamp::of(SystemTime::now())),
+        ticked: Cell::new(Instant::now()),
         random: RefCell::default(),
     });
     tokio::task::spawn_local(Rc::clone(&worker).tick());
@@ -193,6 +195,11 @@ impl Worker {
         self.now.get()
     }
 
+    /// The time of the last tick, for what needs no better.
+    pub(super) fn coarse_now(&self) -> Instant {
+        self.ticked.get()
+    }
+
     /// A random number; not for secrets.
     pub(super) fn random(&self) -> u64 {
         self.random.borrow_mut().u64(..)
@@ -225,6 +232,7 @@ impl Worker {
         for count in 1u32.. {
             let now = ticks.tick().await;
             self.now.set(Timestamp::of(SystemTime::now()));
+            self.ticked.set(now);
             self.deadlines.tick(began.elapsed());
             if count.is_multiple_of(SWEEP_TICKS) {
                 for pool in self.view().upstreams.iter().flat_map(|u| &u.pools) {

@@ -66,7 +66,7 @@ families! {
     BACKEND_CONNECTIONS = Gauge "homing_backend_connections" ["upstream", "backend"]
         "Connections to the backend, idle ones included.";
     BACKEND_REQUESTS = Counter "homing_backend_requests_total" ["upstream", "backend"]
-        "Requests sent to the backend.";
+        "Requests for the backend, refused connections included.";
     BACKEND_SESSIONS = Gauge "homing_backend_sessions" ["upstream", "backend"]
         "Sessions bound to the backend in the table; only with remember = table.";
     RING_SHARE = Gauge "homing_ring_share" ["upstream", "backend"]
