@@ -1,0 +1,289 @@
+//! The program as an operator runs it: commands, signals, exit statuses.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long a test waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn homing(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_homing"));
+    command.args(arguments).env_remove("HOMING_LOG");
+    command
+}
+
+fn output(arguments: &[&str]) -> Output {
+    homing(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A running command; killed at the end of a test if it still runs.
+struct Process {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Process {
+    /// Starts it and reads what it says, on either stream, line by line.
+    fn start(arguments: &[&str]) -> Self {
+        let mut child = homing(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (sender, lines) = mpsc::channel();
+        let streams: [Box<dyn Read + Send>; 2] =
+            [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
+        for stream in streams {
+            let sender = sender.clone();
+            std::thread::spawn(move || {
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    let _ = sender.send(line);
+                }
+            });
+        }
+        Self { child, lines }
+    }
+
+    /// The next line that says this.
+    fn line_with(&self, what: &str) -> String {
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) if line.contains(what) => return line,
+                Ok(_) => {}
+                Err(error) => panic!("no line says {what:?}: {error}"),
+            }
+        }
+    }
+
+    /// The address that the proxy listens on.
+    fn listening(&self) -> SocketAddr {
+        let line = self.line_with("listening");
+        let address = line.split("address=").nth(1).unwrap_or_else(|| panic!("{line}"));
+        address.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits for its end; its exit status.
+    fn ended(&mut self) -> Option<i32> {
+        // Its streams end with it.
+        while self.lines.recv_timeout(PATIENCE).is_ok() {}
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A backend that answers every request of a connection with its name.
+fn backend(name: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || {
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                while lines.by_ref().map_while(Result::ok).take_while(|line| !line.is_empty()).count() > 0 {
+                    let reply = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len());
+                    if (&stream).write_all(reply.as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+/// One request of a session on a connection of its own: the whole response.
+fn get(address: SocketAddr, session: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request =
+        format!("GET /?a=b HTTP/1.1\r\nHost: t\r\nCookie: SID={session}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    response
+}
+
+struct File {
+    _folder: tempfile::TempDir,
+    path: PathBuf,
+}
+
+impl File {
+    fn new(content: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("proxy.toml");
+        fs::write(&path, content).unwrap();
+        Self { _folder: folder, path }
+    }
+
+    fn as_str(&self) -> &str {
+        self.path.to_str().unwrap()
+    }
+}
+
+fn configuration(backends: &[(&str, SocketAddr)], more: &str) -> String {
+    let mut file = String::from(
+        "[server]\nworkers = 1\nadmin = \"off\"\nshutdown_grace = \"10s\"\n[[listener]]\nbind = \"127.0.0.1:0\"\n\
+         [upstream.web]\nhealth_check = false\n",
+    );
+    for (id, address) in backends {
+        let _ = writeln!(file, "[[upstream.web.backend]]\nid = \"{id}\"\naddress = \"{address}\"");
+    }
+    file + "[upstream.web.affinity]\nkey = [\"cookie:SID\"]\nreport = true\n" + more
+}
+
+#[test]
+fn bad_file_is_refused_with_all_its_problems() {
+    let file = File::new("[[listener]]\nbnd = \"127.0.0.1:0\"\n[upstream.web]\nbackends = [\"nonsense\"]\n");
+    for command in ["check", "run", "demo"] {
+        let output = output(&[command, "--config", file.as_str()]);
+        let said = text(&output.stdout) + &text(&output.stderr);
+        assert!(!output.status.success(), "{command}: {said}");
+        assert!(said.contains("bnd") && said.contains("nonsense"), "{command}: {said}");
+    }
+}
+
+#[test]
+fn missing_file_is_named() {
+    for command in ["check", "run", "demo", "explain"] {
+        let output = output(&[command, "--config", "no/such.toml"]);
+        let said = text(&output.stdout) + &text(&output.stderr);
+        assert!(!output.status.success() && said.contains("no/such.toml"), "{command}: {said}");
+    }
+}
+
+#[test]
+fn reference_file_is_good() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("proxy.toml");
+    let output = output(&["check", "--config", file.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains("digest"), "{}", text(&output.stdout));
+}
+
+#[test]
+fn address_in_use_is_said() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let file = File::new(&configuration(&[("a", backend("a"))], "").replace("127.0.0.1:0", &address));
+    let output = output(&["run", "--config", file.as_str()]);
+    assert!(!output.status.success());
+    assert!(text(&output.stderr).contains(&address), "{}", text(&output.stderr));
+}
+
+#[test]
+fn hangup_reloads_and_terminate_ends_well() {
+    let file = File::new(&configuration(&[("a", backend("a"))], ""));
+    let mut process = Process::start(&["run", "--config", file.as_str()]);
+    let address = process.listening();
+    assert!(get(address, "1").ends_with("\r\n\r\na"));
+
+    // A bad file is refused, and the old one goes on.
+    fs::write(&file.path, "[upstream.web]\nbackends = []\n").unwrap();
+    process.signal(Signal::HUP);
+    process.line_with("not reloaded");
+    assert!(get(address, "1").ends_with("\r\n\r\na"));
+
+    // A good one is taken over: the session stays, and a new one may go to either.
+    fs::write(&file.path, configuration(&[("a", backend("a")), ("b", backend("b"))], "")).unwrap();
+    process.signal(Signal::HUP);
+    process.line_with("reloaded");
+    assert!(get(address, "1").ends_with("\r\n\r\na"));
+    let spread = (0..64).any(|session| get(address, &format!("new{session}")).ends_with("\r\n\r\nb"));
+    assert!(spread, "the added backend gets new sessions");
+
+    process.signal(Signal::TERM);
+    assert_eq!(process.ended(), Some(0));
+    assert!(TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn sessions_survive_a_restart_with_a_table_file() {
+    let backends = [("a", backend("a")), ("b", backend("b")), ("c", backend("c"))];
+    let file = File::new(&configuration(&backends, "table = { file = \"table\" }\n"));
+    let mut process = Process::start(&["run", "--config", file.as_str()]);
+    let address = process.listening();
+    let first: Vec<_> = (0..16).map(|session| get(address, &session.to_string())).collect();
+    process.signal(Signal::INT);
+    assert_eq!(process.ended(), Some(0));
+
+    // Other weights would place sessions elsewhere; those that exist stay.
+    let heavier = fs::read_to_string(&file.path).unwrap().replace("id = \"a\"", "id = \"a\"\nweight = 50");
+    fs::write(&file.path, heavier).unwrap();
+    let process = Process::start(&["run", "--config", file.as_str()]);
+    let address = process.listening();
+    for (session, before) in first.iter().enumerate() {
+        let after = get(address, &session.to_string());
+        assert!(after.contains("x-affinity-outcome: kept"), "{after}");
+        assert_eq!(after.lines().last(), before.lines().last());
+    }
+}
+
+/// What `explain` says of a new session is what the running proxy does with it.
+#[test]
+fn explain_says_what_the_proxy_does() {
+    let backends = ["a", "b", "c", "d"].map(|name| (name, backend(name)));
+    for remember in ["remember = \"none\"\n", "remember = \"table\"\n"] {
+        let file = File::new(&configuration(&backends, remember));
+        let process = Process::start(&["run", "--config", file.as_str()]);
+        let address = process.listening();
+        for session in 0..24 {
+            let cookie = format!("SID=session-{session}");
+            let said =
+                output(&["explain", "--config", file.as_str(), "--cookie", &cookie, "--path", "/?a=b"]);
+            let said = text(&said.stdout);
+            let decision = said
+                .lines()
+                .find_map(|line| line.strip_prefix("decision"))
+                .unwrap_or_else(|| panic!("{said}"));
+            let backend = decision.trim().split(',').next().unwrap();
+            let done = get(address, &format!("session-{session}"));
+            assert!(done.ends_with(&format!("\r\n\r\n{backend}")), "{said}\n{done}");
+        }
+    }
+}
+
+#[test]
+fn demo_counts_visits_behind_the_proxy() {
+    // Free ports for the applications; the listener takes any.
+    let free: Vec<_> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let backends: Vec<_> = free.iter().map(|listener| listener.local_addr().unwrap()).collect();
+    drop(free);
+    let file = File::new(&configuration(&[("one", backends[0]), ("two", backends[1])], ""));
+    let mut process = Process::start(&["demo", "--config", file.as_str()]);
+    let line = process.line_with("proxy ");
+    let address: SocketAddr =
+        line.split("http://").nth(1).and_then(|rest| rest.trim_end_matches('/').parse().ok()).unwrap();
+    process.line_with("Three things to try");
+
+    let first = get(address, "none");
+    let set = first.lines().find_map(|line| line.strip_prefix("set-cookie: SID="));
+    let cookie = set.unwrap_or_else(|| panic!("{first}"));
+    let cookie = cookie.split(';').next().unwrap();
+    for visit in 2..5 {
+        let response = get(address, cookie);
+        assert!(response.contains(&format!("visit {visit} ")), "{response}");
+    }
+    process.signal(Signal::TERM);
+    assert_eq!(process.ended(), Some(0));
+    assert!(TcpStream::connect(backends[0]).is_err(), "the applications end with the proxy");
+}
