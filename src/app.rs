@@ -63,7 +63,7 @@ pub enum AppError {
 #[derive(Debug)]
 pub struct Running {
     shared: Arc<Shared>,
-    runtime: Option<Runtime>,
+    runtime: Background,
     workers: Vec<JoinHandle<()>>,
     ended: mpsc::UnboundedReceiver<()>,
     cancel: CancellationToken,
@@ -107,8 +107,8 @@ pub fn start(config: Config, file: Option<&Path>) -> Result<Running, AppError> {
     }
     let log = AccessLog::start(&config.access_log).map_err(AppError::AccessLog)?;
     let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build();
-    let runtime = runtime.map_err(AppError::Thread)?;
-    let entered = runtime.enter();
+    let runtime = Background(Some(runtime.map_err(AppError::Thread)?));
+    let entered = runtime.0.as_ref().map(Runtime::enter);
     let admin = config.server.admin.map(|address| {
         let socket = std::net::TcpListener::bind(address).and_then(|listener| {
             listener.set_nonblocking(true)?;
@@ -170,7 +170,7 @@ pub fn start(config: Config, file: Option<&Path>) -> Result<Running, AppError> {
         address
     });
     drop(entered);
-    Ok(Running { shared, runtime: Some(runtime), workers, ended, cancel, admin: admin.flatten() })
+    Ok(Running { shared, runtime, workers, ended, cancel, admin: admin.flatten() })
 }
 
 impl Running {
@@ -196,7 +196,7 @@ impl Running {
 
     /// The runtime beside the workers', for tasks that are not on a request's way.
     pub fn handle(&self) -> Option<&Handle> {
-        self.runtime.as_ref().map(Runtime::handle)
+        self.runtime.0.as_ref().map(Runtime::handle)
     }
 
     /// Takes over another configuration; connections, bindings, counters and
@@ -224,19 +224,19 @@ impl Running {
         self.shared.log.reopen()
     }
 
-    /// Stops accepting, lets what is in flight end within `grace`, saves the
-    /// tables, and stops. True if everything ended by itself.
-    pub async fn shutdown(mut self, grace: Duration) -> bool {
+    /// Stops accepting, lets what is in flight end within `grace` or until
+    /// `at_once` comes, saves the tables, and stops. True if everything ended by
+    /// itself.
+    pub async fn shutdown(mut self, grace: Duration, at_once: impl Future<Output = ()>) -> bool {
         let shared = Arc::clone(&self.shared);
         shared.draining.store(true, Ordering::Relaxed);
         shared.tell(|| Command::Drain);
         let end = Instant::now() + grace;
         let mut left = self.workers.len();
-        let mut all_ended = self.wait_for_workers(&mut left, end.checked_sub(FAREWELL)).await;
-        if !all_ended {
-            shared.tell(|| Command::Farewell);
-            all_ended = self.wait_for_workers(&mut left, Some(end)).await;
-        }
+        let all_ended = tokio::select! {
+            ended = self.drain(&mut left, end) => ended,
+            () = at_once => false,
+        };
         if !all_ended {
             shared.tell(|| Command::Stop);
             self.wait_for_workers(&mut left, None).await;
@@ -247,6 +247,15 @@ impl Running {
         save_tables(&shared.control);
         shared.log.close();
         all_ended
+    }
+
+    /// Waits for the workers to end by themselves, tunnels told shortly before `end`.
+    async fn drain(&mut self, left: &mut usize, end: Instant) -> bool {
+        if self.wait_for_workers(left, end.checked_sub(FAREWELL)).await {
+            return true;
+        }
+        self.shared.tell(|| Command::Farewell);
+        self.wait_for_workers(left, Some(end)).await
     }
 
     /// Waits for the workers to end; false if they have not by `until`.
@@ -270,7 +279,16 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.cancel.cancel();
         self.shared.tell(|| Command::Stop);
-        if let Some(runtime) = self.runtime.take() {
+    }
+}
+
+/// A runtime that may be dropped anywhere, another runtime's task included.
+#[derive(Debug)]
+struct Background(Option<Runtime>);
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
         }
     }

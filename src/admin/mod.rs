@@ -3,7 +3,7 @@
 //!
 //! It has no passwords; it is closed to strangers by where it listens (loopback
 //! by default), by who may change things (only this host), and against
-//! browsers ([`guard`]). It knows the rest of the program through
+//! browsers (`guard`). It knows the rest of the program through
 //! [`AdminBackend`] only.
 
 pub mod client;

@@ -60,11 +60,7 @@ pub(super) fn until_stopped(running: Running) -> Result<ExitCode, Error> {
         }
         let grace = running.control().snapshot().config.server.shutdown_grace;
         tracing::info!(grace_seconds = grace.as_secs(), "stopping; once more to stop at once");
-        let ended = tokio::select! {
-            ended = running.shutdown(grace) => ended,
-            () = stop.recv() => false,
-        };
-        if !ended {
+        if !running.shutdown(grace, stop.recv()).await {
             tracing::warn!("stopped before everything in flight had ended");
         }
         Ok(ExitCode::SUCCESS)

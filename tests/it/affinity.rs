@@ -348,3 +348,32 @@ async fn proxies_with_the_same_seed_agree_and_others_do_not() {
     }
     assert!(differ > 5, "another seed is another ring: {differ} of 30 differ");
 }
+
+#[tokio::test]
+async fn session_without_requests_is_forgotten() {
+    let (a, b, c) = three().await;
+    let proxy = Proxy::builder()
+        .upstream("web", &[&a, &b, &c])
+        .affinity(r#"key = ["cookie:SID"], table = { ttl = "1s" }"#)
+        .start()
+        .await;
+    proxy.session("s").get("/").await;
+    assert!(entries(&proxy) > 0.5);
+    eventually("it is forgotten", async || entries(&proxy) < 0.5).await;
+}
+
+#[tokio::test]
+async fn table_forgets_the_longest_idle_beyond_its_size() {
+    let (a, b, c) = three().await;
+    let proxy = Proxy::builder()
+        .upstream("web", &[&a, &b, &c])
+        .affinity(r#"key = ["cookie:SID"], table = { max_entries = 1000 }"#)
+        .start()
+        .await;
+    let mut raw = proxy.raw().await;
+    for n in 0..1500 {
+        raw.get("/", &[&format!("Cookie: SID=s{n}")]).await;
+    }
+    let kept = entries(&proxy);
+    assert!((500.0..=1000.0).contains(&kept), "{kept}");
+}

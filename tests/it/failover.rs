@@ -234,3 +234,82 @@ async fn new_session_whose_requests_come_all_at_once_is_at_one_backend() {
         assert_eq!(*met.entry(session).or_insert_with(|| backend.clone()), backend, "session {session}");
     }
 }
+
+#[tokio::test]
+async fn get_with_a_body_is_not_sent_again() {
+    let die = [Step::ReadHead, Step::ReadBody, Step::Close];
+    let a = Backend::named("a").script(Script::reply().then(die)).start().await;
+    let proxy = Proxy::builder().workers(1).upstream("web", &[&a]).start().await;
+    let mut raw = proxy.raw().await;
+    assert_eq!(raw.get("/", &[]).await.backend(), "a");
+    raw.request("GET", "/", &[], b"body").await.assert_own(502, "backend_closed");
+    assert_eq!(a.requests(), 2);
+}
+
+#[tokio::test]
+async fn request_that_is_sent_again_is_the_same_request() {
+    let a = Backend::named("a").script(Script::reply().then([Step::ReadHead, Step::Close])).start().await;
+    let proxy = Proxy::builder().workers(1).upstream("web", &[&a]).start().await;
+    let mut raw = proxy.raw().await;
+    raw.get("/1", &[]).await;
+    let fields = ["Via: 1.1 front", "Cookie: a=b", "X-App: 1"];
+    assert_eq!(raw.get("/2?q", &fields).await.backend(), "a");
+    let seen = a.seen();
+    let [_, lost, again] = &seen[..] else { panic!("{seen:?}") };
+    assert_eq!((&lost.line, &lost.text), (&again.line, &again.text));
+    assert_eq!(again.fields.all("via"), ["1.1 front", "1.1 homing"]);
+}
+
+#[tokio::test]
+async fn pipelined_requests_survive_a_stale_connection() {
+    let a = Backend::named("a").script(Script::reply().then([Step::ReadHead, Step::Close])).start().await;
+    let proxy = Proxy::builder().workers(1).upstream("web", &[&a]).start().await;
+    let mut raw = proxy.raw().await;
+    raw.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n".repeat(4)).await;
+    for _ in 0..4 {
+        assert_eq!(raw.response().await.backend(), "a");
+    }
+}
+
+#[tokio::test]
+async fn held_session_whose_backend_is_removed_moves_at_once() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let builder = Proxy::builder()
+        .workers(1)
+        .upstream("web", &[&a, &b])
+        .affinity(r#"key = ["cookie:SID"], hold = "60s""#);
+    let proxy = builder.clone().start().await;
+    let (_client, home, heir) = session_at(&proxy, [&a, &b]).await;
+    home.stop().await;
+    let mut held = proxy.raw().await;
+    held.send("GET / HTTP/1.1\r\nHost: t\r\nCookie: SID=the-session\r\n\r\n").await;
+    let mut bystander = proxy.client();
+    for _ in 0..3 {
+        assert_eq!(bystander.get("/").await.backend(), heir.name);
+    }
+    held.assert_quiet();
+    proxy.reload(&builder.without(&home.name)).await;
+    assert_eq!(held.response().await.backend(), heir.name);
+}
+
+#[tokio::test]
+async fn held_request_of_a_client_that_goes_away_ends() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let proxy = Proxy::builder()
+        .workers(1)
+        .upstream("web", &[&a, &b])
+        .affinity(r#"key = ["cookie:SID"], hold = "60s""#)
+        .start()
+        .await;
+    let (client, home, heir) = session_at(&proxy, [&a, &b]).await;
+    drop(client);
+    home.stop().await;
+    let mut held = proxy.raw().await;
+    held.send("GET / HTTP/1.1\r\nHost: t\r\nCookie: SID=the-session\r\n\r\n").await;
+    let mut bystander = proxy.client();
+    for _ in 0..3 {
+        assert_eq!(bystander.get("/").await.backend(), heir.name);
+    }
+    drop((held, bystander));
+    proxy.metric_becomes("homing_connections", &[], 0.0).await;
+}

@@ -112,7 +112,8 @@ async fn backend_that_does_not_accept_is_504_or_passed_over() {
     let (_socket, address, _queue) = full().await;
     let good = Backend::start("good").await;
     let timeouts = "connect = \"150ms\"";
-    let alone = Proxy::builder().timeouts(timeouts).upstream("web", &[]).member("full", address).start().await;
+    let alone =
+        Proxy::builder().timeouts(timeouts).upstream("web", &[]).member("full", address).start().await;
     alone.client().get("/").await.assert_own(504, "connect_timeout");
     let both = Proxy::builder()
         .timeouts(timeouts)
@@ -141,7 +142,8 @@ async fn response_that_does_not_begin_in_time_is_504() {
 
 #[tokio::test]
 async fn head_of_a_response_that_stalls_half_way_is_504() {
-    let a = Backend::named("a").script(Script::raw_then("HTTP/1.1 200 OK\r\nX-App: ", Step::Hang)).start().await;
+    let a =
+        Backend::named("a").script(Script::raw_then("HTTP/1.1 200 OK\r\nX-App: ", Step::Hang)).start().await;
     let proxy = Proxy::builder().timeouts("response_head = \"150ms\"").upstream("web", &[&a]).start().await;
     proxy.client().get("/").await.assert_own(504, "response_head_timeout");
 }
@@ -153,7 +155,7 @@ async fn response_that_stalls_half_way_is_broken_off() {
     let proxy = Proxy::builder().timeouts("body_idle = \"150ms\"").upstream("web", &[&a]).start().await;
     let mut raw = proxy.raw().await;
     raw.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n").await;
-    assert_eq!(raw.head_to("GET").await.backend(), "a");
+    assert_eq!(raw.head().await.backend(), "a");
     raw.assert_broken().await;
     eventually("the backend is let go", async || a.abandoned() == 1).await;
     proxy.metric_becomes("homing_errors_total", &[("error", "response_body_timeout")], 1.0).await;
@@ -197,7 +199,7 @@ async fn slow_but_steady_bodies_are_no_stall() {
     let proxy = Proxy::builder().timeouts("body_idle = \"1s\"").upstream("web", &[&a]).start().await;
     let mut raw = proxy.raw().await;
     raw.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n").await;
-    assert_eq!(raw.head_to("GET").await.backend(), "a");
+    assert_eq!(raw.head().await.backend(), "a");
     let mut pause = tokio::time::interval(std::time::Duration::from_millis(150));
     for gate in &gates {
         pause.tick().await;
@@ -293,6 +295,8 @@ async fn full_backend_refuses_its_sessions_and_new_ones_go_elsewhere() {
             break;
         }
     }
+    // A response may be here a moment before its place is free.
+    proxy.metric_becomes("homing_backend_in_flight", &[], 0.0).await;
     let gate = Gate::closed();
     a.set(Script::new([Step::ReadHead, Step::Pause(gate.clone()), Step::Reply]));
     let before = a.requests();
@@ -313,4 +317,59 @@ async fn full_backend_refuses_its_sessions_and_new_ones_go_elsewhere() {
     gate.open();
     assert_eq!(busy.await.expect("the request").backend(), "a");
     assert_eq!(waiting.get("/").await.backend(), "a", "and it is still its session's backend");
+}
+
+#[tokio::test]
+async fn dripping_does_not_make_the_time_for_a_head_longer() {
+    let a = Backend::start("a").await;
+    let proxy = Proxy::builder().timeouts("request_head = \"200ms\"").upstream("web", &[&a]).start().await;
+    let mut raw = proxy.raw().await;
+    raw.send("GET / HTTP/1.1\r\nHost: t\r\nX-Slow: ").await;
+    let mut pause = tokio::time::interval(std::time::Duration::from_millis(20));
+    // Refused, it fails in the end: the proxy reads on for no more than two seconds.
+    let mut sent = 0;
+    while proxy.metric("homing_errors_total", &[("error", "request_head_timeout")]) < 0.5 {
+        pause.tick().await;
+        assert!(raw.try_send("x").await && sent < 200, "no 408 after {sent} bytes");
+        sent += 1;
+    }
+    raw.response().await.assert_own(408, "request_head_timeout");
+}
+
+#[tokio::test]
+async fn client_that_goes_away_is_not_the_backends_fault() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let proxy = Proxy::builder()
+        .workers(1)
+        .upstream("web", &[&a, &b])
+        .affinity(r#"key = ["cookie:SID"]"#)
+        .passive("max_fails = 1, penalty = \"1h\"")
+        .start()
+        .await;
+    let hang = Script::new([Step::ReadHead, Step::Hang]);
+    a.set(hang.clone());
+    b.set(hang);
+    for n in 1..=6 {
+        let mut raw = proxy.raw().await;
+        raw.send(format!("GET / HTTP/1.1\r\nHost: t\r\nCookie: SID=s{n}\r\n\r\n")).await;
+        eventually("the request is there", async || a.requests() + b.requests() == n).await;
+        drop(raw);
+        eventually("the backend is let go", async || a.abandoned() + b.abandoned() == n).await;
+    }
+    proxy.metric_becomes("homing_errors_total", &[("error", "client_gone")], 6.0).await;
+    assert!(proxy.metric("homing_backend_up", &[]) > 1.5, "both are up");
+}
+
+#[tokio::test]
+async fn tunnel_takes_one_of_its_backends_places() {
+    let a = Backend::named("a").upgrade_echo("").start().await;
+    let proxy = Proxy::builder().upstream("web", &[&a]).backend("a", "max_connections = 1").start().await;
+    let (raw, _) = crate::tunnel::open(&proxy, "").await;
+    assert!(proxy.metric("homing_backend_in_flight", &[]) > 0.5);
+    let refused = proxy.client().get("/").await;
+    assert_eq!((refused.status, refused.fields.has("retry-after")), (503, true));
+    drop(raw);
+    eventually("its place is free", async || proxy.metric("homing_backend_in_flight", &[]) < 0.5).await;
+    a.set(Script::reply());
+    assert_eq!(proxy.client().get("/").await.backend(), "a");
 }

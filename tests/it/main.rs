@@ -5,10 +5,19 @@
 //! `HOMING_TEST_PATIENCE_MS` (10 s).
 
 mod affinity;
+mod body;
+mod churn;
 mod failover;
+mod fields;
 mod harness;
+mod health;
 mod http;
 mod limits;
 mod malformed;
+mod ops;
+mod reload;
+mod review;
 mod routing;
+mod sealed_cookie;
+mod shutdown;
 mod tunnel;

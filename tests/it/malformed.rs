@@ -50,7 +50,11 @@ const BAD_REQUESTS: &[(&str, u16, &str)] = &[
     ("POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: gzip\r\n\r\n", 501, "unknown_coding"),
     ("POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501, "unknown_coding"),
     ("POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: \x0bchunked\r\n\r\n", 400, ""),
-    ("POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked, chunked\r\n\r\n", 400, "bad_transfer_encoding"),
+    (
+        "POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked, chunked\r\n\r\n",
+        400,
+        "bad_transfer_encoding",
+    ),
     (
         "POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n",
         400,
@@ -257,7 +261,7 @@ async fn response_that_breaks_off_breaks_off_at_the_client() {
         let mut raw = proxy.raw().await;
         raw.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n").await;
         // If it is wrong from the start, the client may as well be told so.
-        let head = raw.head_to("GET").await;
+        let head = raw.head().await;
         if head.status == 502 {
             head.fields.get("content-length").expect("a whole response");
         } else {
@@ -295,4 +299,15 @@ async fn bytes_behind_a_response_are_never_anybodys_response() {
             assert!(a.connections() > connections, "a new connection");
         }
     }
+}
+
+#[tokio::test]
+async fn large_response_that_breaks_off_breaks_off_at_the_client() {
+    let a = Backend::named("a").die_mid_body(300_000).start().await;
+    let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
+    let mut raw = proxy.raw().await;
+    raw.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n").await;
+    assert_eq!(raw.head().await.backend(), "a");
+    raw.assert_broken().await;
+    proxy.metric_becomes("homing_errors_total", &[("error", "response_truncated")], 1.0).await;
 }

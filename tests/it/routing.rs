@@ -68,7 +68,8 @@ async fn upload_without_a_route_ends_the_connection() {
     let routes = "[[route]]\npath = \"/app\"\nupstream = \"web\"";
     let proxy = Proxy::builder().raw_toml(routes).upstream("web", &[&a]).start().await;
     let mut raw = proxy.raw().await;
-    raw.send("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 34\r\n\r\nGET /app HTTP/1.1\r\nHost: t\r\n\r\n").await;
+    raw.send("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 34\r\n\r\nGET /app HTTP/1.1\r\nHost: t\r\n\r\n")
+        .await;
     raw.response().await.assert_own(404, "no_route");
     raw.assert_closed().await;
     assert_eq!(a.connections(), 0, "a body is no request");
@@ -82,7 +83,8 @@ async fn upstreams_keep_sessions_of_their_own() {
         Backend::start("c").await,
         Backend::start("d").await,
     );
-    let routes = "[[route]]\npath = \"/one\"\nupstream = \"one\"\n[[route]]\npath = \"/two\"\nupstream = \"two\"";
+    let routes =
+        "[[route]]\npath = \"/one\"\nupstream = \"one\"\n[[route]]\npath = \"/two\"\nupstream = \"two\"";
     let proxy = Proxy::builder()
         .raw_toml(routes)
         .upstream("one", &[&a, &b])

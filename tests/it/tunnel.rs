@@ -9,7 +9,7 @@ pub(crate) const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: t\r\nConnection: k
 pub(crate) async fn open(proxy: &Proxy, behind: &str) -> (RawClient, Response) {
     let mut raw = proxy.raw().await;
     raw.send(format!("{UPGRADE}{behind}")).await;
-    let response = raw.head_to("GET").await;
+    let response = raw.head().await;
     assert_eq!(response.status, 101, "{:?}", response.fields);
     (raw, response)
 }
@@ -106,7 +106,7 @@ async fn tunnel_sticks_to_its_session_and_broken_tunnels_end() {
     home.set(Script::new([Step::ReadHead, Step::Send(head.to_vec()), Step::Echo]));
     let mut raw = proxy.raw().await;
     raw.send(UPGRADE.replace("Host: t\r\n", "Host: t\r\nCookie: SID=ws\r\n")).await;
-    assert_eq!(raw.head_to("GET").await.status, 101);
+    assert_eq!(raw.head().await.status, 101);
     assert_eq!(other.connections(), before);
     home.stop().await;
     raw.read_to_any_end().await;

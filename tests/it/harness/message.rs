@@ -59,7 +59,6 @@ impl fmt::Debug for Fields {
 /// A response, whole.
 #[derive(Debug, Clone)]
 pub(crate) struct Response {
-    pub(crate) version: String,
     pub(crate) status: u16,
     pub(crate) fields: Fields,
     pub(crate) body: Vec<u8>,
@@ -108,13 +107,13 @@ impl Response {
         let text: String = head.iter().map(|b| char::from(*b)).collect();
         let (line, rest) = text.split_once("\r\n").unwrap_or_else(|| panic!("no status line: {text:?}"));
         let mut words = line.splitn(3, ' ');
-        let version = words.next().unwrap_or_default().to_owned();
+        let version = words.next();
         let status = words.next().and_then(|w| w.parse().ok());
         let status = status.unwrap_or_else(|| panic!("no status line: {line:?}"));
-        assert!(version == "HTTP/1.1" && words.next().is_some(), "no status line: {line:?}");
+        assert!(version == Some("HTTP/1.1") && words.next().is_some(), "no status line: {line:?}");
         let fields = Fields::parse(rest);
         assert_expected(&fields, status);
-        Self { version, status, fields, body: Vec::new(), trailers: Fields::default(), interim: Vec::new() }
+        Self { status, fields, body: Vec::new(), trailers: Fields::default(), interim: Vec::new() }
     }
 }
 

@@ -9,10 +9,10 @@ mod raw;
 mod script;
 mod wait;
 
-pub(crate) use backend::{Backend, Seen};
+pub(crate) use backend::Backend;
 pub(crate) use client::Client;
-pub(crate) use message::{Fields, Response};
+pub(crate) use message::Response;
 pub(crate) use proxy::{Proxy, ProxyBuilder};
 pub(crate) use raw::RawClient;
 pub(crate) use script::{Script, Step};
-pub(crate) use wait::{Gate, eventually, in_time, settles};
+pub(crate) use wait::{Gate, eventually, settles};

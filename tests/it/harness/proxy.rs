@@ -1,6 +1,6 @@
 //! The proxy under test: the real one, in this process.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -41,7 +41,7 @@ struct Upstream {
 #[derive(Debug, Clone)]
 struct Member {
     id: String,
-    address: SocketAddr,
+    address: String,
     lines: String,
 }
 
@@ -71,7 +71,11 @@ impl ProxyBuilder {
 
     /// Another upstream; what follows is about it.
     pub(crate) fn upstream(mut self, name: &str, backends: &[&Backend]) -> Self {
-        let member = |b: &&Backend| Member { id: b.name.clone(), address: b.address, lines: String::new() };
+        let member = |b: &&Backend| Member {
+            id: b.name.clone(),
+            address: b.address.to_string(),
+            lines: String::new(),
+        };
         self.upstreams.push(Upstream {
             name: name.to_owned(),
             backends: backends.iter().map(member).collect(),
@@ -88,8 +92,9 @@ impl ProxyBuilder {
     }
 
     /// One more backend, by address.
-    pub(crate) fn member(mut self, id: &str, address: SocketAddr) -> Self {
-        self.latest().backends.push(Member { id: id.to_owned(), address, lines: String::new() });
+    pub(crate) fn member(mut self, id: &str, address: impl Display) -> Self {
+        let (id, address) = (id.to_owned(), address.to_string());
+        self.latest().backends.push(Member { id, address, lines: String::new() });
         self
     }
 
@@ -197,11 +202,13 @@ impl ProxyBuilder {
         }
     }
 
+    #[expect(clippy::unused_async, reason = "as it reads beside the backends' start")]
     pub(crate) async fn start(self) -> Proxy {
         Proxy::of(app::start(self.config(), None).expect("start"))
     }
 
     /// Writes the file and starts from it, so that it can be read again.
+    #[expect(clippy::unused_async, reason = "as it reads beside the backends' start")]
     pub(crate) async fn start_from(self, file: &Path) -> Proxy {
         std::fs::write(file, self.toml()).expect("write");
         let loaded = config::load(file).expect("load");
@@ -299,7 +306,12 @@ impl Proxy {
     pub(crate) fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let labels: Vec<_> = labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
         let mut sum = 0.0;
-        for line in self.metrics().lines().filter(|line| !line.starts_with('#')) {
+        let page = self.metrics();
+        assert!(
+            page.contains(&format!("\n{name}")) || page.contains(&format!(" {name} ")),
+            "there is no {name}"
+        );
+        for line in page.lines().filter(|line| !line.starts_with('#')) {
             let Some((sample, value)) = line.rsplit_once(' ') else { continue };
             let (found, rest) = sample.split_once('{').unwrap_or((sample, ""));
             if found == name && labels.iter().all(|label| rest.contains(label.as_str())) {
@@ -325,12 +337,12 @@ impl Proxy {
     /// Ends the proxy; true if everything ended by itself.
     pub(crate) async fn shutdown(mut self, grace: Duration) -> bool {
         let running = self.running.take().expect("running");
-        in_time("the shutdown", running.shutdown(grace)).await
+        in_time("the shutdown", running.shutdown(grace, std::future::pending())).await
     }
 
     /// Ends the proxy in a task of its own.
     pub(crate) fn shutting_down(mut self, grace: Duration) -> tokio::task::JoinHandle<bool> {
         let running = self.running.take().expect("running");
-        tokio::spawn(running.shutdown(grace))
+        tokio::spawn(running.shutdown(grace, std::future::pending()))
     }
 }

@@ -1,5 +1,6 @@
 //! A client that sends exactly what it is told and sees every byte.
 
+use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use socket2::SockRef;
@@ -45,11 +46,6 @@ impl RawClient {
         Self { stream, held: Vec::new() }
     }
 
-    /// The client's own address.
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.stream.local_addr().expect("address")
-    }
-
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         in_time("sending", self.stream.write_all(bytes.as_ref())).await.expect("send");
         self
@@ -79,7 +75,7 @@ impl RawClient {
             head.push_str("\r\n");
         }
         if !body.is_empty() || method == "POST" {
-            head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+            let _ = write!(head, "Content-Length: {}\r\n", body.len());
         }
         head.push_str("\r\n");
         let mut bytes = head.into_bytes();
@@ -95,14 +91,14 @@ impl RawClient {
 
     /// The next response, whole, with the interim ones before it.
     pub(crate) async fn response_to(&mut self, method: &str) -> Response {
-        let mut response = self.head_to(method).await;
+        let mut response = self.head().await;
         let end = End::of_response(method, response.status, &response.fields);
         (response.body, response.trailers) = self.body(end).await;
         response
     }
 
     /// The head of the next response, with the interim ones before it.
-    pub(crate) async fn head_to(&mut self, _method: &str) -> Response {
+    pub(crate) async fn head(&mut self) -> Response {
         let mut interim = Vec::new();
         loop {
             let response = self.one_head().await;

@@ -57,10 +57,8 @@ pub(crate) async fn settles(what: impl Display, number: impl Fn() -> u64) -> u64
 pub(crate) fn in_time<T>(what: impl Display, future: impl Future<Output = T>) -> impl Future<Output = T> {
     let place = std::panic::Location::caller();
     async move {
-        match tokio::time::timeout(*PATIENCE, future).await {
-            Ok(value) => value,
-            Err(_) => panic!("waited in vain, at {place}: {what}"),
-        }
+        let outcome = tokio::time::timeout(*PATIENCE, future).await;
+        outcome.unwrap_or_else(|_| panic!("waited in vain, at {place}: {what}"))
     }
 }
 

@@ -1,0 +1,213 @@
+//! Fields and targets: what passes, what ends here, what is added.
+
+use crate::harness::{Backend, Proxy, ProxyBuilder, Script};
+
+/// One worker, so that connections can be counted, before this backend.
+fn before(backend: &Backend) -> ProxyBuilder {
+    Proxy::builder().workers(1).upstream("web", &[backend])
+}
+
+#[tokio::test]
+async fn absolute_form_decides_the_host() {
+    let a = Backend::start("a").await;
+    let proxy = before(&a).start().await;
+    let mut raw = proxy.raw().await;
+    raw.send("GET http://shop.example:8080/p/q?r=s HTTP/1.1\r\nHost: other.example\r\n\r\n").await;
+    assert_eq!(raw.response().await.backend(), "a");
+    let seen = a.last();
+    assert_eq!(seen.line, "GET /p/q?r=s HTTP/1.1");
+    assert_eq!(seen.field("host"), Some("shop.example:8080"));
+    assert_eq!(seen.field("x-forwarded-host"), Some("shop.example:8080"));
+}
+
+#[tokio::test]
+async fn options_asterisk_goes_where_everything_goes() {
+    let a = Backend::start("a").await;
+    let proxy = before(&a).start().await;
+    let mut raw = proxy.raw().await;
+    raw.send("OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    assert_eq!(raw.response().await.backend(), "a");
+    assert_eq!(a.last().line, "OPTIONS * HTTP/1.1");
+}
+
+#[tokio::test]
+async fn hop_by_hop_fields_end_here() {
+    let a = Backend::named("a")
+        .field("Connection: keep-alive, X-Hop")
+        .field("X-Hop: 1")
+        .field("Keep-Alive: timeout=5")
+        .field("Proxy-Connection: keep-alive")
+        .field("X-App: stays")
+        .field("Upgrade: h2c")
+        .start()
+        .await;
+    let proxy = before(&a).start().await;
+    let mut raw = proxy.raw().await;
+    let fields = [
+        "Connection: X-Hop, keep-alive",
+        "connection: x-second",
+        "X-Hop: 1",
+        "X-Second: 2",
+        "Keep-Alive: timeout=5",
+        "Proxy-Connection: keep-alive",
+        "TE: trailers",
+        "Upgrade: websocket",
+        "X-App: stays",
+        "Accept: */*",
+    ];
+    let reply = raw.get("/", &fields).await;
+    assert_eq!(reply.field("x-app"), Some("stays"));
+    assert_eq!(reply.fields.names(), ["x-backend", "content-length", "x-app", "via"]);
+    let mut names = a.last().fields.names().into_iter().map(str::to_owned).collect::<Vec<_>>();
+    names.sort();
+    let expected =
+        ["accept", "host", "via", "x-app", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
+    assert_eq!(names, expected);
+}
+
+#[tokio::test]
+async fn end_to_end_fields_are_passed_on_as_they_are() {
+    let odd = "X-Unusual:   spaces, \"quotes\"; and = signs\t tab";
+    let a = Backend::named("a").field(odd).start().await;
+    let proxy = before(&a).start().await;
+    let mut raw = proxy.raw().await;
+    let reply = raw.get("/", &[odd, "x-MiXeD: Case", "X-Twice: 1", "X-Twice: 2"]).await;
+    let value = "spaces, \"quotes\"; and = signs\t tab";
+    assert_eq!(reply.field("x-unusual"), Some(value));
+    let seen = a.last();
+    assert_eq!(seen.field("x-unusual"), Some(value));
+    assert_eq!(seen.fields.all("x-twice"), ["1", "2"]);
+    assert!(seen.text.contains("x-MiXeD: Case\r\n"), "names keep their case: {}", seen.text);
+}
+
+#[tokio::test]
+async fn untrusted_forwarding_fields_are_replaced() {
+    let a = Backend::start("a").await;
+    let proxy = before(&a).start().await;
+    let mut raw = proxy.raw().await;
+    let forged = [
+        "X-Forwarded-For: 6.6.6.6",
+        "x-forwarded-for: 7.7.7.7",
+        "X-Forwarded-Proto: https",
+        "X-Forwarded-Host: evil.example",
+        "Forwarded: for=6.6.6.6",
+    ];
+    raw.get("/", &forged).await;
+    let seen = a.last();
+    assert_eq!(seen.field("x-forwarded-for"), Some("127.0.0.1"));
+    assert_eq!(seen.field("x-forwarded-proto"), Some("http"));
+    assert_eq!(seen.field("x-forwarded-host"), Some("test"));
+    assert!(!seen.fields.has("forwarded"));
+}
+
+#[tokio::test]
+async fn trusted_forwarding_fields_are_added_to() {
+    let a = Backend::start("a").await;
+    let proxy = before(&a)
+        .raw_toml("[client_ip]\ntrusted = [\"127.0.0.0/8\"]\n[forwarding]\nforwarded = true")
+        .start()
+        .await;
+    let mut raw = proxy.raw().await;
+    let believed = [
+        "X-Forwarded-For: 203.0.113.1, 203.0.113.2",
+        "X-Forwarded-For: 203.0.113.3",
+        "X-Forwarded-Proto: https",
+        "X-Forwarded-Host: www.example",
+        "Forwarded: for=203.0.113.1;proto=https",
+    ];
+    raw.get("/", &believed).await;
+    let seen = a.last();
+    assert_eq!(seen.field("x-forwarded-for"), Some("203.0.113.1, 203.0.113.2, 203.0.113.3, 127.0.0.1"));
+    assert_eq!(seen.field("x-forwarded-proto"), Some("https"));
+    assert_eq!(seen.field("x-forwarded-host"), Some("www.example"));
+    let forwarded = "for=203.0.113.1;proto=https, for=127.0.0.1;host=\"test\";proto=http";
+    assert_eq!(seen.field("forwarded"), Some(forwarded));
+}
+
+#[tokio::test]
+async fn forwarding_fields_can_be_turned_off() {
+    let a = Backend::start("a").await;
+    let proxy = before(&a).raw_toml("[forwarding]\nx_forwarded = false\nvia = \"off\"").start().await;
+    let mut raw = proxy.raw().await;
+    let reply = raw.get("/", &[]).await;
+    assert!(!reply.fields.has("via"));
+    assert_eq!(a.last().fields.names(), ["host"]);
+}
+
+#[tokio::test]
+async fn via_is_appended_on_both_ways() {
+    let a = Backend::named("a").field("Via: 1.1 cache").start().await;
+    let proxy = before(&a).start().await;
+    let mut raw = proxy.raw().await;
+    let reply = raw.get("/", &["Via: 1.0 front"]).await;
+    assert_eq!(reply.fields.all("via"), ["1.1 cache", "1.1 homing"]);
+    assert_eq!(a.last().fields.all("via"), ["1.0 front", "1.1 homing"]);
+}
+
+#[tokio::test]
+async fn upgrade_to_anything_but_websocket_is_not_passed_on() {
+    let a = Backend::start("a").await;
+    let proxy = before(&a).start().await;
+    let mut raw = proxy.raw().await;
+    let h2c =
+        ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA"];
+    assert_eq!(raw.get("/", &h2c).await.backend(), "a");
+    let seen = a.last();
+    for name in ["connection", "upgrade", "http2-settings"] {
+        assert!(!seen.fields.has(name), "{name}");
+    }
+    assert_eq!(raw.get("/", &[]).await.backend(), "a", "and the connection goes on");
+}
+
+#[tokio::test]
+async fn large_heads_pass_within_the_limit() {
+    let long = format!("X-App: {}", "v".repeat(15_000));
+    let a = Backend::named("a").field(&long).start().await;
+    let proxy = before(&a).start().await;
+    let mut raw = proxy.raw().await;
+    for _ in 0..3 {
+        let reply = raw.get("/", &[&long]).await;
+        assert_eq!(reply.field("x-app").map(str::len), Some(15_000));
+        assert_eq!(a.last().field("x-app").map(str::len), Some(15_000));
+    }
+}
+
+#[tokio::test]
+async fn backend_may_have_a_name() {
+    let a = Backend::start("a").await;
+    let address = format!("localhost:{}", a.address.port());
+    let proxy = Proxy::builder().upstream("web", &[]).member("a", address).start().await;
+    assert_eq!(proxy.client().get("/").await.backend(), "a");
+    assert_eq!(a.last().field("host"), Some("test"), "the host asked for, not the backend's");
+}
+
+#[tokio::test]
+async fn listener_for_both_families_sees_ipv4_as_ipv4() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        // There is no IPv6 here.
+        return;
+    }
+    let a = Backend::start("a").await;
+    let toml = before(&a).toml().replace("\"127.0.0.1:0\"", "\"[::]:0\"");
+    let config = homing::config::parse(&toml, "test.toml").expect("a configuration").config;
+    let running = homing::app::start(config, None).expect("start");
+    let port = running.addresses()[0].port();
+    for (ip, seen) in [("127.0.0.1", "127.0.0.1"), ("[::1]", "::1")] {
+        let address = format!("{ip}:{port}").parse().expect("an address");
+        assert_eq!(crate::harness::RawClient::connect(address).await.get("/", &[]).await.backend(), "a");
+        assert_eq!(a.last().field("x-forwarded-for"), Some(seen));
+    }
+}
+
+#[tokio::test]
+async fn bytes_beyond_ascii_pass_in_values() {
+    let a = Backend::named("a").script(Script::raw(
+        b"HTTP/1.1 200 \xe9\r\nX-Backend: a\r\nX-App: caf\xe9 \xff\r\nContent-Length: 0\r\n\r\n",
+    ));
+    let a = a.start().await;
+    let proxy = before(&a).start().await;
+    let mut raw = proxy.raw().await;
+    raw.send(b"GET / HTTP/1.1\r\nHost: t\r\nX-App: caf\xe9 \xff\r\n\r\n").await;
+    assert_eq!(raw.response().await.field("x-app"), Some("caf\u{e9} \u{ff}"));
+    assert_eq!(a.last().field("x-app"), Some("caf\u{e9} \u{ff}"));
+}

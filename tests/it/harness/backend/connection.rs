@@ -1,0 +1,306 @@
+//! One connection to a backend, and the carrying out of its script.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+use super::{KEPT, Seen, Shared};
+use crate::harness::message::{End, Fields};
+use crate::harness::script::Step;
+
+/// Accepts and serves until it is dropped.
+pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    // Dropped with this task, and all connections with it.
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let Ok((stream, _)) = accepted else { continue };
+                shared.connections.fetch_add(1, Ordering::Relaxed);
+                connections.spawn(Connection::serve(stream, Arc::clone(&shared)));
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+struct Connection {
+    stream: TcpStream,
+    shared: Arc<Shared>,
+    /// What is read into.
+    room: Vec<u8>,
+    held: Vec<u8>,
+    /// The request that is being read.
+    seen: Option<Seen>,
+    /// The request that was read last.
+    latest: Option<Seen>,
+}
+
+/// A connection in the count of open ones.
+struct Open(Arc<Shared>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The connection is over.
+struct Over;
+
+impl From<std::io::Error> for Over {
+    fn from(_: std::io::Error) -> Self {
+        Self
+    }
+}
+
+impl Connection {
+    async fn serve(stream: TcpStream, shared: Arc<Shared>) {
+        shared.open.fetch_add(1, Ordering::Relaxed);
+        let _open = Open(Arc::clone(&shared));
+        let _ = stream.set_nodelay(true);
+        let room = vec![0; 64 * 1024];
+        let mut connection = Self { stream, shared, room, held: Vec::new(), seen: None, latest: None };
+        let mut count = 0;
+        while connection.request(count).await.is_ok() {
+            count += 1;
+        }
+    }
+
+    /// Carries out the script for one request.
+    async fn request(&mut self, index: usize) -> Result<(), Over> {
+        let steps = |this: &Self| {
+            let script = this.shared.script.lock();
+            script.requests[index.min(script.requests.len() - 1)].clone()
+        };
+        let mut script = steps(self);
+        let mut at = 0;
+        while let Some(step) = script.get(at).cloned() {
+            at += 1;
+            if !script[at - 1..].iter().any(|step| matches!(step, Step::ReadHead | Step::ReadBody)) {
+                // Read whole: in the list before anybody can have the answer.
+                self.record();
+            }
+            match step {
+                Step::ReadHead => {
+                    self.read_head().await?;
+                    // The script may have been changed while nothing was asked.
+                    let now = steps(self);
+                    if at == 1 && matches!(now.first(), Some(Step::ReadHead)) {
+                        script = now;
+                    }
+                    if self.is_check() {
+                        return self.answer_check().await;
+                    }
+                    self.shared.requests.fetch_add(1, Ordering::Relaxed);
+                }
+                Step::ReadBody => self.read_body().await?,
+                Step::Reply => {
+                    let reply = self.usual_reply();
+                    self.stream.write_all(reply.as_bytes()).await?;
+                }
+                Step::Send(bytes) => self.stream.write_all(&bytes).await?,
+                Step::Drip(bytes) => {
+                    for byte in bytes {
+                        self.stream.write_all(&[byte]).await?;
+                        tokio::task::yield_now().await;
+                    }
+                }
+                Step::Zeros(count) => self.zeros(count).await?,
+                Step::Wait(gate) => {
+                    tokio::select! {
+                        () = gate.opened() => {}
+                        over = Self::gone(&self.stream, &self.shared) => return Err(over),
+                    }
+                }
+                Step::Pause(gate) => gate.opened().await,
+                Step::Hang => return Err(Self::gone(&self.stream, &self.shared).await),
+                Step::HalfClose => {
+                    self.stream.shutdown().await?;
+                    return Err(Self::gone(&self.stream, &self.shared).await);
+                }
+                Step::Close => return Err(Over),
+                Step::Reset => {
+                    SockRef::from(&self.stream).set_linger(Some(std::time::Duration::ZERO))?;
+                    return Err(Over);
+                }
+                Step::Echo => {
+                    self.stream.write_all(&std::mem::take(&mut self.held)).await?;
+                    let mut buffer = vec![0; 16 * 1024];
+                    loop {
+                        let n = self.stream.read(&mut buffer).await?;
+                        self.shared.received.fetch_add(n as u64, Ordering::Relaxed);
+                        if n == 0 {
+                            return Err(Over);
+                        }
+                        self.stream.write_all(&buffer[..n]).await?;
+                    }
+                }
+            }
+        }
+        self.record();
+        Ok(())
+    }
+
+    /// Waits until the other side has ended the connection.
+    async fn gone(stream: &TcpStream, shared: &Shared) -> Over {
+        let mut buffer = vec![0; 4096];
+        loop {
+            let _ = stream.readable().await;
+            match stream.try_read(&mut buffer) {
+                Ok(n) if n > 0 => {}
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                _ => break,
+            }
+        }
+        shared.abandoned.fetch_add(1, Ordering::Relaxed);
+        Over
+    }
+
+    async fn read_head(&mut self) -> Result<(), Over> {
+        loop {
+            if let Some(at) = self.held.windows(4).position(|w| w == b"\r\n\r\n") {
+                let rest = self.held.split_off(at + 4);
+                let head = std::mem::replace(&mut self.held, rest);
+                let head: String = head.iter().map(|b| char::from(*b)).collect();
+                let (line, text) = head.split_once("\r\n").unwrap_or_default();
+                self.seen = Some(Seen {
+                    line: line.to_owned(),
+                    fields: Fields::parse(text),
+                    text: text.to_owned(),
+                    body: Vec::new(),
+                    body_len: 0,
+                    trailers: Fields::default(),
+                });
+                return Ok(());
+            }
+            self.fill().await?;
+        }
+    }
+
+    fn is_check(&self) -> bool {
+        self.seen.as_ref().is_some_and(|seen| seen.line.contains(" /healthz "))
+    }
+
+    async fn answer_check(&mut self) -> Result<(), Over> {
+        self.seen = None;
+        self.shared.checks.fetch_add(1, Ordering::Relaxed);
+        let status = self.shared.health.load(Ordering::Relaxed);
+        if status == 0 {
+            return Err(Self::gone(&self.stream, &self.shared).await);
+        }
+        let reply = format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n");
+        self.stream.write_all(reply.as_bytes()).await?;
+        Ok(())
+    }
+
+    async fn read_body(&mut self) -> Result<(), Over> {
+        let end = self.seen.as_ref().map_or(End::Length(0), |seen| End::of_request(&seen.fields));
+        match end {
+            End::Length(length) => self.take(length).await?,
+            End::Close => {}
+            End::Chunked => loop {
+                let line = self.line().await?;
+                let size = usize::from_str_radix(&line, 16);
+                let size = size.unwrap_or_else(|_| panic!("no chunk size at the backend: {line:?}"));
+                if size == 0 {
+                    let mut trailers = String::new();
+                    loop {
+                        let line = self.line().await?;
+                        if line.is_empty() {
+                            break;
+                        }
+                        trailers.push_str(&line);
+                        trailers.push_str("\r\n");
+                    }
+                    if let Some(seen) = &mut self.seen {
+                        seen.trailers = Fields::parse(&trailers);
+                    }
+                    break;
+                }
+                self.take(size).await?;
+                assert_eq!(self.line().await?, "", "a chunk's end at the backend");
+            },
+        }
+        Ok(())
+    }
+
+    /// Takes so many bytes of the body.
+    async fn take(&mut self, mut count: usize) -> Result<(), Over> {
+        while count > 0 {
+            if self.held.is_empty() {
+                self.fill().await?;
+            }
+            let n = count.min(self.held.len());
+            if let Some(seen) = &mut self.seen {
+                seen.body_len += n;
+                let room = KEPT - seen.body.len().min(KEPT);
+                seen.body.extend_from_slice(&self.held[..n.min(room)]);
+            }
+            self.shared.received.fetch_add(n as u64, Ordering::Relaxed);
+            self.held.drain(..n);
+            count -= n;
+        }
+        Ok(())
+    }
+
+    async fn line(&mut self) -> Result<String, Over> {
+        loop {
+            if let Some(at) = self.held.windows(2).position(|w| w == b"\r\n") {
+                let line = String::from_utf8_lossy(&self.held[..at]).into_owned();
+                self.held.drain(..at + 2);
+                return Ok(line);
+            }
+            self.fill().await?;
+        }
+    }
+
+    async fn fill(&mut self) -> Result<(), Over> {
+        match self.stream.read(&mut self.room).await? {
+            0 => Err(Over),
+            n => {
+                self.held.extend_from_slice(&self.room[..n]);
+                Ok(())
+            }
+        }
+    }
+
+    async fn zeros(&mut self, mut count: usize) -> Result<(), Over> {
+        let zeros = vec![0; 64 * 1024];
+        while count > 0 {
+            let n = self.stream.write(&zeros[..count.min(zeros.len())]).await?;
+            self.shared.sent.fetch_add(n as u64, Ordering::Relaxed);
+            count -= n;
+        }
+        Ok(())
+    }
+
+    fn record(&mut self) {
+        if let Some(seen) = self.seen.take() {
+            self.latest = Some(seen.clone());
+            self.shared.seen.lock().push(seen);
+        }
+    }
+
+    fn usual_reply(&self) -> String {
+        let shared = &self.shared;
+        let request = self.latest.as_ref();
+        let is_head = request.is_some_and(|seen| seen.line.starts_with("HEAD "));
+        let body = format!("hello from {}\n", shared.name);
+        let mut head =
+            format!("HTTP/1.1 200 OK\r\nX-Backend: {}\r\nContent-Length: {}\r\n", shared.name, body.len());
+        if let (Some(cookie), Some(request)) = (&shared.sessions, request) {
+            head.push_str(&shared.session(cookie, request));
+        }
+        for line in shared.fields.lock().iter() {
+            head.push_str(line);
+            head.push_str("\r\n");
+        }
+        head.push_str("\r\n");
+        if is_head { head } else { head + &body }
+    }
+}

@@ -1,0 +1,336 @@
+//! Changes while it runs: admin states and configurations.
+
+use homing::affinity::AdminState;
+use homing::app::AppError;
+use homing::config;
+
+use crate::harness::{Backend, Client, Gate, Proxy, ProxyBuilder, RawClient, Script, Step, eventually};
+
+async fn three() -> [Backend; 3] {
+    [Backend::start("a").await, Backend::start("b").await, Backend::start("c").await]
+}
+
+fn before(backends: &[Backend; 3]) -> ProxyBuilder {
+    let [a, b, c] = backends;
+    Proxy::builder().upstream("web", &[a, b, c]).affinity(r#"key = ["cookie:SID"], report = true"#)
+}
+
+/// So many sessions and where they are.
+async fn sessions(proxy: &Proxy, prefix: &str, count: usize) -> Vec<(Client, String)> {
+    let mut list = Vec::new();
+    for n in 0..count {
+        let mut client = proxy.session(&format!("{prefix}{n}")).reconnecting();
+        let reply = client.get("/").await;
+        assert!(reply.outcome().starts_with("new"), "{}", reply.outcome());
+        list.push((client, reply.backend().to_owned()));
+    }
+    list
+}
+
+async fn assert_kept(sessions: &mut [(Client, String)]) {
+    for (client, place) in sessions {
+        let reply = client.get("/").await;
+        assert_eq!(reply.backend(), *place);
+        assert!(reply.outcome().starts_with("kept"), "{}", reply.outcome());
+    }
+}
+
+fn how_many_at(sessions: &[(Client, String)], id: &str) -> usize {
+    sessions.iter().filter(|(_, place)| place == id).count()
+}
+
+#[tokio::test]
+async fn drained_backend_keeps_existing_sessions_and_gets_none() {
+    let backends = three().await;
+    let builder = before(&backends);
+    for by_file in [false, true] {
+        let proxy = builder.clone().start().await;
+        let mut old = sessions(&proxy, "old", 24).await;
+        assert!(how_many_at(&old, "a") > 2);
+        if by_file {
+            proxy.reload(&builder.clone().backend("a", "state = \"drain\"")).await;
+        } else {
+            proxy.set_state("web", "a", AdminState::Drain).await;
+        }
+        assert_kept(&mut old).await;
+        let mut drained = 0;
+        for n in 0..24 {
+            let reply = proxy.session(&format!("new{n}")).get("/").await;
+            assert_ne!(reply.backend(), "a");
+            drained += u32::from(reply.outcome().contains("reason=drained"));
+        }
+        assert!(drained > 2, "what had its home at a was placed elsewhere, and why is said: {drained}");
+        // Back again, it gets new ones.
+        if by_file {
+            proxy.reload(&builder).await;
+        } else {
+            proxy.set_state("web", "a", AdminState::Ready).await;
+        }
+        assert!(how_many_at(&sessions(&proxy, "newer", 24).await, "a") > 2);
+        assert_kept(&mut old).await;
+    }
+}
+
+#[tokio::test]
+async fn backend_in_maintenance_serves_nobody_and_its_sessions_move_once() {
+    let backends = three().await;
+    let proxy = before(&backends).start().await;
+    let mut old = sessions(&proxy, "s", 24).await;
+    proxy.set_state("web", "a", AdminState::Maint).await;
+    let requests = backends[0].requests();
+    for (client, place) in &mut old {
+        let reply = client.get("/").await;
+        if place == "a" {
+            assert!(reply.outcome().starts_with("moved; reason=maint"), "{}", reply.outcome());
+            reply.backend().clone_into(place);
+        } else {
+            assert_eq!(reply.backend(), place);
+        }
+    }
+    assert_kept(&mut old).await;
+    assert_eq!(backends[0].requests(), requests);
+    proxy.set_state("web", "a", AdminState::Ready).await;
+    assert_kept(&mut old).await;
+}
+
+#[tokio::test]
+async fn draining_all_still_serves() {
+    let backends = three().await;
+    let proxy = before(&backends).start().await;
+    for id in ["a", "b", "c"] {
+        proxy.set_state("web", id, AdminState::Drain).await;
+    }
+    let reply = proxy.session("s").get("/").await;
+    assert!(reply.outcome().starts_with("new; reason=drained"), "{}", reply.outcome());
+}
+
+#[tokio::test]
+async fn reload_keeps_connections_sessions_counters_and_health() {
+    let backends = three().await;
+    let [a, b, c] = &backends;
+    let check = r#"path = "/healthz", interval = "20ms", fast_interval = "20ms", rise = 1, fall = 1"#;
+    let builder = before(&backends).workers(1).health_check(check);
+    let proxy = builder.clone().start().await;
+    let mut old = sessions(&proxy, "s", 12).await;
+    c.set_health(500);
+    proxy.backend_is("web", "c", false).await;
+    for (client, place) in &mut old {
+        client.get("/").await.backend().clone_into(place);
+    }
+    let mut raw = proxy.raw().await;
+    assert_eq!(raw.get("/", &["Cookie: SID=s0"]).await.backend(), old[0].1);
+    let connections = [a.connections(), b.connections()];
+    let requests = proxy.metric("homing_backend_requests_total", &[]);
+    // Health checks go on, each with a connection of its own.
+    let changed = builder.timeouts("response_head = \"20s\"").health_check(&check.replace("20ms", "1h"));
+    proxy.reload(&changed).await;
+    proxy.backend_is("web", "c", false).await;
+    assert!(proxy.metric("homing_backend_requests_total", &[]) >= requests);
+    assert_eq!(
+        raw.get("/", &["Cookie: SID=s0"]).await.backend(),
+        old[0].1,
+        "the client's connection goes on"
+    );
+    assert_kept(&mut old).await;
+    let reused = proxy.metric("homing_pool_connections_total", &[("use", "fresh")]);
+    assert_kept(&mut old).await;
+    assert!((proxy.metric("homing_pool_connections_total", &[("use", "fresh")]) - reused).abs() < 0.5);
+    assert!(a.connections() >= connections[0] && b.connections() >= connections[1]);
+}
+
+#[tokio::test]
+async fn request_in_flight_survives_the_removal_of_its_backend() {
+    let backends = three().await;
+    let builder = before(&backends);
+    let proxy = builder.clone().start().await;
+    let mut client = proxy.session("s");
+    let place = client.get("/").await.backend().to_owned();
+    let backend = backends.iter().find(|b| b.name == place).expect("one of them");
+    let gate = Gate::closed();
+    backend.set(Script::new([Step::ReadHead, Step::Wait(gate.clone()), Step::Reply]));
+    let before = backend.requests();
+    let waiting = tokio::spawn(async move { (client.get("/").await, client) });
+    eventually("the request is there", async || backend.requests() > before).await;
+    proxy.reload(&builder.without(&place)).await;
+    gate.open();
+    let (reply, mut client) = waiting.await.expect("the request");
+    assert_eq!(reply.backend(), place);
+    let reply = client.get("/").await;
+    assert!(reply.outcome().starts_with("moved; reason=removed"), "{}", reply.outcome());
+}
+
+#[tokio::test]
+async fn added_backend_gets_new_sessions_only() {
+    let backends = three().await;
+    let builder = before(&backends);
+    let proxy = builder.clone().without("c").start().await;
+    let mut old = sessions(&proxy, "old", 40).await;
+    let summary = proxy.reload(&builder).await;
+    assert_eq!(summary.upstreams[0].added.len(), 1);
+    assert_kept(&mut old).await;
+    assert_eq!(backends[2].requests(), 0);
+    let new = sessions(&proxy, "new", 40).await;
+    assert!(how_many_at(&new, "c") > 3);
+}
+
+#[tokio::test]
+async fn removed_backends_sessions_move_once_and_come_back_to_it_if_it_does() {
+    let backends = three().await;
+    let builder = before(&backends);
+    let proxy = builder.clone().start().await;
+    let mut old = sessions(&proxy, "s", 30).await;
+    let (there, idle): (Vec<_>, Vec<_>) = old.iter().partition(|(_, place)| place == "c");
+    assert!(there.len() > 3 && idle.len() > 3);
+    proxy.reload(&builder.clone().without("c")).await;
+    let mut asleep = 0;
+    for (n, (client, place)) in old.iter_mut().enumerate() {
+        if place == "c" && n % 2 == 0 {
+            asleep += 1;
+            continue;
+        }
+        let reply = client.get("/").await;
+        if place == "c" {
+            assert!(reply.outcome().starts_with("moved; reason=removed"), "{}", reply.outcome());
+            reply.backend().clone_into(place);
+        } else {
+            assert!(reply.outcome().starts_with("kept"), "{}", reply.outcome());
+            assert_eq!(reply.backend(), place);
+        }
+    }
+    assert!(asleep > 0, "otherwise nothing is left to come back");
+    // Those that have not asked meanwhile are still known to be at c.
+    proxy.reload(&builder).await;
+    assert_kept(&mut old).await;
+}
+
+#[tokio::test]
+async fn backend_that_moves_to_another_address_keeps_its_sessions() {
+    let backends = three().await;
+    let builder = before(&backends);
+    let proxy = builder.clone().start().await;
+    let mut old = sessions(&proxy, "s", 20).await;
+    let moved = Backend::named("a").start().await;
+    proxy.reload(&builder.without("a").member("a", moved.address)).await;
+    backends[0].stop().await;
+    assert_kept(&mut old).await;
+    assert!(moved.requests() > 0);
+}
+
+#[tokio::test]
+async fn order_and_weights_of_others_change_nothing_for_a_session() {
+    let backends = three().await;
+    let builder = before(&backends);
+    let proxy = builder.clone().start().await;
+    let mut old = sessions(&proxy, "s", 20).await;
+    for changed in [
+        builder.clone().reversed(),
+        builder.clone().backend("b", "weight = 7"),
+        builder.clone().affinity(r#"key = ["cookie:SID"], report = true, ring = { vnodes = 64 }"#),
+    ] {
+        proxy.reload(&changed).await;
+        assert_kept(&mut old).await;
+    }
+    // By the ring alone: the order of the file does not matter either.
+    let ring = r#"key = ["cookie:SID"], remember = "none""#;
+    let one = builder.clone().affinity(ring).start().await;
+    let other = builder.reversed().affinity(ring).start().await;
+    for n in 0..20 {
+        let mut client = Client::with_sid(one.addr(), &format!("r{n}"));
+        let home = client.get("/").await.backend().to_owned();
+        assert_eq!(client.at(other.addr()).get("/").await.backend(), home);
+    }
+}
+
+#[tokio::test]
+async fn weight_decides_how_many_sessions_come() {
+    let backends = three().await;
+    let proxy = before(&backends).backend("a", "weight = 8").start().await;
+    let placed = sessions(&proxy, "s", 100).await;
+    let at_a = how_many_at(&placed, "a");
+    // The mean is 80; ten standard deviations are 40.
+    assert!(at_a > 60, "{at_a} of 100 at the one of weight 8 of 10");
+}
+
+#[tokio::test]
+async fn bad_file_is_refused_and_changes_nothing() {
+    let backends = three().await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("homing.toml");
+    let builder = before(&backends);
+    let proxy = builder.clone().start_from(&file).await;
+    let mut old = sessions(&proxy, "s", 6).await;
+
+    let good = builder.without("c").toml();
+    for bad in [
+        "this is no TOML".to_owned(),
+        good.replace("workers", "wrokers"),
+        good.replace("address = \"127.0.0.1:", "address = \"nowhere"),
+        "[[listener]]\nbind = \"127.0.0.1:0\"\n".to_owned(),
+        String::new(),
+    ] {
+        assert!(config::parse(&bad, "bad.toml").is_err(), "{bad}");
+        std::fs::write(&file, &bad).expect("write");
+        let refused = proxy.running().reload_file().await;
+        assert!(matches!(refused, Err(AppError::Config(_))), "{refused:?}");
+        assert_kept(&mut old).await;
+    }
+    std::fs::remove_file(&file).expect("remove");
+    assert!(proxy.running().reload_file().await.is_err());
+    assert_kept(&mut old).await;
+
+    std::fs::write(&file, &good).expect("write");
+    let summary = proxy.running().reload_file().await.expect("a reload");
+    assert!(summary.contains('c'), "{summary}");
+    for (client, place) in &mut old {
+        let reply = client.get("/").await;
+        assert_eq!(reply.outcome().starts_with("moved; reason=removed"), place == "c", "{}", reply.outcome());
+    }
+}
+
+#[tokio::test]
+async fn listeners_come_and_go_with_a_reload() {
+    let backends = three().await;
+    let builder = before(&backends);
+    let proxy = builder.clone().start().await;
+    assert_eq!(proxy.addresses().len(), 1);
+    proxy.reload(&builder.clone().listener("127.0.0.2:0")).await;
+    let addresses = proxy.addresses();
+    assert_eq!(addresses.len(), 2);
+    assert_eq!(addresses[0], proxy.addr(), "the old one stays where it is");
+    let mut second = RawClient::connect(addresses[1]).await;
+    assert_eq!(second.get("/", &[]).await.status, 200);
+
+    proxy.reload(&builder).await;
+    assert_eq!(proxy.addresses(), [proxy.addr()]);
+    eventually("nobody listens there any more", async || {
+        tokio::net::TcpStream::connect(addresses[1]).await.is_err()
+    })
+    .await;
+    assert_eq!(second.get("/", &[]).await.status, 200, "a connection that is there goes on");
+    assert_eq!(proxy.client().get("/").await.status, 200);
+}
+
+#[tokio::test]
+async fn reload_that_cannot_listen_changes_nothing() {
+    let backends = three().await;
+    let builder = before(&backends);
+    let proxy = builder.clone().start().await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    let address = taken.local_addr().expect("address").to_string();
+    let refused = proxy.running().reload(builder.without("c").listener(&address).config()).await;
+    assert!(matches!(refused, Err(AppError::Bind { .. })), "{refused:?}");
+    assert_eq!(proxy.addresses().len(), 1);
+    let placed = sessions(&proxy, "s", 30).await;
+    assert!(how_many_at(&placed, "c") > 0, "c is still there");
+}
+
+#[tokio::test]
+async fn new_limits_and_routes_count_from_the_next_request_on() {
+    let backends = three().await;
+    let builder = before(&backends);
+    let proxy = builder.clone().start().await;
+    let mut raw = proxy.raw().await;
+    assert_eq!(raw.request("POST", "/", &[], &[b'x'; 100]).await.status, 200);
+    proxy.reload(&builder.limits("body_bytes = 10")).await;
+    raw.request("POST", "/", &[], &[b'x'; 100]).await.assert_own(413, "request_body_too_large");
+}

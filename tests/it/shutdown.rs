@@ -1,0 +1,210 @@
+//! The end, and the next beginning.
+
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+use crate::harness::{Backend, Client, Gate, Proxy, ProxyBuilder, Script, Step, eventually};
+use crate::tunnel;
+
+const LONG: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn request_in_flight_is_finished_and_nobody_new_is_let_in() {
+    let gate = Gate::closed();
+    let a = Backend::named("a").reply_after(&gate).start().await;
+    let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
+    let address = proxy.addr();
+    let mut raw = proxy.raw().await;
+    raw.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n").await;
+    let mut upload = proxy.raw().await;
+    upload.send("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\n\r\nbo").await;
+    eventually("the requests are there", async || a.requests() == 2).await;
+    let ending = proxy.shutting_down(LONG);
+    eventually("nobody is let in", async || TcpStream::connect(address).await.is_err()).await;
+    upload.send("dy").await;
+    gate.open();
+    for raw in [&mut raw, &mut upload] {
+        let reply = raw.response().await;
+        assert_eq!((reply.backend(), reply.field("connection")), ("a", Some("close")));
+        raw.assert_closed().await;
+    }
+    drop((raw, upload));
+    assert!(ending.await.expect("the shutdown"), "everything ended by itself");
+    eventually("backends are let go", async || a.open() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_connections_are_closed_at_once() {
+    let a = Backend::start("a").await;
+    let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
+    let mut used = proxy.raw().await;
+    assert_eq!(used.get("/", &[]).await.backend(), "a");
+    let mut fresh = proxy.raw().await;
+    let mut more = Vec::new();
+    for _ in 0..10 {
+        more.push(proxy.raw().await);
+    }
+    eventually("all are accepted", async || proxy.metric("homing_connections", &[]) >= 12.0).await;
+    let ending = proxy.shutting_down(LONG);
+    used.assert_closed().await;
+    fresh.assert_closed().await;
+    for raw in &mut more {
+        raw.assert_closed().await;
+    }
+    assert!(ending.await.expect("the shutdown"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proxy_without_connections_ends_at_once() {
+    let a = Backend::start("a").await;
+    let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
+    assert!(proxy.shutdown(LONG).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_does_not_end_in_time_is_cut_off() {
+    let a = Backend::named("a").stall_before_head().start().await;
+    let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
+    let mut raw = proxy.raw().await;
+    raw.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n").await;
+    eventually("the request is there", async || a.requests() == 1).await;
+    assert!(!proxy.shutdown(Duration::from_millis(200)).await);
+    raw.read_to_any_end().await;
+    eventually("the backend is let go", async || a.abandoned() == 1).await;
+}
+
+/// A text frame, unmasked.
+fn frame(text: &str) -> Vec<u8> {
+    let mut frame = vec![0x81, u8::try_from(text.len()).expect("short")];
+    frame.extend_from_slice(text.as_bytes());
+    frame
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tunnel_is_told_before_the_end() {
+    let a = Backend::named("a").upgrade_echo("").start().await;
+    let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
+    let (mut raw, _) = tunnel::open(&proxy, "").await;
+    raw.send(frame("hello")).await;
+    assert_eq!(raw.exactly(7).await, frame("hello"));
+    let received = a.received();
+    let ending = proxy.shutting_down(Duration::from_millis(1300));
+    assert_eq!(raw.exactly(4).await, [0x88, 2, 0x03, 0xE9], "Close, 1001 going away");
+    raw.send([0x88, 0x82, 0, 0, 0, 0, 0x03, 0xE9]).await;
+    assert_eq!(raw.read_to_any_end().await, b"");
+    drop(raw);
+    assert!(ending.await.expect("the shutdown"), "it ended by itself");
+    eventually("the backend has its Close, masked", async || a.received() == received + 8).await;
+    eventually("the backend is let go", async || a.open() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tunnel_in_the_middle_of_a_frame_gets_no_frame_of_ours_into_it() {
+    let head = b"HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let mut bytes = head.to_vec();
+    bytes.extend_from_slice(&frame("half of it")[..7]);
+    let steps = [Step::ReadHead, Step::Send(bytes), Step::Hang];
+    let a = Backend::named("a").script(Script::new(steps)).start().await;
+    let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
+    let (mut raw, _) = tunnel::open(&proxy, "").await;
+    assert_eq!(raw.exactly(7).await, frame("half of it")[..7]);
+    let ending = proxy.shutting_down(Duration::from_millis(1100));
+    assert_eq!(raw.read_to_any_end().await, b"");
+    ending.await.expect("the shutdown");
+}
+
+async fn three() -> [Backend; 3] {
+    [Backend::start("a").await, Backend::start("b").await, Backend::start("c").await]
+}
+
+fn with_table(backends: &[Backend; 3], file: &std::path::Path) -> ProxyBuilder {
+    let [a, b, c] = backends;
+    let affinity =
+        format!(r#"key = ["cookie:SID"], report = true, table = {{ file = "{}" }}"#, file.display());
+    Proxy::builder().upstream("web", &[a, b, c]).affinity(&affinity)
+}
+
+/// Sessions that are elsewhere than the ring would have them.
+async fn away_from_home(proxy: &Proxy, backends: &[Backend; 3]) -> Vec<(Client, String)> {
+    let mut list = Vec::new();
+    for n in 0..12 {
+        let mut client = proxy.session(&format!("s{n}"));
+        client.get("/").await;
+        list.push((client, String::new()));
+    }
+    backends[0].stop().await;
+    for (client, place) in &mut list {
+        client.get("/").await.backend().clone_into(place);
+    }
+    backends[0].restart();
+    list
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_survive_a_restart_of_the_proxy() {
+    let backends = three().await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("sessions");
+    let proxy = with_table(&backends, &file).start().await;
+    let sessions = away_from_home(&proxy, &backends).await;
+    assert!(proxy.shutdown(LONG).await);
+    assert!(file.exists());
+    for round in 0..2 {
+        // Slots are numbers of one process: another order of ids must not matter.
+        let zero = Backend::start("0").await;
+        let proxy = with_table(&backends, &file).member("0", zero.address).start().await;
+        for (client, place) in &sessions {
+            let reply = client.at(proxy.addr()).get("/").await;
+            assert_eq!(reply.backend(), place, "round {round}");
+            assert!(reply.outcome().starts_with("kept"), "{}", reply.outcome());
+        }
+        assert!(proxy.shutdown(LONG).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn table_that_cannot_be_read_is_ignored_and_replaced() {
+    let backends = three().await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("sessions");
+    let proxy = with_table(&backends, &file).start().await;
+    let sessions = away_from_home(&proxy, &backends).await;
+    assert!(proxy.shutdown(LONG).await);
+    let good = std::fs::read(&file).expect("read");
+    let mut flipped = good.clone();
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 1;
+    for bad in [b"garbage".to_vec(), Vec::new(), good[..good.len() - 1].to_vec(), flipped] {
+        std::fs::write(&file, bad).expect("write");
+        let proxy = with_table(&backends, &file).start().await;
+        for (client, _) in &sessions {
+            let reply = client.at(proxy.addr()).get("/").await;
+            assert!(reply.outcome().starts_with("new"), "{}", reply.outcome());
+        }
+        assert!(proxy.shutdown(LONG).await);
+        let proxy = with_table(&backends, &file).start().await;
+        let reply = sessions[0].0.at(proxy.addr()).get("/").await;
+        assert!(reply.outcome().starts_with("kept"), "what is saved next is good: {}", reply.outcome());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn held_request_does_not_hold_the_shutdown() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let proxy = Proxy::builder()
+        .upstream("web", &[&a, &b])
+        .affinity(r#"key = ["cookie:SID"], hold = "300s""#)
+        .start()
+        .await;
+    let mut client = proxy.session("s");
+    let home = client.get("/").await.backend().to_owned();
+    if home == "a" { &a } else { &b }.stop().await;
+    let mut held = proxy.raw().await;
+    held.send("GET / HTTP/1.1\r\nHost: t\r\nCookie: SID=s\r\n\r\n").await;
+    eventually("it is there", async || proxy.metric("homing_connections", &[]) > 1.5).await;
+    drop(client);
+    // At the latest when the grace is over.
+    proxy.shutdown(Duration::from_millis(300)).await;
+    held.read_to_any_end().await;
+}
