@@ -72,7 +72,8 @@ fn imports_go_one_way() {
     for (folder, allowed) in MAY_IMPORT {
         for path in files(&root().join("src").join(folder), "rs").iter().filter(|p| !is_test(p)) {
             for import in imports(&source(path)) {
-                let ours = MAY_IMPORT.iter().any(|(name, _)| *name == import) || ["app", "cli"].contains(&import);
+                let ours =
+                    MAY_IMPORT.iter().any(|(name, _)| *name == import) || ["app", "cli"].contains(&import);
                 if ours && import != *folder && !allowed.contains(&import) {
                     wrong.push(format!("{} imports {import}", path.display()));
                 }
