@@ -1,13 +1,16 @@
 //! The composition root: a configuration becomes a running proxy, and a
 //! running proxy comes to its end.
 
+mod certificates;
+mod tables;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -17,15 +20,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, AdminBackend, BoxFuture};
-use crate::affinity::table::{Table, file};
-use crate::affinity::{AdminState, BackendId, Seed, Timestamp};
+use crate::affinity::{AdminState, BackendId};
+use crate::config;
 use crate::control::{self, ControlError, ControlHandle, ReloadSummary};
-use crate::model::snapshot::{Memory, Snapshot};
-use crate::model::{Config, Remember};
-use crate::proxy::listener;
+use crate::model::snapshot::Snapshot;
+use crate::model::{Config, Listener};
+use crate::proxy::listener::{self, Entrance};
 use crate::proxy::worker::{self, Command, Parts};
 use crate::telemetry::{AccessLog, Metrics};
-use crate::{config, error_chain};
 
 /// How long before the end of the grace period tunnels are told.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -41,6 +43,9 @@ pub enum AppError {
         /// The system's reason.
         source: io::Error,
     },
+    /// Certificates or keys cannot be used.
+    #[error("{0}")]
+    Tls(String),
     /// The access log cannot be written.
     #[error("cannot open the access log: {0}")]
     AccessLog(#[source] io::Error),
@@ -85,12 +90,14 @@ struct Shared {
     reloading: tokio::sync::Semaphore,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 struct Bound {
     /// As configured; the port may be 0.
     configured: SocketAddr,
     /// As it is.
     actual: SocketAddr,
+    /// How it serves.
+    entrance: Arc<Entrance>,
 }
 
 /// Starts a proxy. When this returns, all its listeners are bound; `file` is
@@ -99,11 +106,12 @@ struct Bound {
 /// # Errors
 /// [`AppError`]; nothing is left running then.
 pub fn start(config: Config, file: Option<&Path>) -> Result<Running, AppError> {
+    certificates::load(&config)?;
     let config = Arc::new(config);
     let count = config.server.workers.get();
     let mut sockets = Vec::new();
-    for configured in config.listeners.iter().map(|l| l.bind) {
-        sockets.push((configured, bind(configured, count)?));
+    for listener in &config.listeners {
+        sockets.push((listener, bind(listener.bind, count)?));
     }
     let log = AccessLog::start(&config.access_log).map_err(AppError::AccessLog)?;
     let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build();
@@ -121,7 +129,7 @@ pub fn start(config: Config, file: Option<&Path>) -> Result<Running, AppError> {
     let cancel = CancellationToken::new();
     let tracker = TaskTracker::new();
     let (control, snapshots) = control::start(Arc::clone(&config), count, &tracker, cancel.clone());
-    load_tables(&control);
+    tables::load(&control);
 
     let metrics = Arc::new(Metrics::new(count));
     metrics.watch_access_log(&log);
@@ -160,9 +168,10 @@ pub fn start(config: Config, file: Option<&Path>) -> Result<Running, AppError> {
         file: file.map(Path::to_owned),
         reloading: tokio::sync::Semaphore::new(1),
     });
-    for (configured, sockets) in sockets {
-        shared.listen(configured, sockets);
+    for (listener, sockets) in sockets {
+        shared.listen(listener, sockets);
     }
+    tracker.spawn(cancel.clone().run_until_cancelled_owned(certificates::watch(shared.control.clone())));
     let admin = admin.map(|listener| {
         let address = listener.local_addr().ok();
         let backend: Arc<dyn AdminBackend> = Arc::new(AdminPort(Arc::clone(&shared)));
@@ -244,7 +253,7 @@ impl Running {
         for worker in self.workers.drain(..) {
             let _ = worker.join();
         }
-        save_tables(&shared.control);
+        tables::save(&shared.control);
         shared.log.close();
         all_ended
     }
@@ -302,14 +311,15 @@ impl Shared {
         }
     }
 
-    fn listen(&self, configured: SocketAddr, (actual, sockets): (SocketAddr, Vec<std::net::TcpListener>)) {
+    fn listen(&self, listener: &Listener, (actual, sockets): (SocketAddr, Vec<std::net::TcpListener>)) {
+        let entrance = Arc::new(Entrance::new(listener));
         for (worker, socket) in self.commands.iter().zip(sockets) {
-            let _ = worker.send(Command::Listen(actual, socket));
+            let _ = worker.send(Command::Listen(actual, socket, Arc::clone(&entrance)));
         }
-        self.listeners.lock().push(Bound { configured, actual });
+        self.listeners.lock().push(Bound { configured: listener.bind, actual, entrance });
     }
 
-    async fn reload_to(&self, config: Config) -> Result<ReloadSummary, AppError> {
+    async fn reload_to(&self, mut config: Config) -> Result<ReloadSummary, AppError> {
         let _turn = self.reloading.acquire().await;
         let old = Arc::clone(&self.control.snapshot().config);
         for (what, changed) in [
@@ -322,24 +332,30 @@ impl Shared {
             }
         }
         // What can fail comes first, so that a failure changes nothing.
+        certificates::load(&config)?;
+        certificates::keep(&mut config, &old);
         let mut gone = self.listeners.lock().clone();
-        let mut new = Vec::new();
-        for configured in config.listeners.iter().map(|l| l.bind) {
-            if let Some(index) = gone.iter().position(|bound| bound.configured == configured) {
-                gone.remove(index);
+        let (mut kept, mut new) = (Vec::new(), Vec::new());
+        for listener in config.listeners.clone() {
+            if let Some(index) = gone.iter().position(|bound| bound.configured == listener.bind) {
+                kept.push((gone.remove(index), listener));
             } else {
-                new.push((configured, bind(configured, self.commands.len())?));
+                let sockets = bind(listener.bind, self.commands.len())?;
+                new.push((listener, sockets));
             }
         }
         let summary = self.control.reload(config).await?;
+        for (bound, listener) in kept {
+            bound.entrance.replace(&listener);
+        }
         for bound in gone {
             self.tell(|| Command::Unlisten(bound.actual));
-            self.listeners.lock().retain(|other| *other != bound);
+            self.listeners.lock().retain(|other| other.actual != bound.actual);
             tracing::info!(address = %bound.actual, "no longer listening");
         }
-        for (configured, sockets) in new {
+        for (listener, sockets) in new {
             tracing::info!(address = %sockets.0, "listening");
-            self.listen(configured, sockets);
+            self.listen(&listener, sockets);
         }
         Ok(summary)
     }
@@ -386,72 +402,6 @@ impl AdminBackend for AdminPort {
     fn reload(&self) -> BoxFuture<Result<String, String>> {
         let shared = Arc::clone(&self.0);
         Box::pin(async move { shared.reload_from_file().await.map_err(|error| error.to_string()) })
-    }
-}
-
-/// A table that is kept in a file.
-struct KeptTable<'a> {
-    upstream: &'a str,
-    table: &'a Table,
-    path: &'a Path,
-    seed: Seed,
-}
-
-fn kept_tables(snapshot: &Snapshot) -> impl Iterator<Item = KeptTable<'_>> {
-    snapshot.upstreams.iter().filter_map(|upstream| {
-        let affinity = &upstream.config.affinity;
-        let (Remember::Table(config), Memory::Table(table)) = (&affinity.remember, &upstream.memory) else {
-            return None;
-        };
-        let path = config.file.as_deref()?;
-        Some(KeptTable { upstream: &upstream.config.name, table, path, seed: affinity.seed })
-    })
-}
-
-/// Loads the tables that are kept in files. A file that cannot be used is
-/// reported and left alone: its sessions are placed anew.
-fn load_tables(control: &ControlHandle) {
-    for kept in kept_tables(&control.snapshot()) {
-        let KeptTable { upstream, table, path, seed } = kept;
-        if !path.exists() {
-            continue;
-        }
-        match file::load(table, path, seed, Timestamp::of(SystemTime::now()), |id| {
-            control.slot_of(upstream, id)
-        }) {
-            Ok(loaded) => tracing::info!(
-                upstream,
-                path = %path.display(),
-                restored = loaded.restored,
-                expired = loaded.expired,
-                "table loaded"
-            ),
-            Err(error) => {
-                tracing::error!(
-                    upstream,
-                    path = %path.display(),
-                    error = %error_chain(&error),
-                    "the table could not be loaded; its sessions will be placed anew"
-                );
-            }
-        }
-    }
-}
-
-fn save_tables(control: &ControlHandle) {
-    for kept in kept_tables(&control.snapshot()) {
-        let KeptTable { upstream, table, path, seed } = kept;
-        match file::save(table, path, seed, Timestamp::of(SystemTime::now()), |slot| {
-            control.id_of(upstream, slot)
-        }) {
-            Ok(saved) => tracing::info!(upstream, path = %path.display(), saved, "table saved"),
-            Err(error) => tracing::error!(
-                upstream,
-                path = %path.display(),
-                error = %error_chain(&error),
-                "the table could not be saved"
-            ),
-        }
     }
 }
 

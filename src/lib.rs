@@ -17,6 +17,7 @@ pub mod h1;
 pub mod model;
 pub mod proxy;
 pub mod telemetry;
+pub mod tls;
 
 /// An error and what caused it, on one line.
 pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {

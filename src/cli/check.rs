@@ -8,7 +8,8 @@ use crate::affinity::pick::Failover;
 use crate::affinity::ring::Ring;
 use crate::affinity::{BackendId, Weight};
 use crate::config::{self, Diagnostics, LoadError, Loaded};
-use crate::model::{Affinity, Config, HealthCheck, Probe, Remember, Upstream};
+use crate::model::{Affinity, Config, HealthCheck, Listener, Probe, Remember, Upstream};
+use crate::tls::{ClientSettings, MinVersion, Roots};
 
 /// The file can be used.
 pub const GOOD: u8 = 0;
@@ -72,8 +73,11 @@ fn count(number: usize, noun: &str) -> String {
 /// What the configuration means.
 fn picture(text: &mut String, config: &Config) {
     line(text, "workers", &config.server.workers.to_string());
-    let listeners: Vec<_> = config.listeners.iter().map(|listener| listener.bind.to_string()).collect();
-    line(text, "listeners", &listeners.join(", "));
+    for (index, listener) in config.listeners.iter().enumerate() {
+        let name = if index == 0 { "listeners" } else { "" };
+        line(text, name, &picture_of_listener(listener));
+        certificates(text, listener);
+    }
     line(text, "admin", &config.server.admin.map_or_else(|| "off".to_owned(), |admin| admin.to_string()));
     line(text, "client ip", &client_ip(config));
     for (index, route) in config.routes.iter().enumerate() {
@@ -88,6 +92,40 @@ fn picture(text: &mut String, config: &Config) {
 
 fn line(text: &mut String, name: &str, value: &str) {
     let _ = writeln!(text, "{name:<12}{value}");
+}
+
+fn picture_of_listener(listener: &Listener) -> String {
+    let bind = listener.bind;
+    if let Some(port) = listener.redirect_https {
+        return format!("{bind}, sends to https on port {port}");
+    }
+    let Some(tls) = &listener.tls else { return bind.to_string() };
+    let settings = tls.settings();
+    let versions = match settings.min_version {
+        MinVersion::Tls12 => "TLS 1.2 and 1.3",
+        MinVersion::Tls13 => "TLS 1.3",
+    };
+    let clients = match &settings.client_auth {
+        None => "",
+        Some(auth) if auth.required => ", clients' certificates required",
+        Some(_) => ", clients' certificates optional",
+    };
+    format!("{bind}, {versions}{clients}")
+}
+
+/// A listener's certificates: whom they are for, and until when.
+fn certificates(text: &mut String, listener: &Listener) {
+    let Some(live) = listener.tls.as_ref().and_then(|tls| tls.live()) else { return };
+    let rows: Vec<_> = live
+        .identities
+        .iter()
+        .map(|identity| {
+            let file = identity.file.file_name().unwrap_or_default().display().to_string();
+            let until = httpdate::fmt_http_date(identity.facts.not_after);
+            [identity.names(), identity.algorithm(), format!("until {until}"), file]
+        })
+        .collect();
+    table(text, &rows);
 }
 
 fn client_ip(config: &Config) -> String {
@@ -106,6 +144,9 @@ fn picture_of_upstream(text: &mut String, upstream: &Upstream) {
     line(text, "  key", &key(affinity));
     line(text, "  remember", &remember(affinity));
     line(text, "  failover", &failover(affinity));
+    if let Some(tls) = &upstream.tls {
+        line(text, "  tls", &tls_to_backends(tls.settings()));
+    }
     line(text, "  checks", &upstream.health_check.as_ref().map_or_else(|| "none".to_owned(), check));
     let ring = ring(upstream);
     let shares = ring.shares();
@@ -165,6 +206,17 @@ fn remember(affinity: &Affinity) -> String {
             format!("in the cookie {}, {age}, {idle} idle, {keys}", cookie.name)
         }
     }
+}
+
+fn tls_to_backends(settings: &ClientSettings) -> String {
+    let ca = match &settings.ca {
+        _ if !settings.verify => "not verified".to_owned(),
+        Roots::Native => "verified by the system's authorities".to_owned(),
+        Roots::File(path) => format!("verified by {}", path.display()),
+    };
+    let name = settings.server_name.as_deref().map(|name| format!(", as {name}")).unwrap_or_default();
+    let own = if settings.identity.is_some() { ", with a certificate of ours" } else { "" };
+    format!("{ca}{name}{own}")
 }
 
 fn failover(affinity: &Affinity) -> String {

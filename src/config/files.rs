@@ -10,6 +10,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::affinity::Seed;
 use crate::affinity::cookie::parse_keys;
 use crate::model::SecretKey;
+use crate::tls;
 
 /// A larger file holds no secret of ours.
 const MAX_SECRET_BYTES: u64 = 64 << 10;
@@ -21,13 +22,30 @@ type ReadFile<'a> = &'a dyn Fn(&Path) -> io::Result<Vec<u8>>;
 pub(super) struct Files<'a> {
     base: &'a Path,
     read: ReadFile<'a>,
+    /// Are the files of `tls` read too?
+    tls: bool,
     named: RefCell<Vec<PathBuf>>,
 }
 
 impl<'a> Files<'a> {
     /// Files relative to `base`, read by `read`.
     pub(super) fn new(base: &'a Path, read: ReadFile<'a>) -> Self {
-        Self { base, read, named: RefCell::new(Vec::new()) }
+        Self { base, read, tls: true, named: RefCell::new(Vec::new()) }
+    }
+
+    /// Without touching the files of `tls`: no stand-in would do for all of them.
+    pub(super) fn without_tls(self) -> Self {
+        Self { tls: false, ..self }
+    }
+
+    /// Lets `load` read the files of `tls`; `None` if they are not to be touched.
+    pub(super) fn with_tls<T>(&self, load: impl FnOnce(tls::ReadFile<'_>) -> T) -> Option<T> {
+        let read = |path: &Path| {
+            let content = tls::read(path)?;
+            self.note(path.to_owned());
+            Ok(content)
+        };
+        self.tls.then(|| load(&read))
     }
 
     /// Where a file is that the configuration calls `path`.
@@ -60,11 +78,15 @@ impl<'a> Files<'a> {
     fn content(&self, path: &str) -> Result<Vec<u8>, String> {
         let path = self.resolve(path);
         let content = (self.read)(&path).map_err(|error| format!("cannot read it: {error}"))?;
+        self.note(path);
+        Ok(content)
+    }
+
+    fn note(&self, path: PathBuf) {
         let mut named = self.named.borrow_mut();
         if !named.contains(&path) {
             named.push(path);
         }
-        Ok(content)
     }
 }
 

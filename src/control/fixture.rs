@@ -29,7 +29,7 @@ pub(super) fn config(upstreams: Vec<Upstream>) -> Arc<Config> {
             cancel_on_client_close: false,
         },
         client_ip: ClientIpPolicy { trusted: Vec::new(), from: Vec::new(), mask: Mask { v4: 32, v6: 64 } },
-        timeouts: Timeouts { request_head: S, keep_alive: S, upstream: TIMEOUTS },
+        timeouts: Timeouts { request_head: S, keep_alive: S, tls_handshake: S, upstream: TIMEOUTS },
         limits: Limits { head_bytes: 1, fields: 1, uri_bytes: 1, body_bytes: None, connections: 1 },
         forwarding: Forwarding { x_forwarded: false, forwarded: false, via: None },
         access_log: AccessLog { format: LogFormat::Off, output: LogOutput::Stdout, queue: 1 },
@@ -64,6 +64,7 @@ pub(super) fn upstream(name: &str, ids: &[&str]) -> Upstream {
         pool: Pool { max_idle: 1, idle_timeout: S },
         retry: Retry { attempts: 1, budget_percent: 0, min_per_second: 0, retry_after: S },
         timeouts: TIMEOUTS,
+        tls: None,
     }
 }
 

@@ -8,6 +8,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,10 +17,14 @@ use http::{Request, Uri};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::model::{Address, Probe};
+use crate::tls;
 
 /// What a check says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +46,8 @@ pub enum ProbeFailure {
     Connect(io::ErrorKind),
     /// It did not answer in time.
     Timeout,
+    /// It has no TLS as configured.
+    Tls,
     /// What it answered is not HTTP/1, too long, or broken off.
     Protocol,
     /// It answered with a status that does not mean up.
@@ -53,6 +60,7 @@ impl fmt::Display for ProbeFailure {
             Self::Resolve => f.write_str("the name does not resolve"),
             Self::Connect(kind) => write!(f, "cannot connect: {kind}"),
             Self::Timeout => f.write_str("no answer in time"),
+            Self::Tls => f.write_str("the TLS handshake failed"),
             Self::Protocol => f.write_str("no valid HTTP response"),
             Self::Status(status) => write!(f, "status {status}"),
         }
@@ -65,6 +73,8 @@ pub struct Prober {
     address: Address,
     probe: Probe,
     timeout: Duration,
+    /// How HTTP requests are encrypted.
+    tls: Option<Arc<tls::Client>>,
     /// A lookup that outlived its check; the next check waits for it instead
     /// of starting another, so that a dead resolver cannot pile up threads.
     lookup: Option<JoinHandle<io::Result<Vec<SocketAddr>>>>,
@@ -74,7 +84,13 @@ impl Prober {
     /// Will check the backend at `address`; a check without an answer for
     /// `timeout` has failed.
     pub fn new(address: Address, probe: Probe, timeout: Duration) -> Self {
-        Self { address, probe, timeout, lookup: None }
+        Self { address, probe, timeout, tls: None, lookup: None }
+    }
+
+    /// HTTP requests go over TLS.
+    #[must_use]
+    pub fn over(self, tls: Option<Arc<tls::Client>>) -> Self {
+        Self { tls, ..self }
     }
 
     /// Checks once. Cancel safe.
@@ -94,7 +110,14 @@ impl Prober {
             Probe::Http { method, path, host, expect_status, drain_status } => {
                 let host = host.clone().unwrap_or_else(|| self.address.to_string());
                 let request = request(method, path, &host).ok_or(ProbeFailure::Protocol)?;
-                let status = exchange(stream, request).await.ok_or(ProbeFailure::Protocol)?;
+                let status = match &self.tls {
+                    None => exchange(stream, request).await,
+                    Some(tls) => {
+                        let stream = encrypt(tls, &self.address, stream).await.ok_or(ProbeFailure::Tls)?;
+                        exchange(stream, request).await
+                    }
+                };
+                let status = status.ok_or(ProbeFailure::Protocol)?;
                 Ok(judge(status, expect_status, drain_status))
             }
         }
@@ -137,8 +160,23 @@ fn request(method: &str, path: &str, host: &str) -> Option<Request<Empty<Bytes>>
         .ok()
 }
 
+/// Every check shakes hands anew, as it connects anew.
+async fn encrypt(tls: &tls::Client, address: &Address, stream: TcpStream) -> Option<TlsStream<TcpStream>> {
+    let (config, name) = (tls.config()?, tls.server_name(&address.host())?);
+    match TlsConnector::from(config).connect(name, stream).await {
+        Ok(stream) => Some(stream),
+        Err(error) => {
+            tracing::debug!(backend = %address, %error, "no TLS with a backend");
+            None
+        }
+    }
+}
+
 /// Sends the request and reads the response's head; its status, if it is valid.
-async fn exchange(stream: TcpStream, request: Request<Empty<Bytes>>) -> Option<u16> {
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    request: Request<Empty<Bytes>>,
+) -> Option<u16> {
     let (mut sender, connection) =
         http1::Builder::new().max_buf_size(MAX_HEAD).handshake(TokioIo::new(stream)).await.ok()?;
     let mut connection = pin!(connection);

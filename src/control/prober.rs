@@ -17,6 +17,7 @@ use super::probe::{ProbeResult, Prober};
 use crate::affinity::{AdminState, Slot};
 use crate::model::snapshot::Snapshot;
 use crate::model::{Address, HealthCheck};
+use crate::tls;
 
 /// A check that has ended.
 #[derive(Debug)]
@@ -44,6 +45,7 @@ pub(super) struct Probers {
 struct Task {
     address: Address,
     check: HealthCheck,
+    tls: Option<Arc<tls::Client>>,
     _stop: DropGuard,
 }
 
@@ -74,9 +76,10 @@ impl Probers {
                 }
                 let key = (Arc::clone(&upstream.config.name), member.slot);
                 let task = match before.remove(&key) {
-                    Some(task) if task.check == *check && task.address == backend.address => task,
+                    Some(task) if task.does(check, &backend.address, upstream.config.tls.as_ref()) => task,
                     Some(_) | None => {
-                        self.spawn(key.clone(), &backend.address, check, spread.saturating_mul(index))
+                        let tls = upstream.config.tls.as_ref();
+                        self.spawn(key.clone(), &backend.address, check, tls, spread.saturating_mul(index))
                     }
                 };
                 self.tasks.insert(key, task);
@@ -89,14 +92,25 @@ impl Probers {
         (upstream, slot): (Arc<str>, Slot),
         address: &Address,
         check: &HealthCheck,
+        tls: Option<&Arc<tls::Client>>,
         delay: Duration,
     ) -> Task {
         let stop = self.cancel.child_token();
-        let prober = Prober::new(address.clone(), check.probe.clone(), check.timeout);
+        let prober = Prober::new(address.clone(), check.probe.clone(), check.timeout).over(tls.cloned());
         let run = run(upstream, slot, prober, delay, self.results.clone());
         let stopped = stop.clone();
         self.tracker.spawn(async move { stopped.run_until_cancelled(run).await });
-        Task { address: address.clone(), check: check.clone(), _stop: stop.drop_guard() }
+        Task { address: address.clone(), check: check.clone(), tls: tls.cloned(), _stop: stop.drop_guard() }
+    }
+}
+
+impl Task {
+    fn does(&self, check: &HealthCheck, address: &Address, tls: Option<&Arc<tls::Client>>) -> bool {
+        let same_tls = match (&self.tls, tls) {
+            (Some(own), Some(tls)) => Arc::ptr_eq(own, tls),
+            (own, tls) => own.is_none() && tls.is_none(),
+        };
+        self.check == *check && self.address == *address && same_tls
     }
 }
 

@@ -97,5 +97,6 @@ fn is_end_to_end(kind: FieldKind) -> bool {
             | FieldKind::Via
             | FieldKind::CacheControl
             | FieldKind::Affinity
+            | FieldKind::ClientCert
     )
 }

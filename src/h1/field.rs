@@ -33,6 +33,9 @@ pub enum FieldKind {
     CacheControl,
     /// Any name that starts with `x-affinity-`.
     Affinity,
+    /// Any name that starts with `x-client-cert-`, or with `_` for any `-`:
+    /// applications that see both as one must not be fooled.
+    ClientCert,
     /// Any other.
     Other,
 }
@@ -73,6 +76,8 @@ impl FieldKind {
             len if len >= AFFINITY.len() && name[0] | 0x20 == b'x' => {
                 return if name[..AFFINITY.len()].eq_ignore_ascii_case(AFFINITY) {
                     Self::Affinity
+                } else if name[2] | 0x20 == b'c' && is_client_cert(name) {
+                    Self::ClientCert
                 } else {
                     Self::Other
                 };
@@ -81,6 +86,12 @@ impl FieldKind {
         };
         if name.eq_ignore_ascii_case(expected) { kind } else { Self::Other }
     }
+}
+
+fn is_client_cert(name: &[u8]) -> bool {
+    const PREFIX: &[u8] = b"x-client-cert-";
+    let dashed = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    name.len() > PREFIX.len() && name.iter().zip(PREFIX).all(|(&byte, &wanted)| dashed(byte) == wanted)
 }
 
 /// Is it of the fields that concern one connection only, whether or not
@@ -144,7 +155,7 @@ impl<'b> Fields<'b> {
     /// Values of every field of this name, in any case, in order.
     pub fn values<'s>(&self, name: &'s str) -> impl Iterator<Item = &'b [u8]> + use<'b, 's> {
         let kind = FieldKind::classify(name.as_bytes());
-        let by_name = matches!(kind, FieldKind::Other | FieldKind::Affinity);
+        let by_name = matches!(kind, FieldKind::Other | FieldKind::Affinity | FieldKind::ClientCert);
         self.list
             .iter()
             .filter(move |field| field.kind == kind && (!by_name || field.name.eq_ignore_ascii_case(name)))

@@ -14,6 +14,7 @@ use crate::affinity::client_ip::ClientIpPolicy;
 use crate::affinity::key::KeySource;
 use crate::affinity::pick::Failover;
 use crate::affinity::{AdminState, BackendId, Health, Seed, Weight};
+use crate::tls;
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +68,8 @@ pub struct Timeouts {
     pub request_head: Duration,
     /// A kept-alive client connection without a request.
     pub keep_alive: Duration,
+    /// From a client's connection to the end of its TLS handshake.
+    pub tls_handshake: Duration,
     /// The defaults for all upstreams.
     pub upstream: UpstreamTimeouts,
 }
@@ -148,6 +151,10 @@ pub enum LogOutput {
 pub struct Listener {
     /// The address accepted on.
     pub bind: SocketAddr,
+    /// TLS; `None`: plain HTTP.
+    pub tls: Option<Arc<tls::Server>>,
+    /// Plain requests are sent to this port with https; `None`: they are served.
+    pub redirect_https: Option<u16>,
 }
 
 /// `[upstream.NAME]`.
@@ -174,6 +181,8 @@ pub struct Upstream {
     pub retry: Retry,
     /// Its timeouts.
     pub timeouts: UpstreamTimeouts,
+    /// TLS to its backends; `None`: plain HTTP.
+    pub tls: Option<Arc<tls::Client>>,
 }
 
 /// One backend.
@@ -199,6 +208,16 @@ pub enum Address {
     Ip(SocketAddr),
     /// A host name, resolved at each connection attempt, and port.
     Name(String, u16),
+}
+
+impl Address {
+    /// The host alone, without brackets.
+    pub fn host(&self) -> String {
+        match self {
+            Self::Ip(address) => address.ip().to_string(),
+            Self::Name(host, _) => host.clone(),
+        }
+    }
 }
 
 impl fmt::Display for Address {

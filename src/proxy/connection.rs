@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -11,9 +12,12 @@ use tokio::net::TcpStream;
 
 use super::buffer::{Buffer, Size};
 use super::deadline::Deadline;
+use super::error::{self, Answer};
+use super::handshake::{self, Accepted, Secure};
 use super::io::Stream;
 use super::request;
 use super::worker::Worker;
+use crate::tls;
 
 /// How long, and for how many bytes, a connection that Homing closes is read
 /// from, so that the last response is not destroyed by a reset.
@@ -21,7 +25,7 @@ const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1 << 20;
 /// How long, while Homing stops, a new connection has to begin its first request:
 /// who has just connected is about to send.
-const FIRST: Duration = Duration::from_secs(1);
+pub(super) const FIRST: Duration = Duration::from_secs(1);
 
 /// A client connection.
 #[derive(Debug)]
@@ -34,8 +38,10 @@ pub(super) struct Client {
     pub scanned: usize,
     /// The other end's address; IPv4 where it is IPv4-mapped.
     pub peer: IpAddr,
-    /// `http` or `https`.
-    pub scheme: &'static str,
+    /// What its TLS handshake said; `None`: it came without TLS.
+    pub secure: Option<Box<Secure>>,
+    /// It is to ask again with https, on this port.
+    pub redirect_https: Option<u16>,
     /// Its deadline.
     pub deadline: Deadline,
     first: First,
@@ -61,46 +67,111 @@ pub(super) enum After {
     Abort,
 }
 
-/// Serves a connection until it ends.
-pub(super) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAddr) {
-    let mut client = Client {
-        stream: Stream::new(socket),
-        held: None,
-        scanned: 0,
-        peer: peer.ip().to_canonical(),
-        scheme: "http",
-        deadline: worker.deadlines.register(),
-        first: First::Awaited,
-    };
-    let timeouts = &worker.view().snapshot.config.timeouts;
-    let (mut wait, keep_alive) = (timeouts.request_head, timeouts.keep_alive);
-    while client.request_comes(&worker, wait).await {
-        // Boxed, so that a connection that waits holds no room for a request.
-        match Box::pin(request::serve(&worker, &mut client)).await {
-            After::Next => {
-                client.scanned = 0;
-                client.first = First::Served;
-                wait = keep_alive;
-            }
-            After::Linger => {
-                client.linger(&worker).await;
-                break;
-            }
-            After::Abort => {
-                client.stream.reset_on_close();
-                break;
-            }
-        }
+/// Serves a plain connection until it ends; with `redirect_https` by sending it
+/// to that port.
+pub(super) async fn serve(
+    worker: Rc<Worker>,
+    socket: TcpStream,
+    peer: SocketAddr,
+    redirect_https: Option<u16>,
+) {
+    let mut client = Client::new(Stream::new(socket), peer, worker.deadlines.register());
+    client.redirect_https = redirect_https;
+    client.serve(&worker).await;
+}
+
+/// Shakes hands, and serves a connection until it ends.
+pub(super) async fn serve_secure(
+    worker: Rc<Worker>,
+    socket: TcpStream,
+    peer: SocketAddr,
+    tls: Arc<tls::Server>,
+) {
+    // Boxed, so that a connection holds no room for its handshake later.
+    if let Some(mut client) = Box::pin(shake_hands(&worker, socket, peer, &tls)).await {
+        client.serve(&worker).await;
     }
-    worker.buffers.put_back(&mut client.held);
+}
+
+/// The client, once its handshake has come to a good end.
+async fn shake_hands(
+    worker: &Worker,
+    socket: TcpStream,
+    peer: SocketAddr,
+    tls: &tls::Server,
+) -> Option<Client> {
+    let deadline = worker.deadlines.register();
+    let patience = worker.view().snapshot.config.timeouts.tls_handshake;
+    let (socket, speaks_http) = match handshake::accept(worker, socket, tls, &deadline, patience).await {
+        Accepted::Secure(stream, secure) => {
+            let mut client = Client::new(stream, peer, deadline);
+            client.secure = Some(secure);
+            return Some(client);
+        }
+        Accepted::Plain(socket) => (socket, true),
+        Accepted::Failed(socket) => (socket, false),
+        Accepted::Gone => return None,
+    };
+    Client::new(Stream::new(socket), peer, deadline).refuse(worker, speaks_http).await;
+    None
 }
 
 impl Client {
+    fn new(stream: Stream, peer: SocketAddr, deadline: Deadline) -> Self {
+        let peer = peer.ip().to_canonical();
+        let (secure, redirect_https, first) = (None, None, First::Awaited);
+        Self { stream, held: None, scanned: 0, peer, secure, redirect_https, deadline, first }
+    }
+
+    /// Serves request after request.
+    async fn serve(&mut self, worker: &Rc<Worker>) {
+        while self.request_comes(worker).await {
+            // Boxed, so that a connection that waits holds no room for a request.
+            match Box::pin(request::serve(worker, self)).await {
+                After::Next => {
+                    self.scanned = 0;
+                    self.first = First::Served;
+                }
+                After::Linger => {
+                    self.linger(worker).await;
+                    break;
+                }
+                After::Abort => {
+                    self.stream.reset_on_close();
+                    break;
+                }
+            }
+        }
+        worker.buffers.put_back(&mut self.held);
+    }
+
+    /// `http` or `https`.
+    pub(super) fn scheme(&self) -> &'static str {
+        if self.secure.is_some() { "https" } else { "http" }
+    }
+
+    /// Takes leave of a client without TLS; one that speaks HTTP is told why.
+    async fn refuse(&mut self, worker: &Worker, speaks_http: bool) {
+        if speaks_http {
+            let mut out = Vec::new();
+            error::write_response(&mut out, &Answer::new(400, "https_expected"));
+            if self.send(&out, LINGER).await.is_err() {
+                return;
+            }
+        }
+        self.linger(worker).await;
+        worker.buffers.put_back(&mut self.held);
+    }
+
     /// Waits for the first bytes of a request; false when none will come.
-    async fn request_comes(&mut self, worker: &Worker, wait: Duration) -> bool {
+    async fn request_comes(&mut self, worker: &Worker) -> bool {
         if self.drop_empty_lines(worker) {
             return true;
         }
+        let wait = {
+            let timeouts = &worker.view().snapshot.config.timeouts;
+            if self.first == First::Served { timeouts.keep_alive } else { timeouts.request_head }
+        };
         self.deadline.set(wait);
         let comes = std::future::poll_fn(|cx| {
             loop {
@@ -176,7 +247,7 @@ impl Client {
                     Poll::Pending => return Poll::Pending,
                 }
             }
-            Poll::Ready(Ok(()))
+            self.stream.poll_flush(cx)
         })
         .await
     }
@@ -221,7 +292,7 @@ impl Stream {
 mod tests {
     use super::*;
 
-    fn future_size<A, B, C, F: Future>(_: fn(A, B, C) -> F) -> usize {
+    fn future_size<A, B, C, D, F: Future>(_: fn(A, B, C, D) -> F) -> usize {
         size_of::<F>()
     }
 
@@ -229,5 +300,7 @@ mod tests {
     fn a_connection_that_waits_holds_no_room_for_a_request() {
         let size = future_size(serve);
         assert!(size <= 384, "the task of an idle connection takes {size} bytes");
+        let size = future_size(serve_secure);
+        assert!(size <= 512, "the task of an idle TLS connection takes {size} bytes");
     }
 }

@@ -32,6 +32,18 @@ pub(super) enum ProxyError {
     /// The client does not take its response.
     #[error("the client does not read")]
     ClientStalled,
+    /// The client is to ask again with https; there.
+    #[error("https is spoken at {location}")]
+    UseHttps {
+        /// 301 or 308.
+        status: u16,
+        /// A whole URL.
+        location: String,
+    },
+    /// The client has named another host in its TLS handshake, and the
+    /// certificate that it got is not for this one.
+    #[error("the host is not the one of the TLS handshake")]
+    Misdirected,
     /// No route takes the request's host and path.
     #[error("no route takes this host and path")]
     NoRoute,
@@ -44,6 +56,9 @@ pub(super) enum ProxyError {
     /// The backend could not be connected to.
     #[error("connect: {0}")]
     Connect(#[source] io::Error),
+    /// The backend's TLS is not as configured, or broke off.
+    #[error("TLS with the backend: {0}")]
+    BackendTls(#[source] io::Error),
     /// It did not accept in time.
     #[error("connect timed out")]
     ConnectTimeout,
@@ -87,8 +102,11 @@ impl ProxyError {
             Self::RequestBodyTooLarge => 413,
             Self::ClientGone | Self::ClientStalled => 499,
             Self::NoRoute => 404,
+            Self::Misdirected => 421,
+            Self::UseHttps { status, .. } => *status,
             Self::Unavailable(_) | Self::Saturated => 503,
             Self::Connect(_)
+            | Self::BackendTls(_)
             | Self::BackendClosed { .. }
             | Self::ResponseHead(_)
             | Self::TooManyInterim
@@ -96,6 +114,14 @@ impl ProxyError {
             | Self::ResponseTruncated
             | Self::ResponseBody(_) => 502,
             Self::ConnectTimeout | Self::ResponseHeadTimeout | Self::ResponseBodyTimeout => 504,
+        }
+    }
+
+    /// Where else to ask.
+    pub(super) fn location(&self) -> Option<&str> {
+        match self {
+            Self::UseHttps { location, .. } => Some(location),
+            _ => None,
         }
     }
 
@@ -110,9 +136,12 @@ impl ProxyError {
             Self::ClientGone => "client_gone",
             Self::ClientStalled => "client_stalled",
             Self::NoRoute => "no_route",
+            Self::Misdirected => "misdirected",
+            Self::UseHttps { .. } => "use_https",
             Self::Unavailable(_) => "unavailable",
             Self::Saturated => "saturated",
             Self::Connect(_) => "connect_failed",
+            Self::BackendTls(_) => "backend_tls_failed",
             Self::ConnectTimeout => "connect_timeout",
             Self::BackendClosed { .. } => "backend_closed",
             Self::ResponseHead(_) => "response_head_malformed",
@@ -129,6 +158,7 @@ impl ProxyError {
     pub(super) fn blames_backend(&self) -> bool {
         match self {
             Self::Connect(_)
+            | Self::BackendTls(_)
             | Self::ConnectTimeout
             | Self::ResponseHeadTimeout
             | Self::ResponseHead(_)
@@ -148,22 +178,40 @@ impl ProxyError {
     /// without a word, only what may be done twice is sent again.
     pub(super) fn allows_retry(&self, replayable: bool) -> bool {
         match self {
-            Self::Connect(_) | Self::ConnectTimeout => true,
+            Self::Connect(_) | Self::BackendTls(_) | Self::ConnectTimeout => true,
             Self::BackendClosed { reused: true } => replayable,
             _ => false,
         }
     }
 }
 
-/// Appends the response that tells the client of this status.
-pub(super) fn write_response(
-    out: &mut Vec<u8>,
-    status: u16,
-    code: &str,
-    retry_after: Option<Duration>,
-    head_only: bool,
-    persistent: bool,
-) {
+/// A response of Homing's own.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Answer<'a> {
+    /// Its status.
+    pub status: u16,
+    /// One word that says why.
+    pub code: &'a str,
+    /// When another try is worth it.
+    pub retry_after: Option<Duration>,
+    /// Where else to ask.
+    pub location: Option<&'a str>,
+    /// Is it without its body?
+    pub head_only: bool,
+    /// Does the connection go on?
+    pub persistent: bool,
+}
+
+impl<'a> Answer<'a> {
+    /// The last one on its connection.
+    pub(super) fn new(status: u16, code: &'a str) -> Self {
+        Self { status, code, retry_after: None, location: None, head_only: false, persistent: false }
+    }
+}
+
+/// Appends the response that tells the client.
+pub(super) fn write_response(out: &mut Vec<u8>, answer: &Answer<'_>) {
+    let Answer { status, code, retry_after, location, head_only, persistent } = *answer;
     let reason = reason_phrase(status);
     let body = format!("{status} {reason}\n{code}\n");
     h1::write_status_line(out, status, reason.as_bytes());
@@ -174,6 +222,9 @@ pub(super) fn write_response(
     if let Some(wait) = retry_after {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         h1::write_field(out, "retry-after", seconds.max(1).to_string().as_bytes());
+    }
+    if let Some(location) = location {
+        h1::write_field(out, "location", location.as_bytes());
     }
     if !persistent {
         h1::write_field(out, "connection", b"close");

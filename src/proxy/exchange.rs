@@ -355,10 +355,13 @@ impl Exchange<'_, '_, '_> {
                     self.request.tally.bytes_out += n as u64;
                 }
                 Poll::Ready(Err(_)) => return Err(ProxyError::ClientGone),
-                Poll::Pending => break,
+                Poll::Pending => return Ok(()),
             }
         }
-        Ok(())
+        match client.stream.poll_flush(cx) {
+            Poll::Ready(Err(_)) => Err(ProxyError::ClientGone),
+            _ => Ok(()),
+        }
     }
 
     /// Notices a client that goes away while it waits. What it sends ahead is

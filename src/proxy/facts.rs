@@ -68,7 +68,7 @@ impl Facts {
             persistent: head.persistent(),
             upgrade: head::asks_for_websocket(head),
             client_ip: config.client_ip.client_ip(client.peer, head),
-            secure: client.scheme == "https" || (trusted && head::says_https(head)),
+            secure: client.secure.is_some() || (trusted && head::says_https(head)),
             text: for_the_log.then(|| Box::new(LogText::of(head))),
         }
     }

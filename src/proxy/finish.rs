@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::connection::{After, Client};
-use super::error::{self, ProxyError};
+use super::error::{self, Answer, ProxyError};
 use super::facts::{Facts, Method};
 use super::request::Request;
 use crate::h1::{Framing, Version};
@@ -39,7 +39,7 @@ impl Request<'_> {
         // and a client of HTTP/1.0 would have to be told that it goes on.
         let reusable = |f: &Facts| f.persistent && f.framing == Framing::None && f.version == Version::Http11;
         let persistent = facts.is_some_and(reusable)
-            && matches!(error.status(), 404 | 502 | 503 | 504)
+            && matches!(error.status(), 301 | 308 | 404 | 502 | 503 | 504)
             && !self.worker.draining();
         let head_only = facts.is_some_and(|f| f.method == Method::Head);
         if persistent {
@@ -50,7 +50,15 @@ impl Request<'_> {
             upstream.map_or(Duration::from_secs(1), |config| config.retry.retry_after)
         });
         let mut out = self.worker.buffers.take_output();
-        error::write_response(&mut out, error.status(), error.code(), retry_after, head_only, persistent);
+        let location = error.location();
+        let answer = Answer {
+            retry_after,
+            location,
+            head_only,
+            persistent,
+            ..Answer::new(error.status(), error.code())
+        };
+        error::write_response(&mut out, &answer);
         let sent = client.send(&out, self.view.snapshot.config.timeouts.upstream.body_idle).await;
         self.tally.bytes_out += out.len() as u64;
         self.worker.buffers.put_output(out);

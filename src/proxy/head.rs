@@ -21,6 +21,8 @@ pub(super) struct RequestEdits<'a> {
     pub forwarding: &'a Forwarding,
     /// `http` or `https`.
     pub scheme: &'static str,
+    /// Subject and digest of the client's certificate.
+    pub certificate: Option<(&'a str, &'a str)>,
     /// A cookie of ours that is not the backend's business.
     pub own_cookie: Option<&'a str>,
     /// X-Affinity-Backend and X-Affinity-Successor.
@@ -38,7 +40,8 @@ pub(super) fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: &R
     let http10 = head.version == Version::Http10;
     let names_fields = head.connection.options().next().is_some();
     h1::copy_fields(out, &head.fields, |field| match field.kind {
-        FieldKind::Host | FieldKind::Affinity => Edit::Drop,
+        // Only Homing says these.
+        FieldKind::Host | FieldKind::Affinity | FieldKind::ClientCert => Edit::Drop,
         FieldKind::Cookie if edits.own_cookie.is_some() => Edit::Drop,
         // What an untrusted peer says of others is not passed on, whether or not
         // something better is said instead.
@@ -68,6 +71,12 @@ pub(super) fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: &R
         if let Some(successor) = successor {
             h1::write_field(out, "x-affinity-successor", successor.as_bytes());
         }
+    }
+    if let Some((subject, digest)) = edits.certificate {
+        if !subject.is_empty() {
+            h1::write_field(out, "x-client-cert-subject", subject.as_bytes());
+        }
+        h1::write_field(out, "x-client-cert-sha256", digest.as_bytes());
     }
     if let (true, Some(protocol)) = (edits.upgrade, head.upgrade) {
         h1::write_field(out, "connection", b"upgrade");

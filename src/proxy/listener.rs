@@ -3,11 +3,58 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 
+use parking_lot::RwLock;
 use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::model::Listener;
+use crate::tls;
 
 /// Connections that may wait to be accepted, per socket.
 const BACKLOG: i32 = 1024;
+
+/// How a listener serves who connects: shared by the workers, replaced by a
+/// reload, read once per connection.
+#[derive(Debug)]
+pub struct Entrance(RwLock<Service>);
+
+/// See [`Listener`].
+#[derive(Debug, Clone)]
+pub(super) struct Service {
+    /// TLS; `None`: plain HTTP.
+    pub tls: Option<Arc<tls::Server>>,
+    /// Plain requests are sent to this port with https.
+    pub redirect_https: Option<u16>,
+}
+
+impl Entrance {
+    /// As this listener says.
+    pub fn new(listener: &Listener) -> Self {
+        Self(RwLock::new(Service::of(listener)))
+    }
+
+    /// From now on as this listener says. Clients can resume their sessions.
+    pub fn replace(&self, listener: &Listener) {
+        let mut service = self.0.write();
+        if let (Some(old), Some(new)) = (&service.tls, &listener.tls)
+            && !Arc::ptr_eq(old, new)
+        {
+            new.continue_from(old);
+        }
+        *service = Service::of(listener);
+    }
+
+    pub(super) fn service(&self) -> Service {
+        self.0.read().clone()
+    }
+}
+
+impl Service {
+    fn of(listener: &Listener) -> Self {
+        Self { tls: listener.tls.clone(), redirect_https: listener.redirect_https }
+    }
+}
 
 /// Binds `count` sockets to `address`; with port 0, all to the port that the
 /// first one gets. Returns them with the address they are bound to.

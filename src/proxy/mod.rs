@@ -18,6 +18,7 @@ mod error;
 mod exchange;
 mod facts;
 mod finish;
+mod handshake;
 mod head;
 mod hold;
 mod io;

@@ -14,9 +14,14 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::handshake::{ToBackend, is_tls_failure};
 use super::io::Stream;
 use crate::model::live::BackendLive;
 use crate::model::{Address, Backend, Pool as Settings};
+use crate::tls;
+
+/// Time between two words about a backend's TLS.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// A worker's connections to one backend, and its share of the counters.
 #[derive(Debug)]
@@ -25,6 +30,9 @@ pub(super) struct BackendPool {
     address: Address,
     /// The address as a Host, for requests that name none.
     authority: Box<str>,
+    tls: Option<ToBackend>,
+    /// When a failed handshake was last logged.
+    complained: Cell<Option<Instant>>,
     live: Arc<BackendLive>,
     settings: Cell<Settings>,
     max_in_use: Cell<Option<u32>>,
@@ -46,8 +54,16 @@ pub(super) struct BackendStream {
 
 impl BackendPool {
     /// An empty pool.
-    pub(super) fn new(worker: usize, backend: &Backend, live: Arc<BackendLive>, settings: Settings) -> Self {
+    pub(super) fn new(
+        worker: usize,
+        backend: &Backend,
+        live: Arc<BackendLive>,
+        settings: Settings,
+        tls: Option<&Arc<tls::Client>>,
+    ) -> Self {
         Self {
+            tls: tls.map(|client| ToBackend::new(Arc::clone(client), backend)),
+            complained: Cell::default(),
             worker,
             address: backend.address.clone(),
             authority: backend.address.to_string().into_boxed_str(),
@@ -83,7 +99,7 @@ impl BackendPool {
     /// A connection that waits to be used again.
     pub(super) fn take_idle(&self) -> Option<BackendStream> {
         let mut idle = self.idle.borrow_mut();
-        while let Some(Idle { stream, .. }) = idle.pop() {
+        while let Some(Idle { mut stream, .. }) = idle.pop() {
             if stream.is_quiet() {
                 return Some(stream);
             }
@@ -102,12 +118,42 @@ impl BackendPool {
                 Address::Name(host, port) => TcpStream::connect((host.as_str(), *port)).await,
             }
         };
-        let socket = match tokio::time::timeout(timeout, connecting).await {
-            Ok(connected) => connected?,
+        let connecting = async {
+            let socket = connecting.await?;
+            let Some(tls) = &self.tls else { return Ok(Stream::new(socket)) };
+            let _ = socket.set_nodelay(true);
+            // Boxed, so that plain connections hold no room for it.
+            Box::pin(tls.connect(socket)).await
+        };
+        let stream = match tokio::time::timeout(timeout, connecting).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                if is_tls_failure(&error) {
+                    self.complain(&error);
+                }
+                return Err(error);
+            }
             Err(_) => return Err(io::ErrorKind::TimedOut.into()),
         };
         self.live.opened();
-        Ok(BackendStream { stream: Stream::new(socket), live: Arc::clone(&self.live) })
+        Ok(BackendStream { stream, live: Arc::clone(&self.live) })
+    }
+
+    /// Says what TLS has against the backend, but not with every request again.
+    fn complain(&self, error: &io::Error) {
+        let now = Instant::now();
+        if self.complained.get().is_none_or(|at| now.duration_since(at) >= COMPLAIN_EVERY) {
+            self.complained.set(Some(now));
+            tracing::warn!(backend = %self.address, %error, "no TLS with a backend");
+        }
+    }
+
+    /// Are its connections encrypted as `tls` says?
+    pub(super) fn has_tls(&self, tls: Option<&Arc<tls::Client>>) -> bool {
+        match (&self.tls, tls) {
+            (Some(own), Some(tls)) => own.is(tls),
+            (own, tls) => own.is_none() && tls.is_none(),
+        }
     }
 
     /// Keeps a connection whose exchange ended cleanly; `now` may be a tick old.
@@ -123,7 +169,7 @@ impl BackendPool {
         let timeout = self.settings.get().idle_timeout;
         self.idle
             .borrow_mut()
-            .retain(|idle| now.saturating_duration_since(idle.since) < timeout && idle.stream.is_quiet());
+            .retain_mut(|idle| now.saturating_duration_since(idle.since) < timeout && idle.stream.is_quiet());
     }
 
     /// The backend's address as a Host, for requests that name none.

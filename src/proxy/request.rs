@@ -21,6 +21,7 @@ use super::connection::{After, Client};
 use super::error::ProxyError;
 use super::exchange::{self, Attempt};
 use super::facts::Facts;
+use super::handshake::{self, is_tls_failure};
 use super::head;
 use super::view::{UpstreamView, View};
 use super::worker::Worker;
@@ -209,6 +210,7 @@ impl<'w> Request<'w> {
             self.facts = Some(Facts::new(head, len, client, config, self.worker.log.enabled()));
         }
 
+        self.check_way(head, client)?;
         // `OPTIONS *` asks the server as a whole: it goes where its root does.
         let path = match head.target.path_and_query() {
             "*" => "/",
@@ -237,6 +239,23 @@ impl<'w> Request<'w> {
             }
             Decision::Hold(member) => Ok(Plan::Hold(member)),
             Decision::Unavailable(reason) => Err(ProxyError::Unavailable(reason)),
+        }
+    }
+
+    /// Did the request come as it should: over TLS, to the host of the handshake?
+    fn check_way(&self, head: &RequestHead<'_>, client: &Client) -> Result<(), ProxyError> {
+        if client.secure.as_ref().is_some_and(|secure| !secure.may_ask_for(head.host)) {
+            return Err(ProxyError::Misdirected);
+        }
+        match client.redirect_https {
+            // A client of HTTP/1.0 that names no host cannot be sent anywhere.
+            Some(port) if !head.host.is_empty() && self.facts.as_ref().is_some_and(|facts| !facts.secure) => {
+                // 301 lets clients turn other methods into GET.
+                let status = if matches!(head.method, "GET" | "HEAD") { 301 } else { 308 };
+                let location = handshake::https_location(head.host, port, head.target.path_and_query());
+                Err(ProxyError::UseHttps { status, location })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -280,7 +299,8 @@ impl<'w> Request<'w> {
             trusted: config.client_ip.trusts(client.peer),
             default_host: upstream.pools[usize::from(verdict.member)].authority(),
             forwarding: &config.forwarding,
-            scheme: client.scheme,
+            scheme: client.scheme(),
+            certificate: client.secure.as_ref().and_then(|secure| secure.certificate()),
             own_cookie: binding::own_cookie(upstream),
             announce,
             upgrade: head::asks_for_websocket(head),
@@ -311,6 +331,7 @@ impl<'w> Request<'w> {
             match connected {
                 Ok(stream) => (stream, false),
                 Err(e) if e.kind() == std::io::ErrorKind::TimedOut => return Err(ProxyError::ConnectTimeout),
+                Err(e) if is_tls_failure(&e) => return Err(ProxyError::BackendTls(e)),
                 Err(e) => return Err(ProxyError::Connect(e)),
             }
         };

@@ -73,7 +73,8 @@ fn takes(prefix: &str, path: &str) -> bool {
     prefix.ends_with('/') || rest.is_empty() || rest.starts_with(['/', '?', ';'])
 }
 
-fn without_port(host: &str) -> &str {
+/// A host without its port; IPv6 addresses stay in brackets.
+pub(super) fn without_port(host: &str) -> &str {
     match host.rfind(':') {
         Some(colon) if !host[colon..].contains(']') => &host[..colon],
         _ => host,

@@ -24,6 +24,8 @@ pub(super) struct Transfer {
     skip: usize,
     /// Is a body that ends with its connection sent in chunks?
     rechunk: Rechunk,
+    /// Has the sink taken bytes that its socket did not take yet?
+    unflushed: bool,
     /// Bytes written.
     sent: u64,
     /// Bytes of the body's content after which it is too large.
@@ -55,7 +57,17 @@ impl Transfer {
     /// Sends `out` (a head), then `body`; in chunks of our own if `rechunk`.
     pub(super) fn new(out: Vec<u8>, body: Body, rechunk: bool) -> Self {
         let rechunk = if rechunk { Rechunk::BetweenChunks } else { Rechunk::No };
-        Self { out, written: 0, body, pass: 0, skip: 0, rechunk, sent: 0, max_content: u64::MAX }
+        Self {
+            out,
+            written: 0,
+            body,
+            pass: 0,
+            skip: 0,
+            rechunk,
+            unflushed: false,
+            sent: 0,
+            max_content: u64::MAX,
+        }
     }
 
     /// Refuses a body with more than this much content.
@@ -79,7 +91,7 @@ impl Transfer {
 
     /// Is it the source that it waits for (and not the sink)?
     pub(super) fn is_blocked_by_source(&self) -> bool {
-        self.out.len() == self.written && self.pass == 0
+        self.out.len() == self.written && self.pass == 0 && !self.unflushed
     }
 
     /// The output buffer, to be given back.
@@ -144,7 +156,8 @@ impl Transfer {
                     self.write_next(|out| out.extend_from_slice(h1::LAST_CHUNK));
                     continue;
                 }
-                return Poll::Ready(Ok(()));
+                self.flush(cx, sink)?;
+                return if self.unflushed { Poll::Pending } else { Poll::Ready(Ok(())) };
             }
             if let Some(buffer) = held.as_mut().filter(|b| !b.is_empty()) {
                 let step = self.body.advance(buffer.filled()).map_err(TransferError::Framing)?;
@@ -163,12 +176,25 @@ impl Transfer {
                     continue;
                 }
             }
-            let n = ready!(buffers.poll_fill(held, Size::Large, source, cx))
-                .map_err(|_| TransferError::Source)?;
+            let Poll::Ready(filled) = buffers.poll_fill(held, Size::Large, source, cx) else {
+                self.flush(cx, sink)?;
+                return Poll::Pending;
+            };
+            let n = filled.map_err(|_| TransferError::Source)?;
             if n == 0 {
                 self.body.finish_at_eof().map_err(|_| TransferError::Source)?;
             }
         }
+    }
+
+    /// Sees out what the sink has taken, as far as it goes.
+    fn flush(&mut self, cx: &mut Context<'_>, sink: &mut Stream) -> Result<(), TransferError> {
+        self.unflushed = match sink.poll_flush(cx) {
+            Poll::Ready(Ok(())) => false,
+            Poll::Ready(Err(error)) => return Err(sink_error(error)),
+            Poll::Pending => true,
+        };
+        Ok(())
     }
 
     fn write_next(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
@@ -180,4 +206,88 @@ impl Transfer {
 
 fn sink_error(_: io::Error) -> TransferError {
     TransferError::Sink
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rustls::pki_types::{PrivateKeyDer, ServerName};
+    use rustls::{ClientConfig, RootCertStore, ServerConfig};
+    use tokio::io::AsyncReadExt;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+
+    use super::*;
+    use crate::h1::{BodyLimits, Framing};
+
+    /// Both sides of a TLS connection.
+    async fn encrypted() -> (Stream, TlsStream<TcpStream>) {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let (client, server) = tokio::join!(
+            TlsConnector::from(Arc::new(client)).connect(name, socket),
+            TlsAcceptor::from(Arc::new(server)).accept(accepted),
+        );
+        (Stream::Tls(Box::new(TlsStream::Server(server.unwrap()))), TlsStream::Client(client.unwrap()))
+    }
+
+    #[tokio::test]
+    async fn what_tls_has_taken_is_not_sent_before_the_socket_has_taken_it() {
+        let (mut sink, mut reader) = encrypted().await;
+        let mut source = Stream::new(TcpStream::connect(quiet_address().await).await.unwrap());
+        let (buffers, mut held) = (Buffers::new(16 * 1024), None);
+        // Until the socket is full; TLS has room for more.
+        let mut taken = 0;
+        std::future::poll_fn(|cx| {
+            while sink.poll_flush(cx).is_ready() {
+                let Poll::Ready(Ok(n)) = sink.poll_write(cx, &[7; 4096]) else { panic!("TLS is full") };
+                taken += n;
+            }
+            Poll::Ready(())
+        })
+        .await;
+        let mut transfer =
+            Transfer::new(vec![8; 100], Body::new(Framing::None, BodyLimits::default()), false);
+        let first = std::future::poll_fn(|cx| {
+            Poll::Ready(transfer.poll(cx, &buffers, &mut source, &mut held, &mut sink))
+        });
+        assert!(first.await.is_pending(), "nobody has read yet");
+        assert!(!transfer.is_blocked_by_source(), "it is the reader that is slow");
+        let mut read = vec![0; taken + 100];
+        let sent = std::future::poll_fn(|cx| transfer.poll(cx, &buffers, &mut source, &mut held, &mut sink));
+        let (sent, whole) = tokio::join!(sent, reader.read_exact(&mut read));
+        assert!(sent.is_ok() && whole.is_ok());
+        assert_eq!(read[taken..], [8; 100]);
+    }
+
+    /// Somebody who accepts and says nothing.
+    async fn quiet_address() -> std::net::SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let accepted = listener.accept().await;
+            std::future::pending::<()>().await;
+            drop(accepted);
+        });
+        address
+    }
 }

@@ -149,7 +149,12 @@ impl Pipe {
                     Poll::Ready(Ok(0)) => self.ended = true,
                     Poll::Ready(Ok(_)) => {}
                     Poll::Ready(Err(_)) => return Err(Broken::Source),
-                    Poll::Pending => return Ok(()),
+                    Poll::Pending => {
+                        return match sink.poll_flush(cx) {
+                            Poll::Ready(Err(_)) => Err(Broken::Sink),
+                            _ => Ok(()),
+                        };
+                    }
                 }
             }
         }

@@ -74,11 +74,18 @@ impl View {
             let config = &state.config;
             let pools = config.backends.iter().zip(&state.live).map(|(backend, live)| {
                 let key = (Arc::clone(&config.name), backend.id.clone(), backend.address.clone());
-                if let Some(pool) = pools.remove(&key) {
-                    pool.configure(backend, config.pool);
-                    pool
-                } else {
-                    Rc::new(BackendPool::new(worker, backend, Arc::clone(live), config.pool))
+                let tls = config.tls.as_ref();
+                match pools.remove(&key) {
+                    Some(pool) if pool.has_tls(tls) => {
+                        pool.configure(backend, config.pool);
+                        pool
+                    }
+                    other => {
+                        if let Some(pool) = other {
+                            pool.retire();
+                        }
+                        Rc::new(BackendPool::new(worker, backend, Arc::clone(live), config.pool, tls))
+                    }
                 }
             });
             let before =

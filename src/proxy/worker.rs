@@ -18,7 +18,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::buffer::Buffers;
 use super::connection;
 use super::deadline::{self, Deadlines};
-use super::error;
+use super::error::{self, Answer};
+use super::listener::Entrance;
 use super::view::View;
 use crate::affinity::Timestamp;
 use crate::model::snapshot::{Report, Snapshot};
@@ -32,8 +33,9 @@ const SWEEP_TICKS: u32 = 10;
 /// What a worker is told by the rest of the process.
 #[derive(Debug)]
 pub enum Command {
-    /// Accept on this socket too; the address names it.
-    Listen(SocketAddr, StdListener),
+    /// Accept on this socket too, and serve as the entrance says; the address
+    /// names it.
+    Listen(SocketAddr, StdListener, Arc<Entrance>),
     /// Accept no longer on this one; its connections go on.
     Unlisten(SocketAddr),
     /// Accept no more, end connections as they fall idle, and stop when none is left.
@@ -127,10 +129,10 @@ async fn serve(parts: Parts) {
     let mut listening: Vec<(SocketAddr, Rc<Notify>)> = Vec::new();
     while let Some(command) = commands.recv().await {
         match command {
-            Command::Listen(address, listener) => match TcpListener::from_std(listener) {
+            Command::Listen(address, listener, entrance) => match TcpListener::from_std(listener) {
                 Ok(listener) => {
                     let stop = Rc::new(Notify::new());
-                    tokio::task::spawn_local(Rc::clone(&worker).accept(listener, Rc::clone(&stop)));
+                    tokio::task::spawn_local(Rc::clone(&worker).accept(listener, entrance, Rc::clone(&stop)));
                     listening.push((address, stop));
                 }
                 Err(error) => tracing::error!(worker = index, %address, %error, "cannot accept"),
@@ -254,12 +256,12 @@ impl Worker {
     }
 
     /// Accepts until told to stop; what waits to be accepted then is served too.
-    async fn accept(self: Rc<Self>, listener: TcpListener, stop: Rc<Notify>) {
+    async fn accept(self: Rc<Self>, listener: TcpListener, entrance: Arc<Entrance>, stop: Rc<Notify>) {
         loop {
             tokio::select! {
                 biased;
                 accepted = listener.accept() => match accepted {
-                    Ok((socket, peer)) => self.admit(socket, peer),
+                    Ok((socket, peer)) => self.admit(socket, peer, &entrance),
                     Err(error) if is_of_one_connection(&error) => {}
                     Err(error) => {
                         tracing::warn!(worker = self.index, %error, "cannot accept; trying again");
@@ -271,33 +273,43 @@ impl Worker {
                 () = stop.notified() => break,
             }
         }
-        self.admit_waiting(listener);
+        self.admit_waiting(listener, &entrance);
     }
 
     /// Takes what waits to be accepted, whether or not the runtime has heard of it.
-    fn admit_waiting(self: &Rc<Self>, listener: TcpListener) {
+    fn admit_waiting(self: &Rc<Self>, listener: TcpListener, entrance: &Entrance) {
         let Ok(listener) = listener.into_std() else { return };
         while let Ok((socket, peer)) = listener.accept() {
             if let Ok(socket) = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket)) {
-                self.admit(socket, peer);
+                self.admit(socket, peer, entrance);
             }
         }
     }
 
-    fn admit(self: &Rc<Self>, socket: TcpStream, peer: SocketAddr) {
+    fn admit(self: &Rc<Self>, socket: TcpStream, peer: SocketAddr, entrance: &Entrance) {
+        let service = entrance.service();
         let limit = self.view().snapshot.config.limits.connections;
         if self.connections.fetch_add(1, Ordering::Relaxed) >= limit {
             self.connections.fetch_sub(1, Ordering::Relaxed);
             self.metrics.refused_connection();
-            refuse(&socket);
+            // Over TLS it would take a handshake to say so.
+            if service.tls.is_none() {
+                refuse(&socket);
+            }
             return;
         }
         self.own_connections.set(self.own_connections.get() + 1);
         self.metrics.connection_opened();
         let counted = Counted(Rc::clone(self));
-        tokio::task::spawn_local(async move {
-            connection::serve(Rc::clone(&counted.0), socket, peer).await;
-        });
+        match service.tls {
+            None => tokio::task::spawn_local(async move {
+                let worker = Rc::clone(&counted.0);
+                connection::serve(worker, socket, peer, service.redirect_https).await;
+            }),
+            Some(tls) => tokio::task::spawn_local(async move {
+                connection::serve_secure(Rc::clone(&counted.0), socket, peer, tls).await;
+            }),
+        };
     }
 
     /// Sees that the end is noticed even if there is nothing left to end.
@@ -325,7 +337,8 @@ impl Drop for Counted {
 /// Tells a client that there are too many, if it can be told at once.
 fn refuse(socket: &TcpStream) {
     let mut out = Vec::new();
-    error::write_response(&mut out, 503, "too_many_connections", Some(Duration::from_secs(1)), false, false);
+    let retry_after = Some(Duration::from_secs(1));
+    error::write_response(&mut out, &Answer { retry_after, ..Answer::new(503, "too_many_connections") });
     let _ = socket.try_write(&out);
 }
 

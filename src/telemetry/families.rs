@@ -33,6 +33,10 @@ families! {
         "Tunnels (upgraded connections, WebSocket) open now.";
     TUNNELS_OPENED = Counter "homing_tunnels_opened_total" []
         "Tunnels opened.";
+    TLS_HANDSHAKES = Counter "homing_tls_handshakes_total" ["version", "result"]
+        "TLS handshakes with clients by version (1.2, 1.3; none where it failed) and result (full, resumed, or why it failed).";
+    TLS_CERTIFICATE_EXPIRY = Gauge "homing_tls_certificate_expiry_seconds" ["listener", "name"]
+        "When a listener's certificate for this name expires, in seconds since the Unix epoch.";
 
     REQUESTS = Counter "homing_requests_total" ["upstream", "outcome", "reason"]
         "Requests by affinity outcome (kept, new, moved, unkeyed; none where no backend was picked) and its reason.";

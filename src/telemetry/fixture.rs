@@ -85,6 +85,7 @@ fn build(name: &str, ids: &[&str], remember: Remember, memory: Memory) -> Upstre
             retry_after: Duration::from_secs(1),
         },
         timeouts: UPSTREAM_TIMEOUTS,
+        tls: None,
     };
     UpstreamState { config: Arc::new(config), cluster: Cluster::new(Arc::new(ring), members), memory, live }
 }
@@ -114,6 +115,7 @@ pub(crate) fn snapshot(generation: u64, upstreams: Vec<UpstreamState>) -> Snapsh
         timeouts: Timeouts {
             request_head: Duration::from_secs(10),
             keep_alive: Duration::from_secs(60),
+            tls_handshake: Duration::from_secs(10),
             upstream: UPSTREAM_TIMEOUTS,
         },
         limits: Limits {
@@ -125,7 +127,11 @@ pub(crate) fn snapshot(generation: u64, upstreams: Vec<UpstreamState>) -> Snapsh
         },
         forwarding: Forwarding { x_forwarded: true, forwarded: false, via: None },
         access_log: AccessLog { format: LogFormat::Off, output: LogOutput::Stdout, queue: 1_024 },
-        listeners: vec![Listener { bind: SocketAddr::from(([127, 0, 0, 1], 8080)) }],
+        listeners: vec![Listener {
+            bind: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            tls: None,
+            redirect_https: None,
+        }],
         routes: Vec::new(),
         upstreams: upstreams.iter().map(|upstream| Arc::clone(&upstream.config)).collect(),
     };

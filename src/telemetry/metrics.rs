@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use parking_lot::Mutex;
 
@@ -61,6 +62,8 @@ impl Metrics {
         page.family(&families::INFO).sample(&[env!("CARGO_PKG_VERSION")], 1);
         page.family(&families::SNAPSHOT_GENERATION).sample(&[], snapshot.generation);
         self.render_connections(&mut page);
+        self.render_handshakes(&mut page);
+        render_certificates(&mut page, snapshot);
         render_requests(&mut page, &self.totals(snapshot));
         render_backends(&mut page, &snapshot.upstreams);
         self.render_access_log(&mut page);
@@ -100,6 +103,29 @@ impl Metrics {
         page.family(&families::TUNNELS_OPENED).sample(&[], tunnels_opened);
     }
 
+    fn render_handshakes(&self, page: &mut Exposition) {
+        let mut counts = [[0; 2]; 2];
+        let mut failed = BTreeMap::<&'static str, u64>::new();
+        for worker in &self.workers {
+            let (own, own_failed) = worker.handshakes();
+            for (sum, own) in counts.iter_mut().flatten().zip(own.iter().flatten()) {
+                *sum += own;
+            }
+            for (reason, n) in own_failed.iter() {
+                *failed.entry(reason).or_default() += n;
+            }
+        }
+        let mut samples = page.family(&families::TLS_HANDSHAKES);
+        for (version, counts) in ["1.2", "1.3"].iter().zip(counts) {
+            for (result, count) in ["full", "resumed"].iter().zip(counts) {
+                samples.sample(&[version, result], count);
+            }
+        }
+        for (reason, count) in failed {
+            samples.sample(&["none", reason], count);
+        }
+    }
+
     fn render_access_log(&self, page: &mut Exposition) {
         let (dropped, errors) = {
             let source = self.access_log.lock();
@@ -109,6 +135,25 @@ impl Metrics {
         };
         page.family(&families::ACCESS_LOG_DROPPED).sample(&[], dropped);
         page.family(&families::ACCESS_LOG_ERRORS).sample(&[], errors);
+    }
+}
+
+fn render_certificates(page: &mut Exposition, snapshot: &Snapshot) {
+    let mut samples = page.family(&families::TLS_CERTIFICATE_EXPIRY);
+    for listener in &snapshot.config.listeners {
+        let Some(live) = listener.tls.as_ref().and_then(|tls| tls.live()) else { continue };
+        let address = listener.bind.to_string();
+        // The one that expires first is the one to be told of.
+        let mut expiry = BTreeMap::<String, u64>::new();
+        for identity in live.identities.iter() {
+            let at = identity.facts.not_after.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+            for name in &identity.facts.names {
+                expiry.entry(name.to_string()).and_modify(|known| *known = at.min(*known)).or_insert(at);
+            }
+        }
+        for (name, at) in expiry {
+            samples.sample(&[&address, &name], at);
+        }
     }
 }
 

@@ -23,6 +23,9 @@ pub struct WorkerMetrics {
     accepted: Counter,
     closed: Counter,
     refused: Counter,
+    /// By version (1.2, 1.3) and whether a session was resumed.
+    handshakes: [[Counter; 2]; 2],
+    failed_handshakes: NamedCounters,
     tunnels_opened: Counter,
     tunnels_closed: Counter,
     /// Requests for which no route was found, or no head could be read.
@@ -102,6 +105,22 @@ impl WorkerMetrics {
     /// counted as accepted.
     pub fn refused_connection(&self) {
         self.refused.add(1);
+    }
+
+    /// A client's TLS handshake succeeded, with TLS 1.3 (`newest`) or 1.2.
+    pub fn tls_handshake(&self, newest: bool, resumed: bool) {
+        self.handshakes[usize::from(newest)][usize::from(resumed)].add(1);
+    }
+
+    /// A client's TLS handshake failed, of this.
+    pub fn tls_handshake_failed(&self, reason: &'static str) {
+        self.failed_handshakes.add(reason, 1);
+    }
+
+    /// TLS handshakes: by version and whether resumed, and failed ones.
+    pub(crate) fn handshakes(&self) -> ([[u64; 2]; 2], &NamedCounters) {
+        let counts = self.handshakes.each_ref().map(|version| version.each_ref().map(Counter::get));
+        (counts, &self.failed_handshakes)
     }
 
     /// A connection was upgraded to a tunnel.
@@ -210,9 +229,11 @@ impl UpstreamMetrics {
 }
 
 /// An error with a status below 400 is a backend's response that broke off
-/// after its head was sent: Homing's own answers to errors are 4xx and 5xx.
+/// after its head was sent: Homing's own answers to errors are 4xx and 5xx, and
+/// a redirect before any upstream was chosen.
 fn source(record: &Record<'_>) -> Source {
-    if record.error.is_some() && record.status >= 400 { Source::Proxy } else { Source::Backend }
+    let own = record.status >= 400 || record.upstream.is_none();
+    if record.error.is_some() && own { Source::Proxy } else { Source::Backend }
 }
 
 #[cfg(test)]

@@ -20,4 +20,5 @@ mod review;
 mod routing;
 mod sealed_cookie;
 mod shutdown;
+mod tls;
 mod tunnel;

@@ -119,3 +119,46 @@ fn colour_is_used_only_where_it_is_asked_for() {
     assert!(run(&path, true).1.contains('\u{1b}'));
     assert!(!run(&path, false).1.contains('\u{1b}'));
 }
+
+#[test]
+fn tls_is_shown_with_names_and_expiry_and_an_expired_certificate_is_warned_of() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, names: &[&str], until: i32| {
+        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut params = rcgen::CertificateParams::new(names).unwrap();
+        params.not_before = rcgen::date_time_ymd(2019, 1, 1);
+        params.not_after = rcgen::date_time_ymd(until, 1, 1);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem() + &key.serialize_pem();
+        std::fs::write(directory.path().join(name), pem).unwrap();
+    };
+    write("shop.pem", &["shop.example.com", "*.shop.example.com"], 2999);
+    write("old.pem", &["old.example.com"], 2020);
+    let text = r#"
+        [[listener]]
+        bind = "127.0.0.1:80"
+        redirect_https = true
+
+        [[listener]]
+        bind = "127.0.0.1:443"
+        tls = { certs = ["shop.pem", "old.pem"], client_auth = { ca = "old.pem", mode = "optional" } }
+
+        [upstream.web]
+        backends = ["10.0.0.1:8443"]
+        tls = { ca = "shop.pem", server_name = "web.internal" }
+    "#;
+    let path = directory.path().join("homing.toml");
+    std::fs::write(&path, text).unwrap();
+    let (status, printed) = run(&path, false);
+    assert_eq!(status, GOOD, "{printed}");
+    for expected in [
+        "old.pem expired on Wed, 01 Jan 2020",
+        "listeners   127.0.0.1:80, sends to https on port 443",
+        "            127.0.0.1:443, TLS 1.2 and 1.3, clients' certificates optional",
+        "  shop.example.com, *.shop.example.com  ECDSA  until Tue, 01 Jan 2999 00:00:00 GMT  shop.pem",
+        "  tls       verified by",
+        "shop.pem, as web.internal",
+    ] {
+        assert!(printed.contains(expected), "{expected:?} is not in:\n{printed}");
+    }
+}

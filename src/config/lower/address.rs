@@ -63,7 +63,7 @@ pub(super) fn backend_address(found: &Found<'_>) -> Result<Address, Complaint> {
             return refused("has no port", format!("write \"{text}:80\", or whatever its port is"));
         }
         Split::Scheme(rest) if text.starts_with("https:") => {
-            let help = format!("backends are spoken to in plain HTTP: write \"{rest}\"");
+            let help = format!("write \"{rest}\", and tls = true in its upstream");
             return refused("has a scheme", help);
         }
         Split::Scheme(rest) => {

@@ -4,7 +4,9 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use super::address::{host_name, listen_address};
+use super::tls;
 use crate::config::diagnostics::{Complaint, Span};
+use crate::config::files::Files;
 use crate::config::reader::{Found, Section};
 use crate::config::schema;
 use crate::config::suggest::nearest;
@@ -14,7 +16,7 @@ use crate::model::{HostPattern, Listener, Route};
 const MAX_LISTENERS: usize = 256;
 
 /// The listeners, each with the place of its address.
-pub(super) fn listeners(root: &Section<'_>) -> Vec<(Listener, Span)> {
+pub(super) fn listeners(root: &Section<'_>, files: &Files<'_>) -> Vec<(Listener, Span)> {
     let sections = root.sections(&schema::LISTENER_KEY);
     if root.find(&schema::LISTENER_KEY).is_none() {
         root.complain(
@@ -24,6 +26,8 @@ pub(super) fn listeners(root: &Section<'_>) -> Vec<(Listener, Span)> {
     }
     let mut listeners: Vec<(Listener, Span)> = Vec::new();
     for section in sections {
+        let tls = tls::listener(&section, files);
+        let redirect_https = tls::redirect(&section);
         let Some(found) = section.find(&schema::BIND) else {
             section.complain(missing("listener", "bind").help("write bind = \"0.0.0.0:8080\""));
             continue;
@@ -39,7 +43,7 @@ pub(super) fn listeners(root: &Section<'_>) -> Vec<(Listener, Span)> {
             );
             continue;
         }
-        listeners.push((Listener { bind }, found.span()));
+        listeners.push((Listener { bind, tls, redirect_https }, found.span()));
     }
     if let Some((_, span)) = listeners.get(MAX_LISTENERS) {
         root.complain(

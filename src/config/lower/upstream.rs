@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use toml::de::DeValue;
 
-use super::{affinity, backends, health};
+use super::{affinity, backends, health, tls};
 use crate::affinity::Health;
 use crate::affinity::ring::Ring;
 use crate::config::diagnostics::{Complaint, Span};
@@ -109,6 +109,7 @@ fn upstream(
     let pool = pool(section);
     let timeouts = own_timeouts(section, timeouts);
     let slow_start = section.get(&schema::SLOW_START);
+    let tls = tls::upstream(section, files, &backends);
     let (mut backends, addresses): (Vec<_>, Vec<_>) =
         backends.into_iter().map(|(backend, span)| (backend.clone(), (backend.address, span))).unzip();
     if backends.is_empty() {
@@ -126,6 +127,7 @@ fn upstream(
         pool,
         retry,
         timeouts,
+        tls,
     };
     Some(Lowered { upstream, addresses })
 }

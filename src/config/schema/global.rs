@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::tls::LISTENER_TLS_TABLE;
 use super::{Flag, Free, Int, Key, Optional, Size, Table, Text, Time, UPSTREAM, Word};
 use crate::affinity::client_ip::ForwardSource;
 use crate::model::LogFormat;
@@ -117,7 +118,7 @@ pub(in crate::config) static MASK_V6: Key<Int<u8>> = Key {
 static TIMEOUTS: Table = Table {
     path: "timeouts",
     doc: "How long is waited. What concerns backends can be set per upstream.",
-    keys: &[&REQUEST_HEAD, &KEEP_ALIVE, &CONNECT, &RESPONSE_HEAD, &BODY_IDLE, &TUNNEL_IDLE],
+    keys: &[&REQUEST_HEAD, &KEEP_ALIVE, &TLS_HANDSHAKE, &CONNECT, &RESPONSE_HEAD, &BODY_IDLE, &TUNNEL_IDLE],
 };
 const MILLISECOND: Duration = Duration::from_millis(1);
 const CONNECT_BOUNDS: Time = Time { least: MILLISECOND, most: Duration::from_secs(10 * MINUTE) };
@@ -134,6 +135,12 @@ pub(in crate::config) static KEEP_ALIVE: Key<Time> = Key {
     rule: WAIT_BOUNDS,
     default: Duration::from_secs(60),
     doc: "A client's connection without a request is closed after this.",
+};
+pub(in crate::config) static TLS_HANDSHAKE: Key<Time> = Key {
+    name: "tls_handshake",
+    rule: WAIT_BOUNDS,
+    default: Duration::from_secs(10),
+    doc: "From a client's connection to the end of its TLS handshake; then it is closed.",
 };
 pub(in crate::config) static CONNECT: Key<Time> = Key {
     name: "connect",
@@ -255,13 +262,31 @@ pub(in crate::config) static QUEUE: Key<Int<usize>> = Key {
 };
 
 /// `[[listener]]`.
-pub(in crate::config) static LISTENER: Table =
-    Table { path: "listener", doc: "Where clients connect. At least one.", keys: &[&BIND] };
+pub(in crate::config) static LISTENER: Table = Table {
+    path: "listener",
+    doc: "Where clients connect. At least one.",
+    keys: &[&BIND, &LISTENER_TLS, &REDIRECT_HTTPS],
+};
 pub(in crate::config) static BIND: Free = Free {
     name: "bind",
     shape: "IP address and port",
     absent: "required",
     doc: "The address; `0.0.0.0` or `[::]` for all of the machine's, port 0 for any free one.",
+    table: None,
+};
+pub(in crate::config) static LISTENER_TLS: Free = Free {
+    name: "tls",
+    shape: "table",
+    absent: "plain HTTP",
+    doc: "TLS on this listener.",
+    table: Some(&LISTENER_TLS_TABLE),
+};
+pub(in crate::config) static REDIRECT_HTTPS: Free = Free {
+    name: "redirect_https",
+    shape: "true or a port, 1 to 65535",
+    absent: "requests are served",
+    doc: "Requests are answered with a redirect to https, on port 443 or this one (301 for GET and HEAD, 308 \
+          for others), except where a trusted proxy says that they came over https.",
     table: None,
 };
 

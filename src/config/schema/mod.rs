@@ -6,11 +6,13 @@
 mod affinity;
 mod global;
 mod rules;
+mod tls;
 mod upstream;
 
 pub(super) use affinity::*;
 pub(super) use global::*;
 pub(super) use rules::*;
+pub(super) use tls::*;
 pub(super) use upstream::*;
 
 /// One table of the file.

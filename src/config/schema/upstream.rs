@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::affinity::AFFINITY_TABLE;
+use super::tls::UPSTREAM_TLS_TABLE;
 use super::{Flag, Free, Int, Key, Optional, Table, Text, Time, UPSTREAM_TIMEOUTS, Word};
 use crate::affinity::{AdminState, Health, Weight};
 
@@ -30,6 +31,7 @@ pub(in crate::config) static UPSTREAM: Table = Table {
         &POOL,
         &RETRY,
         &TIMEOUTS_OF_UPSTREAM,
+        &UPSTREAM_TLS,
     ],
 };
 pub(in crate::config) static BACKENDS: Free = Free {
@@ -100,6 +102,14 @@ pub(in crate::config) static TIMEOUTS_OF_UPSTREAM: Free = Free {
     absent: "those of `[timeouts]`",
     doc: "Timeouts of this upstream.",
     table: Some(&UPSTREAM_TIMEOUTS),
+};
+
+pub(in crate::config) static UPSTREAM_TLS: Free = Free {
+    name: "tls",
+    shape: "true or a table",
+    absent: "plain HTTP",
+    doc: "TLS to the backends; `true`: with the defaults below.",
+    table: Some(&UPSTREAM_TLS_TABLE),
 };
 
 /// `[[upstream.NAME.backend]]`.

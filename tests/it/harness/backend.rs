@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use rustls::ServerConfig;
 use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -46,6 +47,7 @@ pub(crate) struct Builder {
     fields: Vec<String>,
     sessions: Option<String>,
     listening: bool,
+    tls: Option<Arc<ServerConfig>>,
 }
 
 /// A running backend. Dropped, it is gone.
@@ -60,6 +62,12 @@ pub(crate) struct Backend {
 
 struct Shared {
     name: String,
+    tls: Mutex<Option<Arc<ServerConfig>>>,
+    /// TLS handshakes that came to a good end, and those that resumed a session.
+    handshakes: AtomicU64,
+    resumed: AtomicU64,
+    /// The names that clients sent.
+    server_names: Mutex<Vec<Option<String>>>,
     script: Mutex<Script>,
     fields: Mutex<Vec<String>>,
     sessions: Option<String>,
@@ -82,6 +90,12 @@ impl Builder {
     /// Does as the script says.
     pub(crate) fn script(mut self, script: Script) -> Self {
         self.script = script;
+        self
+    }
+
+    /// Speaks TLS.
+    pub(crate) fn tls(mut self, config: &Arc<ServerConfig>) -> Self {
+        self.tls = Some(Arc::clone(config));
         self
     }
 
@@ -178,6 +192,10 @@ impl Builder {
         let address = socket.local_addr().expect("address").as_socket().expect("an IP address");
         let shared = Arc::new(Shared {
             name: self.name.clone(),
+            tls: Mutex::new(self.tls),
+            handshakes: AtomicU64::new(0),
+            resumed: AtomicU64::new(0),
+            server_names: Mutex::default(),
             script: Mutex::new(self.script),
             fields: Mutex::new(self.fields),
             sessions: self.sessions,
@@ -210,6 +228,7 @@ impl Backend {
             fields: Vec::new(),
             sessions: None,
             listening: true,
+            tls: None,
         }
     }
 
@@ -258,6 +277,21 @@ impl Backend {
 
     pub(crate) fn checks(&self) -> u64 {
         self.shared.checks.load(Ordering::Relaxed)
+    }
+
+    /// Speaks TLS otherwise, from the next connection on.
+    pub(crate) fn set_tls(&self, config: &Arc<ServerConfig>) {
+        *self.shared.tls.lock() = Some(Arc::clone(config));
+    }
+
+    /// TLS handshakes that came to a good end, and how many of them resumed a session.
+    pub(crate) fn handshakes(&self) -> (u64, u64) {
+        (self.shared.handshakes.load(Ordering::Relaxed), self.shared.resumed.load(Ordering::Relaxed))
+    }
+
+    /// The names that were sent in handshakes.
+    pub(crate) fn server_names(&self) -> Vec<Option<String>> {
+        self.shared.server_names.lock().clone()
     }
 
     /// Connections accepted so far.

@@ -7,7 +7,9 @@ mod message;
 mod proxy;
 mod raw;
 mod script;
+mod tls;
 mod wait;
+mod wire;
 
 pub(crate) use backend::Backend;
 pub(crate) use client::Client;
@@ -15,4 +17,5 @@ pub(crate) use message::Response;
 pub(crate) use proxy::{Proxy, ProxyBuilder};
 pub(crate) use raw::RawClient;
 pub(crate) use script::{Script, Step};
+pub(crate) use tls::{Authority, Pair, PemFiles, TlsClient, server_config};
 pub(crate) use wait::{Gate, eventually, settles};

@@ -19,7 +19,8 @@ use super::wait::{eventually, in_time};
 #[derive(Debug, Clone)]
 pub(crate) struct ProxyBuilder {
     workers: usize,
-    listeners: Vec<String>,
+    /// Address, and further lines.
+    listeners: Vec<(String, String)>,
     /// Whole sections, written as they are.
     raw: String,
     server: String,
@@ -49,7 +50,7 @@ impl ProxyBuilder {
     fn new() -> Self {
         Self {
             workers: 2,
-            listeners: vec!["127.0.0.1:0".to_owned()],
+            listeners: vec![("127.0.0.1:0".to_owned(), String::new())],
             raw: String::new(),
             server: String::new(),
             timeouts: String::new(),
@@ -65,7 +66,20 @@ impl ProxyBuilder {
 
     /// One more address to listen on.
     pub(crate) fn listener(mut self, bind: &str) -> Self {
-        self.listeners.push(bind.to_owned());
+        self.listeners.push((bind.to_owned(), String::new()));
+        self
+    }
+
+    /// The latest listener's `tls`: its keys.
+    pub(crate) fn tls(self, keys: &str) -> Self {
+        self.listener_line(&format!("tls = {{ {keys} }}"))
+    }
+
+    /// A line of the latest listener.
+    pub(crate) fn listener_line(mut self, line: &str) -> Self {
+        let (_, lines) = self.listeners.last_mut().expect("a listener");
+        lines.push_str(line);
+        lines.push('\n');
         self
     }
 
@@ -171,8 +185,8 @@ impl ProxyBuilder {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "[server]\nworkers = {}\n{}", self.workers, self.server);
         let _ = writeln!(text, "[timeouts]\n{}\n[limits]\n{}", self.timeouts, self.limits);
-        for listener in &self.listeners {
-            let _ = writeln!(text, "[[listener]]\nbind = \"{listener}\"");
+        for (bind, lines) in &self.listeners {
+            let _ = writeln!(text, "[[listener]]\nbind = \"{bind}\"\n{lines}");
         }
         text.push_str(&self.raw);
         for upstream in &self.upstreams {

@@ -9,9 +9,10 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use super::message::{End, Fields, Response};
 use super::wait::in_time;
+use super::wire::Wire;
 
 pub(crate) struct RawClient {
-    stream: TcpStream,
+    stream: Wire,
     /// Read and not yet used.
     pub(super) held: Vec<u8>,
 }
@@ -27,7 +28,15 @@ impl RawClient {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         let stream = in_time("a connection", TcpStream::connect(address)).await.expect("connect");
         stream.set_nodelay(true).expect("nodelay");
+        Self::over(Wire::Plain(stream))
+    }
+
+    pub(super) fn over(stream: Wire) -> Self {
         Self { stream, held: Vec::new() }
+    }
+
+    pub(super) fn wire(&self) -> &Wire {
+        &self.stream
     }
 
     /// Connects from another loopback address.
@@ -35,7 +44,7 @@ impl RawClient {
         let socket = TcpSocket::new_v4().expect("socket");
         socket.bind(SocketAddr::new(from, 0)).expect("bind");
         let stream = in_time("a connection", socket.connect(address)).await.expect("connect");
-        Self { stream, held: Vec::new() }
+        Self::over(Wire::Plain(stream))
     }
 
     /// Connects with room for few bytes on its side.
@@ -43,11 +52,12 @@ impl RawClient {
         let socket = TcpSocket::new_v4().expect("socket");
         socket.set_recv_buffer_size(4096).expect("receive buffer");
         let stream = in_time("a connection", socket.connect(address)).await.expect("connect");
-        Self { stream, held: Vec::new() }
+        Self::over(Wire::Plain(stream))
     }
 
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         in_time("sending", self.stream.write_all(bytes.as_ref())).await.expect("send");
+        in_time("sending", self.stream.flush()).await.expect("flush");
         self
     }
 
@@ -203,6 +213,12 @@ impl RawClient {
         std::mem::take(&mut self.held)
     }
 
+    /// Whatever comes first: the head of a response, or the end.
+    pub(crate) async fn read_to_any_end_or_response(&mut self) -> Vec<u8> {
+        while !self.held.windows(4).any(|w| w == b"\r\n\r\n") && self.try_fill("an answer").await.is_ok() {}
+        std::mem::take(&mut self.held)
+    }
+
     /// The other side has closed, cleanly, with nothing left to read.
     pub(crate) async fn assert_closed(&mut self) {
         let rest = self.read_to_end().await;
@@ -228,14 +244,14 @@ impl RawClient {
 
     /// Breaks the connection.
     pub(crate) fn reset(self) {
-        SockRef::from(&self.stream).set_linger(Some(std::time::Duration::ZERO)).expect("linger");
+        SockRef::from(self.stream.socket()).set_linger(Some(std::time::Duration::ZERO)).expect("linger");
     }
 
     /// Nothing has come: neither bytes nor the end. Only what is there now is looked at.
     pub(crate) fn assert_quiet(&mut self) {
         assert_eq!(self.held.escape_ascii().to_string(), "");
         let mut byte = [0];
-        match self.stream.try_read(&mut byte) {
+        match self.stream.socket().try_read(&mut byte) {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
             other => panic!("not quiet: {other:?} {byte:?}"),
         }

@@ -31,6 +31,8 @@ pub(crate) enum Step {
     Close,
     /// Close with a reset.
     Reset,
+    /// Change the keys of TLS: it says so to the other side, unasked.
+    Rekey,
     /// Send back what comes, until its end.
     Echo,
 }

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use rustls::HandshakeKind;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use super::{KEPT, Seen, Shared};
 use crate::harness::message::{End, Fields};
 use crate::harness::script::Step;
+use crate::harness::wire::Wire;
 
 /// Accepts and serves until it is dropped.
 pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
@@ -29,7 +32,7 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 struct Connection {
-    stream: TcpStream,
+    stream: Wire,
     shared: Arc<Shared>,
     /// What is read into.
     room: Vec<u8>,
@@ -58,11 +61,25 @@ impl From<std::io::Error> for Over {
     }
 }
 
+/// The connection after its handshake, where there is one; `None` if that failed.
+async fn secured(stream: TcpStream, shared: &Shared) -> Option<Wire> {
+    let Some(config) = shared.tls.lock().clone() else { return Some(Wire::Plain(stream)) };
+    let stream = TlsAcceptor::from(config).accept(stream).await.ok()?;
+    let session = stream.get_ref().1;
+    shared.handshakes.fetch_add(1, Ordering::Relaxed);
+    if session.handshake_kind() == Some(HandshakeKind::Resumed) {
+        shared.resumed.fetch_add(1, Ordering::Relaxed);
+    }
+    shared.server_names.lock().push(session.server_name().map(str::to_owned));
+    Some(Wire::Tls(Box::new(TlsStream::Server(stream))))
+}
+
 impl Connection {
     async fn serve(stream: TcpStream, shared: Arc<Shared>) {
         shared.open.fetch_add(1, Ordering::Relaxed);
         let _open = Open(Arc::clone(&shared));
         let _ = stream.set_nodelay(true);
+        let Some(stream) = secured(stream, &shared).await else { return };
         let room = vec![0; 64 * 1024];
         let mut connection = Self { stream, shared, room, held: Vec::new(), seen: None, latest: None };
         let mut count = 0;
@@ -111,21 +128,22 @@ impl Connection {
                     }
                 }
                 Step::Zeros(count) => self.zeros(count).await?,
+                Step::Rekey => self.stream.rekey(),
                 Step::Wait(gate) => {
                     tokio::select! {
                         () = gate.opened() => {}
-                        over = Self::gone(&self.stream, &self.shared) => return Err(over),
+                        over = Self::gone(&mut self.stream, &self.shared) => return Err(over),
                     }
                 }
                 Step::Pause(gate) => gate.opened().await,
-                Step::Hang => return Err(Self::gone(&self.stream, &self.shared).await),
+                Step::Hang => return Err(Self::gone(&mut self.stream, &self.shared).await),
                 Step::HalfClose => {
                     self.stream.shutdown().await?;
-                    return Err(Self::gone(&self.stream, &self.shared).await);
+                    return Err(Self::gone(&mut self.stream, &self.shared).await);
                 }
                 Step::Close => return Err(Over),
                 Step::Reset => {
-                    SockRef::from(&self.stream).set_linger(Some(std::time::Duration::ZERO))?;
+                    SockRef::from(self.stream.socket()).set_linger(Some(std::time::Duration::ZERO))?;
                     return Err(Over);
                 }
                 Step::Echo => {
@@ -138,25 +156,20 @@ impl Connection {
                             return Err(Over);
                         }
                         self.stream.write_all(&buffer[..n]).await?;
+                        self.stream.flush().await?;
                     }
                 }
             }
+            self.stream.flush().await?;
         }
         self.record();
         Ok(())
     }
 
     /// Waits until the other side has ended the connection.
-    async fn gone(stream: &TcpStream, shared: &Shared) -> Over {
+    async fn gone(stream: &mut Wire, shared: &Shared) -> Over {
         let mut buffer = vec![0; 4096];
-        loop {
-            let _ = stream.readable().await;
-            match stream.try_read(&mut buffer) {
-                Ok(n) if n > 0 => {}
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                _ => break,
-            }
-        }
+        while stream.read(&mut buffer).await.is_ok_and(|n| n > 0) {}
         shared.abandoned.fetch_add(1, Ordering::Relaxed);
         Over
     }
@@ -191,7 +204,7 @@ impl Connection {
         self.shared.checks.fetch_add(1, Ordering::Relaxed);
         let status = self.shared.health.load(Ordering::Relaxed);
         if status == 0 {
-            return Err(Self::gone(&self.stream, &self.shared).await);
+            return Err(Self::gone(&mut self.stream, &self.shared).await);
         }
         let reply = format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n");
         self.stream.write_all(reply.as_bytes()).await?;

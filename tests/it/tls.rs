@@ -1,0 +1,635 @@
+//! TLS, in front and to backends.
+
+use std::time::Duration;
+
+use rustls::version::{TLS12, TLS13};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::harness::{
+    Authority, Backend, Pair, PemFiles, Proxy, ProxyBuilder, RawClient, Response, Script, Step, TlsClient,
+    eventually, server_config, settles,
+};
+use crate::tunnel::UPGRADE;
+
+/// An authority, a directory, and a certificate in it.
+struct Setting {
+    authority: Authority,
+    files: PemFiles,
+    pair: Pair,
+    certs: String,
+}
+
+impl Setting {
+    fn new() -> Self {
+        Self::naming(&["shop.test"])
+    }
+
+    fn naming(names: &[&str]) -> Self {
+        let (authority, files) = (Authority::new(), PemFiles::new());
+        let pair = authority.server(names);
+        let certs = files.write("shop.pem", pair.pem());
+        Self { authority, files, pair, certs }
+    }
+
+    /// The keys of `tls`.
+    fn keys(&self) -> String {
+        format!("certs = [\"{}\"]", self.certs)
+    }
+
+    fn client(&self) -> TlsClient {
+        TlsClient::new(&self.authority)
+    }
+}
+
+fn secure(keys: &str, backend: &Backend) -> ProxyBuilder {
+    Proxy::builder().tls(keys).upstream("web", &[backend])
+}
+
+/// One request for a host; the connection goes on.
+async fn ask(client: &mut RawClient, host: &str) -> Response {
+    client.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+    client.response().await
+}
+
+#[tokio::test]
+async fn versions_key_exchange_and_protocol_are_the_best_of_both() {
+    let a = Backend::start("a").await;
+    let s = Setting::new();
+    let proxy = secure(&s.keys(), &a).start().await;
+    let mut newest = s.client().connect(proxy.addr(), "shop.test").await;
+    assert_eq!(newest.agreed(), ("TLSv1_3".into(), "X25519MLKEM768".into(), None));
+    assert_eq!(ask(&mut newest, "shop.test").await.backend(), "a");
+    let seen = a.last();
+    assert_eq!(seen.field("x-forwarded-proto"), Some("https"));
+    let mut older = TlsClient::only(&s.authority, &TLS12).connect(proxy.addr(), "shop.test").await;
+    assert_eq!(older.agreed().0, "TLSv1_2");
+    assert_eq!(ask(&mut older, "shop.test").await.backend(), "a");
+    let count =
+        |version| proxy.metric("homing_tls_handshakes_total", &[("version", version), ("result", "full")]);
+    assert_eq!((count("1.3"), count("1.2")), (1.0, 1.0));
+
+    let strict = secure(&format!("{}, min_version = \"1.3\"", s.keys()), &a).start().await;
+    let refused = TlsClient::only(&s.authority, &TLS12).try_connect(strict.addr(), "shop.test").await;
+    assert!(refused.is_err());
+    TlsClient::only(&s.authority, &TLS13).connect(strict.addr(), "shop.test").await;
+    let expiry = strict.metric("homing_tls_certificate_expiry_seconds", &[("name", "shop.test")]);
+    assert!(expiry > 1.6e9, "{expiry}");
+    strict
+        .metric_becomes(
+            "homing_tls_handshakes_total",
+            &[("version", "none"), ("result", "incompatible")],
+            1.0,
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn the_certificate_is_the_one_for_the_name() {
+    let a = Backend::start("a").await;
+    let s = Setting::naming(&["first.test"]);
+    let wildcard = s.authority.server(&["*.shop.test"]);
+    let exact = s.authority.server(&["www.shop.test"]);
+    let rsa = s.authority.rsa_server(&["www.shop.test"]);
+    let wildcard_file = s.files.write("wildcard.pem", wildcard.pem());
+    let exact_file = s.files.write("exact.crt", &exact.certificate);
+    s.files.write("exact.key", &exact.key);
+    let rsa_file = s.files.write("rsa.crt", &rsa.certificate);
+    let rsa_key = s.files.write("named", &rsa.key);
+    let certs = [s.certs.as_str(), &wildcard_file, &exact_file, &rsa_file].map(|f| format!("\"{f}\""));
+    let keys = format!("certs = [{}], keys = [\"{rsa_key}\"]", certs.join(", "));
+    let proxy = secure(&keys, &a).start().await;
+    let client = s.client();
+    let shown = async |name: &str| client.connect(proxy.addr(), name).await.shown();
+    assert_eq!(shown("www.shop.test").await, exact.der());
+    assert_eq!(shown("api.shop.test").await, wildcard.der());
+    assert_eq!(shown("first.test").await, s.pair.der());
+    let old = TlsClient::of_rsa(&s.authority).connect(proxy.addr(), "www.shop.test").await;
+    assert_eq!(old.shown(), rsa.der(), "all that this client knows");
+    // What nothing is for gets the first, which this client does not take.
+    let refused = client.try_connect(proxy.addr(), "other.test").await;
+    let why = refused.err().expect("refused").to_string();
+    assert!(why.contains("not valid for name"), "{why}");
+    proxy
+        .metric_becomes(
+            "homing_tls_handshakes_total",
+            &[("version", "none"), ("result", "refused_by_client")],
+            1.0,
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn a_certificate_that_changes_is_taken_up_and_a_broken_one_is_not() {
+    let a = Backend::start("a").await;
+    let s = Setting::new();
+    let sign = s.files.write("sign.pem", s.authority.server(&["sign.test"]).pem());
+    let proxy =
+        secure(&s.keys(), &a).listener("127.0.0.1:0").tls(&format!("certs = [\"{sign}\"]")).start().await;
+    let client = s.client();
+    let mut open = client.connect(proxy.addr(), "shop.test").await;
+    assert_eq!(ask(&mut open, "shop.test").await.backend(), "a");
+    let shown = async || client.connect(proxy.addr(), "shop.test").await.shown();
+    assert_eq!(shown().await, s.pair.der());
+
+    let second = s.authority.server(&["shop.test"]);
+    s.files.write("shop.pem", second.pem());
+    eventually("the new certificate is shown", async || shown().await == second.der()).await;
+
+    let third = s.authority.server(&["shop.test"]);
+    let stranger = Authority::new().server(&["shop.test"]);
+    for broken in ["nonsense".to_owned(), format!("{}{}", third.certificate, stranger.key)] {
+        s.files.write("shop.pem", broken);
+        // The other listener's files are looked at after these.
+        let sign = s.authority.server(&["sign.test"]);
+        s.files.write("sign.pem", sign.pem());
+        let shown_there = async || client.connect(proxy.addresses()[1], "sign.test").await.shown();
+        eventually("the files were looked at", async || shown_there().await == sign.der()).await;
+        assert_eq!(shown().await, second.der(), "the old one stays");
+    }
+    s.files.write("shop.pem", third.pem());
+    eventually("the mended certificate is shown", async || {
+        let now = shown().await;
+        assert!(now == second.der() || now == third.der());
+        now == third.der()
+    })
+    .await;
+    assert_eq!(ask(&mut open, "shop.test").await.backend(), "a", "the first connection goes on");
+}
+
+#[tokio::test]
+async fn a_reload_keeps_connections_and_sessions_and_changes_what_it_says() {
+    let a = Backend::start("a").await;
+    let s = Setting::new();
+    let builder = secure(&s.keys(), &a);
+    let proxy = builder.clone().start().await;
+    let client = s.client();
+    let mut open = client.connect(proxy.addr(), "shop.test").await;
+    ask(&mut open, "shop.test").await;
+    let second = s.authority.server(&["shop.test"]);
+    s.files.write("shop.pem", second.pem());
+    proxy.reload(&builder).await;
+    let mut resumed = client.connect(proxy.addr(), "shop.test").await;
+    assert!(resumed.resumed(), "over a reload with another certificate");
+    assert_eq!(ask(&mut resumed, "shop.test").await.backend(), "a");
+    assert_eq!(TlsClient::new(&s.authority).connect(proxy.addr(), "shop.test").await.shown(), second.der());
+
+    let plain = Proxy::builder().upstream("web", &[&a]);
+    proxy.reload(&plain).await;
+    assert_eq!(proxy.raw().await.get("/", &[]).await.backend(), "a", "no TLS any more");
+    assert_eq!(ask(&mut open, "shop.test").await.backend(), "a", "where there was, there is");
+    proxy.reload(&builder).await;
+    client.connect(proxy.addr(), "shop.test").await;
+}
+
+#[tokio::test]
+async fn sessions_are_resumed_here_and_at_every_proxy_with_the_same_keys() {
+    let a = Backend::start("a").await;
+    let s = Setting::new();
+    let tickets = s.files.write("tickets", "11".repeat(32));
+    let shared = format!("{}, tickets_file = \"{tickets}\"", s.keys());
+    let (first, second) = (secure(&shared, &a).start().await, secure(&shared, &a).start().await);
+    let alone = secure(&s.keys(), &a).start().await;
+    for version in [&TLS12, &TLS13] {
+        let client = TlsClient::only(&s.authority, version);
+        let visit = async |proxy: &Proxy| {
+            let mut connection = client.connect(proxy.addr(), "shop.test").await;
+            // Tickets of TLS 1.3 come behind the handshake.
+            ask(&mut connection, "shop.test").await;
+            connection.resumed()
+        };
+        assert!(!visit(&first).await, "{version:?}");
+        assert!(visit(&first).await, "{version:?}");
+        assert!(visit(&second).await, "{version:?}, at the other");
+        assert!(!visit(&alone).await, "{version:?}, at one with keys of its own");
+        assert!(visit(&alone).await, "{version:?}");
+    }
+    first
+        .metric_becomes("homing_tls_handshakes_total", &[("version", "1.3"), ("result", "resumed")], 1.0)
+        .await;
+    second
+        .metric_becomes("homing_tls_handshakes_total", &[("version", "1.3"), ("result", "resumed")], 1.0)
+        .await;
+}
+
+#[tokio::test]
+async fn a_session_without_a_certificate_is_not_resumed_where_one_is_demanded() {
+    let a = Backend::start("a").await;
+    let s = Setting::new();
+    let tickets = s.files.write("tickets", "22".repeat(32));
+    let ca = s.files.write("ca.pem", &s.authority.pem);
+    let open = format!("{}, tickets_file = \"{tickets}\"", s.keys());
+    let closed = format!("{open}, client_auth = {{ ca = \"{ca}\" }}");
+    let (open, closed) = (secure(&open, &a).start().await, secure(&closed, &a).start().await);
+    let client = s.client();
+    ask(&mut client.connect(open.addr(), "shop.test").await, "shop.test").await;
+    // TLS 1.3 tells a client that it is turned away only once it reads.
+    if let Ok(mut connection) = client.try_connect(closed.addr(), "shop.test").await {
+        assert!(!connection.resumed());
+        connection.try_send("GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n").await;
+        assert_eq!(connection.read_to_any_end().await, b"");
+    }
+    closed
+        .metric_becomes(
+            "homing_tls_handshakes_total",
+            &[("version", "none"), ("result", "client_certificate")],
+            1.0,
+        )
+        .await;
+    assert_eq!(a.requests(), 1);
+}
+
+const FORGED: &str = "GET / HTTP/1.1\r\nHost: shop.test\r\nX-Client-Cert-Subject: CN=root\r\n\
+    x_client_cert-subject: CN=root\r\nX-CLIENT-CERT-SHA256: 00\r\nX-Client-Cert-Anything: 1\r\n\r\n";
+
+/// What the backend was told of the client's certificate.
+fn told(backend: &Backend) -> Vec<(String, String)> {
+    let text = backend.last().text;
+    let lines = text.lines().filter_map(|line| line.split_once(": "));
+    let told =
+        lines.filter(|(name, _)| name.to_ascii_lowercase().replace('_', "-").starts_with("x-client-cert"));
+    told.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect()
+}
+
+#[tokio::test]
+async fn clients_certificates_are_demanded_told_and_never_forged() {
+    let a = Backend::start("a").await;
+    let s = Setting::new();
+    let people = Authority::new();
+    let ca = s.files.write("people.pem", &people.pem);
+    let alice = people.client("alice");
+    let stranger = Authority::new().client("alice");
+    for version in [&TLS12, &TLS13] {
+        for mode in ["required", "optional"] {
+            let auth = format!("client_auth = {{ ca = \"{ca}\", mode = \"{mode}\" }}");
+            let proxy = secure(&format!("{}, {auth}", s.keys()), &a).start().await;
+            let client = |pair: Option<&Pair>| TlsClient::of(&s.authority, version, pair);
+
+            let mut known = client(Some(&alice)).connect(proxy.addr(), "shop.test").await;
+            for _ in 0..2 {
+                known.send(FORGED).await;
+                assert_eq!(known.response().await.backend(), "a");
+                let told = told(&a);
+                assert_eq!(told.len(), 2, "{told:?}");
+                assert_eq!(told[0], ("x-client-cert-subject".into(), "CN=alice,O=Example".into()));
+                assert!(told[1].0 == "x-client-cert-sha256" && told[1].1.len() == 64, "{told:?}");
+                // A resumed session says the same.
+                known = client(Some(&alice)).connect(proxy.addr(), "shop.test").await;
+            }
+
+            let served = async |pair: Option<&Pair>| {
+                let Ok(mut raw) = client(pair).try_connect(proxy.addr(), "shop.test").await else {
+                    return false;
+                };
+                raw.try_send(FORGED).await;
+                !raw.read_to_any_end_or_response().await.is_empty()
+            };
+            assert!(!served(Some(&stranger)).await, "{mode}: an authority that nobody named");
+            let without = served(None).await;
+            assert_eq!(without, mode == "optional", "{mode}: no certificate");
+            if without {
+                assert_eq!(told(&a), []);
+            }
+        }
+    }
+    // Where nobody is asked for a certificate, nobody may claim one either.
+    let plain = Proxy::builder().upstream("web", &[&a]).start().await;
+    let mut raw = plain.raw().await;
+    raw.send(FORGED).await;
+    raw.response().await;
+    assert_eq!(told(&a), []);
+}
+
+#[tokio::test]
+async fn another_host_than_in_the_handshake_is_misdirected_unless_the_certificate_is_for_both() {
+    let a = Backend::start("a").await;
+    let s = Setting::naming(&["shop.test", "*.shop.test"]);
+    let other = s.authority.server(&["other.test"]);
+    let other = s.files.write("other.pem", other.pem());
+    let proxy = secure(&format!("certs = [\"{}\", \"{other}\"]", s.certs), &a).start().await;
+    let client = s.client();
+    for fine in ["shop.test", "SHOP.test:8443", "www.shop.test", "shop.test."] {
+        let mut raw = client.connect(proxy.addr(), "shop.test").await;
+        assert_eq!(ask(&mut raw, fine).await.status, 200, "{fine}");
+    }
+    for wrong in ["other.test", "a.b.shop.test", "127.0.0.1", "[::1]:443", "shop.test.evil"] {
+        let mut raw = client.connect(proxy.addr(), "shop.test").await;
+        ask(&mut raw, wrong).await.assert_own(421, "misdirected");
+        raw.assert_closed().await;
+    }
+    let mut raw = client.connect(proxy.addr(), "other.test").await;
+    ask(&mut raw, "shop.test").await.assert_own(421, "misdirected");
+    // An address is not sent as a name: nothing to disagree with.
+    let addressed = Setting::naming(&["127.0.0.1"]);
+    let proxy = secure(&addressed.keys(), &a).start().await;
+    let mut raw = addressed.client().connect(proxy.addr(), "127.0.0.1").await;
+    assert_eq!(ask(&mut raw, "whatever.test").await.status, 200);
+}
+
+#[tokio::test]
+async fn plain_http_on_a_tls_port_is_told_so_and_tls_on_a_plain_port_refused() {
+    let a = Backend::start("a").await;
+    let s = Setting::new();
+    let proxy = secure(&s.keys(), &a).start().await;
+    let mut raw = proxy.raw().await;
+    raw.send("GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n").await;
+    raw.response().await.assert_own(400, "https_expected");
+    raw.assert_closed().await;
+    let mut noise = proxy.raw().await;
+    noise.send([22, 3, 1, 0, 5, 1, 2, 3, 4, 5]).await;
+    noise.read_to_any_end().await;
+    let count = |result: &'static str| proxy.metric("homing_tls_handshakes_total", &[("result", result)]);
+    assert_eq!((count("plain_http"), count("protocol")), (1.0, 1.0));
+    let plain = Proxy::builder().upstream("web", &[&a]).start().await;
+    assert!(s.client().try_connect(plain.addr(), "shop.test").await.is_err());
+    assert_eq!(a.requests(), 0);
+}
+
+#[tokio::test]
+async fn a_handshake_that_stalls_is_ended() {
+    let a = Backend::start("a").await;
+    let s = Setting::new();
+    let proxy = secure(&s.keys(), &a).timeouts("tls_handshake = \"200ms\"").start().await;
+    // Nothing at all, the beginning of a record, a whole record of a longer hello.
+    for begin in [&b""[..], &[22, 3, 1], &[22, 3, 1, 0, 8, 1, 0, 1, 0, 3, 3, 0, 0]] {
+        let mut raw = proxy.raw().await;
+        if !begin.is_empty() {
+            raw.send(begin).await;
+        }
+        raw.read_to_any_end().await;
+    }
+    let ended = || proxy.metric("homing_tls_handshakes_total", &[("version", "none")]);
+    #[expect(clippy::float_cmp, reason = "whole numbers")]
+    {
+        assert_eq!(ended(), 3.0);
+    }
+    let mut patient = s.client().connect(proxy.addr(), "shop.test").await;
+    assert_eq!(ask(&mut patient, "shop.test").await.backend(), "a", "others are served meanwhile");
+}
+
+#[tokio::test]
+async fn large_bodies_go_both_ways_also_to_slow_readers() {
+    const SIZE: usize = 5_000_000;
+    let s = Setting::new();
+    let inside = server_config(&s.authority.server(&["127.0.0.1"]), None);
+    let a = Backend::named("a").tls(&inside).start().await;
+    let ca = s.files.write("ca.pem", &s.authority.pem);
+    let proxy = secure(&s.keys(), &a).lines(&format!("tls = {{ ca = \"{ca}\" }}")).start().await;
+    let client = s.client();
+
+    let body: Vec<u8> = (0..=250).cycle().take(SIZE).collect();
+    let mut up = client.connect(proxy.addr(), "shop.test").await;
+    let head = format!("POST / HTTP/1.1\r\nHost: shop.test\r\nContent-Length: {SIZE}\r\n\r\n");
+    up.send([head.as_bytes(), &body].concat()).await;
+    assert_eq!(up.response().await.backend(), "a");
+    let seen = a.last();
+    assert_eq!(seen.body_len, SIZE);
+    assert!(seen.body[..] == body[..seen.body.len()]);
+
+    let head = format!("HTTP/1.1 200 OK\r\nX-Backend: a\r\nContent-Length: {SIZE}\r\n\r\n");
+    a.set(Script::new([Step::ReadHead, Step::Send([head.as_bytes(), &body].concat())]));
+    let mut down = client.connect(proxy.addr(), "shop.test").await;
+    assert!(ask(&mut down, "shop.test").await.body == body);
+
+    // Read only once everything between here and the backend is full.
+    let head = format!("HTTP/1.1 200 OK\r\nX-Backend: a\r\nContent-Length: {}\r\n\r\n", 4 * SIZE);
+    a.set(Script::new([Step::ReadHead, Step::Send(head.into()), Step::Zeros(4 * SIZE)]));
+    down.send("GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n").await;
+    let sent = settles("the backend waits", || a.sent()).await;
+    assert!(sent > 0 && sent < 4 * SIZE as u64, "{sent}");
+    down.head().await;
+    down.discard(4 * SIZE).await;
+    a.set(Script::reply());
+    assert_eq!(ask(&mut down, "shop.test").await.backend(), "a", "in step after it");
+}
+
+#[tokio::test]
+async fn tunnels_go_over_tls_on_both_sides() {
+    let s = Setting::naming(&["t"]);
+    let inside = server_config(&s.authority.server(&["127.0.0.1"]), None);
+    let a = Backend::named("a").tls(&inside).upgrade_echo("hello").start().await;
+    let ca = s.files.write("ca.pem", &s.authority.pem);
+    let proxy = secure(&s.keys(), &a).lines(&format!("tls = {{ ca = \"{ca}\" }}")).start().await;
+    let mut raw = s.client().connect(proxy.addr(), "t").await;
+    raw.send(format!("{UPGRADE}eager")).await;
+    assert_eq!(raw.head().await.status, 101);
+    assert_eq!(raw.exactly(10).await, b"helloeager");
+    for size in [1, 100, 20_000, 300_000] {
+        let message = vec![7; size];
+        raw.send(&message).await;
+        assert_eq!(raw.exactly(size).await, message);
+    }
+    raw.half_close().await;
+    raw.assert_closed().await;
+    eventually("the backend is let go", async || a.open() == 0).await;
+}
+
+#[tokio::test]
+async fn the_affinity_cookie_is_marked_secure_over_tls() {
+    let a = Backend::start("a").await;
+    let s = Setting::new();
+    let proxy = secure(&s.keys(), &a)
+        .listener("127.0.0.1:0")
+        .affinity(r#"key = [], remember = "cookie", cookie = { name = "homing", on_cacheable = "set" }"#)
+        .start()
+        .await;
+    let mut raw = s.client().connect(proxy.addr(), "shop.test").await;
+    let cookie = ask(&mut raw, "shop.test").await;
+    let cookie = cookie.field("set-cookie").expect("a cookie");
+    assert!(cookie.contains("; Secure"), "{cookie}");
+    let mut plain = RawClient::connect(proxy.addresses()[1]).await;
+    let cookie = ask(&mut plain, "shop.test").await;
+    let cookie = cookie.field("set-cookie").expect("a cookie");
+    assert!(!cookie.contains("Secure"), "{cookie}");
+}
+
+#[tokio::test]
+async fn plain_requests_are_sent_to_https_unless_they_came_over_it() {
+    let a = Backend::start("a").await;
+    let proxy = Proxy::builder()
+        .listener_line("redirect_https = true")
+        .listener("127.0.0.1:0")
+        .listener_line("redirect_https = 8443")
+        .raw_toml("[client_ip]\ntrusted = [\"127.0.0.2\"]")
+        .upstream("web", &[&a])
+        .start()
+        .await;
+    let mut raw = proxy.raw().await;
+    let to = async |raw: &mut RawClient, request: &str| {
+        raw.send(request).await;
+        let response = raw.response_to(request.split(' ').next().unwrap()).await;
+        (response.status, response.field("location").unwrap_or_default().to_owned())
+    };
+    let get = "GET /a?b=c HTTP/1.1\r\nHost: Shop.test:8080\r\n\r\n";
+    assert_eq!(to(&mut raw, get).await, (301, "https://Shop.test/a?b=c".into()));
+    assert_eq!(to(&mut raw, &get.replace("GET", "HEAD")).await, (301, "https://Shop.test/a?b=c".into()));
+    let put = get.replace("GET", "PUT");
+    assert_eq!(to(&mut raw, &put).await, (308, "https://Shop.test/a?b=c".into()), "the same connection");
+    let absolute = "GET http://[::1]:80/x HTTP/1.1\r\nHost: [::1]:80\r\n\r\n";
+    let mut other = RawClient::connect(proxy.addresses()[1]).await;
+    assert_eq!(to(&mut other, absolute).await, (301, "https://[::1]:8443/x".into()));
+    assert_eq!(a.requests(), 0);
+    let mut trusted = RawClient::connect_from([127, 0, 0, 2].into(), proxy.addr()).await;
+    let came_over_https = get.replace("\r\n\r\n", "\r\nX-Forwarded-Proto: https\r\n\r\n");
+    assert_eq!(to(&mut trusted, &came_over_https).await.0, 200);
+    assert_eq!(to(&mut raw, &came_over_https).await.0, 301, "anybody could say so");
+}
+
+/// A proxy in plain HTTP whose backends speak TLS.
+fn inward(ca: &str, more: &str, backends: &[&Backend]) -> ProxyBuilder {
+    Proxy::builder().workers(1).upstream("web", backends).lines(&format!("tls = {{ ca = \"{ca}\"{more} }}"))
+}
+
+#[tokio::test]
+async fn backends_are_spoken_to_over_tls_that_is_pooled_and_resumed() {
+    let s = Setting::new();
+    let ca = s.files.write("ca.pem", &s.authority.pem);
+    let named = server_config(&s.authority.server(&["app.internal"]), None);
+    let a = Backend::named("a").tls(&named).start().await;
+    let builder = inward(&ca, ", server_name = \"app.internal\"", &[&a]);
+    let proxy = builder.clone().start().await;
+    let mut raw = proxy.raw().await;
+    for _ in 0..20 {
+        assert_eq!(raw.get("/", &[]).await.backend(), "a");
+    }
+    // What TLS has to say for itself is nothing to close a connection for.
+    a.set(Script::new([Step::ReadHead, Step::ReadBody, Step::Reply, Step::Rekey]));
+    for _ in 0..20 {
+        assert_eq!(raw.get("/", &[]).await.backend(), "a");
+    }
+    proxy.reload(&builder).await;
+    assert_eq!(raw.get("/", &[]).await.backend(), "a");
+    assert_eq!(
+        (a.connections(), a.handshakes()),
+        (1, (1, 0)),
+        "a reload that changes nothing is no reason either"
+    );
+    assert_eq!(a.server_names(), [Some("app.internal".to_owned())]);
+
+    // One that the backend has closed meanwhile is not used again.
+    a.set(Script::new([Step::ReadHead, Step::ReadBody, Step::Reply, Step::Close]));
+    for n in 2..5 {
+        assert_eq!(raw.get("/", &[]).await.backend(), "a");
+        eventually("it is closed", async || a.open() == 0).await;
+        assert_eq!(a.connections(), n - 1);
+    }
+    assert_eq!(a.handshakes(), (3, 2), "and the next ones resume the session");
+
+    // What was agreed under other rules is not used under new ones.
+    a.set(Script::reply());
+    assert_eq!(raw.get("/", &[]).await.backend(), "a");
+    proxy.reload(&inward(&ca, ", server_name = \"other.internal\"", &[&a])).await;
+    raw.get("/", &[]).await.assert_own(502, "backend_tls_failed");
+
+    let silent = inward(&ca, ", server_name = \"app.internal\", sni = false", &[&a]).start().await;
+    assert_eq!(silent.raw().await.get("/", &[]).await.backend(), "a");
+    assert_eq!(a.server_names().last(), Some(&None));
+}
+
+#[tokio::test]
+async fn a_backend_that_nobody_vouches_for_is_a_502_and_the_next_one_is_tried() {
+    let s = Setting::new();
+    let ca = s.files.write("ca.pem", &s.authority.pem);
+    let good = server_config(&s.authority.server(&["127.0.0.1"]), None);
+    let wrong_name = server_config(&s.authority.server(&["app.internal"]), None);
+    let wrong_authority = server_config(&Authority::new().server(&["127.0.0.1"]), None);
+    let a = Backend::named("a").tls(&good).start().await;
+    let b = Backend::named("b").tls(&wrong_name).start().await;
+    for bad in [&wrong_name, &wrong_authority] {
+        b.set_tls(bad);
+        let proxy = inward(&ca, "", &[&b]).start().await;
+        proxy.raw().await.get("/", &[]).await.assert_own(502, "backend_tls_failed");
+        let bad_request = b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec();
+        let plain =
+            Backend::named("c").script(Script::new([Step::Send(bad_request), Step::Close])).start().await;
+        let proxy = inward(&ca, "", &[&plain]).start().await;
+        proxy.raw().await.get("/", &[]).await.assert_own(502, "backend_tls_failed");
+    }
+    assert_eq!(b.requests(), 0);
+    let proxy = inward(&ca, "", &[&a, &b]).affinity(r#"key = ["cookie:SID"]"#).start().await;
+    for n in 0..10 {
+        assert_eq!(proxy.session(&format!("s{n}")).get("/").await.backend(), "a");
+    }
+    let trusting = Proxy::builder().upstream("web", &[&b]).lines("tls = { verify = false }").start().await;
+    assert_eq!(trusting.raw().await.get("/", &[]).await.backend(), "b", "when that is written out");
+}
+
+#[tokio::test]
+async fn backends_are_shown_a_certificate_and_checked_over_tls() {
+    let s = Setting::new();
+    let ca = s.files.write("ca.pem", &s.authority.pem);
+    let mine = s.authority.client("homing");
+    let (cert, key) =
+        (s.files.write("homing.crt", &mine.certificate), s.files.write("homing.key", &mine.key));
+    let asking = server_config(&s.authority.server(&["127.0.0.1"]), Some(&s.authority));
+    let a = Backend::named("a").tls(&asking).start().await;
+    let shown = format!(", client_cert = \"{cert}\", client_key = \"{key}\"");
+    let checks = "path = \"/healthz\", interval = \"50ms\", rise = 1, fall = 1";
+    let proxy = inward(&ca, &shown, &[&a]).health_check(checks).start().await;
+    assert_eq!(proxy.raw().await.get("/", &[]).await.backend(), "a");
+    eventually("it was checked", async || a.checks() > 1).await;
+    proxy.backend_is("web", "a", true).await;
+    a.set_tls(&server_config(&Authority::new().server(&["127.0.0.1"]), None));
+    proxy.backend_is("web", "a", false).await;
+
+    let a = Backend::named("a").tls(&asking).start().await;
+    let without = inward(&ca, "", &[&a]).start().await;
+    // TLS 1.3 turns a client away after its handshake: only the backend knows why.
+    assert_eq!(without.raw().await.get("/", &[]).await.status, 502);
+    assert_eq!(a.requests(), 0);
+}
+
+#[tokio::test]
+async fn an_authority_that_changes_is_taken_up_by_the_next_connection() {
+    let s = Setting::new();
+    let next = Authority::new();
+    let ca = s.files.write("ca.pem", &s.authority.pem);
+    let a = Backend::named("a").tls(&server_config(&s.authority.server(&["127.0.0.1"]), None));
+    let a = a.script(Script::new([Step::ReadHead, Step::ReadBody, Step::Reply, Step::Close])).start().await;
+    let builder = inward(&ca, "", &[&a]);
+    let proxy = builder.clone().start().await;
+    assert_eq!(proxy.raw().await.get("/", &[]).await.backend(), "a");
+    // A reload that changes something else must not lose the watch over the file.
+    proxy.reload(&builder.limits("fields = 99")).await;
+    a.set_tls(&server_config(&next.server(&["127.0.0.1"]), None));
+    proxy.raw().await.get("/", &[]).await.assert_own(502, "backend_tls_failed");
+    s.files.write("ca.pem", &next.pem);
+    eventually("the new authority counts", async || proxy.raw().await.get("/", &[]).await.status == 200)
+        .await;
+}
+
+#[tokio::test]
+async fn a_response_cut_off_without_its_end_is_not_passed_on_as_whole() {
+    let s = Setting::new();
+    let ca = s.files.write("ca.pem", &s.authority.pem);
+    let config = server_config(&s.authority.server(&["127.0.0.1"]), None);
+    let a = Backend::named("a").tls(&config).until_close("all of it").start().await;
+    let proxy = inward(&ca, "", &[&a]).start().await;
+    let mut raw = proxy.raw().await;
+    // Dropped without a word: anybody on the way could have cut it.
+    raw.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n").await;
+    raw.head().await;
+    raw.assert_broken().await;
+    let head = "HTTP/1.1 200 OK\r\nX-Backend: a\r\n\r\nall of it";
+    a.set(Script::raw_then(head, Step::HalfClose));
+    assert_eq!(proxy.raw().await.get("/", &[]).await.body, b"all of it");
+}
+
+#[tokio::test]
+async fn a_drained_proxy_ends_tls_connections_cleanly() {
+    let a = Backend::start("a").await;
+    let s = Setting::new();
+    let proxy = secure(&s.keys(), &a).start().await;
+    let mut idle = s.client().connect(proxy.addr(), "shop.test").await;
+    ask(&mut idle, "shop.test").await;
+    // In the middle of its handshake.
+    let mut half = TcpStream::connect(proxy.addr()).await.unwrap();
+    half.write_all(&[22, 3, 1]).await.unwrap();
+    assert!(
+        proxy.shutdown(Duration::from_secs(9)).await,
+        "a handshake that stalls is not waited for so long"
+    );
+    idle.read_to_any_end().await;
+    let mut rest = Vec::new();
+    let _ = half.read_to_end(&mut rest).await;
+}
