@@ -125,7 +125,9 @@ impl Session {
             Learned::Bind(found) => table.bind(found.hash, upstream.slot(member), now),
             Learned::Delete { source } if self.source != Some(source) => {}
             Learned::Delete { .. } | Learned::Release => {
-                if let Some(key) = self.key {
+                // Unless it has moved on meanwhile: then it is another's to delete.
+                let here = |key| table.peek(key, now).is_none_or(|slot| slot == upstream.slot(member));
+                if let Some(key) = self.key.filter(|key| here(*key)) {
                     table.remove(key);
                 }
             }

@@ -54,6 +54,7 @@ pub(super) fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: &R
         kind if h1::is_hop_by_hop(kind) => Edit::Drop,
         FieldKind::ContentLength => Edit::Keep,
         _ if names_fields && head.connection.names(field.name) => Edit::Drop,
+        FieldKind::Other if is_claim(field.name, edits.trusted) => Edit::Drop,
         _ => Edit::Keep,
     });
     if let Some(own) = edits.own_cookie {
@@ -83,6 +84,21 @@ pub(super) fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: &R
         h1::write_field(out, "upgrade", protocol);
     }
     h1::end_head(out);
+}
+
+/// Is it a field by another name, or a further one, of those that only a
+/// trusted peer (or nobody) may set? CGI and WSGI know no difference between
+/// `-` and `_` in names, so neither does this.
+fn is_claim(name: &str, trusted: bool) -> bool {
+    let name = name.as_bytes();
+    if name[0] | 0x20 != b'x' {
+        return false;
+    }
+    let starts = |prefix: &[u8]| {
+        let dashed = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+        name.len() >= prefix.len() && name.iter().zip(prefix).all(|(&byte, &wanted)| dashed(byte) == wanted)
+    };
+    starts(b"x-affinity-") || (!trusted && (starts(b"x-forwarded-") || starts(b"x-real-ip")))
 }
 
 /// The client's cookies but ours.

@@ -134,6 +134,30 @@ async fn forwarding_fields_can_be_turned_off() {
     assert_eq!(a.last().fields.names(), ["host"]);
 }
 
+/// Backends behind CGI or WSGI read `X_Forwarded_For` as `X-Forwarded-For`.
+#[tokio::test]
+async fn claims_by_other_names_are_not_passed_on() {
+    let a = Backend::start("a").await;
+    let claims = [
+        "X_Forwarded_For: 6.6.6.6",
+        "x_forwarded-proto: https",
+        "X-Forwarded-Port: 443",
+        "X-Real-IP: 6.6.6.6",
+        "X_Real_Ip: 6.6.6.6",
+        "X_Affinity_Backend: b",
+        "X-Tra_ce: 1",
+    ];
+    for (trusted, kept) in [("", 1), ("[client_ip]\ntrusted = [\"127.0.0.0/8\"]\n", 6)] {
+        let proxy = before(&a).raw_toml(trusted).start().await;
+        proxy.raw().await.get("/", &claims).await;
+        let seen = a.last();
+        let passed = claims.iter().filter(|line| {
+            line.split_once(": ").is_some_and(|(n, _)| seen.field(&n.to_ascii_lowercase()).is_some())
+        });
+        assert_eq!(passed.count(), kept, "{trusted:?}");
+    }
+}
+
 #[tokio::test]
 async fn via_is_appended_on_both_ways() {
     let a = Backend::named("a").field("Via: 1.1 cache").start().await;
