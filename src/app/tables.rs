@@ -30,11 +30,13 @@ fn kept_tables(snapshot: &Snapshot) -> impl Iterator<Item = KeptTable<'_>> {
 }
 
 /// Loads the tables that are kept in files. A file that cannot be used is
-/// reported and left alone: its sessions are placed anew.
+/// reported and put aside, so that the next save does not replace it: its
+/// sessions are placed anew.
 pub(super) fn load(control: &ControlHandle) {
     for kept in kept_tables(&control.snapshot()) {
         let KeptTable { upstream, table, path, seed } = kept;
         if !path.exists() {
+            say_if_it_cannot_be_saved(upstream, path);
             continue;
         }
         match file::load(table, path, seed, Timestamp::of(SystemTime::now()), |id| {
@@ -54,8 +56,34 @@ pub(super) fn load(control: &ControlHandle) {
                     error = %error_chain(&error),
                     "the table could not be loaded; its sessions will be placed anew"
                 );
+                put_aside(upstream, path);
             }
         }
+    }
+}
+
+/// Better said now than when the table is to be saved.
+fn say_if_it_cannot_be_saved(upstream: &str, path: &Path) {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if !folder.is_dir() {
+        tracing::error!(
+            upstream,
+            path = %path.display(),
+            "the table will not be saved: its directory does not exist; create it, or change table.file"
+        );
+    }
+}
+
+/// Keeps a file that could not be loaded, under another name.
+fn put_aside(upstream: &str, path: &Path) {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".bad");
+    match std::fs::rename(path, &aside) {
+        Ok(()) => tracing::warn!(upstream, path = %Path::new(&aside).display(), "the file was put aside"),
+        Err(error) => tracing::error!(upstream, %error, "the file could not be put aside"),
     }
 }
 

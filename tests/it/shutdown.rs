@@ -164,7 +164,7 @@ async fn sessions_survive_a_restart_of_the_proxy() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn table_that_cannot_be_read_is_ignored_and_replaced() {
+async fn table_that_cannot_be_read_is_put_aside_and_replaced() {
     let backends = three().await;
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("sessions");
@@ -176,8 +176,10 @@ async fn table_that_cannot_be_read_is_ignored_and_replaced() {
     let middle = flipped.len() / 2;
     flipped[middle] ^= 1;
     for bad in [b"garbage".to_vec(), Vec::new(), good[..good.len() - 1].to_vec(), flipped] {
-        std::fs::write(&file, bad).expect("write");
+        std::fs::write(&file, &bad).expect("write");
         let proxy = with_table(&backends, &file).start().await;
+        let aside = std::fs::read(directory.path().join("sessions.bad")).expect("what was there");
+        assert!(aside == bad, "nothing is lost");
         for (client, _) in &sessions {
             let reply = client.at(proxy.addr()).get("/").await;
             assert!(reply.outcome().starts_with("new"), "{}", reply.outcome());
