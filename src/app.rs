@@ -21,13 +21,13 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, AdminBackend, BoxFuture};
 use crate::affinity::{AdminState, BackendId};
-use crate::config;
 use crate::control::{self, ControlError, ControlHandle, ReloadSummary};
 use crate::model::snapshot::Snapshot;
 use crate::model::{Config, Listener};
 use crate::proxy::listener::{self, Entrance};
 use crate::proxy::worker::{self, Command, Parts};
 use crate::telemetry::{AccessLog, Metrics};
+use crate::{config, error_chain};
 
 /// How long before the end of the grace period tunnels are told.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -36,7 +36,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     /// An address cannot be listened on.
-    #[error("cannot listen on {address}: {source}; is something else listening there?")]
+    #[error("cannot listen on {address}; is something else listening there?")]
     Bind {
         /// The address as configured.
         address: SocketAddr,
@@ -47,10 +47,10 @@ pub enum AppError {
     #[error("{0}")]
     Tls(String),
     /// The access log cannot be written.
-    #[error("cannot open the access log: {0}")]
+    #[error("cannot open the access log")]
     AccessLog(#[source] io::Error),
     /// A thread or runtime cannot be made.
-    #[error("cannot start a thread: {0}")]
+    #[error("cannot start a thread")]
     Thread(#[source] io::Error),
     /// The control plane refused a reload.
     #[error(transparent)]
@@ -362,7 +362,7 @@ impl Shared {
 
     async fn reload_from_file(&self) -> Result<String, AppError> {
         let file = self.file.as_deref().ok_or(AppError::NoFile)?;
-        let loaded = config::load(file).map_err(|error| AppError::Config(error.to_string()))?;
+        let loaded = config::load(file).map_err(|error| AppError::Config(error_chain(&error)))?;
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
@@ -401,7 +401,7 @@ impl AdminBackend for AdminPort {
 
     fn reload(&self) -> BoxFuture<Result<String, String>> {
         let shared = Arc::clone(&self.0);
-        Box::pin(async move { shared.reload_from_file().await.map_err(|error| error.to_string()) })
+        Box::pin(async move { shared.reload_from_file().await.map_err(|error| error_chain(&error)) })
     }
 }
 

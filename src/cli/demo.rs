@@ -156,6 +156,7 @@ fn guide(
     let (address, own) = (first.address, std::process::id());
     let upstream = config.upstreams.first().map_or("web", |upstream| &upstream.name);
     let file = file.display();
+    let program = std::env::current_exe().unwrap_or_else(|_| "homing".into());
     let _ = write!(
         text,
         "
@@ -169,10 +170,10 @@ Three things to try:
      to the announced successor, once. Then start it again:
        kill -9 {pid}
        curl -c jar -b jar http://{proxy}/
-       homing demo-app --id {id} --bind {address}
+       {program} demo-app --id {id} --bind {address}
 
   3. Add a backend. Nobody moves; only new sessions go there:
-       homing demo-app --id node9 --bind 127.0.0.1:9009
+       {program} demo-app --id node9 --bind 127.0.0.1:9009
        printf '\\n[[upstream.{upstream}.backend]]\\nid = \"node9\"\\naddress = \"127.0.0.1:9009\"\\n' >> {file}
        kill -HUP {own}
 
@@ -180,6 +181,7 @@ Ctrl-C ends it all.
 
 ",
         pid = first.process.id(),
+        program = program.display(),
     );
     text
 }

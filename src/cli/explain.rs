@@ -24,7 +24,7 @@ use crate::model::{Config, CookieConfig, Remember, TableConfig, Upstream};
 #[derive(Debug, Clone, clap::Args)]
 pub struct Question {
     /// The configuration file.
-    #[arg(long, value_name = "FILE", default_value = "proxy.toml")]
+    #[arg(long, short, value_name = "FILE", default_value = "proxy.toml")]
     pub config: PathBuf,
     /// The address that the request comes from.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]

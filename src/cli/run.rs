@@ -9,6 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::Error;
 use crate::app::{self, Running};
 use crate::config::{self, LoadError, Loaded};
+use crate::error_chain;
 
 /// Runs the proxy with the configuration in `file`.
 pub(super) fn run(file: &Path) -> Result<ExitCode, Error> {
@@ -75,7 +76,7 @@ async fn reload(running: &Running) {
         Ok(changes) => tracing::info!(%changes, "reloaded"),
         Err(error) => {
             // Diagnostics have lines of their own.
-            tracing::error!("not reloaded, the old configuration stays\n{error}");
+            tracing::error!("not reloaded, the old configuration stays\n{}", error_chain(&error));
         }
     }
 }
