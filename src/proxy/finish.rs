@@ -82,7 +82,6 @@ impl Request<'_> {
             status: tally.status,
             error,
             upstream: upstream.map(|u| &*u.state),
-            upstream_index: self.upstream,
             member: self.verdict.map(|v| v.member),
             key_source: self.session.as_ref().and_then(|s| s.source),
             outcome: self.verdict.map(|v| v.outcome),

@@ -26,8 +26,6 @@ pub struct Record<'a> {
     pub error: Option<&'static str>,
     /// The upstream, where a route was found.
     pub upstream: Option<&'a UpstreamState>,
-    /// Index of the upstream in the configuration.
-    pub upstream_index: Option<usize>,
     /// The member that answered, or was tried last.
     pub member: Option<u16>,
     /// Index into the upstream's key sources.
