@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -212,21 +212,25 @@ impl Client {
         }
     }
 
-    /// Waits until the client is gone. What it sends ahead meanwhile is kept for
-    /// its next request; then it is not looked at any more.
+    /// Is the client gone? Ready and false: it has sent something ahead, which is
+    /// kept for its next request; it need not be looked at any more.
+    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>, worker: &Worker) -> Poll<bool> {
+        if self.stream.poll_readable(cx).is_pending() {
+            return Poll::Pending;
+        }
+        match worker.buffers.poll_fill(&mut self.held, Size::Small, &mut self.stream, cx) {
+            Poll::Ready(Ok(n)) => Poll::Ready(n == 0),
+            // A full buffer of requests sent ahead: no reason to give up.
+            Poll::Ready(Err(error)) => Poll::Ready(error.kind() != io::ErrorKind::OutOfMemory),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Waits until the client is gone; for ever, once it has sent something ahead.
     pub(super) async fn gone(&mut self, worker: &Worker) {
-        std::future::poll_fn(|cx| {
-            if self.stream.poll_readable(cx).is_pending() {
-                return Poll::Pending;
-            }
-            match worker.buffers.poll_fill(&mut self.held, Size::Small, &mut self.stream, cx) {
-                Poll::Ready(Ok(0)) => Poll::Ready(()),
-                Poll::Ready(Err(error)) if error.kind() != io::ErrorKind::OutOfMemory => Poll::Ready(()),
-                // Either there was nothing yet, or there is more than is wanted.
-                _ => Poll::Pending,
-            }
-        })
-        .await;
+        if !std::future::poll_fn(|cx| self.poll_gone(cx, worker)).await {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Sends bytes whole, `patience` at most.

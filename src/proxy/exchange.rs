@@ -82,18 +82,20 @@ pub(super) async fn run(
     attempt: Attempt<'_>,
 ) -> Result<After, ProxyError> {
     let Attempt { upstream, verdict, place, backend, reused, out } = attempt;
-    let Some(facts) = request.facts.clone() else { return Err(ProxyError::ClientGone) };
+    let Some(framing) = request.facts.as_ref().map(|facts| facts.framing) else {
+        return Err(ProxyError::ClientGone);
+    };
     let worker = request.worker;
     let timeouts = upstream.state.config.timeouts;
 
-    let has_body = facts.framing != Framing::None;
+    let has_body = framing != Framing::None;
     if has_body {
         request.pass_head(client);
     }
     let head_sent = out.len() as u64;
     let max_body = request.view.snapshot.config.limits.body_bytes;
     let mut upload =
-        Transfer::new(out, Body::new(facts.framing, BodyLimits::default()), false).limit_content(max_body);
+        Transfer::new(out, Body::new(framing, BodyLimits::default()), false).limit_content(max_body);
     upload.join(&mut client.held).map_err(|e| upload_error(&e))?;
     let out = worker.buffers.take_output();
     let watch = request.view.snapshot.config.server.cancel_on_client_close;
@@ -367,21 +369,15 @@ impl Exchange<'_, '_, '_> {
     /// Notices a client that goes away while it waits. What it sends ahead is
     /// kept for the next request, and then it is not looked at any more.
     fn poll_client_gone(&mut self, cx: &mut Context<'_>, client: &mut Client) -> Result<(), ProxyError> {
-        if !self.watch || !self.upload_ended || client.stream.poll_readable(cx).is_pending() {
+        if !self.watch || !self.upload_ended {
             return Ok(());
         }
-        let buffers = &self.request.worker.buffers;
-        match buffers.poll_fill(&mut client.held, Size::Small, &mut client.stream, cx) {
-            Poll::Ready(Ok(n)) if n > 0 => {
+        match client.poll_gone(cx, self.request.worker) {
+            Poll::Ready(true) => Err(ProxyError::ClientGone),
+            Poll::Ready(false) => {
                 self.watch = false;
                 Ok(())
             }
-            // A full buffer of requests sent ahead: no reason to give up.
-            Poll::Ready(Err(e)) if e.kind() == std::io::ErrorKind::OutOfMemory => {
-                self.watch = false;
-                Ok(())
-            }
-            Poll::Ready(_) => Err(ProxyError::ClientGone),
             Poll::Pending => Ok(()),
         }
     }

@@ -9,7 +9,7 @@ use crate::h1::{Framing, RequestHead, Version};
 use crate::model::Config;
 
 /// What a request's head says.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Facts {
     /// Bytes of the head that are still in the client's buffer.
     pub head_len: usize,
@@ -32,7 +32,7 @@ pub(super) struct Facts {
 }
 
 /// The words of a request that the access log shows.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct LogText {
     pub method: String,
     pub host: String,

@@ -225,8 +225,9 @@ impl<'w> Request<'w> {
 
         if self.session.is_none() {
             let affinity = &upstream.state.config.affinity;
-            let client_ip = || config.client_ip.client_ip(client.peer, head);
-            let found = key::find_key(&affinity.key, affinity.seed, config.client_ip.mask, head, client_ip);
+            let client_ip = self.facts.as_ref().map_or(client.peer, |facts| facts.client_ip);
+            let found =
+                key::find_key(&affinity.key, affinity.seed, config.client_ip.mask, head, || client_ip);
             self.session = Some(Session::recall(upstream, found, head, self.worker.now()));
         }
         if first {
@@ -274,7 +275,6 @@ impl<'w> Request<'w> {
             && verdict.outcome == Outcome::Unkeyed
         {
             verdict.outcome = Outcome::New;
-            verdict.rebind = true;
         }
         Ok(decision)
     }
@@ -303,7 +303,7 @@ impl<'w> Request<'w> {
             certificate: client.secure.as_ref().and_then(|secure| secure.certificate()),
             own_cookie: binding::own_cookie(upstream),
             announce,
-            upgrade: head::asks_for_websocket(head),
+            upgrade: self.facts.as_ref().is_some_and(|facts| facts.upgrade),
         };
         let mut out = self.worker.buffers.take_output();
         head::write_request(&mut out, head, &edits);
