@@ -7,15 +7,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use socket2::SockRef;
-use tokio::net::TcpStream;
-
 use super::buffer::{Buffer, Size};
 use super::deadline::Deadline;
 use super::error::{self, Answer};
 use super::handshake::{self, Accepted, Secure};
 use super::io::Stream;
 use super::request;
+use super::socket::Socket;
 use super::worker::Worker;
 use crate::tls;
 
@@ -69,12 +67,7 @@ pub(super) enum After {
 
 /// Serves a plain connection until it ends; with `redirect_https` by sending it
 /// to that port.
-pub(super) async fn serve(
-    worker: Rc<Worker>,
-    socket: TcpStream,
-    peer: SocketAddr,
-    redirect_https: Option<u16>,
-) {
+pub(super) async fn serve(worker: Rc<Worker>, socket: Socket, peer: SocketAddr, redirect_https: Option<u16>) {
     let mut client = Client::new(Stream::new(socket), peer, worker.deadlines.register());
     client.redirect_https = redirect_https;
     client.serve(&worker).await;
@@ -83,7 +76,7 @@ pub(super) async fn serve(
 /// Shakes hands, and serves a connection until it ends.
 pub(super) async fn serve_secure(
     worker: Rc<Worker>,
-    socket: TcpStream,
+    socket: Socket,
     peer: SocketAddr,
     tls: Arc<tls::Server>,
 ) {
@@ -94,12 +87,7 @@ pub(super) async fn serve_secure(
 }
 
 /// The client, once its handshake has come to a good end.
-async fn shake_hands(
-    worker: &Worker,
-    socket: TcpStream,
-    peer: SocketAddr,
-    tls: &tls::Server,
-) -> Option<Client> {
+async fn shake_hands(worker: &Worker, socket: Socket, peer: SocketAddr, tls: &tls::Server) -> Option<Client> {
     let deadline = worker.deadlines.register();
     let patience = worker.view().snapshot.config.timeouts.tls_handshake;
     let (socket, speaks_http) = match handshake::accept(worker, socket, tls, &deadline, patience).await {
@@ -281,14 +269,6 @@ impl Client {
             if self.deadline.expired(cx) { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
-    }
-}
-
-impl Stream {
-    /// Closing it will reset it.
-    fn reset_on_close(&self) {
-        // A socket that is gone already needs no reset.
-        let _ = SockRef::from(self.socket()).set_linger(Some(Duration::ZERO));
     }
 }
 

@@ -27,6 +27,7 @@ mod pool;
 mod request;
 mod retry;
 mod route;
+mod socket;
 mod transfer;
 mod tunnel;
 mod view;
