@@ -43,6 +43,8 @@ pub(super) struct Secure {
     /// The host that it asked for (SNI), in lower case, and the certificates it
     /// was chosen from.
     asked_for: Option<(Box<str>, Arc<Identities>)>,
+    /// Did it choose HTTP/2 (ALPN)?
+    pub(super) http2: bool,
     /// Its certificate's subject and digest.
     certificate: Option<Box<(String, String)>>,
 }
@@ -103,6 +105,7 @@ pub(super) async fn accept(
             let name = session.server_name().map(|name| name.to_ascii_lowercase().into_boxed_str());
             let certificate = session.peer_certificates().and_then(|chain| chain.first());
             let secure = Secure {
+                http2: session.alpn_protocol() == Some(b"h2"),
                 asked_for: name.map(|name| (name, Arc::clone(&live.identities))),
                 certificate: certificate.map(|shown| Box::new(tls::client_identity(shown))),
             };

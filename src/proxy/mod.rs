@@ -21,6 +21,7 @@ mod finish;
 mod handshake;
 mod head;
 mod hold;
+mod http2;
 mod io;
 pub mod listener;
 mod pool;

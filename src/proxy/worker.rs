@@ -302,10 +302,10 @@ impl Worker {
         self.own_connections.set(self.own_connections.get() + 1);
         self.metrics.connection_opened();
         let counted = Counted(Rc::clone(self));
-        match service.tls {
+        match service.tls.clone() {
             None => tokio::task::spawn_local(async move {
                 let worker = Rc::clone(&counted.0);
-                connection::serve(worker, socket, peer, service.redirect_https).await;
+                connection::serve(worker, socket, peer, service).await;
             }),
             Some(tls) => tokio::task::spawn_local(async move {
                 connection::serve_secure(Rc::clone(&counted.0), socket, peer, tls).await;
