@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! worker ─ listener ─ connection ─ request ─ exchange ─ transfer
-//!                                     │          └ tunnel
+//!                                     │          └ tunnel ─ removal
 //!                                     └ view (snapshot, pools), facts, binding, head, error
 //! ```
 //!
@@ -24,6 +24,7 @@ mod hold;
 mod io;
 pub mod listener;
 mod pool;
+mod removal;
 mod request;
 mod retry;
 mod route;
