@@ -156,12 +156,19 @@ async fn get_on_a_stale_connection_is_sent_again() {
 }
 
 #[tokio::test]
-async fn get_on_a_fresh_connection_that_closes_is_not_sent_again() {
+async fn get_on_connections_that_all_close_is_tried_at_its_backend_as_often_as_allowed() {
     let a = Backend::named("a").script(Script::new([Step::ReadHead, Step::Close])).start().await;
     let b = Backend::named("b").script(Script::new([Step::ReadHead, Step::Close])).start().await;
-    let proxy = Proxy::builder().upstream("web", &[&a, &b]).start().await;
-    proxy.client().get("/").await.assert_own(502, "backend_closed");
-    assert_eq!(a.requests() + b.requests(), 1);
+    let builder = Proxy::builder().upstream("web", &[&a, &b]).affinity(r#"key = ["cookie:SID"]"#);
+    let proxy = builder.clone().start().await;
+    proxy.session("s").get("/").await.assert_own(502, "backend_closed");
+    // The session is there if anywhere: a request that kills one backend is not taken to the next.
+    let mut requests = [a.requests(), b.requests()];
+    requests.sort_unstable();
+    assert_eq!(requests, [0, 3]);
+    let once = builder.lines("retry = { attempts = 1 }").start().await;
+    once.session("s").get("/").await.assert_own(502, "backend_closed");
+    assert_eq!(a.requests() + b.requests(), 4);
 }
 
 #[tokio::test]
@@ -199,7 +206,7 @@ async fn all_backends_down_and_back() {
     a.stop().await;
     b.stop().await;
     for _ in 0..3 {
-        client.get("/").await.assert_own(502, "connect_failed");
+        client.get("/").await.assert_own(503, "connect_failed");
     }
     a.restart();
     b.restart();
