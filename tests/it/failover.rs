@@ -172,6 +172,47 @@ async fn get_on_connections_that_all_close_is_tried_at_its_backend_as_often_as_a
 }
 
 #[tokio::test]
+async fn refused_connections_on_the_walk_are_no_attempts() {
+    let (a, b) = (Backend::named("a").refuse().start().await, Backend::named("b").refuse().start().await);
+    // Its connections serve once, and close at the second request.
+    let c = Backend::named("c").script(Script::reply().then([Step::ReadHead, Step::Close])).start().await;
+    let proxy = Proxy::builder()
+        .workers(1)
+        .upstream("web", &[&a, &b, &c])
+        .affinity(r#"key = ["cookie:SID"]"#)
+        .lines("retry = { attempts = 2, budget = \"100%\" }")
+        .start()
+        .await;
+    for n in 0..8 {
+        assert_eq!(proxy.session(&format!("s{n}")).get("/").await.backend(), "c");
+    }
+    assert_eq!(c.requests(), 15, "all but the first met a connection that closed");
+}
+
+#[tokio::test]
+async fn session_is_moved_to_an_heir_that_accepts_a_connection() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let proxy = Proxy::builder()
+        .workers(1)
+        .upstream("web", &[&a, &b])
+        .affinity(r#"key = ["cookie:SID"]"#)
+        .start()
+        .await;
+    let (mut client, home, heir) = session_at(&proxy, [&a, &b]).await;
+    for n in 0..8 {
+        proxy.session(&format!("s{n}")).get("/").await;
+    }
+    assert_eq!((heir.connections(), heir.open()), (1, 1), "one connection waits there");
+    home.stop().await;
+    assert_eq!(client.get("/").await.backend(), heir.name);
+    assert_eq!(heir.connections(), 2, "but the session's heir may be gone as well: it was asked");
+    for _ in 0..3 {
+        client.get("/").await;
+    }
+    assert_eq!(heir.connections(), 2);
+}
+
+#[tokio::test]
 async fn nothing_is_sent_again_once_a_byte_of_the_response_came() {
     let begin = Script::reply().then([Step::ReadHead, Step::Send(b"H".to_vec()), Step::Close]);
     let a = Backend::named("a").script(begin).start().await;

@@ -117,8 +117,11 @@ async fn tunnel_stays_if_its_route_is_back_before_the_grace_is_over() {
         assert_goes_on(raw).await;
     }
     proxy.reload(&whole(&backends, "60s")).await;
-    // What is gone from now on has no time at all: who is still counted as gone would end.
-    proxy.reload(&whole(&backends, "0s")).await;
+    // What is gone now has no time at all: who is still counted as gone would end with it.
+    let gone = open(&proxy, "/c").await;
+    let rest = route("/c", "a") + &route("/a", "a") + &route("/", "b");
+    proxy.reload(&upstreams(&backends, "0s").raw_toml(&rest)).await;
+    assert_told(gone).await;
     for raw in to_a.iter_mut().chain(&mut to_b) {
         assert_goes_on(raw).await;
     }
