@@ -30,36 +30,46 @@ pub struct Trend {
     pub grown: f64,
     /// Bytes that are noise.
     pub noise: f64,
+    /// Does it grow in both halves of the time?
+    pub steady: bool,
 }
 
 impl Trend {
     /// The trend of these samples: the median of the slopes between all pairs
-    /// (Theil and Sen), which a peak or two do not bend. `None` of fewer than three.
+    /// (Theil and Sen), which a peak or two do not bend. `None` of fewer than six.
     pub fn of(samples: &[Sample]) -> Option<Self> {
-        let (first, last) = (samples.first()?, samples.last()?);
-        if samples.len() < 3 {
+        if samples.len() < 6 {
             return None;
         }
-        let mut slopes = vec![];
-        for (index, one) in samples.iter().enumerate() {
-            for other in &samples[index + 1..] {
-                let time = other.at.saturating_sub(one.at).as_secs_f64();
-                slopes.push((float(other.resident) - float(one.resident)) / time);
-            }
-        }
-        slopes.sort_by(f64::total_cmp);
-        let slope = slopes[slopes.len() / 2];
         let mut sizes: Vec<u64> = samples.iter().map(|sample| sample.resident).collect();
         sizes.sort_unstable();
         let noise = (float(sizes[sizes.len() / 2]) * NOISE_SHARE).max(NOISE_BYTES);
-        let grown = slope * last.at.saturating_sub(first.at).as_secs_f64();
-        Some(Self { per_hour: slope * 3600.0, grown, noise })
+        let (slope, grown) = growth(samples);
+        let (early, late) = samples.split_at(samples.len() / 2);
+        let steady = [early, late].iter().all(|half| growth(half).1 > noise / 4.0);
+        Some(Self { per_hour: slope * 3600.0, grown, noise, steady })
     }
 
-    /// Is what it has grown no more than noise?
+    /// Is what it has grown no more than noise, or a step that an allocator takes?
+    /// A leak goes on.
     pub fn is_flat(&self) -> bool {
-        self.grown <= self.noise
+        self.grown <= self.noise || !self.steady
     }
+}
+
+/// Bytes a second, and bytes over the whole time.
+fn growth(samples: &[Sample]) -> (f64, f64) {
+    let mut slopes = vec![];
+    for (index, one) in samples.iter().enumerate() {
+        for other in &samples[index + 1..] {
+            let time = other.at.saturating_sub(one.at).as_secs_f64();
+            slopes.push((float(other.resident) - float(one.resident)) / time);
+        }
+    }
+    slopes.sort_by(f64::total_cmp);
+    let slope = slopes.get(slopes.len() / 2).copied().unwrap_or_default();
+    let time = samples.last().zip(samples.first()).map(|(last, first)| last.at.saturating_sub(first.at));
+    (slope, slope * time.unwrap_or_default().as_secs_f64())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "memory sizes are far below 2^52")]
@@ -90,6 +100,8 @@ mod tests {
         assert!(noise.is_flat(), "{noise:?}");
         let peak = Trend::of(&samples(|n| if n > 55 { 30_000_000 } else { 20_000_000 })).unwrap();
         assert!(peak.is_flat(), "{peak:?}");
-        assert_eq!(Trend::of(&samples(|n| n)[..2]), None);
+        let step = Trend::of(&samples(|n| if n > 20 { 22_000_000 } else { 20_000_000 } + n % 7 * 10_000));
+        assert!(step.unwrap().is_flat(), "{step:?}");
+        assert_eq!(Trend::of(&samples(|n| n)[..5]), None);
     }
 }
