@@ -10,7 +10,7 @@ use crate::{programs, running};
 const AFFINITY: &str = "key = [\"cookie:SID\"], remember = \"table\"";
 
 /// Every session at one backend, and not all at the same.
-fn assert_at_home(homes: &Value) {
+pub(crate) fn assert_at_home(homes: &Value) {
     let homes = homes.as_object().expect("sessions");
     assert_eq!(homes.len(), 12);
     assert!(homes.values().all(|names| names.as_array().is_some_and(|names| names.len() == 1)), "{homes:?}");
