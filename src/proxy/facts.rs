@@ -59,7 +59,7 @@ impl Facts {
         config: &Config,
         for_the_log: bool,
     ) -> Self {
-        let trusted = config.client_ip.trusts(client.peer);
+        let trusted = config.client_ip.trusts(client.origin.peer);
         Self {
             head_len: len,
             framing: head.framing,
@@ -67,8 +67,8 @@ impl Facts {
             method: Method::of(head.method),
             persistent: head.persistent(),
             upgrade: head::asks_for_websocket(head),
-            client_ip: config.client_ip.client_ip(client.peer, head),
-            secure: client.secure.is_some() || (trusted && head::says_https(head)),
+            client_ip: config.client_ip.client_ip(client.origin.peer, head),
+            secure: client.origin.secure.is_some() || (trusted && head::says_https(head)),
             text: for_the_log.then(|| Box::new(LogText::of(head))),
         }
     }

@@ -225,7 +225,7 @@ impl<'w> Request<'w> {
 
         if self.session.is_none() {
             let affinity = &upstream.state.config.affinity;
-            let client_ip = self.facts.as_ref().map_or(client.peer, |facts| facts.client_ip);
+            let client_ip = self.facts.as_ref().map_or(client.origin.peer, |facts| facts.client_ip);
             let found =
                 key::find_key(&affinity.key, affinity.seed, config.client_ip.mask, head, || client_ip);
             self.session = Some(Session::recall(upstream, found, head, self.worker.now()));
@@ -245,10 +245,10 @@ impl<'w> Request<'w> {
 
     /// Did the request come as it should: over TLS, to the host of the handshake?
     fn check_way(&self, head: &RequestHead<'_>, client: &Client) -> Result<(), ProxyError> {
-        if client.secure.as_ref().is_some_and(|secure| !secure.may_ask_for(head.host)) {
+        if client.origin.secure.as_ref().is_some_and(|secure| !secure.may_ask_for(head.host)) {
             return Err(ProxyError::Misdirected);
         }
-        match client.redirect_https {
+        match client.origin.redirect_https {
             // A client of HTTP/1.0 that names no host cannot be sent anywhere.
             Some(port) if !head.host.is_empty() && self.facts.as_ref().is_some_and(|facts| !facts.secure) => {
                 // 301 lets clients turn other methods into GET.
@@ -295,12 +295,13 @@ impl<'w> Request<'w> {
             (upstream.id(verdict.member).as_str(), successor)
         });
         let edits = head::RequestEdits {
-            peer: client.peer,
-            trusted: config.client_ip.trusts(client.peer),
+            peer: client.origin.peer,
+            trusted: config.client_ip.trusts(client.origin.peer),
             default_host: upstream.pools[usize::from(verdict.member)].authority(),
             forwarding: &config.forwarding,
             scheme: client.scheme(),
-            certificate: client.secure.as_ref().and_then(|secure| secure.certificate()),
+            version: if client.origin.http2 { "2" } else { head::via_version(head.version) },
+            certificate: client.origin.secure.as_ref().and_then(|secure| secure.certificate()),
             own_cookie: binding::own_cookie(upstream),
             announce,
             upgrade: self.facts.as_ref().is_some_and(|facts| facts.upgrade),
