@@ -9,7 +9,7 @@ use tokio::process::Command;
 use crate::harness::{Backend, Gate, Proxy, Script, Step};
 use crate::programs;
 use crate::running::Running;
-use crate::setting::{HOST, Setting, tls};
+use crate::setting::{HOST, Setting, tls, trailing};
 use crate::site::{Site, bytes, sha256};
 
 /// How a client may come.
@@ -23,7 +23,7 @@ enum Way {
 }
 
 impl Way {
-    const ALL: [Self; 2] = [Self::Http1, Self::Http1Tls];
+    const ALL: [Self; 4] = [Self::Http1, Self::Http1Tls, Self::H2c, Self::H2Tls];
 
     fn version(self) -> &'static str {
         match self {
@@ -87,10 +87,21 @@ async fn every_version_and_redirects_are_served() {
     let Some(curl) = Curl::new() else { return };
     let (_site, proxy) = site(&curl).await;
     for way in Way::ALL {
-        let format = ["--location", "--write-out", "\n%{http_version} %{http_code} %{num_redirects}"];
-        let text = curl.run(&proxy, way, "/redirect", &format).await;
+        let wanted = "\n%{http_version} %{http_code} %{num_redirects}";
+        // With prior knowledge curl 7.88 (Debian 12) cannot use a connection
+        // twice (its issue 10634): where it leads is asked for apart.
+        let (path, redirects) = match way {
+            Way::H2c => {
+                let args = ["--write-out", "%{http_code} %{redirect_url}"];
+                let answer = curl.run(&proxy, way, "/redirect", &args).await;
+                let location = answer.trim_end().strip_prefix("302 http://").expect("a redirect");
+                (location.split_once('/').map(|(_, path)| format!("/{path}")).expect("a path"), 0)
+            }
+            _ => ("/redirect".to_owned(), 1),
+        };
+        let text = curl.run(&proxy, way, &path, &["--location", "--write-out", wanted]).await;
         let (seen, outcome) = text.trim_end().rsplit_once('\n').expect("two lines");
-        assert_eq!(outcome, format!("{} 200 1", way.version()), "{way:?}");
+        assert_eq!(outcome, format!("{} 200 {redirects}", way.version()), "{way:?}");
         let seen: Value = serde_json::from_str(seen).expect("JSON");
         assert_eq!(seen["target"], "/seen?redirected=1", "{way:?}");
         let scheme = if matches!(way, Way::Http1Tls | Way::H2Tls) { "https" } else { "http" };
@@ -173,13 +184,14 @@ async fn early_hints_come_before_the_response() {
 #[tokio::test]
 async fn trailers_of_the_response_arrive() {
     let Some(curl) = Curl::new() else { return };
-    let (_site, proxy) = site(&curl).await;
+    let backend = trailing().await;
+    let proxy = curl.setting.proxy().upstream("web", &[&backend]).start().await;
     for way in Way::ALL {
-        // Verbose: curl shows trailers as fields that come behind the body.
-        let args = ["--verbose", "--stderr", "-", "--header", "TE: trailers"];
+        // curl shows trailers as fields that come behind the body.
+        let args = ["--include", "--header", "TE: trailers"];
         let text = curl.run(&proxy, way, "/trailers", &args).await;
         let body = text.find("with trailers").unwrap_or_else(|| panic!("{way:?}: {text}"));
-        let trailer = text.rfind("x-checksum: 0815").unwrap_or_else(|| panic!("{way:?}: {text}"));
+        let trailer = text.to_lowercase().rfind("x-checksum: 0815").unwrap_or_else(|| panic!("{way:?}: {text}"));
         assert!(body < trailer, "{way:?}: {text}");
     }
 }

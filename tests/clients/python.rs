@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::{Backend, Proxy, Script, Step};
-use crate::setting::{HOST, Setting, tls};
+use crate::setting::{HOST, Setting, tls, trailing};
 use crate::site::Site;
 use crate::{programs, running};
 
@@ -55,14 +55,18 @@ async fn one_h2_connection_carries_many_sessions_each_to_its_home() {
     let answer = Step::Send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhints".to_vec());
     let script = Script::new([Step::ReadHead, Step::ReadBody, hints, answer]);
     let c = Backend::named("c").script(script).start().await;
-    let routes = "[[route]]\npath = \"/\"\nupstream = \"web\"\n[[route]]\npath = \"/hints\"\nupstream = \"hints\"";
+    let routes = "[[route]]\npath = \"/\"\nupstream = \"web\"\n[[route]]\npath = \"/hints\"\nupstream = \"hints\"\n\
+        [[route]]\npath = \"/trailers\"\nupstream = \"trailing\"";
     let proxy = setting.proxy().raw_toml(routes).upstream("web", &[]).affinity(AFFINITY);
-    let proxy = proxy.member("a", a.address).member("b", b.address).upstream("hints", &[&c]).start().await;
+    let proxy = proxy.member("a", a.address).member("b", b.address).upstream("hints", &[&c]);
+    let t = trailing().await;
+    let proxy = proxy.upstream("trailing", &[&t]).start().await;
     let report = h2_client(&python, &setting, &proxy).await;
     assert_eq!(report["protocol"], "h2");
     assert_at_home(&report["homes"]);
     assert_eq!(report["trailers"]["x-checksum"], "0815");
-    assert_eq!(report["echoed"]["echoed-x-up"], "yes");
+    assert_eq!(t.last().trailers.get("x-up"), Some("yes"));
+    assert_eq!(t.last().body, b"up");
     let [interim, status, body] = [0, 1, 2].map(|index| &report["hints"][index]);
     assert_eq!(interim[0][":status"], "103");
     assert_eq!(interim[0]["link"], "</style.css>");

@@ -6,7 +6,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::harness::{Authority, Pair, PemFiles, Proxy, ProxyBuilder};
+use crate::harness::{Authority, Backend, Pair, PemFiles, Proxy, ProxyBuilder};
 
 /// The name that the certificate is for.
 pub(crate) const HOST: &str = "shop.test";
@@ -54,4 +54,9 @@ impl Setting {
 /// The address of the listener with TLS.
 pub(crate) fn tls(proxy: &Proxy) -> SocketAddr {
     proxy.addresses()[1]
+}
+
+/// A backend that answers with trailers, and keeps those that it gets.
+pub(crate) async fn trailing() -> Backend {
+    Backend::named("t").chunked(&["with ", "trailers\n"], &["X-Checksum: 0815"]).start().await
 }

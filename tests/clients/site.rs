@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Frame, Incoming};
-use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::header::HeaderValue;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -149,7 +149,6 @@ impl Shared {
             }
             "/seen" => seen(&request),
             "/digest" => summary(request).await,
-            "/trailers" => trailers(request).await,
             "/events" => self.events(),
             "/report" => {
                 let body = request.into_body().collect().await.map(|body| body.to_bytes());
@@ -201,24 +200,6 @@ async fn summary(request: Request<Incoming>) -> Response<Body> {
         context.update(data);
     }
     full(format!("{length} {}\n", hexadecimal(context)))
-}
-
-/// A body with trailers: the request's own, each with `echoed-` before it, and one more.
-async fn trailers(request: Request<Incoming>) -> Response<Body> {
-    let body = request.into_body().collect().await.expect("a body");
-    let mut trailers = HeaderMap::new();
-    for (name, value) in body.trailers().into_iter().flatten() {
-        let name = HeaderName::try_from(format!("echoed-{name}")).expect("a name");
-        trailers.insert(name, value.clone());
-    }
-    trailers.insert("x-checksum", HeaderValue::from_static("0815"));
-    // hyper sends only those that are announced.
-    let names: Vec<_> = trailers.keys().map(HeaderName::as_str).collect();
-    let announced = HeaderValue::try_from(names.join(", ")).expect("names");
-    let mut frames = [Frame::data(Bytes::from_static(b"with trailers\n")), Frame::trailers(trailers)].into_iter();
-    let mut response = Response::new(Frames(move |_: &mut Context<'_>| Poll::Ready(frames.next())).boxed());
-    response.headers_mut().insert("trailer", announced);
-    response
 }
 
 /// A body of these frames.
