@@ -82,11 +82,11 @@ pub(super) async fn serve(worker: Rc<Worker>, socket: Socket, peer: SocketAddr, 
     origin.redirect_https = service.redirect_https;
     let deadline = worker.deadlines.register();
     let mut client = Client::new(Stream::new(socket), Rc::new(origin), deadline);
-    if service.http2 && client.speaks_http2(&worker).await {
+    match if service.http2 { client.speaks_http2(&worker).await } else { Some(false) } {
         // Boxed, so that a connection of HTTP/1 holds no room for it.
-        Box::pin(http2::connection::serve(worker, client)).await;
-    } else {
-        client.serve(&worker).await;
+        Some(true) => Box::pin(http2::connection::serve(worker, client)).await,
+        Some(false) => client.serve(&worker).await,
+        None => {}
     }
 }
 
@@ -140,30 +140,29 @@ impl Client {
     }
 
     /// Does it begin as a client of HTTP/2 does that knows this to be spoken
-    /// (RFC 9113 §3.3)? What it begins with is kept.
-    async fn speaks_http2(&mut self, worker: &Worker) -> bool {
-        // No method but the preface's begins so.
-        const BEGIN: &[u8] = b"PRI";
-        const _: () = assert!(http2::PREFACE.len() > BEGIN.len());
-        while self.request_comes(worker).await {
-            let held = self.held.as_ref().map_or(&[][..], Buffer::filled);
-            if held.len() >= BEGIN.len() || !BEGIN.starts_with(held) {
-                return held.starts_with(BEGIN);
-            }
-            let more = Size::Small;
-            self.deadline.set(worker.view().snapshot.config.timeouts.request_head);
-            let read = std::future::poll_fn(|cx| {
-                match worker.buffers.poll_fill(&mut self.held, more, &mut self.stream, cx) {
-                    Poll::Pending if self.deadline.expired(cx) => Poll::Ready(false),
-                    Poll::Pending => Poll::Pending,
-                    Poll::Ready(read) => Poll::Ready(read.is_ok_and(|n| n > 0)),
-                }
-            });
-            if !read.await {
-                break;
-            }
+    /// (RFC 9113 §3.3)? What it begins with is kept. `None`: it does not begin.
+    async fn speaks_http2(&mut self, worker: &Worker) -> Option<bool> {
+        if !self.request_comes(worker).await {
+            return None;
         }
-        false
+        self.deadline.set(worker.view().snapshot.config.timeouts.request_head);
+        let speaks = std::future::poll_fn(|cx| {
+            loop {
+                let held = self.held.as_ref().map_or(&[][..], Buffer::filled);
+                let n = held.len().min(http2::PREFACE.len());
+                if n == http2::PREFACE.len() || held != &http2::PREFACE[..n] {
+                    return Poll::Ready(held.starts_with(http2::PREFACE));
+                }
+                match worker.buffers.poll_fill(&mut self.held, Size::Small, &mut self.stream, cx) {
+                    Poll::Ready(Ok(n)) if n > 0 => {}
+                    // What there is may be the beginning of a request.
+                    Poll::Ready(_) => return Poll::Ready(false),
+                    Poll::Pending if self.deadline.expired(cx) => return Poll::Ready(false),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        });
+        Some(speaks.await)
     }
 
     /// Serves request after request.

@@ -100,6 +100,8 @@ impl Metrics {
         page.family(&families::CONNECTIONS).sample(&[], open);
         page.family(&families::CONNECTIONS_ACCEPTED).sample(&[], accepted);
         page.family(&families::CONNECTIONS_REFUSED).sample(&[], refused);
+        page.family(&families::TUNNELS).sample(&[], tunnels);
+        page.family(&families::TUNNELS_OPENED).sample(&[], tunnels_opened);
         let sum = |read: fn(&Http2Metrics) -> &Counter| -> u64 {
             self.workers.iter().map(|worker| read(&worker.http2).get()).sum()
         };
@@ -108,8 +110,6 @@ impl Metrics {
         streams.sample(&["served"], sum(|http2| &http2.served));
         streams.sample(&["malformed"], sum(|http2| &http2.malformed));
         page.family(&families::HTTP2_FLOODS).sample(&[], sum(|http2| &http2.floods));
-        page.family(&families::TUNNELS).sample(&[], tunnels);
-        page.family(&families::TUNNELS_OPENED).sample(&[], tunnels_opened);
     }
 
     fn render_handshakes(&self, page: &mut Exposition) {

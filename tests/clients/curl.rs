@@ -48,7 +48,15 @@ impl Curl {
     fn command(&self, proxy: &Proxy, way: Way, path: &str, args: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         // First: no settings of whoever runs the tests.
-        command.args(["-q", "--silent", "--show-error", "--noproxy", "*", "--cacert", self.setting.authority()]);
+        command.args([
+            "-q",
+            "--silent",
+            "--show-error",
+            "--noproxy",
+            "*",
+            "--cacert",
+            self.setting.authority(),
+        ]);
         let (scheme, address) = match way {
             Way::Http1 | Way::H2c => ("http", proxy.addr()),
             Way::Http1Tls | Way::H2Tls => ("https", tls(proxy)),
@@ -153,7 +161,8 @@ async fn the_body_waits_for_100_continue() {
     let Some(curl) = Curl::new() else { return };
     let (_site, proxy) = site(&curl).await;
     for way in [Way::Http1, Way::Http1Tls] {
-        let args = ["--header", "Expect: 100-continue", "--expect100-timeout", "50", "--data", "x=1", "--include"];
+        let args =
+            ["--header", "Expect: 100-continue", "--expect100-timeout", "50", "--data", "x=1", "--include"];
         let text = curl.run(&proxy, way, "/digest", &args).await;
         assert!(text.starts_with("HTTP/1.1 100"), "{way:?}: {text}");
         assert!(text.ends_with(&format!("3 {}\n", sha256(b"x=1"))), "{way:?}: {text}");
@@ -191,7 +200,8 @@ async fn trailers_of_the_response_arrive() {
         let args = ["--include", "--header", "TE: trailers"];
         let text = curl.run(&proxy, way, "/trailers", &args).await;
         let body = text.find("with trailers").unwrap_or_else(|| panic!("{way:?}: {text}"));
-        let trailer = text.to_lowercase().rfind("x-checksum: 0815").unwrap_or_else(|| panic!("{way:?}: {text}"));
+        let trailer =
+            text.to_lowercase().rfind("x-checksum: 0815").unwrap_or_else(|| panic!("{way:?}: {text}"));
         assert!(body < trailer, "{way:?}: {text}");
     }
 }
@@ -230,13 +240,15 @@ async fn a_cookie_jar_keeps_its_session_over_every_version() {
         let mut first = None;
         for way in Way::ALL {
             // The cookie is not `Secure`: it goes to both listeners, of one host.
-            let args = ["--cookie", &jar, "--cookie-jar", &jar, "--dump-header", "-", "--output", "/dev/null"];
+            let args =
+                ["--cookie", &jar, "--cookie-jar", &jar, "--dump-header", "-", "--output", "/dev/null"];
             let head = curl.run(&proxy, way, "/", &args).await.to_lowercase();
             let value = |name: &str| {
                 let line = head.lines().find_map(|line| line.strip_prefix(name));
                 line.map(|value| value.trim().to_owned()).unwrap_or_else(|| panic!("no {name} in {head}"))
             };
-            let (backend, session, state) = (value("x-backend:"), value("x-session:"), value("x-session-state:"));
+            let (backend, session, state) =
+                (value("x-backend:"), value("x-session:"), value("x-session-state:"));
             let wanted = if first.is_none() { "new" } else { "known" };
             assert_eq!(state, wanted, "{way:?}");
             let first = first.get_or_insert_with(|| (backend.clone(), session.clone()));
@@ -257,8 +269,10 @@ async fn a_client_that_goes_away_is_noticed_at_the_backend() {
         let mut child = command.stdout(Stdio::null()).kill_on_drop(true).spawn().expect("curl");
         crate::harness::eventually("the request is there", async || a.requests() == count).await;
         child.kill().await.expect("the end of curl");
-        crate::harness::eventually(format!("{way:?}: the backend is let go"), async || a.abandoned() == count)
-            .await;
+        crate::harness::eventually(format!("{way:?}: the backend is let go"), async || {
+            a.abandoned() == count
+        })
+        .await;
     }
 }
 
@@ -269,10 +283,10 @@ async fn a_body_that_breaks_off_is_an_error_to_the_client() {
     let a = Backend::named("a").die_mid_body(1000).start().await;
     let proxy = curl.setting.proxy().upstream("web", &[&a]).start().await;
     for way in Way::ALL {
-        let status = curl.command(&proxy, way, "/", &["--output", "/dev/null"]).stderr(Stdio::null()).status();
+        let status =
+            curl.command(&proxy, way, "/", &["--output", "/dev/null"]).stderr(Stdio::null()).status();
         let code = status.await.expect("curl").code();
         // 18 partial file, 92 stream error, 56 receive error.
         assert!(matches!(code, Some(18 | 92 | 56)), "{way:?}: {code:?}");
     }
 }
-

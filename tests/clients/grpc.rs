@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
+use crate::programs;
 use crate::python::assert_at_home;
 use crate::running::python;
 use crate::setting::{HOST, Setting, tls};
-use crate::programs;
 
 #[tokio::test]
 async fn calls_of_every_kind_their_status_and_their_deadline_pass() {

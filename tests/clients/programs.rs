@@ -6,6 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+/// The oldest Node that `undici` runs on; older versions of it fail over HTTP/2
+/// by themselves.
+const OLDEST_NODE: [u32; 3] = [20, 18, 1];
+
 /// Where this package's scripts are.
 pub(crate) fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
@@ -27,8 +31,8 @@ pub(crate) fn curl(feature: &str) -> Option<PathBuf> {
 pub(crate) fn python() -> Option<PathBuf> {
     static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     or_skip(PYTHON.get_or_init(|| {
-        let python = find(&["python3"])
-            .ok_or("python3 is missing: apt-get install -y python3 python3-venv")?;
+        let python =
+            find(&["python3"]).ok_or("python3 is missing: apt-get install -y python3 python3-venv")?;
         let requirements = scripts().join("python/requirements.txt");
         let folder = installed("python", &requirements, |folder| {
             output(Command::new(python).args(["-m", "venv"]).arg(folder))
@@ -47,6 +51,10 @@ pub(crate) fn node() -> Option<(PathBuf, PathBuf)> {
     or_skip(NODE.get_or_init(|| {
         let missing = "node or npm is missing: apt-get install -y nodejs npm";
         let (node, npm) = find(&["node"]).zip(find(&["npm"])).ok_or(missing)?;
+        let version = output(Command::new(&node).arg("--version"))?;
+        if number(&version) < OLDEST_NODE {
+            return Err(format!("node is {}: it takes 20.18.1 or newer", version.trim()));
+        }
         let lock = scripts().join("node/package-lock.json");
         let folder = installed("node", &lock, |folder| {
             fs::create_dir(folder).map_err(|error| error.to_string())?;
@@ -73,6 +81,12 @@ fn find(names: &[&str]) -> Option<PathBuf> {
     names.iter().find_map(in_path)
 }
 
+/// The three numbers of `v1.2.3`; zeros where there are none.
+fn number(version: &str) -> [u32; 3] {
+    let mut numbers = version.trim().trim_start_matches('v').split('.').map(|number| number.parse().ok());
+    std::array::from_fn(|_| numbers.next().flatten().unwrap_or(0))
+}
+
 /// The program, or a line that says which test does without it and why.
 fn or_skip<T: Clone>(found: &Result<T, String>) -> Option<T> {
     match found {
@@ -94,7 +108,8 @@ fn installed(
     fill: impl FnOnce(&Path) -> Result<String, String>,
 ) -> Result<PathBuf, String> {
     let place = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let (folder, stamp) = (place.join(format!("clients-{name}")), place.join(format!("clients-{name}.stamp")));
+    let (folder, stamp) =
+        (place.join(format!("clients-{name}")), place.join(format!("clients-{name}.stamp")));
     let text = |error: std::io::Error| error.to_string();
     fs::create_dir_all(place).map_err(text)?;
     // Tests of other processes wait here until the folder is whole.

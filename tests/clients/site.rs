@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use aws_lc_rs::digest::{self, SHA256};
@@ -20,14 +19,14 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::harness::eventually;
 
 type Body = BoxBody<Bytes, Infallible>;
 
-/// What the pages may load and a browser shows.
+/// What a browser shows.
 const PAGE: &str = include_str!("browser/page.html");
 
 /// A running site. Dropped, it is gone.
@@ -40,11 +39,11 @@ pub(crate) struct Site {
 #[derive(Default)]
 struct Shared {
     name: String,
-    requests: AtomicUsize,
     /// Event streams that are open, to write to.
     streams: Mutex<Vec<mpsc::UnboundedSender<Bytes>>>,
     /// What pages have reported.
     reports: Mutex<Vec<Value>>,
+    news: Notify,
 }
 
 impl Drop for Site {
@@ -62,11 +61,6 @@ impl Site {
         Self { address, shared, running }
     }
 
-    /// Requests that have arrived.
-    pub(crate) fn requests(&self) -> usize {
-        self.shared.requests.load(Ordering::Relaxed)
-    }
-
     /// Sends an event on all streams, which must be there or come.
     pub(crate) async fn send_event(&self, data: &str) {
         eventually("somebody listens to the events", async || !self.shared.streams.lock().is_empty()).await;
@@ -80,9 +74,16 @@ impl Site {
         self.shared.streams.lock().clear();
     }
 
-    /// The first report that is this or has this name; none yet, none.
+    /// What was reported under this name.
     pub(crate) fn reported(&self, name: &str) -> Option<Value> {
         self.shared.reports.lock().iter().find_map(|report| report.get(name).cloned())
+    }
+}
+
+impl Site {
+    /// Waits for a report that nobody has waited for yet.
+    pub(crate) async fn next_report(&self) {
+        self.shared.news.notified().await;
     }
 }
 
@@ -96,7 +97,6 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
                 let service = service_fn(move |request| {
                     let shared = Arc::clone(&shared);
                     async move {
-                        shared.requests.fetch_add(1, Ordering::Relaxed);
                         let mut response = shared.answer(request).await;
                         let name = HeaderValue::from_str(&shared.name).expect("a name");
                         response.headers_mut().insert("x-backend", name);
@@ -154,6 +154,7 @@ impl Shared {
                 let body = request.into_body().collect().await.map(|body| body.to_bytes());
                 let report = body.ok().and_then(|body| serde_json::from_slice(&body).ok());
                 self.reports.lock().push(report.expect("a report"));
+                self.news.notify_one();
                 full("")
             }
             _ => match path.strip_prefix("/bytes/").and_then(|count| count.parse().ok()) {
@@ -170,9 +171,10 @@ impl Shared {
     fn events(&self) -> Response<Body> {
         let (sender, mut events) = mpsc::unbounded_channel::<Bytes>();
         self.streams.lock().push(sender);
-        let mut response = Response::new(Frames(move |cx: &mut Context<'_>| {
-            events.poll_recv(cx).map(|event| event.map(Frame::data))
-        }).boxed());
+        let mut response = Response::new(
+            Frames(move |cx: &mut Context<'_>| events.poll_recv(cx).map(|event| event.map(Frame::data)))
+                .boxed(),
+        );
         let value = HeaderValue::from_static("text/event-stream");
         response.headers_mut().insert("content-type", value);
         response

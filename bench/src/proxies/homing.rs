@@ -30,8 +30,10 @@ impl Homing {
         let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
         Ok(Self { binary: root.join(target).join("release/homing") })
     }
+}
 
-    /// The binary.
+impl Homing {
+    /// The program.
     pub fn binary(&self) -> &Path {
         &self.binary
     }

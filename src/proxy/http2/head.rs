@@ -53,9 +53,8 @@ pub(super) fn write_request(
             | FieldKind::KeepAlive
             | FieldKind::ProxyConnection => return Err(Malformed("a field of connections")),
             FieldKind::Te if bytes != b"trailers" => return Err(Malformed("te")),
-            FieldKind::Te => {}
+            FieldKind::Te | FieldKind::Cookie => {}
             FieldKind::Host if is_same(value) && !authority.is_empty() => {}
-            FieldKind::Cookie => {}
             _ if websocket_key.is_some() && name == header::SEC_WEBSOCKET_KEY => {}
             _ => h1::write_field(out, name.as_str(), bytes),
         }
