@@ -245,7 +245,7 @@ async fn a_cookie_jar_keeps_its_session_over_every_version() {
             let head = curl.run(&proxy, way, "/", &args).await.to_lowercase();
             let value = |name: &str| {
                 let line = head.lines().find_map(|line| line.strip_prefix(name));
-                line.map(|value| value.trim().to_owned()).unwrap_or_else(|| panic!("no {name} in {head}"))
+                line.unwrap_or_else(|| panic!("no {name} in {head}")).trim().to_owned()
             };
             let (backend, session, state) =
                 (value("x-backend:"), value("x-session:"), value("x-session-state:"));

@@ -20,10 +20,9 @@ pub(crate) fn curl(feature: &str) -> Option<PathBuf> {
     let found = find(&["curl"]).ok_or_else(|| "curl is missing: apt-get install -y curl".to_owned());
     or_skip(&found.and_then(|curl| {
         let version = output(Command::new(&curl).arg("--version"))?;
-        match version.split_whitespace().any(|word| word == feature) {
-            true => Ok(curl),
-            false => Err(format!("this curl cannot {feature}: install one of Debian or Ubuntu")),
-        }
+        let able = version.split_whitespace().any(|word| word == feature);
+        able.then_some(curl)
+            .ok_or_else(|| format!("this curl is built without {feature}: apt-get install -y curl"))
     }))
 }
 

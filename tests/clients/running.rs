@@ -1,13 +1,14 @@
 //! A program that runs: what it prints, and its end.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::programs;
@@ -19,6 +20,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Running {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
+    /// Read from the start: who complains a lot must not have to wait.
+    complaints: Option<JoinHandle<Vec<u8>>>,
 }
 
 impl Running {
@@ -26,7 +29,14 @@ impl Running {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().expect("start a program");
         let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
-        Self { child, lines }
+        let mut stderr = child.stderr.take().expect("its complaints");
+        let complaints = tokio::spawn(async move {
+            let mut text = Vec::new();
+            // A part is better than nothing.
+            let _ = stderr.read_to_end(&mut text).await;
+            text
+        });
+        Self { child, lines, complaints: Some(complaints) }
     }
 
     /// The next line that it prints.
@@ -60,11 +70,11 @@ impl Running {
     }
 
     async fn complaints(&mut self) -> String {
-        let mut text = Vec::new();
-        if let Some(mut stderr) = self.child.stderr.take() {
-            let _ = timeout(PATIENCE, stderr.read_to_end(&mut text)).await;
-        }
-        String::from_utf8_lossy(&text).into_owned()
+        let text = match self.complaints.take() {
+            Some(reading) => timeout(PATIENCE, reading).await.ok().and_then(Result::ok),
+            None => None,
+        };
+        String::from_utf8_lossy(&text.unwrap_or_default()).into_owned()
     }
 
     /// What it reports as JSON, at its end.
@@ -88,7 +98,7 @@ pub(crate) fn python(
 
 /// A Node script of this folder.
 pub(crate) fn node(
-    (node, packages): &(std::path::PathBuf, std::path::PathBuf),
+    (node, packages): &(PathBuf, PathBuf),
     script: &str,
     args: impl IntoIterator<Item = impl AsRef<OsStr>>,
 ) -> Running {

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use aws_lc_rs::digest::{self, SHA256};
 use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Collected, Full};
 use hyper::body::{Frame, Incoming};
 use hyper::header::HeaderValue;
 use hyper::server::conn::http1;
@@ -78,9 +78,7 @@ impl Site {
     pub(crate) fn reported(&self, name: &str) -> Option<Value> {
         self.shared.reports.lock().iter().find_map(|report| report.get(name).cloned())
     }
-}
 
-impl Site {
     /// Waits for a report that nobody has waited for yet.
     pub(crate) async fn next_report(&self) {
         self.shared.news.notified().await;
@@ -123,7 +121,7 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
 }
 
 fn hexadecimal(context: digest::Context) -> String {
-    context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    context.finish().as_ref().iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 fn full(bytes: impl Into<Bytes>) -> Response<Body> {
@@ -151,20 +149,20 @@ impl Shared {
             "/digest" => summary(request).await,
             "/events" => self.events(),
             "/report" => {
-                let body = request.into_body().collect().await.map(|body| body.to_bytes());
+                let body = request.into_body().collect().await.map(Collected::to_bytes);
                 let report = body.ok().and_then(|body| serde_json::from_slice(&body).ok());
                 self.reports.lock().push(report.expect("a report"));
                 self.news.notify_one();
                 full("")
             }
-            _ => match path.strip_prefix("/bytes/").and_then(|count| count.parse().ok()) {
-                Some(count) => full(bytes(count)),
-                None => {
-                    let mut response = full("not found\n");
-                    *response.status_mut() = StatusCode::NOT_FOUND;
-                    response
+            _ => {
+                if let Some(count) = path.strip_prefix("/bytes/").and_then(|count| count.parse().ok()) {
+                    return full(bytes(count));
                 }
-            },
+                let mut response = full("not found\n");
+                *response.status_mut() = StatusCode::NOT_FOUND;
+                response
+            }
         }
     }
 
