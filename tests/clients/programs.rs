@@ -62,7 +62,7 @@ pub(crate) fn node() -> Option<(PathBuf, PathBuf)> {
                 fs::copy(from, folder.join(file)).map_err(|error| error.to_string())?;
             }
             let mut npm = Command::new(npm);
-            output(npm.args(["ci", "--silent", "--no-audit", "--no-fund"]).current_dir(folder))
+            output(npm.args(["ci", "--loglevel=error", "--no-audit", "--no-fund"]).current_dir(folder))
         })?;
         Ok((node, folder.join("node_modules")))
     }))

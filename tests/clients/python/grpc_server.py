@@ -1,6 +1,6 @@
 """A gRPC server without generated code: grpc_server.py NAME.
 
-Messages are bytes. It prints its port, then `cancelled` when a call is.
+Messages are bytes. It prints its port, then which calls were cut short.
 """
 import sys
 import time
@@ -21,6 +21,8 @@ def unary(request, context):
 
 
 def server_stream(request, context):
+    if request == b"1000000":
+        context.add_callback(lambda: print("broken off", flush=True))
     for number in range(int(request)):
         yield str(number).encode()
     if request == b"5":
@@ -37,10 +39,9 @@ def bidi(requests, context):
 
 
 def slow(request, context):
-    print("begun", flush=True)
     while context.is_active():
         time.sleep(0.01)
-    print("cancelled", flush=True)
+    print("out of time", flush=True)
     return b""
 
 
