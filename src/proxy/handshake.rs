@@ -66,6 +66,12 @@ impl Secure {
     pub(super) fn certificate(&self) -> Option<(&str, &str)> {
         self.certificate.as_deref().map(|(subject, digest)| (subject.as_str(), digest.as_str()))
     }
+
+    /// What its certificate calls it: its subject or, where that is empty, its digest.
+    pub(super) fn certificate_name(&self) -> Option<&str> {
+        let (subject, digest) = self.certificate()?;
+        Some(if subject.is_empty() { digest } else { subject })
+    }
 }
 
 /// Shakes hands with a client, `patience` at most.

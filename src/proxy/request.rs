@@ -238,9 +238,11 @@ impl<'w> Request<'w> {
 
         if self.session.is_none() {
             let affinity = &upstream.state.config.affinity;
-            let client_ip = self.facts.as_ref().map_or(client.origin.peer, |facts| facts.client_ip);
-            let found =
-                key::find_key(&affinity.key, affinity.seed, config.client_ip.mask, head, || client_ip);
+            let asker = key::Client {
+                ip: self.facts.as_ref().map_or(client.origin.peer, |facts| facts.client_ip),
+                certificate: client.origin.secure.as_ref().and_then(|secure| secure.certificate_name()),
+            };
+            let found = key::find_key(&affinity.key, affinity.seed, config.client_ip.mask, head, asker);
             self.session = Some(Session::recall(upstream, found, head, self.worker.now()));
         }
         if first {
