@@ -50,7 +50,7 @@ async fn hop_by_hop_fields_end_here() {
         "X-Second: 2",
         "Keep-Alive: timeout=5",
         "Proxy-Connection: keep-alive",
-        "TE: trailers",
+        "TE: gzip",
         "Upgrade: websocket",
         "X-App: stays",
         "Accept: */*",
