@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::acceptor::Arrival;
 use super::buffer::{Buffer, Size};
 use super::deadline::Deadline;
 use super::error::{self, Answer};
 use super::handshake::{self, Accepted, Secure};
 use super::io::Stream;
 use super::request;
-use super::socket::Socket;
 use super::worker::Worker;
 use crate::tls;
 
@@ -67,27 +67,24 @@ pub(super) enum After {
 
 /// Serves a plain connection until it ends; with `redirect_https` by sending it
 /// to that port.
-pub(super) async fn serve(worker: Rc<Worker>, socket: Socket, peer: SocketAddr, redirect_https: Option<u16>) {
+pub(super) async fn serve(worker: Rc<Worker>, arrival: Arrival, redirect_https: Option<u16>) {
+    let Arrival { socket, peer } = arrival;
     let mut client = Client::new(Stream::new(socket), peer, worker.deadlines.register());
     client.redirect_https = redirect_https;
     client.serve(&worker).await;
 }
 
 /// Shakes hands, and serves a connection until it ends.
-pub(super) async fn serve_secure(
-    worker: Rc<Worker>,
-    socket: Socket,
-    peer: SocketAddr,
-    tls: Arc<tls::Server>,
-) {
+pub(super) async fn serve_secure(worker: Rc<Worker>, arrival: Arrival, tls: Arc<tls::Server>) {
     // Boxed, so that a connection holds no room for its handshake later.
-    if let Some(mut client) = Box::pin(shake_hands(&worker, socket, peer, &tls)).await {
+    if let Some(mut client) = Box::pin(shake_hands(&worker, arrival, &tls)).await {
         client.serve(&worker).await;
     }
 }
 
 /// The client, once its handshake has come to a good end.
-async fn shake_hands(worker: &Worker, socket: Socket, peer: SocketAddr, tls: &tls::Server) -> Option<Client> {
+async fn shake_hands(worker: &Worker, arrival: Arrival, tls: &tls::Server) -> Option<Client> {
+    let Arrival { socket, peer } = arrival;
     let deadline = worker.deadlines.register();
     let patience = worker.view().snapshot.config.timeouts.tls_handshake;
     let (socket, speaks_http) = match handshake::accept(worker, socket, tls, &deadline, patience).await {
@@ -276,7 +273,7 @@ impl Client {
 mod tests {
     use super::*;
 
-    fn future_size<A, B, C, D, F: Future>(_: fn(A, B, C, D) -> F) -> usize {
+    fn future_size<A, B, C, F: Future>(_: fn(A, B, C) -> F) -> usize {
         size_of::<F>()
     }
 

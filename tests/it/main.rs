@@ -22,3 +22,4 @@ mod sealed_cookie;
 mod shutdown;
 mod tls;
 mod tunnel;
+mod unix;
