@@ -43,6 +43,8 @@ pub(super) struct Secure {
     /// The host that it asked for (SNI), in lower case, and the certificates it
     /// was chosen from.
     asked_for: Option<(Box<str>, Arc<Identities>)>,
+    /// Did it choose HTTP/2 (ALPN)?
+    pub(super) http2: bool,
     /// Its certificate's subject and digest.
     certificate: Option<Box<(String, String)>>,
 }
@@ -63,6 +65,12 @@ impl Secure {
     /// Subject and digest of its certificate, if it showed one.
     pub(super) fn certificate(&self) -> Option<(&str, &str)> {
         self.certificate.as_deref().map(|(subject, digest)| (subject.as_str(), digest.as_str()))
+    }
+
+    /// What its certificate calls it: its subject or, where that is empty, its digest.
+    pub(super) fn certificate_name(&self) -> Option<&str> {
+        let (subject, digest) = self.certificate()?;
+        Some(if subject.is_empty() { digest } else { subject })
     }
 }
 
@@ -103,6 +111,7 @@ pub(super) async fn accept(
             let name = session.server_name().map(|name| name.to_ascii_lowercase().into_boxed_str());
             let certificate = session.peer_certificates().and_then(|chain| chain.first());
             let secure = Secure {
+                http2: session.alpn_protocol() == Some(b"h2"),
                 asked_for: name.map(|name| (name, Arc::clone(&live.identities))),
                 certificate: certificate.map(|shown| Box::new(tls::client_identity(shown))),
             };

@@ -250,8 +250,14 @@ impl Worker {
         while snapshots.changed().await.is_ok() {
             let snapshot = Arc::clone(&snapshots.borrow_and_update());
             self.buffers.set_head_bytes(snapshot.config.limits.head_bytes);
-            let view = View::new(self.index, snapshot, &self.metrics, Some(&self.view()));
+            let before = self.view();
+            let reloaded = !Arc::ptr_eq(&before.snapshot.config, &snapshot.config);
+            let view = View::new(self.index, snapshot, &self.metrics, Some(&before));
             self.view.replace(Rc::new(view));
+            if reloaded {
+                // Tunnels look whether they are still wanted.
+                self.deadlines.wake_all();
+            }
             self.changed.notify_waiters();
         }
     }
@@ -294,10 +300,10 @@ impl Worker {
         self.own_connections.set(self.own_connections.get() + 1);
         self.metrics.connection_opened();
         let counted = Counted(Rc::clone(self));
-        match service.tls {
+        match service.tls.clone() {
             None => tokio::task::spawn_local(async move {
                 let worker = Rc::clone(&counted.0);
-                connection::serve(worker, arrival, service.redirect_https).await;
+                connection::serve(worker, arrival, service).await;
             }),
             Some(tls) => tokio::task::spawn_local(async move {
                 connection::serve_secure(Rc::clone(&counted.0), arrival, tls).await;
