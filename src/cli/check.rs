@@ -8,7 +8,7 @@ use crate::affinity::pick::Failover;
 use crate::affinity::ring::Ring;
 use crate::affinity::{BackendId, Weight};
 use crate::config::{self, Diagnostics, LoadError, Loaded};
-use crate::model::{Affinity, Config, HealthCheck, Listener, Probe, Remember, Upstream};
+use crate::model::{Affinity, Bind, Config, HealthCheck, Listener, Probe, Remember, Upstream};
 use crate::tls::{ClientSettings, MinVersion, Roots};
 
 /// The file can be used.
@@ -95,11 +95,11 @@ fn line(text: &mut String, name: &str, value: &str) {
 }
 
 fn picture_of_listener(listener: &Listener) -> String {
-    let bind = listener.bind;
+    let bind = picture_of_bind(listener);
     if let Some(port) = listener.redirect_https {
         return format!("{bind}, sends to https on port {port}");
     }
-    let Some(tls) = &listener.tls else { return bind.to_string() };
+    let Some(tls) = &listener.tls else { return bind };
     let settings = tls.settings();
     let versions = match settings.min_version {
         MinVersion::Tls12 => "TLS 1.2 and 1.3",
@@ -111,6 +111,13 @@ fn picture_of_listener(listener: &Listener) -> String {
         Some(_) => ", clients' certificates optional",
     };
     format!("{bind}, {versions}{clients}")
+}
+
+fn picture_of_bind(listener: &Listener) -> String {
+    match &listener.bind {
+        Bind::Ip(address) => address.to_string(),
+        unix @ Bind::Unix(_) => format!("{unix} (mode 0{:03o})", listener.mode),
+    }
 }
 
 /// A listener's certificates: whom they are for, and until when.

@@ -1,5 +1,6 @@
 //! A configuration in which nothing can be wrong any more.
 
+mod address;
 mod route;
 
 use std::fmt;
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::address::{Address, Bind};
 pub use self::route::{HostPattern, Route};
 use crate::affinity::client_ip::ClientIpPolicy;
 use crate::affinity::key::KeySource;
@@ -154,8 +156,10 @@ pub enum LogOutput {
 /// `[[listener]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
-    /// The address accepted on.
-    pub bind: SocketAddr,
+    /// Where it listens.
+    pub bind: Bind,
+    /// Who may connect to a Unix domain socket: the permission bits of its file.
+    pub mode: u32,
     /// TLS; `None`: plain HTTP.
     pub tls: Option<Arc<tls::Server>>,
     /// Plain requests are sent to this port with https; `None`: they are served.
@@ -206,34 +210,6 @@ pub struct Backend {
     /// Requests in flight to it at most, over all workers (503 for existing sessions, new
     /// ones go elsewhere); `None`: any.
     pub max_connections: Option<u32>,
-}
-
-/// Where a backend listens.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Address {
-    /// An IP address and port.
-    Ip(SocketAddr),
-    /// A host name, resolved at each connection attempt, and port.
-    Name(String, u16),
-}
-
-impl Address {
-    /// The host alone, without brackets.
-    pub fn host(&self) -> String {
-        match self {
-            Self::Ip(address) => address.ip().to_string(),
-            Self::Name(host, _) => host.clone(),
-        }
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ip(address) => address.fmt(f),
-            Self::Name(host, port) => write!(f, "{host}:{port}"),
-        }
-    }
 }
 
 /// `[upstream.NAME.affinity]`.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::acceptor::Arrival;
 use super::buffer::{Buffer, Size};
 use super::deadline::Deadline;
 use super::error::{self, Answer};
@@ -15,7 +16,6 @@ use super::http2;
 use super::io::Stream;
 use super::listener::Service;
 use super::request;
-use super::socket::Socket;
 use super::worker::Worker;
 use crate::tls;
 
@@ -77,7 +77,8 @@ pub(super) enum After {
 }
 
 /// Serves a plain connection until it ends, as its listener says.
-pub(super) async fn serve(worker: Rc<Worker>, socket: Socket, peer: SocketAddr, service: Service) {
+pub(super) async fn serve(worker: Rc<Worker>, arrival: Arrival, service: Service) {
+    let Arrival { socket, peer } = arrival;
     let mut origin = Origin::new(peer);
     origin.redirect_https = service.redirect_https;
     let deadline = worker.deadlines.register();
@@ -91,14 +92,9 @@ pub(super) async fn serve(worker: Rc<Worker>, socket: Socket, peer: SocketAddr, 
 }
 
 /// Shakes hands, and serves a connection until it ends.
-pub(super) async fn serve_secure(
-    worker: Rc<Worker>,
-    socket: Socket,
-    peer: SocketAddr,
-    tls: Arc<tls::Server>,
-) {
+pub(super) async fn serve_secure(worker: Rc<Worker>, arrival: Arrival, tls: Arc<tls::Server>) {
     // Boxed, so that a connection holds no room for its handshake later.
-    if let Some(mut client) = Box::pin(shake_hands(&worker, socket, peer, &tls)).await {
+    if let Some(mut client) = Box::pin(shake_hands(&worker, arrival, &tls)).await {
         if client.origin.http2 {
             Box::pin(http2::connection::serve(worker, client)).await;
         } else {
@@ -108,7 +104,8 @@ pub(super) async fn serve_secure(
 }
 
 /// The client, once its handshake has come to a good end.
-async fn shake_hands(worker: &Worker, socket: Socket, peer: SocketAddr, tls: &tls::Server) -> Option<Client> {
+async fn shake_hands(worker: &Worker, arrival: Arrival, tls: &tls::Server) -> Option<Client> {
+    let Arrival { socket, peer } = arrival;
     let deadline = worker.deadlines.register();
     let patience = worker.view().snapshot.config.timeouts.tls_handshake;
     let (socket, speaks_http) = match handshake::accept(worker, socket, tls, &deadline, patience).await {
@@ -330,7 +327,7 @@ impl Client {
 mod tests {
     use super::*;
 
-    fn future_size<A, B, C, D, F: Future>(_: fn(A, B, C, D) -> F) -> usize {
+    fn future_size<A, B, C, F: Future>(_: fn(A, B, C) -> F) -> usize {
         size_of::<F>()
     }
 

@@ -10,6 +10,7 @@
 //! writes what another worker reads on a request's way, but the backends'
 //! live counters and the table.
 
+mod acceptor;
 mod binding;
 mod buffer;
 mod connection;
@@ -30,6 +31,7 @@ mod request;
 mod retry;
 mod route;
 mod socket;
+mod socket_file;
 mod transfer;
 mod tunnel;
 mod view;

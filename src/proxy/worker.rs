@@ -4,25 +4,25 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::LocalRuntime;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::acceptor::{Acceptor, Arrival};
 use super::buffer::Buffers;
 use super::connection;
 use super::deadline::{self, Deadlines};
 use super::error::{self, Answer};
-use super::listener::Entrance;
+use super::listener::{Entrance, Listening};
 use super::socket::Socket;
 use super::view::View;
 use crate::affinity::Timestamp;
+use crate::model::Bind;
 use crate::model::snapshot::{Report, Snapshot};
 use crate::telemetry::{AccessLog, WorkerMetrics};
 
@@ -34,11 +34,11 @@ const SWEEP_TICKS: u32 = 10;
 /// What a worker is told by the rest of the process.
 #[derive(Debug)]
 pub enum Command {
-    /// Accept on this socket too, and serve as the entrance says; the address
-    /// names it.
-    Listen(SocketAddr, StdListener, Arc<Entrance>),
+    /// Accept on this socket too, and serve as the entrance says; where it
+    /// listens names it.
+    Listen(Bind, Listening, Arc<Entrance>),
     /// Accept no longer on this one; its connections go on.
-    Unlisten(SocketAddr),
+    Unlisten(Bind),
     /// Accept no more, end connections as they fall idle, and stop when none is left.
     Drain,
     /// Take leave of tunnels: the grace period is nearly over.
@@ -127,19 +127,19 @@ async fn serve(parts: Parts) {
     tokio::task::spawn_local(Rc::clone(&worker).tick());
     tokio::task::spawn_local(Rc::clone(&worker).follow(snapshots));
 
-    let mut listening: Vec<(SocketAddr, Rc<Notify>)> = Vec::new();
+    let mut listening: Vec<(Bind, Rc<Notify>)> = Vec::new();
     while let Some(command) = commands.recv().await {
         match command {
-            Command::Listen(address, listener, entrance) => match TcpListener::from_std(listener) {
+            Command::Listen(bind, listener, entrance) => match Acceptor::new(listener) {
                 Ok(listener) => {
                     let stop = Rc::new(Notify::new());
                     tokio::task::spawn_local(Rc::clone(&worker).accept(listener, entrance, Rc::clone(&stop)));
-                    listening.push((address, stop));
+                    listening.push((bind, stop));
                 }
-                Err(error) => tracing::error!(worker = index, %address, %error, "cannot accept"),
+                Err(error) => tracing::error!(worker = index, address = %bind, %error, "cannot accept"),
             },
-            Command::Unlisten(address) => listening.retain(|(a, stop)| {
-                let stays = *a != address;
+            Command::Unlisten(bind) => listening.retain(|(own, stop)| {
+                let stays = *own != bind;
                 if !stays {
                     stop.notify_one();
                 }
@@ -263,12 +263,12 @@ impl Worker {
     }
 
     /// Accepts until told to stop; what waits to be accepted then is served too.
-    async fn accept(self: Rc<Self>, listener: TcpListener, entrance: Arc<Entrance>, stop: Rc<Notify>) {
+    async fn accept(self: Rc<Self>, listener: Acceptor, entrance: Arc<Entrance>, stop: Rc<Notify>) {
         loop {
             tokio::select! {
                 biased;
                 accepted = listener.accept() => match accepted {
-                    Ok((socket, peer)) => self.admit(socket.into(), peer, &entrance),
+                    Ok(arrival) => self.admit(arrival, &entrance),
                     Err(error) if is_of_one_connection(&error) => {}
                     Err(error) => {
                         tracing::warn!(worker = self.index, %error, "cannot accept; trying again");
@@ -280,20 +280,12 @@ impl Worker {
                 () = stop.notified() => break,
             }
         }
-        self.admit_waiting(listener, &entrance);
-    }
-
-    /// Takes what waits to be accepted, whether or not the runtime has heard of it.
-    fn admit_waiting(self: &Rc<Self>, listener: TcpListener, entrance: &Entrance) {
-        let Ok(listener) = listener.into_std() else { return };
-        while let Ok((socket, peer)) = listener.accept() {
-            if let Ok(socket) = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket)) {
-                self.admit(socket.into(), peer, entrance);
-            }
+        for arrival in listener.into_waiting() {
+            self.admit(arrival, &entrance);
         }
     }
 
-    fn admit(self: &Rc<Self>, socket: Socket, peer: SocketAddr, entrance: &Entrance) {
+    fn admit(self: &Rc<Self>, arrival: Arrival, entrance: &Entrance) {
         let service = entrance.service();
         let limit = self.view().snapshot.config.limits.connections;
         if self.connections.fetch_add(1, Ordering::Relaxed) >= limit {
@@ -301,7 +293,7 @@ impl Worker {
             self.metrics.refused_connection();
             // Over TLS it would take a handshake to say so.
             if service.tls.is_none() {
-                refuse(&socket);
+                refuse(&arrival.socket);
             }
             return;
         }
@@ -311,10 +303,10 @@ impl Worker {
         match service.tls.clone() {
             None => tokio::task::spawn_local(async move {
                 let worker = Rc::clone(&counted.0);
-                connection::serve(worker, socket, peer, service).await;
+                connection::serve(worker, arrival, service).await;
             }),
             Some(tls) => tokio::task::spawn_local(async move {
-                connection::serve_secure(Rc::clone(&counted.0), socket, peer, tls).await;
+                connection::serve_secure(Rc::clone(&counted.0), arrival, tls).await;
             }),
         };
     }

@@ -131,7 +131,8 @@ pub(crate) fn snapshot(generation: u64, upstreams: Vec<UpstreamState>) -> Snapsh
         access_log: AccessLog { format: LogFormat::Off, output: LogOutput::Stdout, queue: 1_024 },
         listeners: vec![Listener {
             http2: true,
-            bind: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            bind: SocketAddr::from(([127, 0, 0, 1], 8080)).into(),
+            mode: 0o660,
             tls: None,
             redirect_https: None,
         }],

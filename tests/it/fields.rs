@@ -215,7 +215,7 @@ async fn listener_for_both_families_sees_ipv4_as_ipv4() {
     let toml = before(&a).toml().replace("\"127.0.0.1:0\"", "\"[::]:0\"");
     let config = homing::config::parse(&toml, "test.toml").expect("a configuration").config;
     let running = homing::app::start(config, None).expect("start");
-    let port = running.addresses()[0].port();
+    let port = running.addresses()[0].ip().unwrap().port();
     for (ip, seen) in [("127.0.0.1", "127.0.0.1"), ("[::1]", "::1")] {
         let address = format!("{ip}:{port}").parse().expect("an address");
         assert_eq!(crate::harness::RawClient::connect(address).await.get("/", &[]).await.backend(), "a");

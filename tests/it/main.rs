@@ -23,3 +23,4 @@ mod sealed_cookie;
 mod shutdown;
 mod tls;
 mod tunnel;
+mod unix;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::tls::LISTENER_TLS_TABLE;
-use super::{Flag, Free, Int, Key, Optional, Size, Table, Text, Time, UPSTREAM, Word};
+use super::{Flag, Free, Int, Key, Mode, Optional, Size, Table, Text, Time, UPSTREAM, Word};
 use crate::affinity::client_ip::ForwardSource;
 use crate::model::LogFormat;
 
@@ -278,14 +278,21 @@ pub(in crate::config) static QUEUE: Key<Int<usize>> = Key {
 pub(in crate::config) static LISTENER: Table = Table {
     path: "listener",
     doc: "Where clients connect. At least one.",
-    keys: &[&BIND, &HTTP2, &LISTENER_TLS, &REDIRECT_HTTPS],
+    keys: &[&BIND, &MODE, &HTTP2, &LISTENER_TLS, &REDIRECT_HTTPS],
 };
 pub(in crate::config) static BIND: Free = Free {
     name: "bind",
-    shape: "IP address and port",
+    shape: "IP address and port, or \"unix:/path\"",
     absent: "required",
-    doc: "The address; `0.0.0.0` or `[::]` for all of the machine's, port 0 for any free one.",
+    doc: "The address; `0.0.0.0` or `[::]` for all of the machine's, port 0 for any free one. Or a Unix \
+          domain socket; who connects to it counts as 127.0.0.1.",
     table: None,
+};
+pub(in crate::config) static MODE: Key<Mode> = Key {
+    name: "mode",
+    rule: Mode,
+    default: 0o660,
+    doc: "Who may connect to a Unix domain socket: the permission bits of its file.",
 };
 pub(in crate::config) static HTTP2: Key<Flag> = Key {
     name: "http2",
