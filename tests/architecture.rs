@@ -17,6 +17,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("proxy", &["affinity", "h1", "model", "telemetry", "tls"]),
     ("control", &["affinity", "model", "tls"]),
     ("admin", &["affinity", "model", "telemetry"]),
+    ("proxy_protocol", &[]),
     ("demo", &[]),
 ];
 
