@@ -9,12 +9,15 @@ mod body;
 mod churn;
 mod failover;
 mod fields;
+mod forwarded;
 mod harness;
 mod health;
 mod http;
 mod limits;
 mod malformed;
 mod ops;
+#[path = "../oracle/mod.rs"]
+mod oracle;
 mod reload;
 mod review;
 mod routing;
