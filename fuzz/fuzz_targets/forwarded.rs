@@ -8,18 +8,18 @@
 #[path = "../../tests/oracle/mod.rs"]
 mod oracle;
 
-use std::sync::LazyLock;
-
 use libfuzzer_sys::fuzz_target;
 use oracle::Oracle;
 
-static ORACLE: LazyLock<Oracle> = LazyLock::new(Oracle::start);
+thread_local! {
+    static ORACLE: Oracle = Oracle::start();
+}
 
 fuzz_target!(|data: &[u8]| {
     let Some((direction, input)) = data.split_first() else { return };
     if direction & 1 == 0 {
-        ORACLE.check_requests(input);
+        ORACLE.with(|oracle| oracle.check_requests(input));
     } else {
-        ORACLE.check_response(input);
+        ORACLE.with(|oracle| oracle.check_response(input));
     }
 });
