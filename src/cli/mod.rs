@@ -48,7 +48,7 @@ enum Command {
         config: PathBuf,
     },
     /// Say where a request would go, and why.
-    Explain(explain::Question),
+    Explain(Box<explain::Question>),
     /// Run the proxy, and at each backend address of the file a small
     /// application that counts visits in sessions.
     Demo {

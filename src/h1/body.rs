@@ -42,7 +42,7 @@ pub struct Step {
 #[derive(Debug, Clone)]
 pub struct Body {
     state: State,
-    data_only: bool,
+    output: Output,
     /// Hex digits of the chunk size so far.
     digits: u8,
     /// Nothing has come after the semicolon yet.
@@ -53,6 +53,17 @@ pub struct Body {
     /// Data bytes to come, of the body (length) or of the chunk.
     remaining: u64,
     data: u64,
+}
+
+/// What goes on of a chunked body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Output {
+    /// All of it, as it is.
+    Framed,
+    /// Its data.
+    Data,
+    /// Its data, then its trailer lines, never both in one step.
+    DataAndTrailers,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +96,7 @@ impl Body {
         };
         Self {
             state,
-            data_only: false,
+            output: Output::Framed,
             digits: 0,
             extension_empty: true,
             trailers_left: limits.trailer_bytes,
@@ -95,12 +106,25 @@ impl Body {
         }
     }
 
-    /// For a receiver that does not know chunks (HTTP/1.0), or frames them
-    /// itself: only the data goes on.
+    /// For a receiver that does not know chunks (HTTP/1.0): only the data goes on.
     #[must_use]
     pub fn with_data_only(mut self) -> Self {
-        self.data_only = true;
+        self.output = Output::Data;
         self
+    }
+
+    /// For a receiver that frames bodies itself (HTTP/2): the data goes on, then
+    /// the trailer lines, each with its CRLF. What a step forwards are trailers
+    /// if [`Self::in_trailers`] before it.
+    #[must_use]
+    pub fn with_data_and_trailers(mut self) -> Self {
+        self.output = Output::DataAndTrailers;
+        self
+    }
+
+    /// Is all data there, and are trailers or their end to come?
+    pub fn in_trailers(&self) -> bool {
+        self.state == State::Trailers
     }
 
     /// Has all of it been seen?
@@ -154,6 +178,11 @@ impl Body {
         }
     }
 
+    /// Does framing go on?
+    fn framed(&self) -> bool {
+        self.output == Output::Framed
+    }
+
     /// Takes as much of `available` bytes as there is data to come.
     fn take_data(&mut self, available: usize) -> usize {
         let len = usize::try_from(self.remaining).map_or(available, |remaining| remaining.min(available));
@@ -163,9 +192,13 @@ impl Body {
     }
 
     fn advance_chunks(&mut self, input: &[u8]) -> Result<Step, BodyError> {
+        let in_trailers = self.in_trailers();
         let mut forward = 0..0;
         let mut pos = 0;
         while pos < input.len() && self.state != State::Done {
+            if pos > 0 && self.output == Output::DataAndTrailers && self.in_trailers() && !in_trailers {
+                break;
+            }
             // One step forwards one range: a piece that would have to go on
             // after one that was left out is for the next step.
             let gap = !forward.is_empty() && forward.end != pos;
@@ -188,7 +221,8 @@ impl Body {
 
     /// The next piece of a chunked body; `rest` is not empty. `None`: it is not whole yet.
     fn piece(&mut self, rest: &[u8]) -> Result<Option<Piece>, BodyError> {
-        let framing = |len| Ok(Some(Piece { len, forward: !self.data_only }));
+        let framed = self.framed();
+        let framing = |len| Ok(Some(Piece { len, forward: framed }));
         match (self.state, rest) {
             (State::Size, _) => self.size_piece(rest).map(Some),
             (State::Extension, _) => self.extension_piece(rest).map(Some),
@@ -233,7 +267,7 @@ impl Body {
             self.remaining = self.remaining << 4 | u64::from(digit);
             len += 1;
         }
-        let forward = !self.data_only;
+        let forward = self.framed();
         if self.digits == 0 {
             return Err(BodyError::ChunkSize);
         }
@@ -278,7 +312,7 @@ impl Body {
         match rest.first() {
             Some(b'\r') if !self.extension_empty => {
                 self.state = State::SizeLf;
-                Ok(Piece { len: 1, forward: !self.data_only })
+                Ok(Piece { len: 1, forward: self.framed() })
             }
             Some(b'\n') => Err(BodyError::LineEnd),
             _ => Err(BodyError::ChunkExtension),
@@ -296,7 +330,7 @@ impl Body {
             [b'\r'] => return Ok(None),
             [b'\r', b'\n'] => {
                 self.state = State::Done;
-                return Ok(Some(Piece { len, forward: !self.data_only }));
+                return Ok(Some(Piece { len, forward: self.framed() }));
             }
             _ => {}
         }
@@ -307,7 +341,7 @@ impl Body {
         let line = rest[..len].strip_suffix(b"\r\n").ok_or(BodyError::LineEnd)?;
         self.trailers_left = left;
         let keep = judge(line)? == Trailer::Keep;
-        Ok(Some(Piece { len, forward: keep && !self.data_only }))
+        Ok(Some(Piece { len, forward: keep && self.output != Output::Data }))
     }
 }
 

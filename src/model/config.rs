@@ -100,6 +100,11 @@ pub struct Limits {
     pub body_bytes: Option<u64>,
     /// Client connections over all listeners and workers; more wait unaccepted or are closed.
     pub connections: usize,
+    /// Streams of one HTTP/2 connection at a time.
+    pub streams: u32,
+    /// Bytes of a request body that an HTTP/2 client may send ahead, per stream;
+    /// four times as many per connection.
+    pub stream_window: u32,
 }
 
 /// `[forwarding]`: what backends are told of the client.
@@ -155,6 +160,8 @@ pub struct Listener {
     pub tls: Option<Arc<tls::Server>>,
     /// Plain requests are sent to this port with https; `None`: they are served.
     pub redirect_https: Option<u16>,
+    /// Is HTTP/2 spoken too?
+    pub http2: bool,
 }
 
 /// `[upstream.NAME]`.

@@ -7,15 +7,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use socket2::SockRef;
-use tokio::net::TcpStream;
-
 use super::buffer::{Buffer, Size};
 use super::deadline::Deadline;
 use super::error::{self, Answer};
 use super::handshake::{self, Accepted, Secure};
+use super::http2;
 use super::io::Stream;
+use super::listener::Service;
 use super::request;
+use super::socket::Socket;
 use super::worker::Worker;
 use crate::tls;
 
@@ -36,15 +36,24 @@ pub(super) struct Client {
     pub held: Option<Buffer>,
     /// How far the search for the head's end got.
     pub scanned: usize,
+    /// Who it is.
+    pub origin: Rc<Origin>,
+    /// Its deadline.
+    pub deadline: Deadline,
+    first: First,
+}
+
+/// Where a client's requests come from: the same for all of a connection.
+#[derive(Debug)]
+pub(super) struct Origin {
     /// The other end's address; IPv4 where it is IPv4-mapped.
     pub peer: IpAddr,
     /// What its TLS handshake said; `None`: it came without TLS.
     pub secure: Option<Box<Secure>>,
     /// It is to ask again with https, on this port.
     pub redirect_https: Option<u16>,
-    /// Its deadline.
-    pub deadline: Deadline,
-    first: First,
+    /// Does it speak HTTP/2?
+    pub http2: bool,
 }
 
 /// What became of a connection's first request.
@@ -67,60 +76,93 @@ pub(super) enum After {
     Abort,
 }
 
-/// Serves a plain connection until it ends; with `redirect_https` by sending it
-/// to that port.
-pub(super) async fn serve(
-    worker: Rc<Worker>,
-    socket: TcpStream,
-    peer: SocketAddr,
-    redirect_https: Option<u16>,
-) {
-    let mut client = Client::new(Stream::new(socket), peer, worker.deadlines.register());
-    client.redirect_https = redirect_https;
-    client.serve(&worker).await;
+/// Serves a plain connection until it ends, as its listener says.
+pub(super) async fn serve(worker: Rc<Worker>, socket: Socket, peer: SocketAddr, service: Service) {
+    let mut origin = Origin::new(peer);
+    origin.redirect_https = service.redirect_https;
+    let deadline = worker.deadlines.register();
+    let mut client = Client::new(Stream::new(socket), Rc::new(origin), deadline);
+    match if service.http2 { client.speaks_http2(&worker).await } else { Some(false) } {
+        // Boxed, so that a connection of HTTP/1 holds no room for it.
+        Some(true) => Box::pin(http2::connection::serve(worker, client)).await,
+        Some(false) => client.serve(&worker).await,
+        None => {}
+    }
 }
 
 /// Shakes hands, and serves a connection until it ends.
 pub(super) async fn serve_secure(
     worker: Rc<Worker>,
-    socket: TcpStream,
+    socket: Socket,
     peer: SocketAddr,
     tls: Arc<tls::Server>,
 ) {
     // Boxed, so that a connection holds no room for its handshake later.
     if let Some(mut client) = Box::pin(shake_hands(&worker, socket, peer, &tls)).await {
-        client.serve(&worker).await;
+        if client.origin.http2 {
+            Box::pin(http2::connection::serve(worker, client)).await;
+        } else {
+            client.serve(&worker).await;
+        }
     }
 }
 
 /// The client, once its handshake has come to a good end.
-async fn shake_hands(
-    worker: &Worker,
-    socket: TcpStream,
-    peer: SocketAddr,
-    tls: &tls::Server,
-) -> Option<Client> {
+async fn shake_hands(worker: &Worker, socket: Socket, peer: SocketAddr, tls: &tls::Server) -> Option<Client> {
     let deadline = worker.deadlines.register();
     let patience = worker.view().snapshot.config.timeouts.tls_handshake;
     let (socket, speaks_http) = match handshake::accept(worker, socket, tls, &deadline, patience).await {
         Accepted::Secure(stream, secure) => {
-            let mut client = Client::new(stream, peer, deadline);
-            client.secure = Some(secure);
-            return Some(client);
+            let mut origin = Origin::new(peer);
+            origin.http2 = secure.http2;
+            origin.secure = Some(secure);
+            return Some(Client::new(stream, Rc::new(origin), deadline));
         }
         Accepted::Plain(socket) => (socket, true),
         Accepted::Failed(socket) => (socket, false),
         Accepted::Gone => return None,
     };
-    Client::new(Stream::new(socket), peer, deadline).refuse(worker, speaks_http).await;
+    let origin = Rc::new(Origin::new(peer));
+    Client::new(Stream::new(socket), origin, deadline).refuse(worker, speaks_http).await;
     None
 }
 
+impl Origin {
+    fn new(peer: SocketAddr) -> Self {
+        Self { peer: peer.ip().to_canonical(), secure: None, redirect_https: None, http2: false }
+    }
+}
+
 impl Client {
-    fn new(stream: Stream, peer: SocketAddr, deadline: Deadline) -> Self {
-        let peer = peer.ip().to_canonical();
-        let (secure, redirect_https, first) = (None, None, First::Awaited);
-        Self { stream, held: None, scanned: 0, peer, secure, redirect_https, deadline, first }
+    /// A client that has said nothing yet.
+    pub(super) fn new(stream: Stream, origin: Rc<Origin>, deadline: Deadline) -> Self {
+        Self { stream, held: None, scanned: 0, origin, deadline, first: First::Awaited }
+    }
+
+    /// Does it begin as a client of HTTP/2 does that knows this to be spoken
+    /// (RFC 9113 §3.3)? What it begins with is kept. `None`: it does not begin.
+    async fn speaks_http2(&mut self, worker: &Worker) -> Option<bool> {
+        if !self.request_comes(worker).await {
+            return None;
+        }
+        self.deadline.set(worker.view().snapshot.config.timeouts.request_head);
+        let speaks = std::future::poll_fn(|cx| {
+            loop {
+                let held = self.held.as_ref().map_or(&[][..], Buffer::filled);
+                let n = held.len().min(http2::PREFACE.len());
+                if n == http2::PREFACE.len() || held != &http2::PREFACE[..n] {
+                    return Poll::Ready(held.starts_with(http2::PREFACE));
+                }
+                match worker.buffers.poll_fill(&mut self.held, Size::Small, &mut self.stream, cx) {
+                    Poll::Ready(Ok(n)) if n > 0 => {}
+                    // What there is may be the beginning of a request.
+                    Poll::Ready(_) => return Poll::Ready(false),
+                    Poll::Pending if self.deadline.expired(cx) => return Poll::Ready(false),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        });
+        Some(speaks.await)
     }
 
     /// Serves request after request.
@@ -147,7 +189,7 @@ impl Client {
 
     /// `http` or `https`.
     pub(super) fn scheme(&self) -> &'static str {
-        if self.secure.is_some() { "https" } else { "http" }
+        if self.origin.secure.is_some() { "https" } else { "http" }
     }
 
     /// Takes leave of a client without TLS; one that speaks HTTP is told why.
@@ -281,14 +323,6 @@ impl Client {
             if self.deadline.expired(cx) { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
-    }
-}
-
-impl Stream {
-    /// Closing it will reset it.
-    fn reset_on_close(&self) {
-        // A socket that is gone already needs no reset.
-        let _ = SockRef::from(self.socket()).set_linger(Some(Duration::ZERO));
     }
 }
 

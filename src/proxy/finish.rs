@@ -74,11 +74,15 @@ impl Request<'_> {
         let text = self.facts.as_ref().and_then(|f| f.text.as_deref());
         let upstream = self.upstream.map(|index| &self.view.upstreams[index]);
         let record = Record {
-            client: self.facts.as_ref().map_or(client.peer, |f| f.client_ip),
+            client: self.facts.as_ref().map_or(client.origin.peer, |f| f.client_ip),
             method: text.map_or("-", |t| &t.method),
             host: text.map_or("-", |t| &t.host),
             path: text.map_or("-", |t| &t.path),
-            version: self.facts.as_ref().map_or("-", |f| f.version.as_str()),
+            version: match &self.facts {
+                _ if client.origin.http2 => "HTTP/2",
+                Some(facts) => facts.version.as_str(),
+                None => "-",
+            },
             status: tally.status,
             error,
             upstream: upstream.map(|u| &*u.state),

@@ -9,14 +9,13 @@ use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, HandshakeKind, ProtocolVersion};
-use tokio::io::ReadBuf;
-use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use super::connection::FIRST;
 use super::deadline::Deadline;
 use super::io::Stream;
 use super::route::without_port;
+use super::socket::Socket;
 use super::worker::Worker;
 use crate::model::Backend;
 use crate::tls::{self, Identities};
@@ -31,9 +30,9 @@ pub(super) enum Accepted {
     /// It is encrypted.
     Secure(Stream, Box<Secure>),
     /// It speaks HTTP where TLS is spoken.
-    Plain(TcpStream),
+    Plain(Socket),
     /// The handshake failed; the client was told why, if it can be.
-    Failed(TcpStream),
+    Failed(Socket),
     /// There is nobody any more.
     Gone,
 }
@@ -44,6 +43,8 @@ pub(super) struct Secure {
     /// The host that it asked for (SNI), in lower case, and the certificates it
     /// was chosen from.
     asked_for: Option<(Box<str>, Arc<Identities>)>,
+    /// Did it choose HTTP/2 (ALPN)?
+    pub(super) http2: bool,
     /// Its certificate's subject and digest.
     certificate: Option<Box<(String, String)>>,
 }
@@ -65,27 +66,29 @@ impl Secure {
     pub(super) fn certificate(&self) -> Option<(&str, &str)> {
         self.certificate.as_deref().map(|(subject, digest)| (subject.as_str(), digest.as_str()))
     }
+
+    /// What its certificate calls it: its subject or, where that is empty, its digest.
+    pub(super) fn certificate_name(&self) -> Option<&str> {
+        let (subject, digest) = self.certificate()?;
+        Some(if subject.is_empty() { digest } else { subject })
+    }
 }
 
 /// Shakes hands with a client, `patience` at most.
 pub(super) async fn accept(
     worker: &Worker,
-    socket: TcpStream,
+    socket: Socket,
     server: &tls::Server,
     deadline: &Deadline,
     patience: Duration,
 ) -> Accepted {
     let patience = Patience::new(worker, deadline, patience);
     let metrics = &worker.metrics;
-    let _ = socket.set_nodelay(true);
     let mut first = [0];
-    let began = std::future::poll_fn(|cx| {
-        let mut peeked = ReadBuf::new(&mut first);
-        match socket.poll_peek(cx, &mut peeked) {
-            Poll::Ready(peeked) => Poll::Ready(peeked.is_ok_and(|n| n > 0)),
-            Poll::Pending if patience.ended(cx) => Poll::Ready(false),
-            Poll::Pending => Poll::Pending,
-        }
+    let began = std::future::poll_fn(|cx| match socket.poll_peek(cx, &mut first, 0) {
+        Poll::Ready(peeked) => Poll::Ready(peeked.is_ok_and(|n| n > 0)),
+        Poll::Pending if patience.ended(cx) => Poll::Ready(false),
+        Poll::Pending => Poll::Pending,
     });
     if !began.await {
         metrics.tls_handshake_failed("unused");
@@ -108,6 +111,7 @@ pub(super) async fn accept(
             let name = session.server_name().map(|name| name.to_ascii_lowercase().into_boxed_str());
             let certificate = session.peer_certificates().and_then(|chain| chain.first());
             let secure = Secure {
+                http2: session.alpn_protocol() == Some(b"h2"),
                 asked_for: name.map(|name| (name, Arc::clone(&live.identities))),
                 certificate: certificate.map(|shown| Box::new(tls::client_identity(shown))),
             };
@@ -117,7 +121,7 @@ pub(super) async fn accept(
         }
         Some(Err((error, socket))) => {
             metrics.tls_handshake_failed(reason(&error));
-            tracing::debug!(peer = ?socket.peer_addr().ok(), %error, "TLS handshake failed");
+            tracing::debug!(%error, "TLS handshake failed");
             Accepted::Failed(socket)
         }
         None => {
@@ -189,7 +193,7 @@ impl ToBackend {
     ///
     /// # Errors
     /// The socket's; what TLS has against the backend, as [`is_tls_failure`] tells.
-    pub(super) async fn connect(&self, socket: TcpStream) -> io::Result<Stream> {
+    pub(super) async fn connect(&self, socket: Socket) -> io::Result<Stream> {
         let unusable = || io::Error::new(io::ErrorKind::InvalidInput, "TLS is not configured");
         let (Some(name), Some(config)) = (self.name.clone(), self.config()) else { return Err(unusable()) };
         // What a handshake fails of is the backend's TLS, whatever the system says.

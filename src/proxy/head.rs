@@ -21,6 +21,8 @@ pub(super) struct RequestEdits<'a> {
     pub forwarding: &'a Forwarding,
     /// `http` or `https`.
     pub scheme: &'static str,
+    /// The version that the client speaks, as in Via.
+    pub version: &'static str,
     /// Subject and digest of the client's certificate.
     pub certificate: Option<(&'a str, &'a str)>,
     /// A cookie of ours that is not the backend's business.
@@ -66,7 +68,7 @@ pub(super) fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: &R
     if forwarding.forwarded {
         write_forwarded(out, head, edits);
     }
-    write_via(out, forwarding, head.version);
+    write_via(out, forwarding, edits.version);
     if let Some((backend, successor)) = edits.announce {
         h1::write_field(out, "x-affinity-backend", backend.as_bytes());
         if let Some(successor) = successor {
@@ -171,12 +173,19 @@ fn write_forwarded(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: &RequestEdi
     out.extend_from_slice(b"\r\n");
 }
 
-fn write_via(out: &mut Vec<u8>, forwarding: &Forwarding, version: Version) {
+/// A version of HTTP/1, as in Via.
+pub(super) fn via_version(version: Version) -> &'static str {
+    match version {
+        Version::Http10 => "1.0",
+        Version::Http11 => "1.1",
+    }
+}
+
+fn write_via(out: &mut Vec<u8>, forwarding: &Forwarding, version: &str) {
     if let Some(pseudonym) = &forwarding.via {
-        out.extend_from_slice(match version {
-            Version::Http10 => b"via: 1.0 ",
-            Version::Http11 => b"via: 1.1 ",
-        });
+        out.extend_from_slice(b"via: ");
+        out.extend_from_slice(version.as_bytes());
+        out.push(b' ');
         out.extend_from_slice(pseudonym.as_bytes());
         out.extend_from_slice(b"\r\n");
     }
@@ -268,7 +277,7 @@ pub(super) fn write_response(out: &mut Vec<u8>, head: &ResponseHead<'_>, edits: 
     if let Some(cookie) = edits.set_cookie {
         h1::write_field(out, "set-cookie", cookie);
     }
-    write_via(out, edits.forwarding, head.version);
+    write_via(out, edits.forwarding, via_version(head.version));
     if let Some(report) = &edits.report {
         write_report(out, report);
     }

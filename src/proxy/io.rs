@@ -1,33 +1,54 @@
 //! One connection, as the data plane reads and writes it.
 //!
 //! Everything the proxy does with a connection goes through these few calls.
-//! Plain sockets and TLS differ here and in [`super::handshake`] only. TLS may
-//! take bytes that the socket does not take yet: [`Stream::poll_flush`] sees
-//! them out, and is called wherever a side waits for something else next.
+//! Plain sockets, TLS and streams of HTTP/2 differ here and where they are
+//! made only. TLS may take bytes that the socket does not take yet:
+//! [`Stream::poll_flush`] sees them out, and is called wherever a side waits
+//! for something else next.
 
-use std::io;
+use std::fmt;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
+
+use super::socket::Socket;
 
 /// A connected byte stream.
 #[derive(Debug)]
 pub(super) enum Stream {
     /// The socket itself.
-    Plain(TcpStream),
+    Plain(Socket),
     /// TLS over a socket, either side of it. Boxed: it is large.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Socket>>),
+    /// One stream of an HTTP/2 connection, speaking HTTP/1.1.
+    Bridged(Box<dyn Bridge>),
+}
+
+/// A stream of an HTTP/2 connection which, to whoever reads and writes it, is
+/// a connection that carries one HTTP/1.1 exchange: one framing for all, and a
+/// connection that is what it seems needs no case for it.
+pub(super) trait Bridge: fmt::Debug {
+    /// See [`Stream::poll_read`].
+    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>>;
+    /// See [`Stream::poll_write`].
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>>;
+    /// See [`Stream::poll_flush`].
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// See [`Stream::poll_shutdown`].
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// See [`Stream::poll_readable`].
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// Whatever was not said to its end is to be seen to break off.
+    fn abort(&mut self);
 }
 
 impl Stream {
-    /// Takes a connected socket; small writes are sent at once.
-    pub(super) fn new(socket: TcpStream) -> Self {
-        // A socket that refuses the option works, only slower.
-        let _ = socket.set_nodelay(true);
-        Self::Plain(socket)
+    /// Takes a connected socket.
+    pub(super) fn new(socket: impl Into<Socket>) -> Self {
+        Self::Plain(socket.into())
     }
 
     /// Reads what is there; 0 is the end. A short read clears the readiness, so
@@ -37,6 +58,7 @@ impl Stream {
         let outcome = match self {
             Self::Plain(socket) => Pin::new(socket).poll_read(cx, &mut buf),
             Self::Tls(tls) => Pin::new(tls).poll_read(cx, &mut buf),
+            Self::Bridged(bridge) => return bridge.poll_read(cx, into),
         };
         match outcome {
             Poll::Ready(Ok(())) => Poll::Ready(Ok(buf.filled().len())),
@@ -50,6 +72,7 @@ impl Stream {
         let outcome = match self {
             Self::Plain(socket) => Pin::new(socket).poll_write(cx, bytes),
             Self::Tls(tls) => Pin::new(tls).poll_write(cx, bytes),
+            Self::Bridged(bridge) => bridge.poll_write(cx, bytes),
         };
         match outcome {
             Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -62,14 +85,17 @@ impl Stream {
         match self {
             Self::Plain(_) => Poll::Ready(Ok(())),
             Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
+            Self::Bridged(bridge) => bridge.poll_flush(cx),
         }
     }
 
-    /// The socket below.
-    pub(super) fn socket(&self) -> &TcpStream {
+    /// Closing it will reset it, so that what was not said to its end does not
+    /// look as if it were.
+    pub(super) fn reset_on_close(&mut self) {
         match self {
-            Self::Plain(socket) => socket,
-            Self::Tls(tls) => tls.get_ref().0,
+            Self::Plain(socket) => socket.reset_on_close(),
+            Self::Tls(tls) => tls.get_ref().0.reset_on_close(),
+            Self::Bridged(bridge) => bridge.abort(),
         }
     }
 
@@ -78,6 +104,7 @@ impl Stream {
         match self {
             Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
             Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+            Self::Bridged(bridge) => bridge.poll_shutdown(cx),
         }
     }
 
@@ -88,6 +115,7 @@ impl Stream {
         match self {
             Self::Plain(socket) => socket.poll_read_ready(cx),
             Self::Tls(tls) => Pin::new(tls).poll_fill_buf(cx).map_ok(|_| ()),
+            Self::Bridged(bridge) => bridge.poll_readable(cx),
         }
     }
 
@@ -98,12 +126,55 @@ impl Stream {
     }
 }
 
+/// For what speaks its own protocol over a connection.
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
+            Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+            Self::Bridged(bridge) => {
+                bridge.poll_read(cx, buf.initialize_unfilled()).map_ok(|n| buf.advance(n))
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.get_mut().poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
+            Self::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
+            Self::Bridged(bridge) => bridge.poll_write(cx, bufs.first().map_or(&[], |buf| buf)),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        !matches!(self, Self::Bridged(_))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().poll_shutdown(cx)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_plain_connection_is_no_larger_for_tls() {
-        assert!(size_of::<Stream>() <= size_of::<TcpStream>() + size_of::<usize>());
+    fn a_plain_connection_is_no_larger_for_the_others() {
+        assert!(size_of::<Stream>() <= size_of::<tokio::net::TcpStream>() + size_of::<usize>());
     }
 }

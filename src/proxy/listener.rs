@@ -26,6 +26,8 @@ pub(super) struct Service {
     pub tls: Option<Arc<tls::Server>>,
     /// Plain requests are sent to this port with https.
     pub redirect_https: Option<u16>,
+    /// Is HTTP/2 spoken without TLS?
+    pub http2: bool,
 }
 
 impl Entrance {
@@ -52,7 +54,7 @@ impl Entrance {
 
 impl Service {
     fn of(listener: &Listener) -> Self {
-        Self { tls: listener.tls.clone(), redirect_https: listener.redirect_https }
+        Self { tls: listener.tls.clone(), redirect_https: listener.redirect_https, http2: listener.http2 }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! worker ─ listener ─ connection ─ request ─ exchange ─ transfer
-//!                                     │          └ tunnel
+//!                                     │          └ tunnel ─ removal
 //!                                     └ view (snapshot, pools), facts, binding, head, error
 //! ```
 //!
@@ -21,12 +21,15 @@ mod finish;
 mod handshake;
 mod head;
 mod hold;
+mod http2;
 mod io;
 pub mod listener;
 mod pool;
+mod removal;
 mod request;
 mod retry;
 mod route;
+mod socket;
 mod transfer;
 mod tunnel;
 mod view;

@@ -121,9 +121,8 @@ impl BackendPool {
         let connecting = async {
             let socket = connecting.await?;
             let Some(tls) = &self.tls else { return Ok(Stream::new(socket)) };
-            let _ = socket.set_nodelay(true);
             // Boxed, so that plain connections hold no room for it.
-            Box::pin(tls.connect(socket)).await
+            Box::pin(tls.connect(socket.into())).await
         };
         let stream = match tokio::time::timeout(timeout, connecting).await {
             Ok(Ok(stream)) => stream,

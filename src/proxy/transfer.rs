@@ -218,11 +218,12 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
     use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
+    use super::super::socket::Socket;
     use super::*;
     use crate::h1::{BodyLimits, Framing};
 
     /// Both sides of a TLS connection.
-    async fn encrypted() -> (Stream, TlsStream<TcpStream>) {
+    async fn encrypted() -> (Stream, TlsStream<Socket>) {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(made.cert.der().clone()).unwrap();
@@ -244,8 +245,8 @@ mod tests {
         let (accepted, _) = listener.accept().await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
         let (client, server) = tokio::join!(
-            TlsConnector::from(Arc::new(client)).connect(name, socket),
-            TlsAcceptor::from(Arc::new(server)).accept(accepted),
+            TlsConnector::from(Arc::new(client)).connect(name, socket.into()),
+            TlsAcceptor::from(Arc::new(server)).accept(accepted.into()),
         );
         (Stream::Tls(Box::new(TlsStream::Server(server.unwrap()))), TlsStream::Client(client.unwrap()))
     }

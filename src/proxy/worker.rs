@@ -20,6 +20,7 @@ use super::connection;
 use super::deadline::{self, Deadlines};
 use super::error::{self, Answer};
 use super::listener::Entrance;
+use super::socket::Socket;
 use super::view::View;
 use crate::affinity::Timestamp;
 use crate::model::snapshot::{Report, Snapshot};
@@ -249,8 +250,14 @@ impl Worker {
         while snapshots.changed().await.is_ok() {
             let snapshot = Arc::clone(&snapshots.borrow_and_update());
             self.buffers.set_head_bytes(snapshot.config.limits.head_bytes);
-            let view = View::new(self.index, snapshot, &self.metrics, Some(&self.view()));
+            let before = self.view();
+            let reloaded = !Arc::ptr_eq(&before.snapshot.config, &snapshot.config);
+            let view = View::new(self.index, snapshot, &self.metrics, Some(&before));
             self.view.replace(Rc::new(view));
+            if reloaded {
+                // Tunnels look whether they are still wanted.
+                self.deadlines.wake_all();
+            }
             self.changed.notify_waiters();
         }
     }
@@ -261,7 +268,7 @@ impl Worker {
             tokio::select! {
                 biased;
                 accepted = listener.accept() => match accepted {
-                    Ok((socket, peer)) => self.admit(socket, peer, &entrance),
+                    Ok((socket, peer)) => self.admit(socket.into(), peer, &entrance),
                     Err(error) if is_of_one_connection(&error) => {}
                     Err(error) => {
                         tracing::warn!(worker = self.index, %error, "cannot accept; trying again");
@@ -281,12 +288,12 @@ impl Worker {
         let Ok(listener) = listener.into_std() else { return };
         while let Ok((socket, peer)) = listener.accept() {
             if let Ok(socket) = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket)) {
-                self.admit(socket, peer, entrance);
+                self.admit(socket.into(), peer, entrance);
             }
         }
     }
 
-    fn admit(self: &Rc<Self>, socket: TcpStream, peer: SocketAddr, entrance: &Entrance) {
+    fn admit(self: &Rc<Self>, socket: Socket, peer: SocketAddr, entrance: &Entrance) {
         let service = entrance.service();
         let limit = self.view().snapshot.config.limits.connections;
         if self.connections.fetch_add(1, Ordering::Relaxed) >= limit {
@@ -301,10 +308,10 @@ impl Worker {
         self.own_connections.set(self.own_connections.get() + 1);
         self.metrics.connection_opened();
         let counted = Counted(Rc::clone(self));
-        match service.tls {
+        match service.tls.clone() {
             None => tokio::task::spawn_local(async move {
                 let worker = Rc::clone(&counted.0);
-                connection::serve(worker, socket, peer, service.redirect_https).await;
+                connection::serve(worker, socket, peer, service).await;
             }),
             Some(tls) => tokio::task::spawn_local(async move {
                 connection::serve_secure(Rc::clone(&counted.0), socket, peer, tls).await;
@@ -335,7 +342,7 @@ impl Drop for Counted {
 }
 
 /// Tells a client that there are too many, if it can be told at once.
-fn refuse(socket: &TcpStream) {
+fn refuse(socket: &Socket) {
     let mut out = Vec::new();
     let retry_after = Some(Duration::from_secs(1));
     error::write_response(&mut out, &Answer { retry_after, ..Answer::new(503, "too_many_connections") });

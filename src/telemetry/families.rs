@@ -33,6 +33,12 @@ families! {
         "Tunnels (upgraded connections, WebSocket) open now.";
     TUNNELS_OPENED = Counter "homing_tunnels_opened_total" []
         "Tunnels opened.";
+    HTTP2_CONNECTIONS = Counter "homing_http2_connections_total" []
+        "Client connections that spoke HTTP/2.";
+    HTTP2_STREAMS = Counter "homing_http2_streams_total" ["result"]
+        "Streams that clients opened: served, or malformed and reset.";
+    HTTP2_FLOODS = Counter "homing_http2_floods_total" []
+        "HTTP/2 connections cut because of a flood of frames that cost their sender nothing.";
     TLS_HANDSHAKES = Counter "homing_tls_handshakes_total" ["version", "result"]
         "TLS handshakes with clients by version (1.2, 1.3; none where it failed) and result (full, resumed, or why it failed).";
     TLS_CERTIFICATE_EXPIRY = Gauge "homing_tls_certificate_expiry_seconds" ["listener", "name"]

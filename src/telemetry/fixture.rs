@@ -124,10 +124,13 @@ pub(crate) fn snapshot(generation: u64, upstreams: Vec<UpstreamState>) -> Snapsh
             uri_bytes: 8_192,
             body_bytes: None,
             connections: 10_000,
+            streams: 128,
+            stream_window: 1 << 18,
         },
         forwarding: Forwarding { x_forwarded: true, forwarded: false, via: None },
         access_log: AccessLog { format: LogFormat::Off, output: LogOutput::Stdout, queue: 1_024 },
         listeners: vec![Listener {
+            http2: true,
             bind: SocketAddr::from(([127, 0, 0, 1], 8080)),
             tls: None,
             redirect_https: None,

@@ -7,12 +7,13 @@ use std::time::UNIX_EPOCH;
 use parking_lot::Mutex;
 
 use super::access_log::{AccessLog, LogCounts};
+use super::counter::Counter;
 use super::exposition::{Exposition, Family};
 use super::families;
 use super::histogram::Histogram;
 use super::outcomes::{OUTCOMES, REASONS};
 use super::process::Process;
-use super::worker::{CLASSES, Source, UpstreamMetrics, WorkerMetrics};
+use super::worker::{CLASSES, Http2Metrics, Source, UpstreamMetrics, WorkerMetrics};
 use crate::affinity::{AdminState, Health, Member};
 use crate::model::snapshot::{Memory, Snapshot, UpstreamState};
 
@@ -101,6 +102,14 @@ impl Metrics {
         page.family(&families::CONNECTIONS_REFUSED).sample(&[], refused);
         page.family(&families::TUNNELS).sample(&[], tunnels);
         page.family(&families::TUNNELS_OPENED).sample(&[], tunnels_opened);
+        let sum = |read: fn(&Http2Metrics) -> &Counter| -> u64 {
+            self.workers.iter().map(|worker| read(&worker.http2).get()).sum()
+        };
+        page.family(&families::HTTP2_CONNECTIONS).sample(&[], sum(|http2| &http2.connections));
+        let mut streams = page.family(&families::HTTP2_STREAMS);
+        streams.sample(&["served"], sum(|http2| &http2.served));
+        streams.sample(&["malformed"], sum(|http2| &http2.malformed));
+        page.family(&families::HTTP2_FLOODS).sample(&[], sum(|http2| &http2.floods));
     }
 
     fn render_handshakes(&self, page: &mut Exposition) {

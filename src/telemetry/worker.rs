@@ -28,10 +28,20 @@ pub struct WorkerMetrics {
     failed_handshakes: NamedCounters,
     tunnels_opened: Counter,
     tunnels_closed: Counter,
+    pub(crate) http2: Http2Metrics,
     /// Requests for which no route was found, or no head could be read.
     unrouted: UpstreamMetrics,
     /// Locked at a snapshot change and by a scrape, never for a request.
     upstreams: Mutex<BTreeMap<Arc<str>, Arc<UpstreamMetrics>>>,
+}
+
+/// One worker's counters of HTTP/2.
+#[derive(Debug, Default)]
+pub(crate) struct Http2Metrics {
+    pub(crate) connections: Counter,
+    pub(crate) served: Counter,
+    pub(crate) malformed: Counter,
+    pub(crate) floods: Counter,
 }
 
 /// One worker's counters of one upstream.
@@ -105,6 +115,21 @@ impl WorkerMetrics {
     /// counted as accepted.
     pub fn refused_connection(&self) {
         self.refused.add(1);
+    }
+
+    /// A client connection speaks HTTP/2.
+    pub fn http2_opened(&self) {
+        self.http2.connections.add(1);
+    }
+
+    /// A client opened a stream, with a request or what cannot be one.
+    pub fn http2_stream(&self, malformed: bool) {
+        if malformed { self.http2.malformed.add(1) } else { self.http2.served.add(1) }
+    }
+
+    /// A client's HTTP/2 connection was cut for a flood of frames.
+    pub fn http2_flooded(&self) {
+        self.http2.floods.add(1);
     }
 
     /// A client's TLS handshake succeeded, with TLS 1.3 (`newest`) or 1.2.

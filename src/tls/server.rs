@@ -21,8 +21,8 @@ use super::tickets::SharedTickets;
 use super::{Part, Problem, Refreshed, provider, x509};
 use crate::affinity::cookie::parse_keys;
 
-/// Protocols offered by ALPN.
-const ALPN: &[&[u8]] = &[b"http/1.1"];
+/// Protocols offered by ALPN, the preferred first.
+const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
 /// Sessions kept for clients of TLS 1.2 that do not take tickets.
 const KEPT_SESSIONS: usize = 1024;
 
@@ -35,6 +35,8 @@ pub struct ServerSettings {
     pub keys: Vec<PathBuf>,
     /// The oldest version spoken.
     pub min_version: MinVersion,
+    /// Is HTTP/2 offered?
+    pub http2: bool,
     /// Keys for session tickets, shared by a fleet; `None`: keys of its own.
     pub tickets_file: Option<PathBuf>,
     /// Whose certificates clients show; `None`: they are not asked.
@@ -206,7 +208,8 @@ impl Server {
             .with_protocol_versions(versions)?
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(identities);
-        config.alpn_protocols = ALPN.iter().map(|protocol| protocol.to_vec()).collect();
+        let offered = &ALPN[usize::from(!self.settings.http2)..];
+        config.alpn_protocols = offered.iter().map(|protocol| protocol.to_vec()).collect();
         config.ticketer = Arc::clone(&sessions.ticketer);
         config.session_storage = Arc::clone(&sessions.storage);
         Ok(config)

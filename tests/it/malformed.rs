@@ -29,7 +29,7 @@ const BAD_REQUESTS: &[(&str, u16, &str)] = &[
     ("GET * HTTP/1.1\r\nHost: t\r\n\r\n", 400, "bad_target"),
     ("CONNECT t:443 HTTP/1.1\r\nHost: t:443\r\n\r\n", 501, "connect_not_supported"),
     ("GET / HTTP/1.2\r\nHost: t\r\n\r\n", 505, "unsupported_version"),
-    ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "unsupported_version"),
+    ("PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", 505, "unsupported_version"),
     ("GET / http/1.1\r\nHost: t\r\n\r\n", 400, ""),
     ("\u{16}\u{3}\u{1}\u{0}\u{c8}\u{1}", 400, ""),
     ("GET / HTTP/1.1\r\nHost: t\r\nX : y\r\n\r\n", 400, "bad_field_name"),
@@ -229,8 +229,6 @@ async fn backend_without_a_whole_head_is_502() {
     for (script, code) in [
         (Script::raw_then("", Step::Close), "backend_closed"),
         (Script::raw_then("", Step::Reset), "backend_closed"),
-        // Reset at once: with luck the connecting itself fails.
-        (Script::new([Step::Reset]), ""),
         (Script::raw_then("HTTP/1.1 200 OK\r\nX-App: ", Step::Close), "response_truncated"),
         (Script::raw_then("HTTP/1.1 103 Hints\r\n\r\n", Step::Close), "response_truncated"),
     ] {
@@ -238,6 +236,10 @@ async fn backend_without_a_whole_head_is_502() {
         let mut raw = proxy.raw().await;
         raw.get("/", &[]).await.assert_own(502, code);
     }
+    // Reset at once: with luck the connecting itself fails.
+    a.set(Script::new([Step::Reset]));
+    let status = proxy.raw().await.get("/", &[]).await.status;
+    assert!([502, 503].contains(&status), "{status}");
 }
 
 #[tokio::test]

@@ -198,6 +198,8 @@ pub(super) fn limits(section: &Section<'_>) -> Limits {
         uri_bytes: usize::try_from(uri_bytes).unwrap_or(usize::MAX),
         body_bytes: body_bytes(section),
         connections: section.get(&schema::CONNECTIONS),
+        streams: section.get(&schema::STREAMS),
+        stream_window: u32::try_from(section.get(&schema::STREAM_WINDOW)).unwrap_or(u32::MAX),
     }
 }
 

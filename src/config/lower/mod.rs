@@ -18,6 +18,7 @@ use super::diagnostics::{Complaint, Span};
 use super::files::Files;
 use super::reader::Section;
 use super::schema;
+use crate::affinity::key::KeySource;
 use crate::model::{Address, Config, Listener, Upstream};
 
 /// The configuration that the file means, as far as it can be made out; what
@@ -44,7 +45,26 @@ pub(super) fn lower(root: &Section<'_>, files: &Files<'_>) -> Option<Config> {
     if listeners.is_empty() || upstreams.is_empty() {
         return None;
     }
+    no_idle_source(root, &listeners, &upstreams);
     Some(Config { server, client_ip, timeouts, limits, forwarding, access_log, listeners, routes, upstreams })
+}
+
+/// Warns of keys that no client can have.
+fn no_idle_source(root: &Section<'_>, listeners: &[Listener], upstreams: &[Arc<Upstream>]) {
+    let asked =
+        |listener: &Listener| listener.tls.as_ref().is_some_and(|tls| tls.settings().client_auth.is_some());
+    if listeners.iter().any(asked) {
+        return;
+    }
+    for upstream in upstreams.iter().filter(|u| u.affinity.key.contains(&KeySource::ClientCert)) {
+        root.complain(
+            Complaint::warning(format!(
+                "the upstream `{}` has the key \"client_cert\", and no listener asks for certificates",
+                upstream.name
+            ))
+            .help("write client_auth = { ca = \"clients-ca.pem\" } in a listener's `tls`"),
+        );
+    }
 }
 
 /// Refuses backends that are Homing itself, and an admin address that is taken.

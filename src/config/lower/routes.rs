@@ -26,7 +26,8 @@ pub(super) fn listeners(root: &Section<'_>, files: &Files<'_>) -> Vec<(Listener,
     }
     let mut listeners: Vec<(Listener, Span)> = Vec::new();
     for section in sections {
-        let tls = tls::listener(&section, files);
+        let http2 = section.get(&schema::HTTP2);
+        let tls = tls::listener(&section, http2, files);
         let redirect_https = tls::redirect(&section);
         let Some(found) = section.find(&schema::BIND) else {
             section.complain(missing("listener", "bind").help("write bind = \"0.0.0.0:8080\""));
@@ -43,7 +44,7 @@ pub(super) fn listeners(root: &Section<'_>, files: &Files<'_>) -> Vec<(Listener,
             );
             continue;
         }
-        listeners.push((Listener { bind, tls, redirect_https }, found.span()));
+        listeners.push((Listener { bind, tls, redirect_https, http2 }, found.span()));
     }
     if let Some((_, span)) = listeners.get(MAX_LISTENERS) {
         root.complain(

@@ -14,8 +14,8 @@ use crate::config::schema::{self, Entry, Int, Rule};
 use crate::model::Address;
 use crate::tls::{Client, ClientAuth, ClientSettings, Part, Problem, Roots, Server, ServerSettings};
 
-/// `tls` of a listener.
-pub(super) fn listener(section: &Section<'_>, files: &Files<'_>) -> Option<Arc<Server>> {
+/// `tls` of a listener; `http2`: is that offered?
+pub(super) fn listener(section: &Section<'_>, http2: bool, files: &Files<'_>) -> Option<Arc<Server>> {
     let found = section.find(&schema::LISTENER_TLS)?;
     if let DeValue::Boolean(false) = found.value {
         section.complain(found.wrong_type("a table").help("leave it out for plain HTTP"));
@@ -41,7 +41,7 @@ pub(super) fn listener(section: &Section<'_>, files: &Files<'_>) -> Option<Arc<S
         // Said already.
         return None;
     }
-    let server = Server::new(ServerSettings { certs, keys, min_version, tickets_file, client_auth });
+    let server = Server::new(ServerSettings { certs, keys, min_version, http2, tickets_file, client_auth });
     let place = |part| -> &'static dyn Entry {
         match part {
             Part::Keys | Part::ClientKey => &schema::KEYS,

@@ -60,7 +60,7 @@ pub(in crate::config) static SHUTDOWN_GRACE: Key<Time> = Key {
     name: "shutdown_grace",
     rule: Time { least: Duration::ZERO, most: Duration::from_secs(DAY) },
     default: Duration::from_secs(30),
-    doc: "How long SIGTERM waits for requests in flight before it cuts them off.",
+    doc: "How long SIGTERM waits for requests in flight before it cuts them off; also how long a tunnel may go on whose route or backend a reload has removed.",
 };
 pub(in crate::config) static ADMIN: Free = Free {
     name: "admin",
@@ -186,7 +186,7 @@ pub(in crate::config) static UPSTREAM_TUNNEL_IDLE: Optional<Time> = inherited("t
 static LIMITS: Table = Table {
     path: "limits",
     doc: "How much is accepted.",
-    keys: &[&HEAD_BYTES, &FIELDS, &URI_BYTES, &BODY_BYTES, &CONNECTIONS],
+    keys: &[&HEAD_BYTES, &FIELDS, &URI_BYTES, &BODY_BYTES, &CONNECTIONS, &STREAMS, &STREAM_WINDOW],
 };
 pub(in crate::config) static HEAD_BYTES: Key<Size> = Key {
     name: "head_bytes",
@@ -219,6 +219,19 @@ pub(in crate::config) static CONNECTIONS: Key<Int<usize>> = Key {
     rule: Int { least: 1, most: 4_000_000 },
     default: 16_384,
     doc: "Client connections at a time, over all listeners and workers.",
+};
+pub(in crate::config) static STREAMS: Key<Int<u32>> = Key {
+    name: "streams",
+    rule: Int { least: 1, most: 10_000 },
+    default: 128,
+    doc: "Requests at a time on one HTTP/2 connection.",
+};
+pub(in crate::config) static STREAM_WINDOW: Key<Size> = Key {
+    name: "stream_window",
+    rule: Size { least: 16 << 10, most: 256 << 20 },
+    default: 256 << 10,
+    doc: "What an HTTP/2 client may send of a body before the backend has taken it; four times as much on \
+          one connection.",
 };
 
 /// `[forwarding]`.
@@ -265,7 +278,7 @@ pub(in crate::config) static QUEUE: Key<Int<usize>> = Key {
 pub(in crate::config) static LISTENER: Table = Table {
     path: "listener",
     doc: "Where clients connect. At least one.",
-    keys: &[&BIND, &LISTENER_TLS, &REDIRECT_HTTPS],
+    keys: &[&BIND, &HTTP2, &LISTENER_TLS, &REDIRECT_HTTPS],
 };
 pub(in crate::config) static BIND: Free = Free {
     name: "bind",
@@ -273,6 +286,12 @@ pub(in crate::config) static BIND: Free = Free {
     absent: "required",
     doc: "The address; `0.0.0.0` or `[::]` for all of the machine's, port 0 for any free one.",
     table: None,
+};
+pub(in crate::config) static HTTP2: Key<Flag> = Key {
+    name: "http2",
+    rule: Flag,
+    default: true,
+    doc: "Speak HTTP/2 too, with clients that choose it (ALPN; without TLS by prior knowledge).",
 };
 pub(in crate::config) static LISTENER_TLS: Free = Free {
     name: "tls",

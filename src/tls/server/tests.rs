@@ -5,6 +5,7 @@ fn settings(certs: PathBuf) -> ServerSettings {
     ServerSettings {
         certs: vec![certs],
         keys: Vec::new(),
+        http2: true,
         min_version: MinVersion::Tls12,
         tickets_file: None,
         client_auth: None,

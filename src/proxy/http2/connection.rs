@@ -1,0 +1,255 @@
+//! A client's HTTP/2 connection: its streams, and its end.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use ::h2::server::{Builder, Connection, SendResponse};
+use ::h2::{Reason, RecvStream};
+use bytes::Bytes;
+use http::Request;
+
+use super::client_stream::ClientStream;
+use super::transport::Transport;
+use crate::model::Limits;
+use crate::proxy::connection::{After, Client, FIRST, Origin};
+use crate::proxy::deadline::Deadline;
+use crate::proxy::io::Stream;
+use crate::proxy::request;
+use crate::proxy::worker::Worker;
+
+/// The most that is buffered of one response on its way out.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Streams that a client has reset and that are not yet forgotten.
+const RESET_STREAMS: usize = 64;
+/// Streams that a client may reset before they were looked at.
+const RESET_UNSEEN: usize = 32;
+/// Errors of a client in its streams that are put up with.
+const STREAM_ERRORS: usize = 128;
+/// How long a connection that is closed has for the last frames.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Serves the streams of a client until the connection ends.
+pub(in crate::proxy) async fn serve(worker: Rc<Worker>, client: Client) {
+    let Client { stream, held, origin, deadline, .. } = client;
+    let flooded = Rc::new(Cell::new(false));
+    let (builder, wait) = {
+        let config = &worker.view().snapshot.config;
+        (builder(&config.limits), config.timeouts.request_head)
+    };
+    deadline.set(wait);
+    let transport = Transport::new(Rc::clone(&worker), stream, held, Rc::clone(&flooded));
+    let mut shaking = Box::pin(builder.handshake::<_, Bytes>(transport));
+    let connection = std::future::poll_fn(|cx| match shaking.as_mut().poll(cx) {
+        Poll::Pending if flooded.get() || deadline.expired(cx) => Poll::Ready(None),
+        Poll::Ready(done) => Poll::Ready(done.ok()),
+        Poll::Pending => Poll::Pending,
+    });
+    let Some(connection) = connection.await else { return };
+    worker.metrics.http2_opened();
+    let streams = Rc::new(Streams::default());
+    let mut open = Open { worker, origin, deadline, connection, flooded, streams, end: End::Open };
+    open.deadline.set(wait);
+    std::future::poll_fn(|cx| open.poll(cx)).await;
+    let Open { connection, streams, .. } = open;
+    // Whatever is still on its way fails now, and is recorded.
+    drop(connection);
+    std::future::poll_fn(|cx| streams.poll_none(cx)).await;
+}
+
+fn builder(limits: &Limits) -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .max_concurrent_streams(limits.streams)
+        .initial_window_size(limits.stream_window)
+        .initial_connection_window_size(limits.stream_window.saturating_mul(4))
+        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_concurrent_reset_streams(RESET_STREAMS)
+        .max_pending_accept_reset_streams(RESET_UNSEEN)
+        .max_local_error_reset_streams(Some(STREAM_ERRORS))
+        .enable_connect_protocol();
+    builder
+}
+
+/// An open connection.
+struct Open {
+    worker: Rc<Worker>,
+    origin: Rc<Origin>,
+    deadline: Deadline,
+    connection: Connection<Transport, Bytes>,
+    flooded: Rc<Cell<bool>>,
+    streams: Rc<Streams>,
+    end: End,
+}
+
+/// How near the connection is to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Open,
+    /// No stream is open; one is waited for.
+    Idle,
+    /// The client knows that no stream will be taken any more.
+    Announced,
+    /// The same, and none is open.
+    Leaving,
+    /// It is cut.
+    Cut,
+}
+
+impl Open {
+    /// Ready when the connection has ended.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match self.connection.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    self.stay();
+                    self.open(request, respond);
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    tracing::debug!(peer = %self.origin.peer, %error, "HTTP/2 connection failed");
+                    return Poll::Ready(());
+                }
+                Poll::Ready(None) => return Poll::Ready(()),
+                Poll::Pending => {
+                    // Saying goodbye is for the connection to do: poll it again.
+                    if !self.look_for_the_end() {
+                        break;
+                    }
+                }
+            }
+        }
+        // The last stream may end without a word to the connection.
+        let _ = self.streams.poll_none(cx);
+        match (self.deadline.expired(cx), self.end) {
+            (false, _) => Poll::Pending,
+            (true, End::Open | End::Idle) => {
+                self.say_goodbye();
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            (true, _) => Poll::Ready(()),
+        }
+    }
+
+    /// There is a stream again.
+    fn stay(&mut self) {
+        self.end = match self.end {
+            End::Open | End::Idle => End::Open,
+            End::Announced | End::Leaving => End::Announced,
+            End::Cut => return,
+        };
+        self.deadline.clear();
+    }
+
+    /// True if something is to be said to the client now.
+    fn look_for_the_end(&mut self) -> bool {
+        if self.flooded.get() && self.end != End::Cut {
+            self.end = End::Cut;
+            self.worker.metrics.http2_flooded();
+            self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            self.deadline.set(FAREWELL);
+            return true;
+        }
+        let busy = self.streams.any();
+        match self.end {
+            End::Open | End::Idle if self.worker.draining() => {
+                self.say_goodbye();
+                true
+            }
+            End::Open if !busy && self.streams.served() => {
+                self.end = End::Idle;
+                self.deadline.set(self.worker.view().snapshot.config.timeouts.keep_alive);
+                false
+            }
+            End::Announced if !busy => {
+                self.end = End::Leaving;
+                self.deadline.set(FAREWELL);
+                false
+            }
+            _ => false,
+        }
+    }
+
+    fn say_goodbye(&mut self) {
+        self.end = End::Announced;
+        self.connection.graceful_shutdown();
+        // Who has just connected is about to send.
+        if self.streams.served() { self.deadline.clear() } else { self.deadline.set(FIRST) }
+    }
+
+    /// Serves a stream in a task of its own.
+    fn open(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+        let worker = Rc::clone(&self.worker);
+        let bridge = match ClientStream::new(request, respond, || worker.random()) {
+            Ok(bridge) => bridge,
+            Err(error) => {
+                worker.metrics.http2_stream(true);
+                tracing::debug!(peer = %self.origin.peer, %error, "HTTP/2 stream refused");
+                return;
+            }
+        };
+        worker.metrics.http2_stream(false);
+        let seat = self.streams.begin();
+        let stream = Stream::Bridged(Box::new(bridge));
+        let mut client = Client::new(stream, Rc::clone(&self.origin), worker.deadlines.register());
+        tokio::task::spawn_local(async move {
+            let after = request::serve(&worker, &mut client).await;
+            worker.buffers.put_back(&mut client.held);
+            if after == After::Abort {
+                client.stream.reset_on_close();
+            } else {
+                // A tunnel has still to say that it is over; all else has.
+                let _ = std::future::poll_fn(|cx| client.stream.poll_shutdown(cx)).await;
+            }
+            drop((client, seat));
+        });
+    }
+}
+
+/// The streams that are being served.
+#[derive(Debug, Default)]
+struct Streams {
+    open: Cell<usize>,
+    served: Cell<bool>,
+    waiting: RefCell<Option<Waker>>,
+}
+
+/// One of them, for as long as it is.
+struct Seat(Rc<Streams>);
+
+impl Streams {
+    fn begin(self: &Rc<Self>) -> Seat {
+        self.open.set(self.open.get() + 1);
+        self.served.set(true);
+        Seat(Rc::clone(self))
+    }
+
+    fn any(&self) -> bool {
+        self.open.get() > 0
+    }
+
+    /// Was there any yet?
+    fn served(&self) -> bool {
+        self.served.get()
+    }
+
+    /// Ready when there is none.
+    fn poll_none(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.any() {
+            return Poll::Ready(());
+        }
+        *self.waiting.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
+        if let (false, Some(waker)) = (self.0.any(), self.0.waiting.take()) {
+            waker.wake();
+        }
+    }
+}
