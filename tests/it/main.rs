@@ -10,12 +10,15 @@ mod churn;
 mod failover;
 mod faults;
 mod fields;
+mod forwarded;
 mod harness;
 mod health;
 mod http;
 mod limits;
 mod malformed;
 mod ops;
+#[path = "../oracle/mod.rs"]
+mod oracle;
 mod reload;
 mod review;
 mod routing;
