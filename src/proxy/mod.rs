@@ -12,8 +12,10 @@
 
 mod binding;
 mod buffer;
+pub mod clients;
 mod connection;
 mod deadline;
+mod descriptors;
 mod error;
 mod exchange;
 mod facts;
@@ -23,6 +25,7 @@ mod head;
 mod hold;
 mod io;
 pub mod listener;
+mod pace;
 mod pool;
 mod request;
 mod retry;

@@ -20,5 +20,6 @@ mod review;
 mod routing;
 mod sealed_cookie;
 mod shutdown;
+mod strangers;
 mod tls;
 mod tunnel;
