@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::acceptor::Arrival;
 use super::buffer::{Buffer, Size};
-use super::deadline::Deadline;
+use super::deadline::{Class, Deadline};
 use super::error::{self, Answer};
 use super::handshake::{self, Accepted, Secure};
 use super::http2;
@@ -207,11 +207,14 @@ impl Client {
         if self.drop_empty_lines(worker) {
             return true;
         }
-        let wait = {
+        let (class, wait) = {
             let timeouts = &worker.view().snapshot.config.timeouts;
-            if self.first == First::Served { timeouts.keep_alive } else { timeouts.request_head }
+            match self.first {
+                First::Served => (Class::Idle, timeouts.keep_alive),
+                _ => (Class::Busy, timeouts.request_head),
+            }
         };
-        self.deadline.set(wait);
+        self.deadline.set_as(class, wait);
         let comes = std::future::poll_fn(|cx| {
             loop {
                 match worker.buffers.poll_fill(&mut self.held, Size::Small, &mut self.stream, cx) {

@@ -61,6 +61,7 @@ pub(super) fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: &R
         kind if h1::is_hop_by_hop(kind) => Edit::Drop,
         FieldKind::ContentLength => Edit::Keep,
         _ if names_fields && head.connection.names(field.name) => Edit::Drop,
+        FieldKind::Other if !forwarding.underscores && field.name.as_bytes().contains(&b'_') => Edit::Drop,
         FieldKind::Other if is_claim(field.name, edits.trusted) => Edit::Drop,
         _ => Edit::Keep,
     });

@@ -13,8 +13,10 @@
 mod acceptor;
 mod binding;
 mod buffer;
+pub mod clients;
 mod connection;
 mod deadline;
+mod descriptors;
 mod error;
 mod exchange;
 mod facts;
@@ -25,6 +27,7 @@ mod hold;
 mod http2;
 mod io;
 pub mod listener;
+mod pace;
 mod pool;
 mod removal;
 mod request;

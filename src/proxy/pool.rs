@@ -173,6 +173,14 @@ impl BackendPool {
             .retain_mut(|idle| now.saturating_duration_since(idle.since) < timeout && idle.stream.is_quiet());
     }
 
+    /// Closes the idle connection that has waited longest; false if there is none.
+    pub(super) fn drop_oldest(&self) -> bool {
+        let mut idle = self.idle.borrow_mut();
+        let some = !idle.is_empty();
+        drop(idle.drain(..usize::from(some)));
+        some
+    }
+
     /// The backend's address as a Host, for requests that name none.
     pub(super) fn authority(&self) -> &str {
         &self.authority

@@ -24,6 +24,7 @@ mod review;
 mod routing;
 mod sealed_cookie;
 mod shutdown;
+mod strangers;
 mod tls;
 mod tunnel;
 mod unix;
