@@ -7,6 +7,7 @@
 mod affinity;
 mod body;
 mod churn;
+mod conformance;
 mod failover;
 mod faults;
 mod fields;

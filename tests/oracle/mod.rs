@@ -68,6 +68,7 @@ impl Oracle {
             on_client_close = "finish"
             [[listener]]
             bind = "127.0.0.1:0"
+            http2 = false
             [[listener]]
             bind = "127.0.0.2:0"
             [[route]]
