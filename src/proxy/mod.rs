@@ -26,6 +26,7 @@ mod http2;
 mod io;
 pub mod listener;
 mod pool;
+mod proxy_header;
 mod removal;
 mod request;
 mod retry;

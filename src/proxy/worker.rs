@@ -19,11 +19,12 @@ use super::connection;
 use super::deadline::{self, Deadlines};
 use super::error::{self, Answer};
 use super::listener::{Entrance, Listening};
+use super::proxy_header;
 use super::socket::Socket;
 use super::view::View;
 use crate::affinity::Timestamp;
-use crate::model::Bind;
 use crate::model::snapshot::{Report, Snapshot};
+use crate::model::{Bind, ProxyProtocol};
 use crate::telemetry::{AccessLog, WorkerMetrics};
 
 /// Pause after a failed accept, typically for want of file descriptors.
@@ -301,6 +302,9 @@ impl Worker {
         self.metrics.connection_opened();
         let counted = Counted(Rc::clone(self));
         match service.tls.clone() {
+            _ if service.proxy_protocol != ProxyProtocol::Off => tokio::task::spawn_local(async move {
+                proxy_header::serve(Rc::clone(&counted.0), arrival, service).await;
+            }),
             None => tokio::task::spawn_local(async move {
                 let worker = Rc::clone(&counted.0);
                 connection::serve(worker, arrival, service).await;

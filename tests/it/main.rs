@@ -16,6 +16,7 @@ mod http;
 mod limits;
 mod malformed;
 mod ops;
+mod proxy_protocol;
 mod reload;
 mod review;
 mod routing;
