@@ -8,7 +8,7 @@ use crate::affinity::pick::Failover;
 use crate::affinity::ring::Ring;
 use crate::affinity::{BackendId, Weight};
 use crate::config::{self, Diagnostics, LoadError, Loaded};
-use crate::model::{Affinity, Bind, Config, HealthCheck, Listener, Probe, Remember, Upstream};
+use crate::model::{Affinity, Bind, Config, HealthCheck, Listener, Probe, ProxyProtocol, Remember, Upstream};
 use crate::tls::{ClientSettings, MinVersion, Roots};
 
 /// The file can be used.
@@ -133,9 +133,14 @@ fn picture_of_listener(listener: &Listener) -> String {
 }
 
 fn picture_of_bind(listener: &Listener) -> String {
-    match &listener.bind {
+    let bind = match &listener.bind {
         Bind::Ip(address) => address.to_string(),
         unix @ Bind::Unix(_) => format!("{unix} (mode 0{:03o})", listener.mode),
+    };
+    match listener.proxy_protocol {
+        ProxyProtocol::Off => bind,
+        ProxyProtocol::Optional => format!("{bind}, PROXY protocol optional"),
+        ProxyProtocol::Required => format!("{bind}, PROXY protocol required"),
     }
 }
 

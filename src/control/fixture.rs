@@ -35,7 +35,13 @@ pub(super) fn config(upstreams: Vec<Upstream>) -> Arc<Config> {
             cancel_on_client_close: false,
         },
         client_ip: ClientIpPolicy { trusted: Vec::new(), from: Vec::new(), mask: Mask { v4: 32, v6: 64 } },
-        timeouts: Timeouts { request_head: S, keep_alive: S, tls_handshake: S, upstream: TIMEOUTS },
+        timeouts: Timeouts {
+            request_head: S,
+            keep_alive: S,
+            proxy_protocol: S,
+            tls_handshake: S,
+            upstream: TIMEOUTS,
+        },
         limits: Limits {
             head_bytes: 1,
             fields: 1,

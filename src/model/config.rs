@@ -70,6 +70,8 @@ pub struct Timeouts {
     pub request_head: Duration,
     /// A kept-alive client connection without a request.
     pub keep_alive: Duration,
+    /// From a client's connection to the end of its PROXY header.
+    pub proxy_protocol: Duration,
     /// From a client's connection to the end of its TLS handshake.
     pub tls_handshake: Duration,
     /// The defaults for all upstreams.
@@ -172,10 +174,24 @@ pub struct Listener {
     pub mode: u32,
     /// TLS; `None`: plain HTTP.
     pub tls: Option<Arc<tls::Server>>,
+    /// Is the PROXY protocol spoken by who connects?
+    pub proxy_protocol: ProxyProtocol,
     /// Plain requests are sent to this port with https; `None`: they are served.
     pub redirect_https: Option<u16>,
     /// Is HTTP/2 spoken too?
     pub http2: bool,
+}
+
+/// Whether connections begin with a header of the PROXY protocol, which says
+/// whose they are. Only trusted peers are believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// They do not.
+    Off,
+    /// Those of trusted peers may.
+    Optional,
+    /// All do; those of other peers are closed.
+    Required,
 }
 
 /// `[upstream.NAME]`.

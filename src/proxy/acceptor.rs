@@ -18,13 +18,15 @@ const LOCAL_PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LO
 pub(super) struct Arrival {
     /// Its socket.
     pub socket: Socket,
-    /// The other end.
+    /// The other end, or what a trusted one says of it.
     pub peer: SocketAddr,
+    /// What the client connected to, where a trusted peer says so; boxed, as it is rare.
+    pub destination: Option<Box<SocketAddr>>,
 }
 
 impl Arrival {
     fn tcp((socket, peer): (TcpStream, SocketAddr)) -> Self {
-        Self { socket: socket.into(), peer }
+        Self { socket: socket.into(), peer, destination: None }
     }
 
     /// Has its peer an address of its own? All that come by a Unix domain socket
@@ -34,7 +36,7 @@ impl Arrival {
     }
 
     fn unix(socket: UnixStream) -> Self {
-        Self { socket: socket.into(), peer: LOCAL_PEER }
+        Self { socket: socket.into(), peer: LOCAL_PEER, destination: None }
     }
 }
 

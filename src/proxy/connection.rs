@@ -1,7 +1,7 @@
 //! One client connection: request after request until either side has enough.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -77,17 +77,24 @@ pub(super) enum After {
 }
 
 /// Serves a plain connection until it ends, as its listener says.
-pub(super) async fn serve(worker: Rc<Worker>, arrival: Arrival, service: Service) {
-    let Arrival { socket, peer } = arrival;
-    let mut origin = Origin::new(peer);
-    origin.redirect_https = service.redirect_https;
+pub(super) fn serve(
+    worker: Rc<Worker>,
+    arrival: Arrival,
+    service: &Service,
+) -> impl Future<Output = ()> + use<> {
+    // Outside of the task, which holds no room for what only this needs.
+    let mut origin = Origin::new(&arrival);
+    let Service { redirect_https, http2, .. } = *service;
+    origin.redirect_https = redirect_https;
     let deadline = worker.deadlines.register();
-    let mut client = Client::new(Stream::new(socket), Rc::new(origin), deadline);
-    match if service.http2 { client.speaks_http2(&worker).await } else { Some(false) } {
-        // Boxed, so that a connection of HTTP/1 holds no room for it.
-        Some(true) => Box::pin(http2::connection::serve(worker, client)).await,
-        Some(false) => client.serve(&worker).await,
-        None => {}
+    let mut client = Client::new(Stream::new(arrival.socket), Rc::new(origin), deadline);
+    async move {
+        match if http2 { client.speaks_http2(&worker).await } else { Some(false) } {
+            // Boxed, so that a connection of HTTP/1 holds no room for it.
+            Some(true) => Box::pin(http2::connection::serve(worker, client)).await,
+            Some(false) => client.serve(&worker).await,
+            None => {}
+        }
     }
 }
 
@@ -105,12 +112,12 @@ pub(super) async fn serve_secure(worker: Rc<Worker>, arrival: Arrival, tls: Arc<
 
 /// The client, once its handshake has come to a good end.
 async fn shake_hands(worker: &Worker, arrival: Arrival, tls: &tls::Server) -> Option<Client> {
-    let Arrival { socket, peer } = arrival;
+    let mut origin = Origin::new(&arrival);
+    let socket = arrival.socket;
     let deadline = worker.deadlines.register();
     let patience = worker.view().snapshot.config.timeouts.tls_handshake;
     let (socket, speaks_http) = match handshake::accept(worker, socket, tls, &deadline, patience).await {
         Accepted::Secure(stream, secure) => {
-            let mut origin = Origin::new(peer);
             origin.http2 = secure.http2;
             origin.secure = Some(secure);
             return Some(Client::new(stream, Rc::new(origin), deadline));
@@ -119,14 +126,13 @@ async fn shake_hands(worker: &Worker, arrival: Arrival, tls: &tls::Server) -> Op
         Accepted::Failed(socket) => (socket, false),
         Accepted::Gone => return None,
     };
-    let origin = Rc::new(Origin::new(peer));
-    Client::new(Stream::new(socket), origin, deadline).refuse(worker, speaks_http).await;
+    Client::new(Stream::new(socket), Rc::new(origin), deadline).refuse(worker, speaks_http).await;
     None
 }
 
 impl Origin {
-    fn new(peer: SocketAddr) -> Self {
-        Self { peer: peer.ip().to_canonical(), secure: None, redirect_https: None, http2: false }
+    fn new(arrival: &Arrival) -> Self {
+        Self { peer: arrival.peer.ip().to_canonical(), secure: None, redirect_https: None, http2: false }
     }
 }
 

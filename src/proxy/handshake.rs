@@ -168,20 +168,20 @@ impl Drop for Turn<'_> {
 }
 
 /// How long a client is waited for: less once Homing stops.
-struct Patience<'a> {
+pub(super) struct Patience<'a> {
     worker: &'a Worker,
     deadline: &'a Deadline,
     hurried: Cell<bool>,
 }
 
 impl<'a> Patience<'a> {
-    fn new(worker: &'a Worker, deadline: &'a Deadline, patience: Duration) -> Self {
+    pub(super) fn new(worker: &'a Worker, deadline: &'a Deadline, patience: Duration) -> Self {
         deadline.set(patience.min(if worker.draining() { FIRST } else { Duration::MAX }));
         Self { worker, deadline, hurried: Cell::new(worker.draining()) }
     }
 
     /// Is it at its end? If not, the task is woken when it is.
-    fn ended(&self, cx: &mut Context<'_>) -> bool {
+    pub(super) fn ended(&self, cx: &mut Context<'_>) -> bool {
         if self.worker.draining() && !self.hurried.replace(true) {
             self.deadline.set(FIRST);
         }

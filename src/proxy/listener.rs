@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use socket2::{Domain, Protocol, Socket, Type};
 
 pub use super::socket_file::SocketFile;
-use crate::model::{Bind, Listener};
+use crate::model::{Bind, Listener, ProxyProtocol};
 use crate::tls;
 
 /// Connections that may wait to be accepted, per socket.
@@ -31,6 +31,8 @@ pub(super) struct Service {
     pub redirect_https: Option<u16>,
     /// Is HTTP/2 spoken without TLS?
     pub http2: bool,
+    /// Is the PROXY protocol spoken?
+    pub proxy_protocol: ProxyProtocol,
 }
 
 impl Entrance {
@@ -57,7 +59,12 @@ impl Entrance {
 
 impl Service {
     fn of(listener: &Listener) -> Self {
-        Self { tls: listener.tls.clone(), redirect_https: listener.redirect_https, http2: listener.http2 }
+        Self {
+            tls: listener.tls.clone(),
+            redirect_https: listener.redirect_https,
+            http2: listener.http2,
+            proxy_protocol: listener.proxy_protocol,
+        }
     }
 }
 

@@ -29,6 +29,7 @@ mod io;
 pub mod listener;
 mod pace;
 mod pool;
+mod proxy_header;
 mod removal;
 mod request;
 mod retry;

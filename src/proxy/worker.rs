@@ -22,11 +22,12 @@ use super::deadline::{self, Deadlines};
 use super::descriptors::{self, Descriptors};
 use super::error::{self, Answer};
 use super::listener::{Entrance, Listening};
+use super::proxy_header;
 use super::socket::Socket;
 use super::view::View;
 use crate::affinity::Timestamp;
-use crate::model::Bind;
 use crate::model::snapshot::{Report, Snapshot};
+use crate::model::{Bind, ProxyProtocol};
 use crate::telemetry::{AccessLog, Refusal, WorkerMetrics};
 
 /// Pause after a failed accept, typically for want of file descriptors.
@@ -328,9 +329,12 @@ impl Worker {
         self.metrics.connection_opened();
         let counted = Counted { worker: Rc::clone(self), _held: held };
         match service.tls.clone() {
+            _ if service.proxy_protocol != ProxyProtocol::Off => tokio::task::spawn_local(async move {
+                proxy_header::serve(Rc::clone(&counted.worker), arrival, service).await;
+            }),
             None => tokio::task::spawn_local(async move {
                 let worker = Rc::clone(&counted.worker);
-                connection::serve(worker, arrival, service).await;
+                connection::serve(worker, arrival, &service).await;
             }),
             Some(tls) => tokio::task::spawn_local(async move {
                 connection::serve_secure(Rc::clone(&counted.worker), arrival, tls).await;

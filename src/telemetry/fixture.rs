@@ -16,7 +16,7 @@ use crate::model::live::BackendLive;
 use crate::model::snapshot::{Memory, Snapshot, UpstreamState};
 use crate::model::{
     AccessLog, Address, Affinity, Backend, Config, Forwarding, Limits, Listener, LogFormat, LogOutput, Pool,
-    Remember, Retry, Server, TableConfig, Timeouts, Upstream, UpstreamTimeouts,
+    ProxyProtocol, Remember, Retry, Server, TableConfig, Timeouts, Upstream, UpstreamTimeouts,
 };
 
 pub(crate) fn id(text: &str) -> BackendId {
@@ -115,6 +115,7 @@ pub(crate) fn snapshot(generation: u64, upstreams: Vec<UpstreamState>) -> Snapsh
         timeouts: Timeouts {
             request_head: Duration::from_secs(10),
             keep_alive: Duration::from_secs(60),
+            proxy_protocol: Duration::from_secs(5),
             tls_handshake: Duration::from_secs(10),
             upstream: UPSTREAM_TIMEOUTS,
         },
@@ -136,6 +137,7 @@ pub(crate) fn snapshot(generation: u64, upstreams: Vec<UpstreamState>) -> Snapsh
             bind: SocketAddr::from(([127, 0, 0, 1], 8080)).into(),
             mode: 0o660,
             tls: None,
+            proxy_protocol: ProxyProtocol::Off,
             redirect_https: None,
         }],
         routes: Vec::new(),

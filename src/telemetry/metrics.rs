@@ -121,6 +121,14 @@ impl Metrics {
     }
 
     fn render_handshakes(&self, page: &mut Exposition) {
+        let mut refused = BTreeMap::<&'static str, u64>::new();
+        for (reason, n) in self.workers.iter().flat_map(|worker| worker.refused_headers().iter()) {
+            *refused.entry(reason).or_default() += n;
+        }
+        let mut samples = page.family(&families::PROXY_HEADERS_REFUSED);
+        for (reason, count) in refused {
+            samples.sample(&[reason], count);
+        }
         let mut counts = [[0; 2]; 2];
         let mut failed = BTreeMap::<&'static str, u64>::new();
         for worker in &self.workers {

@@ -28,6 +28,7 @@ pub struct WorkerMetrics {
     /// By version (1.2, 1.3) and whether a session was resumed.
     handshakes: [[Counter; 2]; 2],
     failed_handshakes: NamedCounters,
+    refused_headers: NamedCounters,
     tunnels_opened: Counter,
     tunnels_closed: Counter,
     pub(crate) http2: Http2Metrics,
@@ -142,6 +143,16 @@ impl WorkerMetrics {
     /// A client's TLS handshake failed, of this.
     pub fn tls_handshake_failed(&self, reason: &'static str) {
         self.failed_handshakes.add(reason, 1);
+    }
+
+    /// A client's connection was closed for its PROXY header, of this.
+    pub fn proxy_header_refused(&self, reason: &'static str) {
+        self.refused_headers.add(reason, 1);
+    }
+
+    /// Refused PROXY headers.
+    pub(crate) fn refused_headers(&self) -> &NamedCounters {
+        &self.refused_headers
     }
 
     /// TLS handshakes: by version and whether resumed, and failed ones.

@@ -20,6 +20,7 @@ mod malformed;
 mod ops;
 #[path = "../oracle/mod.rs"]
 mod oracle;
+mod proxy_protocol;
 mod reload;
 mod review;
 mod routing;

@@ -167,6 +167,7 @@ pub(super) fn timeouts(section: &Section<'_>) -> Timeouts {
     Timeouts {
         request_head: section.get(&schema::REQUEST_HEAD),
         keep_alive: section.get(&schema::KEEP_ALIVE),
+        proxy_protocol: section.get(&schema::PROXY_HEADER),
         tls_handshake: section.get(&schema::TLS_HANDSHAKE),
         upstream: UpstreamTimeouts {
             connect: section.get(&schema::CONNECT),

@@ -34,7 +34,7 @@ pub(super) fn lower(root: &Section<'_>, files: &Files<'_>) -> Option<Config> {
     let limits = global::limits(&section(&schema::LIMITS_KEY)?);
     let forwarding = global::forwarding(&section(&schema::FORWARDING_KEY)?);
     let access_log = global::access_log(&section(&schema::ACCESS_LOG_KEY)?, files);
-    let listeners = routes::listeners(root, files);
+    let listeners = routes::listeners(root, files, &client_ip);
     let (upstreams, names) = upstream::upstreams(root, files, &timeouts.upstream);
     let routes = routes::routes(root, &names);
     let admin = server.admin.zip(server_section.span_of(&schema::ADMIN));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::tls::LISTENER_TLS_TABLE;
 use super::{Flag, Free, Int, Key, Mode, Optional, OrOff, Rule, Size, Table, Text, Time, UPSTREAM, Word};
 use crate::affinity::client_ip::ForwardSource;
-use crate::model::LogFormat;
+use crate::model::{LogFormat, ProxyProtocol};
 
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
@@ -121,6 +121,7 @@ static TIMEOUTS: Table = Table {
     keys: &[
         &REQUEST_HEAD,
         &KEEP_ALIVE,
+        &PROXY_HEADER,
         &TLS_HANDSHAKE,
         &CONNECT,
         &RESPONSE_HEAD,
@@ -145,6 +146,12 @@ pub(in crate::config) static KEEP_ALIVE: Key<Time> = Key {
     rule: WAIT_BOUNDS,
     default: Duration::from_secs(60),
     doc: "A client's connection without a request is closed after this.",
+};
+pub(in crate::config) static PROXY_HEADER: Key<Time> = Key {
+    name: "proxy_protocol",
+    rule: WAIT_BOUNDS,
+    default: Duration::from_secs(5),
+    doc: "From a client's connection to the end of its PROXY header, where there is to be one; then it is closed.",
 };
 pub(in crate::config) static TLS_HANDSHAKE: Key<Time> = Key {
     name: "tls_handshake",
@@ -348,7 +355,7 @@ pub(in crate::config) static QUEUE: Key<Int<usize>> = Key {
 pub(in crate::config) static LISTENER: Table = Table {
     path: "listener",
     doc: "Where clients connect. At least one.",
-    keys: &[&BIND, &MODE, &HTTP2, &LISTENER_TLS, &REDIRECT_HTTPS],
+    keys: &[&BIND, &MODE, &PROXY_PROTOCOL, &HTTP2, &LISTENER_TLS, &REDIRECT_HTTPS],
 };
 pub(in crate::config) static BIND: Free = Free {
     name: "bind",
@@ -363,6 +370,17 @@ pub(in crate::config) static MODE: Key<Mode> = Key {
     rule: Mode,
     default: 0o660,
     doc: "Who may connect to a Unix domain socket: the permission bits of its file.",
+};
+pub(in crate::config) static PROXY_PROTOCOL: Key<Word<ProxyProtocol>> = Key {
+    name: "proxy_protocol",
+    rule: Word(&[
+        ("off", ProxyProtocol::Off),
+        ("optional", ProxyProtocol::Optional),
+        ("required", ProxyProtocol::Required),
+    ]),
+    default: ProxyProtocol::Off,
+    doc: "Connections of peers in `client_ip.trusted` begin with a PROXY header (version 1 or 2), or may. With \
+          `\"required\"`, connections of others are closed.",
 };
 pub(in crate::config) static HTTP2: Key<Flag> = Key {
     name: "http2",
