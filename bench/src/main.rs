@@ -1,7 +1,7 @@
 //! Homing measured against its peers.
 //!
 //! `homing-bench wrk`: what a request costs. `homing-bench affinity`: which
-//! sessions break. See bench/README.md.
+//! sessions break. `homing-bench soak`: whether memory stays flat. See bench/README.md.
 
 mod affinity;
 mod blind_copy;
@@ -11,6 +11,7 @@ mod interrupt;
 mod process;
 mod procfs;
 mod proxies;
+mod soak;
 mod stateful_backend;
 mod static_backend;
 mod table;
@@ -46,6 +47,8 @@ enum Command {
     Wrk(WrkArgs),
     /// Which sessions break when backends or the proxy come and go.
     Affinity(AffinityArgs),
+    /// Everything at once for minutes: is memory flat, and does no request fail?
+    Soak(SoakArgs),
     #[command(hide = true)]
     StaticBackends { body_length: usize },
     #[command(hide = true)]
@@ -101,6 +104,27 @@ struct AffinityArgs {
 }
 
 #[derive(Debug, Args)]
+struct SoakArgs {
+    /// Time under load.
+    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(20..=86_400))]
+    seconds: u64,
+    /// Time of it that does not count; without it, a quarter of it, at most two minutes.
+    #[arg(long)]
+    warm_up: Option<u64>,
+    /// Seconds between two looks at memory.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    interval: u64,
+    /// Seconds between two reloads.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    reload: u64,
+    /// Seconds between two restarts of a backend.
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u64).range(2..=86_400))]
+    restart: u64,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Args)]
 struct Common {
     /// Homing's binary; without it, it is built.
     #[arg(long)]
@@ -151,6 +175,7 @@ fn main() -> ExitCode {
         Command::BlindCopy { listen, backends } => blind_copy::run(listen, &backends),
         Command::Wrk(args) => interrupt::listen().and_then(|()| run_wrk(&args)),
         Command::Affinity(args) => interrupt::listen().and_then(|()| run_affinity(&args)),
+        Command::Soak(args) => interrupt::listen().and_then(|()| run_soak(&args)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -227,6 +252,24 @@ fn run_affinity(args: &AffinityArgs) -> Result<()> {
     let how = format!("{} sessions over {} client connections, 5 backends", plan.sessions, plan.clients);
     let products: Vec<&dyn Product> = products.iter().map(Box::as_ref).collect();
     publish("affinity", "Which sessions break", &how, &products, &table, args.common.save)
+}
+
+fn run_soak(args: &SoakArgs) -> Result<()> {
+    let homing = Homing::new(args.common.homing.clone())?;
+    let plan = soak::Plan {
+        length: Duration::from_secs(args.seconds),
+        warm_up: Duration::from_secs(args.warm_up.unwrap_or_else(|| (args.seconds / 4).min(120))),
+        interval: Duration::from_secs(args.interval),
+        reload: Duration::from_secs(args.reload),
+        restart: Duration::from_secs(args.restart),
+    };
+    let outcome = soak::run(&plan, homing.binary())?;
+    let how = format!("{} s, two workers, HTTP/1.1; load average at the end {}", args.seconds, facts::load());
+    publish("soak", "Everything at once", &how, &[&homing], &outcome.report, args.common.save)?;
+    if !outcome.good {
+        bail!("not as it should be");
+    }
+    Ok(())
 }
 
 /// The ways of affinity that are compared.

@@ -104,9 +104,9 @@ impl ProxyError {
             Self::NoRoute => 404,
             Self::Misdirected => 421,
             Self::UseHttps { status, .. } => *status,
-            Self::Unavailable(_) | Self::Saturated => 503,
-            Self::Connect(_)
-            | Self::BackendTls(_)
+            // Nothing was sent, and whoever else might serve was asked: it is worth another try.
+            Self::Unavailable(_) | Self::Saturated | Self::Connect(_) => 503,
+            Self::BackendTls(_)
             | Self::BackendClosed { .. }
             | Self::ResponseHead(_)
             | Self::TooManyInterim
@@ -174,12 +174,12 @@ impl ProxyError {
     }
 
     /// May the request go on to another attempt? Nothing of it was processed if
-    /// there was no connection; if a connection that had served before closed
-    /// without a word, only what may be done twice is sent again.
+    /// there was no connection; if a connection closed without a word, the backend
+    /// may have died at work: only what may be done twice is sent again.
     pub(super) fn allows_retry(&self, replayable: bool) -> bool {
         match self {
             Self::Connect(_) | Self::BackendTls(_) | Self::ConnectTimeout => true,
-            Self::BackendClosed { reused: true } => replayable,
+            Self::BackendClosed { .. } => replayable,
             _ => false,
         }
     }

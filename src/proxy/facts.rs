@@ -27,11 +27,11 @@ pub(super) struct Facts {
     pub client_ip: IpAddr,
     /// Did it come over TLS, here or at a trusted proxy?
     pub secure: bool,
-    /// What the access log wants, if there is one.
+    /// What the access log wants, if there is one, and a tunnel, if it becomes one.
     pub text: Option<Box<LogText>>,
 }
 
-/// The words of a request that the access log shows.
+/// The words of a request that the access log shows, and that found its route.
 #[derive(Debug)]
 pub(super) struct LogText {
     pub method: String,
@@ -60,16 +60,17 @@ impl Facts {
         for_the_log: bool,
     ) -> Self {
         let trusted = config.client_ip.trusts(client.origin.peer);
+        let upgrade = head::asks_for_websocket(head);
         Self {
             head_len: len,
             framing: head.framing,
             version: head.version,
             method: Method::of(head.method),
             persistent: head.persistent(),
-            upgrade: head::asks_for_websocket(head),
+            upgrade,
             client_ip: config.client_ip.client_ip(client.origin.peer, head),
             secure: client.origin.secure.is_some() || (trusted && head::says_https(head)),
-            text: for_the_log.then(|| Box::new(LogText::of(head))),
+            text: (for_the_log || upgrade).then(|| Box::new(LogText::of(head))),
         }
     }
 

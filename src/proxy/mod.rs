@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! worker ─ listener ─ connection ─ request ─ exchange ─ transfer
-//!                                     │          └ tunnel
+//!                                     │          └ tunnel ─ removal
 //!                                     └ view (snapshot, pools), facts, binding, head, error
 //! ```
 //!
@@ -25,6 +25,7 @@ mod http2;
 mod io;
 pub mod listener;
 mod pool;
+mod removal;
 mod request;
 mod retry;
 mod route;

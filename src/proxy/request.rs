@@ -46,6 +46,8 @@ pub(super) struct Request<'w> {
     pub(super) hold_until: Option<Instant>,
     /// Is the next attempt to use a new connection?
     fresh: bool,
+    /// Attempts that cost time or were sent, and failed.
+    retries: u32,
     pub(super) tally: Tally,
 }
 
@@ -106,6 +108,7 @@ impl<'w> Request<'w> {
             tried: Tried::default(),
             hold_until: None,
             fresh: false,
+            retries: 0,
             tally: Tally {
                 started: Instant::now(),
                 first_byte: None,
@@ -138,13 +141,23 @@ impl<'w> Request<'w> {
                     continue;
                 }
             };
-            self.observe_failure(&failed);
-            if !self.may_go_on(&failed) {
+            let goes_on = self.may_go_on(&failed);
+            // What is sent again to the same backend is judged by what comes of that.
+            if !(goes_on && matches!(failed, ProxyError::BackendClosed { .. })) {
+                self.observe_failure(&failed);
+            }
+            if !goes_on {
                 return Err(failed);
             }
             plan = match self.replan(client) {
-                // Nobody is left: what the last one did says more than that.
-                Err(ProxyError::Unavailable(_)) if !self.waits_for_its_backend() => return Err(failed),
+                // Nobody is left: what the last one did says more than that, unless it
+                // was a connection that closed, and all that followed is that it went away.
+                Err(ProxyError::Unavailable(_))
+                    if !self.waits_for_its_backend()
+                        && !matches!(failed, ProxyError::BackendClosed { .. }) =>
+                {
+                    return Err(failed);
+                }
                 next => next?,
             };
         }
@@ -322,7 +335,9 @@ impl<'w> Request<'w> {
         self.tally.attempts += 1;
 
         let pool = Rc::clone(place.pool());
-        let idle = if self.fresh { None } else { pool.take_idle() };
+        // A session is not given to an heir who may be gone as well: it is asked first.
+        let moves = verdict.rebind && verdict.outcome == Outcome::Moved;
+        let idle = if self.fresh || moves { None } else { pool.take_idle() };
         let (backend, reused) = if let Some(stream) = idle {
             (stream, true)
         } else {
@@ -389,12 +404,16 @@ impl<'w> Request<'w> {
         // What costs time, or was sent, is a retry, and those are bounded.
         let sent = matches!(error, ProxyError::BackendClosed { .. });
         let costly = sent || matches!(error, ProxyError::ConnectTimeout);
-        let spent = self.tally.attempts >= upstream.state.config.retry.attempts;
-        if costly && (spent || !upstream.budget.withdraw(Instant::now())) {
-            return false;
+        if costly {
+            self.retries += 1;
+            let spent = self.retries >= upstream.state.config.retry.attempts;
+            if spent || !upstream.budget.withdraw(Instant::now()) {
+                return false;
+            }
         }
         if sent {
-            // A stale connection says nothing of its backend: try that again, freshly.
+            // The session is there if anywhere: try the same backend again, freshly. If
+            // it has died, it refuses, and the walk goes on.
             self.fresh = true;
         } else {
             self.tried.insert(verdict.member);

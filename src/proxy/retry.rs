@@ -18,8 +18,11 @@ pub(super) struct RetryBudget {
     filled: Cell<Instant>,
 }
 
-/// Seconds of the minimum rate, and requests' worth of budget, that may be saved up.
-const SAVED: u32 = 10;
+/// Seconds of the minimum rate that may be saved up.
+const SAVED_SECONDS: u32 = 10;
+/// Requests whose share may be saved up: what was in flight to a backend that
+/// dies comes back all at once.
+const SAVED_REQUESTS: u32 = 1000;
 
 impl RetryBudget {
     /// `workers` share the minimum rate.
@@ -35,7 +38,8 @@ impl RetryBudget {
     }
 
     fn cap(&self) -> u32 {
-        self.per_second.max(self.percent.saturating_mul(SAVED)).saturating_mul(SAVED)
+        let minimum = self.per_second.saturating_mul(SAVED_SECONDS);
+        minimum.max(self.percent.saturating_mul(SAVED_REQUESTS))
     }
 
     /// A request arrived: it brings its share.

@@ -1,13 +1,17 @@
 //! A connection after its upgrade: bytes both ways until both sides have
-//! ended, nothing was said for too long, or Homing stops.
+//! ended, nothing was said for too long, its way was removed, or Homing stops.
 
 use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::buffer::{Buffer, Buffers, Size};
 use super::connection::{After, Client};
 use super::error::ProxyError;
 use super::io::Stream;
 use super::pool::{BackendStream, InUse};
+use super::removal::Way;
 use super::request::Request;
 use super::websocket::{self, Boundary};
 use crate::model::UpstreamTimeouts;
@@ -56,11 +60,20 @@ pub(super) async fn run(
     let head = out.len() as u64;
     let mut down = Pipe { out, ..Pipe::default() };
     let mut up = Pipe::default();
+    let mut way = Way::of(request);
+    // When it is to take its leave, because its way was removed.
+    let (mut leave, mut late): (Option<Instant>, bool) = (None, false);
     client.deadline.set(timeouts.tunnel_idle);
     let mut farewell = false;
     let client_broke = std::future::poll_fn(|cx| {
         let before = (up.moved, down.moved);
-        if worker.closing() && !farewell {
+        let ends = way.as_mut().and_then(|way| way.ends(worker));
+        let leave_now = ends.map(|end| end.checked_sub(FAREWELL).unwrap_or(end));
+        if leave_now != leave {
+            (leave, late) = (leave_now, false);
+            client.deadline.set(patience(timeouts.tunnel_idle, leave));
+        }
+        if (worker.closing() || late) && !farewell {
             farewell = true;
             client.deadline.set(FAREWELL);
         }
@@ -93,9 +106,17 @@ pub(super) async fn run(
             return Poll::Ready(false);
         }
         if before != (up.moved, down.moved) && !farewell {
-            client.deadline.set(timeouts.tunnel_idle);
+            client.deadline.set(patience(timeouts.tunnel_idle, leave));
         }
-        if client.deadline.expired(cx) { Poll::Ready(false) } else { Poll::Pending }
+        if !client.deadline.expired(cx) {
+            return Poll::Pending;
+        }
+        if leave.is_some() && !farewell {
+            late = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(false)
     })
     .await;
     worker.metrics.tunnel_closed();
@@ -107,7 +128,12 @@ pub(super) async fn run(
 }
 
 /// How long both sides have to take their farewell.
-const FAREWELL: std::time::Duration = std::time::Duration::from_secs(1);
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// How long a tunnel may be quiet that is to take its leave then.
+fn patience(idle: Duration, leave: Option<Instant>) -> Duration {
+    leave.map_or(idle, |leave| idle.min(leave.saturating_duration_since(Instant::now())))
+}
 
 impl Pipe {
     /// Moves on as far as it goes.

@@ -250,8 +250,14 @@ impl Worker {
         while snapshots.changed().await.is_ok() {
             let snapshot = Arc::clone(&snapshots.borrow_and_update());
             self.buffers.set_head_bytes(snapshot.config.limits.head_bytes);
-            let view = View::new(self.index, snapshot, &self.metrics, Some(&self.view()));
+            let before = self.view();
+            let reloaded = !Arc::ptr_eq(&before.snapshot.config, &snapshot.config);
+            let view = View::new(self.index, snapshot, &self.metrics, Some(&before));
             self.view.replace(Rc::new(view));
+            if reloaded {
+                // Tunnels look whether they are still wanted.
+                self.deadlines.wake_all();
+            }
             self.changed.notify_waiters();
         }
     }

@@ -156,12 +156,60 @@ async fn get_on_a_stale_connection_is_sent_again() {
 }
 
 #[tokio::test]
-async fn get_on_a_fresh_connection_that_closes_is_not_sent_again() {
+async fn get_on_connections_that_all_close_is_tried_at_its_backend_as_often_as_allowed() {
     let a = Backend::named("a").script(Script::new([Step::ReadHead, Step::Close])).start().await;
     let b = Backend::named("b").script(Script::new([Step::ReadHead, Step::Close])).start().await;
-    let proxy = Proxy::builder().upstream("web", &[&a, &b]).start().await;
-    proxy.client().get("/").await.assert_own(502, "backend_closed");
-    assert_eq!(a.requests() + b.requests(), 1);
+    let builder = Proxy::builder().upstream("web", &[&a, &b]).affinity(r#"key = ["cookie:SID"]"#);
+    let proxy = builder.clone().start().await;
+    proxy.session("s").get("/").await.assert_own(502, "backend_closed");
+    // The session is there if anywhere: a request that kills one backend is not taken to the next.
+    let mut requests = [a.requests(), b.requests()];
+    requests.sort_unstable();
+    assert_eq!(requests, [0, 3]);
+    let once = builder.lines("retry = { attempts = 1 }").start().await;
+    once.session("s").get("/").await.assert_own(502, "backend_closed");
+    assert_eq!(a.requests() + b.requests(), 4);
+}
+
+#[tokio::test]
+async fn refused_connections_on_the_walk_are_no_attempts() {
+    let (a, b) = (Backend::named("a").refuse().start().await, Backend::named("b").refuse().start().await);
+    // Its connections serve once, and close at the second request.
+    let c = Backend::named("c").script(Script::reply().then([Step::ReadHead, Step::Close])).start().await;
+    let proxy = Proxy::builder()
+        .workers(1)
+        .upstream("web", &[&a, &b, &c])
+        .affinity(r#"key = ["cookie:SID"]"#)
+        .lines("retry = { attempts = 2, budget = \"100%\" }")
+        .start()
+        .await;
+    for n in 0..8 {
+        assert_eq!(proxy.session(&format!("s{n}")).get("/").await.backend(), "c");
+    }
+    assert_eq!(c.requests(), 15, "all but the first met a connection that closed");
+}
+
+#[tokio::test]
+async fn session_is_moved_to_an_heir_that_accepts_a_connection() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let proxy = Proxy::builder()
+        .workers(1)
+        .upstream("web", &[&a, &b])
+        .affinity(r#"key = ["cookie:SID"]"#)
+        .start()
+        .await;
+    let (mut client, home, heir) = session_at(&proxy, [&a, &b]).await;
+    for n in 0..8 {
+        proxy.session(&format!("s{n}")).get("/").await;
+    }
+    assert_eq!((heir.connections(), heir.open()), (1, 1), "one connection waits there");
+    home.stop().await;
+    assert_eq!(client.get("/").await.backend(), heir.name);
+    assert_eq!(heir.connections(), 2, "but the session's heir may be gone as well: it was asked");
+    for _ in 0..3 {
+        client.get("/").await;
+    }
+    assert_eq!(heir.connections(), 2);
 }
 
 #[tokio::test]
@@ -199,7 +247,7 @@ async fn all_backends_down_and_back() {
     a.stop().await;
     b.stop().await;
     for _ in 0..3 {
-        client.get("/").await.assert_own(502, "connect_failed");
+        client.get("/").await.assert_own(503, "connect_failed");
     }
     a.restart();
     b.restart();

@@ -92,7 +92,7 @@ async fn body_beyond_its_limit_is_413() {
 
 /// A listener that never accepts, and whose queue is full: connecting to it
 /// takes for ever. The queue's connections come along.
-async fn full() -> (Socket, std::net::SocketAddr, Vec<TcpStream>) {
+pub(crate) async fn full() -> (Socket, std::net::SocketAddr, Vec<TcpStream>) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
     socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("bind");
     socket.listen(0).expect("listen");

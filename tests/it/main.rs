@@ -8,6 +8,7 @@ mod affinity;
 mod body;
 mod churn;
 mod failover;
+mod faults;
 mod fields;
 mod harness;
 mod health;

@@ -229,8 +229,6 @@ async fn backend_without_a_whole_head_is_502() {
     for (script, code) in [
         (Script::raw_then("", Step::Close), "backend_closed"),
         (Script::raw_then("", Step::Reset), "backend_closed"),
-        // Reset at once: with luck the connecting itself fails.
-        (Script::new([Step::Reset]), ""),
         (Script::raw_then("HTTP/1.1 200 OK\r\nX-App: ", Step::Close), "response_truncated"),
         (Script::raw_then("HTTP/1.1 103 Hints\r\n\r\n", Step::Close), "response_truncated"),
     ] {
@@ -238,6 +236,10 @@ async fn backend_without_a_whole_head_is_502() {
         let mut raw = proxy.raw().await;
         raw.get("/", &[]).await.assert_own(502, code);
     }
+    // Reset at once: with luck the connecting itself fails.
+    a.set(Script::new([Step::Reset]));
+    let status = proxy.raw().await.get("/", &[]).await.status;
+    assert!([502, 503].contains(&status), "{status}");
 }
 
 #[tokio::test]

@@ -82,7 +82,7 @@ async fn every_request_has_a_line_in_the_access_log() {
 
     raw.get("/nowhere", &[]).await.assert_own(404, "no_route");
     a.stop().await;
-    raw.get("/app", &["Cookie: SID=secret"]).await.assert_own(502, "connect_failed");
+    raw.get("/app", &["Cookie: SID=secret"]).await.assert_own(503, "connect_failed");
     let mut bad = proxy.raw().await;
     bad.send("GET /\"\u{1}\r\n\r\n").await;
     bad.response().await.assert_own(400, "");
@@ -90,7 +90,7 @@ async fn every_request_has_a_line_in_the_access_log() {
     // Two workers, two lanes: lines may be out of order.
     let with = |status: u64| all.iter().find(|line| line["status"] == status).expect("a line");
     assert_eq!((&with(404)["error"], with(404).get("upstream")), (&Value::from("no_route"), None));
-    assert_eq!((&with(502)["error"], &with(502)["backend"]), (&"connect_failed".into(), &"a".into()));
+    assert_eq!((&with(503)["error"], &with(503)["backend"]), (&"connect_failed".into(), &"a".into()));
     assert_eq!(with(400)["method"], "-");
 }
 

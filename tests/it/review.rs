@@ -315,7 +315,7 @@ async fn http10_client_is_not_left_waiting_after_an_error() {
     let mut raw = proxy.raw().await;
     raw.send("GET / HTTP/1.0\r\nHost: t\r\nConnection: keep-alive\r\n\r\n").await;
     let reply = raw.response().await;
-    reply.assert_own(502, "connect_failed");
+    reply.assert_own(503, "connect_failed");
     assert_eq!(reply.field("connection"), Some("close"));
     raw.assert_closed().await;
 }

@@ -32,6 +32,13 @@ impl Homing {
     }
 }
 
+impl Homing {
+    /// The program.
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+}
+
 impl Product for Homing {
     fn name(&self) -> &'static str {
         "Homing"

@@ -60,7 +60,7 @@ pub(in crate::config) static SHUTDOWN_GRACE: Key<Time> = Key {
     name: "shutdown_grace",
     rule: Time { least: Duration::ZERO, most: Duration::from_secs(DAY) },
     default: Duration::from_secs(30),
-    doc: "How long SIGTERM waits for requests in flight before it cuts them off.",
+    doc: "How long SIGTERM waits for requests in flight before it cuts them off; also how long a tunnel may go on whose route or backend a reload has removed.",
 };
 pub(in crate::config) static ADMIN: Free = Free {
     name: "admin",

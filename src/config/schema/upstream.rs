@@ -298,7 +298,7 @@ pub(in crate::config) static IDLE_TIMEOUT: Key<Time> = Key {
 /// `[upstream.NAME.retry]`.
 static RETRY_TABLE: Table = Table {
     path: "upstream.NAME.retry",
-    doc: "A request that surely has had no effect may be tried again, at the session's successor.",
+    doc: "What surely has had no effect is tried at the session's successor; what may be done twice, at the same backend first. Walking past backends that refuse is not counted.",
     keys: &[&ATTEMPTS, &BUDGET, &MIN_PER_SECOND, &RETRY_AFTER],
 };
 pub(in crate::config) static ATTEMPTS: Key<Int<u32>> = Key {

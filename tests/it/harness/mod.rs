@@ -18,4 +18,4 @@ pub(crate) use proxy::{Proxy, ProxyBuilder};
 pub(crate) use raw::RawClient;
 pub(crate) use script::{Script, Step};
 pub(crate) use tls::{Authority, Pair, PemFiles, TlsClient, server_config};
-pub(crate) use wait::{Gate, eventually, settles};
+pub(crate) use wait::{Gate, eventually, in_time, settles};

@@ -31,6 +31,13 @@ impl RawClient {
         Self::over(Wire::Plain(stream))
     }
 
+    /// Connects, if somebody listens.
+    pub(crate) async fn try_connect(address: SocketAddr) -> std::io::Result<Self> {
+        let stream = in_time("a connection", TcpStream::connect(address)).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self::over(Wire::Plain(stream)))
+    }
+
     pub(super) fn over(stream: Wire) -> Self {
         Self { stream, held: Vec::new() }
     }
@@ -186,6 +193,25 @@ impl RawClient {
         }
         let rest = self.held.split_off(count);
         std::mem::replace(&mut self.held, rest)
+    }
+
+    /// So many bytes; or those that came before the connection ended or broke.
+    pub(crate) async fn at_most(&mut self, count: usize) -> Result<Vec<u8>, Vec<u8>> {
+        while self.held.len() < count {
+            if self.try_fill("bytes").await.is_err() {
+                return Err(std::mem::take(&mut self.held));
+            }
+        }
+        let rest = self.held.split_off(count);
+        Ok(std::mem::replace(&mut self.held, rest))
+    }
+
+    /// The head of a final response; `None` if the connection ended or broke before it.
+    pub(crate) async fn try_head(&mut self) -> Option<Response> {
+        while !self.held.windows(4).any(|w| w == b"\r\n\r\n") {
+            self.try_fill("a response's head").await.ok()?;
+        }
+        Some(self.head().await)
     }
 
     /// Reads and drops so many bytes, without keeping them.

@@ -12,6 +12,12 @@ pub(crate) enum Step {
     ReadBody,
     /// The usual response: 200, who answered, and the extra fields.
     Reply,
+    /// The usual response, one byte at a time.
+    DripReply,
+    /// The usual response up to the middle of its head.
+    ReplyToMidHead,
+    /// The usual response up to the middle of its body.
+    ReplyToMidBody,
     /// These bytes.
     Send(Vec<u8>),
     /// These bytes, one at a time.

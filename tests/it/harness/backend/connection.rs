@@ -120,13 +120,22 @@ impl Connection {
                     let reply = self.usual_reply();
                     self.stream.write_all(reply.as_bytes()).await?;
                 }
-                Step::Send(bytes) => self.stream.write_all(&bytes).await?,
-                Step::Drip(bytes) => {
-                    for byte in bytes {
-                        self.stream.write_all(&[byte]).await?;
-                        tokio::task::yield_now().await;
-                    }
+                Step::ReplyToMidHead => {
+                    let reply = self.usual_reply();
+                    let head = reply.find("\r\n\r\n").unwrap_or_default();
+                    self.stream.write_all(&reply.as_bytes()[..head / 2]).await?;
                 }
+                Step::ReplyToMidBody => {
+                    let reply = self.usual_reply();
+                    let body = reply.find("\r\n\r\n").unwrap_or_default() + 4;
+                    self.stream.write_all(&reply.as_bytes()[..body.midpoint(reply.len())]).await?;
+                }
+                Step::Send(bytes) => self.stream.write_all(&bytes).await?,
+                Step::DripReply => {
+                    let reply = self.usual_reply();
+                    self.drip(reply.as_bytes()).await?;
+                }
+                Step::Drip(bytes) => self.drip(&bytes).await?,
                 Step::Zeros(count) => self.zeros(count).await?,
                 Step::Rekey => self.stream.rekey(),
                 Step::Wait(gate) => {
@@ -163,6 +172,14 @@ impl Connection {
             self.stream.flush().await?;
         }
         self.record();
+        Ok(())
+    }
+
+    async fn drip(&mut self, bytes: &[u8]) -> Result<(), Over> {
+        for byte in bytes {
+            self.stream.write_all(&[*byte]).await?;
+            tokio::task::yield_now().await;
+        }
         Ok(())
     }
 
@@ -303,9 +320,18 @@ impl Connection {
         let shared = &self.shared;
         let request = self.latest.as_ref();
         let is_head = request.is_some_and(|seen| seen.line.starts_with("HEAD "));
-        let body = format!("hello from {}\n", shared.name);
+        let number = request.and_then(|seen| seen.field("x-number"));
+        let mut body = format!("hello from {}\n", shared.name);
+        if let Some(number) = number {
+            body.push_str(number);
+        }
         let mut head =
             format!("HTTP/1.1 200 OK\r\nX-Backend: {}\r\nContent-Length: {}\r\n", shared.name, body.len());
+        if let Some(number) = number {
+            head.push_str("X-Number: ");
+            head.push_str(number);
+            head.push_str("\r\n");
+        }
         if let (Some(cookie), Some(request)) = (&shared.sessions, request) {
             head.push_str(&shared.session(cookie, request));
         }

@@ -1,0 +1,62 @@
+//! What stands behind the proxy: servers that answer with as much as the path
+//! asks for, and one that upgrades and sends back.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
+use crate::http_server::Respond;
+
+/// Bytes of a response to `/large`.
+pub const LARGE: usize = 1 << 20;
+/// Bytes of any other.
+pub const SMALL: usize = 200;
+
+/// Answers by path.
+pub struct ByPath;
+
+impl Respond for ByPath {
+    fn respond(&mut self, _: usize, head: &[u8], out: &mut Vec<u8>) {
+        let large = head.split(|byte| *byte == b' ').nth(1).is_some_and(|path| path.starts_with(b"/large"));
+        let length = if large { LARGE } else { SMALL };
+        out.extend_from_slice(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").as_bytes());
+        out.resize(out.len() + length, b'x');
+    }
+}
+
+/// Upgrades every connection and sends back what comes, for as long as the
+/// program runs.
+pub fn echo(address: SocketAddr) -> io::Result<()> {
+    let listener = TcpListener::bind(address)?;
+    std::thread::Builder::new().name("echo".into()).spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            // A connection that fails is the client's to notice.
+            let _ = std::thread::Builder::new().stack_size(128 * 1024).spawn(move || upgrade(stream));
+        }
+    })?;
+    Ok(())
+}
+
+fn upgrade(mut stream: TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut buffer = [0; 16 * 1024];
+    let mut held = vec![];
+    while !held.windows(4).any(|w| w == b"\r\n\r\n") {
+        let n = stream.read(&mut buffer)?;
+        if n == 0 {
+            return Ok(());
+        }
+        held.extend_from_slice(&buffer[..n]);
+    }
+    let accept = "Sec-WebSocket-Accept: x";
+    let head = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{accept}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes())?;
+    loop {
+        let n = stream.read(&mut buffer)?;
+        if n == 0 {
+            return Ok(());
+        }
+        stream.write_all(&buffer[..n])?;
+    }
+}

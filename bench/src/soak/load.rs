@@ -1,0 +1,246 @@
+//! The clients: each kind does one thing again and again until told to stop.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use memchr::memmem;
+
+use super::backends::{LARGE, SMALL};
+use crate::http_server::field;
+use crate::interrupt::nap;
+
+/// The longest any step may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a client does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A session's requests on one connection.
+    Kept,
+    /// A new session on a new connection each time.
+    New,
+    /// Bodies to the backend.
+    Post,
+    /// A large response, taken slowly.
+    Slow,
+    /// Goes away at a bad moment.
+    Abort,
+    /// A WebSocket: opened, used, closed or dropped.
+    Socket,
+}
+
+impl Kind {
+    /// All kinds, and how many clients do each.
+    pub const ALL: [(Self, &'static str, usize); 6] = [
+        (Self::Kept, "kept sessions", 8),
+        (Self::New, "new connections", 2),
+        (Self::Post, "POST bodies", 2),
+        (Self::Slow, "slow readers", 4),
+        (Self::Abort, "aborts", 2),
+        (Self::Socket, "WebSockets", 4),
+    ];
+}
+
+/// What one kind has done.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Rounds that ended well.
+    pub done: AtomicU64,
+    /// Rounds that did not.
+    pub failed: AtomicU64,
+}
+
+/// All clients while they run.
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    /// By index of [`Kind::ALL`].
+    pub tallies: Vec<Arc<Tally>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    /// Starts all clients.
+    pub fn start(address: SocketAddr) -> io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (mut tallies, mut threads) = (vec![], vec![]);
+        for (kind, name, count) in Kind::ALL {
+            let tally = Arc::new(Tally::default());
+            for number in 0..count {
+                let (stop, tally) = (Arc::clone(&stop), Arc::clone(&tally));
+                let client = move || run(kind, number, address, &stop, &tally);
+                threads.push(std::thread::Builder::new().name(name.into()).spawn(client)?);
+            }
+            tallies.push(tally);
+        }
+        Ok(Self { stop, tallies, threads })
+    }
+
+    /// Lets all come to the end of their round.
+    pub fn stop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            // A client that panicked has said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn run(kind: Kind, number: usize, address: SocketAddr, stop: &AtomicBool, tally: &Tally) {
+    let mut kept = None;
+    let mut round = 0;
+    while !stop.load(Ordering::Relaxed) {
+        round += 1;
+        let result = match kind {
+            Kind::Kept => keep(address, &mut kept, &format!("kept{number}"), round),
+            Kind::New => open(address).and_then(|mut stream| {
+                let id = format!("{:x}", fastrand::u64(..));
+                ask(&mut stream, &get("/", &id)).map(|_| ())
+            }),
+            Kind::Post => open(address).and_then(|mut stream| post(&mut stream, number)),
+            Kind::Slow => open(address).and_then(|mut stream| read_slowly(&mut stream, number)),
+            Kind::Abort => open(address).and_then(|stream| abort(stream, round)),
+            Kind::Socket => open(address).and_then(|stream| web_socket(stream, round)),
+        };
+        let counter = if result.is_ok() { &tally.done } else { &tally.failed };
+        counter.fetch_add(1, Ordering::Relaxed);
+        nap(Duration::from_millis(4));
+    }
+}
+
+fn open(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+fn get(path: &str, id: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: soak\r\nCookie: SID={id}\r\n\r\n")
+}
+
+/// Two thousand requests to a connection.
+fn keep(address: SocketAddr, kept: &mut Option<TcpStream>, id: &str, round: u32) -> io::Result<()> {
+    let mut stream = match kept.take() {
+        Some(stream) => stream,
+        None => open(address)?,
+    };
+    let goes_on = ask(&mut stream, &get("/", id))?;
+    if goes_on && !round.is_multiple_of(2000) {
+        *kept = Some(stream);
+    }
+    Ok(())
+}
+
+/// A request without a body and its small response; does the connection go on?
+fn ask(stream: &mut TcpStream, request: &str) -> io::Result<bool> {
+    stream.write_all(request.as_bytes())?;
+    response(stream, SMALL)
+}
+
+fn response(stream: &mut TcpStream, length: usize) -> io::Result<bool> {
+    let (head, body) = head(stream)?;
+    if !head.starts_with(b"HTTP/1.1 200 ") || body > length {
+        return Err(ErrorKind::InvalidData.into());
+    }
+    stream.read_exact(&mut vec![0; length - body])?;
+    Ok(field(&head, "connection") != Some(b"close"))
+}
+
+/// The head, and how much of the body came with it.
+fn head(stream: &mut TcpStream) -> io::Result<(Vec<u8>, usize)> {
+    let mut held = vec![];
+    let mut buffer = [0; 4096];
+    loop {
+        let n = stream.read(&mut buffer)?;
+        if n == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        held.extend_from_slice(&buffer[..n]);
+        if let Some(end) = memmem::find(&held, b"\r\n\r\n") {
+            let body = held.len() - end - 4;
+            return Ok((held, body));
+        }
+    }
+}
+
+/// Bodies of up to 256 KiB, ten or as many as the connection takes: it ends behind
+/// a response that came before the body was sent whole.
+fn post(stream: &mut TcpStream, number: usize) -> io::Result<()> {
+    for _ in 0..10 {
+        let body = vec![b'y'; fastrand::usize(..256 * 1024)];
+        let length = body.len();
+        let head = format!(
+            "POST / HTTP/1.1\r\nHost: soak\r\nCookie: SID=post{number}\r\nContent-Length: {length}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes())?;
+        stream.write_all(&body)?;
+        if !response(stream, SMALL)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn read_slowly(stream: &mut TcpStream, number: usize) -> io::Result<()> {
+    stream.write_all(get("/large", &format!("slow{number}")).as_bytes())?;
+    let (_, mut read) = head(stream)?;
+    let mut piece = vec![0; 8 * 1024];
+    while read < LARGE {
+        let n = stream.read(&mut piece)?;
+        if n == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        read += n;
+        nap(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// Goes away in the head, in the body, before and in the response.
+fn abort(mut stream: TcpStream, round: u32) -> io::Result<()> {
+    match round % 5 {
+        0 => stream.write_all(b"GET / HTTP/1.1\r\nHos"),
+        1 => stream.write_all(b"POST / HTTP/1.1\r\nHost: soak\r\nContent-Length: 1000000\r\n\r\nsome of it"),
+        2 => stream.write_all(get("/large", "abort").as_bytes()),
+        3 => stream.write_all(b"\x16\x03\x01 this is no HTTP\r\n\r\n"),
+        _ => {
+            stream.write_all(get("/large", "abort").as_bytes())?;
+            head(&mut stream).map(|_| ())
+        }
+    }
+}
+
+/// Opens a WebSocket, uses it for a while, and closes or drops it.
+fn web_socket(mut stream: TcpStream, round: u32) -> io::Result<()> {
+    let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13";
+    let request = format!(
+        "GET /chat HTTP/1.1\r\nHost: soak\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{key}\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes())?;
+    let (head, _) = head(&mut stream)?;
+    if !head.starts_with(b"HTTP/1.1 101 ") {
+        return Err(ErrorKind::InvalidData.into());
+    }
+    for length in [5, 125, 126, 4000, 70_000] {
+        let mut message = vec![b'z'; length];
+        stream.write_all(&message)?;
+        stream.read_exact(&mut message)?;
+        nap(Duration::from_millis(20));
+    }
+    if round.is_multiple_of(2) {
+        stream.shutdown(std::net::Shutdown::Write)?;
+        while stream.read(&mut [0; 1024])? > 0 {}
+    }
+    Ok(())
+}

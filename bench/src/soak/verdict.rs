@@ -1,0 +1,107 @@
+//! Is it flat?
+
+use std::time::Duration;
+
+/// What was seen of the proxy at one moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Sample {
+    /// Since the load began.
+    pub at: Duration,
+    /// Resident set, in bytes.
+    pub resident: u64,
+    /// Open file descriptors.
+    pub descriptors: usize,
+    /// Bindings in the table.
+    pub entries: u64,
+    /// Tunnels open.
+    pub tunnels: u64,
+}
+
+/// What of growth is noise, as a share of the resident set and in bytes.
+const NOISE_SHARE: f64 = 0.03;
+const NOISE_BYTES: f64 = 512.0 * 1024.0;
+
+/// How the resident set went after the warm-up.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Trend {
+    /// Bytes an hour.
+    pub per_hour: f64,
+    /// Bytes over the time measured.
+    pub grown: f64,
+    /// Bytes that are noise.
+    pub noise: f64,
+    /// Does it grow in both halves of the time?
+    pub steady: bool,
+}
+
+impl Trend {
+    /// The trend of these samples: the median of the slopes between all pairs
+    /// (Theil and Sen), which a peak or two do not bend. `None` of fewer than six.
+    pub fn of(samples: &[Sample]) -> Option<Self> {
+        if samples.len() < 6 {
+            return None;
+        }
+        let mut sizes: Vec<u64> = samples.iter().map(|sample| sample.resident).collect();
+        sizes.sort_unstable();
+        let noise = (float(sizes[sizes.len() / 2]) * NOISE_SHARE).max(NOISE_BYTES);
+        let (slope, grown) = growth(samples);
+        let (early, late) = samples.split_at(samples.len() / 2);
+        let steady = [early, late].iter().all(|half| growth(half).1 > noise / 4.0);
+        Some(Self { per_hour: slope * 3600.0, grown, noise, steady })
+    }
+
+    /// Is what it has grown no more than noise, or a step that an allocator takes?
+    /// A leak goes on.
+    pub fn is_flat(&self) -> bool {
+        self.grown <= self.noise || !self.steady
+    }
+}
+
+/// Bytes a second, and bytes over the whole time.
+fn growth(samples: &[Sample]) -> (f64, f64) {
+    let mut slopes = vec![];
+    for (index, one) in samples.iter().enumerate() {
+        for other in &samples[index + 1..] {
+            let time = other.at.saturating_sub(one.at).as_secs_f64();
+            slopes.push((float(other.resident) - float(one.resident)) / time);
+        }
+    }
+    slopes.sort_by(f64::total_cmp);
+    let slope = slopes.get(slopes.len() / 2).copied().unwrap_or_default();
+    let time = samples.last().zip(samples.first()).map(|(last, first)| last.at.saturating_sub(first.at));
+    (slope, slope * time.unwrap_or_default().as_secs_f64())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "memory sizes are far below 2^52")]
+fn float(bytes: u64) -> f64 {
+    bytes as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples(resident: impl Fn(u64) -> u64) -> Vec<Sample> {
+        let sample = |n| Sample {
+            at: Duration::from_secs(10 * n),
+            resident: resident(n),
+            descriptors: 0,
+            entries: 0,
+            tunnels: 0,
+        };
+        (0..60).map(sample).collect()
+    }
+
+    #[test]
+    fn a_leak_is_seen_and_noise_is_none() {
+        let leak = Trend::of(&samples(|n| 20_000_000 + n * 40_000 + n % 7 * 100_000)).unwrap();
+        assert!(!leak.is_flat() && leak.per_hour > 10_000_000.0, "{leak:?}");
+        let noise = Trend::of(&samples(|n| 20_000_000 + n % 7 * 100_000)).unwrap();
+        assert!(noise.is_flat(), "{noise:?}");
+        let peak = Trend::of(&samples(|n| if n > 55 { 30_000_000 } else { 20_000_000 })).unwrap();
+        assert!(peak.is_flat(), "{peak:?}");
+        let step = Trend::of(&samples(|n| if n > 20 { 22_000_000 } else { 20_000_000 } + n % 7 * 10_000));
+        assert!(step.unwrap().is_flat(), "{step:?}");
+        assert_eq!(Trend::of(&samples(|n| n)[..5]), None);
+    }
+}

@@ -1,0 +1,170 @@
+//! 64 clients, each with a session, that ask all at once.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use tokio::task::JoinSet;
+
+use crate::harness::{Backend, RawClient, Response};
+
+pub(super) const CLIENTS: usize = 64;
+
+/// What became of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// This backend's, whole.
+    Backend(String),
+    /// One of Homing's own: status and word.
+    Own(u16, String),
+    /// It began, and broke off in its body.
+    Broken,
+    /// The connection ended, or could not be opened, and there was no answer.
+    None,
+}
+
+/// A request that was made.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    /// Its number, unlike that of any other.
+    pub(super) number: String,
+    pub(super) method: &'static str,
+    /// Where the session was when it was made; empty before its first.
+    pub(super) place: String,
+    pub(super) answer: Answer,
+    /// Was the client told that the connection ends?
+    pub(super) last: bool,
+}
+
+/// One client.
+pub(super) struct Visitor {
+    address: SocketAddr,
+    name: String,
+    place: String,
+    asked: usize,
+    connection: Option<RawClient>,
+}
+
+impl Visitor {
+    pub(super) fn new(address: SocketAddr, number: usize) -> Self {
+        let (name, place) = (format!("visitor{number}"), String::new());
+        Self { address, name, place, asked: 0, connection: None }
+    }
+
+    /// Makes a request; notes where the session is.
+    pub(super) async fn ask(&mut self, method: &'static str) -> Asked {
+        self.asked += 1;
+        let (number, place) = (format!("{}.{}", self.name, self.asked), self.place.clone());
+        let (answer, last) = self.exchange(method, &number).await;
+        if let Answer::Backend(name) = &answer {
+            name.clone_into(&mut self.place);
+        }
+        Asked { number, method, place, answer, last }
+    }
+
+    async fn exchange(&mut self, method: &str, number: &str) -> (Answer, bool) {
+        let raw = match self.connection.take() {
+            Some(raw) => Ok(raw),
+            None => RawClient::try_connect(self.address).await,
+        };
+        let Ok(mut raw) = raw else { return (Answer::None, true) };
+        let body = if method == "POST" { number } else { "" };
+        let request = format!(
+            "{method} / HTTP/1.1\r\nHost: t\r\nCookie: SID={}\r\nX-Number: {number}\r\nContent-Length: {}\r\n\r\n{body}",
+            self.name,
+            body.len()
+        );
+        let request = if method == "GET" { request.replace("Content-Length: 0\r\n", "") } else { request };
+        raw.try_send(request).await;
+        let Some(head) = raw.try_head().await else { return (Answer::None, true) };
+        let length = head.field("content-length").expect("a length").parse().expect("a number");
+        let body = raw.at_most(length).await;
+        let last = head.field("connection") == Some("close");
+        let answer = read(&head, &body, number);
+        if body.is_ok() && !last {
+            self.connection = Some(raw);
+        }
+        (answer, last)
+    }
+}
+
+/// What an answer to the request of this number says.
+fn read(head: &Response, body: &Result<Vec<u8>, Vec<u8>>, number: &str) -> Answer {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (name, Ok(whole)) = (head.field("x-backend"), body) else {
+        assert_eq!(head.field("x-number"), Some(number), "out of step");
+        return Answer::Broken;
+    };
+    if let Some(name) = name {
+        assert_eq!(head.field("x-number"), Some(number), "out of step");
+        assert_eq!((head.status, text(whole)), (200, format!("hello from {name}\n{number}")));
+        return Answer::Backend(name.to_owned());
+    }
+    let retry_after = head.field("retry-after").is_some();
+    assert_eq!(retry_after, head.status == 503, "503 says when to come again");
+    let word = text(whole).lines().nth(1).expect("a word").to_owned();
+    Answer::Own(head.status, word)
+}
+
+/// All clients.
+pub(super) struct Crowd(Vec<Visitor>);
+
+impl Crowd {
+    pub(super) fn of(address: SocketAddr) -> Self {
+        Self((0..CLIENTS).map(|number| Visitor::new(address, number)).collect())
+    }
+
+    /// Each has made so many requests, and has a session somewhere.
+    pub(super) async fn settled(address: SocketAddr, rounds: usize) -> Self {
+        let mut crowd = Self::of(address);
+        for _ in 0..rounds {
+            for asked in crowd.ask("GET").await {
+                assert!(matches!(asked.answer, Answer::Backend(_)), "{asked:?}");
+            }
+        }
+        crowd
+    }
+
+    /// Everybody makes a request, all at once.
+    pub(super) async fn ask(&mut self, method: &'static str) -> Vec<Asked> {
+        let mut asking = JoinSet::new();
+        for mut visitor in self.0.drain(..) {
+            asking.spawn(async move { (visitor.ask(method).await, visitor) });
+        }
+        let mut all = Vec::new();
+        while let Some(done) = asking.join_next().await {
+            let (asked, visitor) = done.expect("a visitor");
+            all.push(asked);
+            self.0.push(visitor);
+        }
+        all
+    }
+
+    /// Everybody is answered where the session is.
+    pub(super) async fn assert_kept(&mut self, method: &'static str) {
+        for asked in self.ask(method).await {
+            assert_eq!(asked.answer, Answer::Backend(asked.place.clone()), "{asked:?}");
+        }
+    }
+
+    /// How many sessions are where.
+    pub(super) fn places(&self) -> BTreeMap<String, usize> {
+        let mut places = BTreeMap::new();
+        for visitor in &self.0 {
+            *places.entry(visitor.place.clone()).or_default() += 1;
+        }
+        places
+    }
+
+    pub(super) fn into_visitors(self) -> Vec<Visitor> {
+        self.0
+    }
+}
+
+/// How often each number was delivered, over all backends.
+pub(super) fn deliveries(backends: &[&Backend]) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for seen in backends.iter().flat_map(|backend| backend.seen()) {
+        *counts.entry(seen.field("x-number").unwrap_or_default().to_owned()).or_default() += 1;
+    }
+    counts
+}
