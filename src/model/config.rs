@@ -190,6 +190,26 @@ pub struct Upstream {
     pub timeouts: UpstreamTimeouts,
     /// TLS to its backends; `None`: plain HTTP.
     pub tls: Option<Arc<tls::Client>>,
+    /// What they speak.
+    pub protocol: Protocol,
+}
+
+/// What backends speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    H1,
+    /// HTTP/2 over TLS, chosen in the handshake (ALPN).
+    H2,
+    /// HTTP/2 without TLS, known beforehand.
+    H2c,
+}
+
+impl Protocol {
+    /// Is it HTTP/2?
+    pub fn is_http2(self) -> bool {
+        self != Self::H1
+    }
 }
 
 /// One backend.

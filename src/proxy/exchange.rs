@@ -10,9 +10,10 @@ use super::buffer::{Buffer, Size};
 use super::connection::{After, Client};
 use super::error::ProxyError;
 use super::head::{self, AffinityReport, ClientFraming, ResponseEdits};
+use super::http2::Fault;
 use super::pool::{BackendStream, InUse};
 use super::request::Request;
-use super::transfer::{Transfer, TransferError};
+use super::transfer::{KEPT, Transfer, TransferError};
 use super::tunnel;
 use super::view::UpstreamView;
 use crate::affinity::cookie;
@@ -89,6 +90,8 @@ pub(super) async fn run(
     let timeouts = upstream.state.config.timeouts;
 
     let has_body = framing != Framing::None;
+    let read = upstream.state.config.protocol.is_http2().then(|| client.held.as_ref().map(Buffer::filled));
+    let read = read.flatten().filter(|read| has_body && read.len() <= KEPT).map(<[u8]>::to_vec);
     if has_body {
         request.pass_head(client);
     }
@@ -96,6 +99,9 @@ pub(super) async fn run(
     let max_body = request.view.snapshot.config.limits.body_bytes;
     let mut upload =
         Transfer::new(out, Body::new(framing, BodyLimits::default()), false).limit_content(max_body);
+    if let Some(read) = read {
+        upload = upload.keep(read);
+    }
     upload.join(&mut client.held).map_err(|e| upload_error(&e))?;
     let out = worker.buffers.take_output();
     let watch = request.view.snapshot.config.server.cancel_on_client_close;
@@ -117,8 +123,15 @@ pub(super) async fn run(
     client.deadline.set(if has_body { timeouts.body_idle } else { timeouts.response_head });
     let reply = match std::future::poll_fn(|cx| exchange.poll_head(cx, client, &timeouts)).await {
         Ok(reply) => reply,
-        Err(error) => {
+        Err(mut error) => {
             worker.buffers.put_back(&mut exchange.held);
+            if let (ProxyError::BackendRefused { replayable, .. }, true) = (&mut error, has_body) {
+                let kept = exchange.upload.take_kept();
+                *replayable = kept.is_some_and(|kept| worker.buffers.restore(&mut client.held, &kept));
+                if *replayable {
+                    return Err(error);
+                }
+            }
             exchange.request.tally.bytes_in += exchange.upload.sent().saturating_sub(head_sent);
             if exchange.request.tally.bytes_out > 0 && !exchange.out.is_empty() {
                 // An interim response was cut: nothing that follows would be understood.
@@ -199,7 +212,10 @@ impl Exchange<'_, '_, '_> {
                 Poll::Ready(_) if self.held.is_some() || self.interim > 0 => {
                     return Poll::Ready(Err(ProxyError::ResponseTruncated));
                 }
-                Poll::Ready(_) => return Poll::Ready(Err(ProxyError::BackendClosed { reused: self.reused })),
+                Poll::Ready(outcome) => {
+                    let fault = outcome.err().map_or(Fault::Closed, |error| Fault::of(&error));
+                    return Poll::Ready(Err(self.no_response(fault)));
+                }
                 Poll::Pending => break,
             }
         }
@@ -216,6 +232,18 @@ impl Exchange<'_, '_, '_> {
             }));
         }
         Poll::Pending
+    }
+
+    /// Why there is no response.
+    fn no_response(&self, fault: Fault) -> ProxyError {
+        match fault {
+            Fault::Leaving => ProxyError::BackendRefused { replayable: true, leaving: true },
+            Fault::Refused => ProxyError::BackendRefused { replayable: true, leaving: false },
+            Fault::Reset => ProxyError::BackendReset,
+            Fault::Malformed => ProxyError::ResponseMalformed,
+            Fault::Unsendable => ProxyError::Unsendable,
+            Fault::Closed => ProxyError::BackendClosed { reused: self.reused },
+        }
     }
 
     /// Moves the request's body on. It may pause for `idle`; once it has ended,

@@ -23,6 +23,7 @@ use super::exchange::{self, Attempt};
 use super::facts::Facts;
 use super::handshake::{self, is_tls_failure};
 use super::head;
+use super::http2::is_not_http2;
 use super::view::{UpstreamView, View};
 use super::worker::Worker;
 use crate::affinity::key;
@@ -223,6 +224,10 @@ impl<'w> Request<'w> {
             self.facts = Some(Facts::new(head, len, client, config, self.worker.log.enabled()));
         }
 
+        if let Some(facts) = &mut self.facts {
+            // It is in hand again, if it was passed on with a body.
+            facts.head_len = len;
+        }
         self.check_way(head, client)?;
         // `OPTIONS *` asks the server as a whole: it goes where its root does.
         let path = match head.target.path_and_query() {
@@ -232,6 +237,9 @@ impl<'w> Request<'w> {
         let index = view.routes.find(head.host, path).ok_or(ProxyError::NoRoute)?;
         self.upstream = Some(index);
         let upstream = &view.upstreams[index];
+        if upstream.state.config.protocol.is_http2() && self.facts.as_ref().is_some_and(|f| f.upgrade) {
+            return Err(ProxyError::NoTunnel);
+        }
         if matches!((head.framing, config.limits.body_bytes), (Framing::Length(n), Some(max)) if n > max) {
             return Err(ProxyError::RequestBodyTooLarge);
         }
@@ -338,23 +346,27 @@ impl<'w> Request<'w> {
         // A session is not given to an heir who may be gone as well: it is asked first.
         let moves = verdict.rebind && verdict.outcome == Outcome::Moved;
         let idle = if self.fresh || moves { None } else { pool.take_idle() };
-        let (backend, reused) = if let Some(stream) = idle {
-            (stream, true)
+        let (backend, reused, opened) = if let Some(stream) = idle {
+            (stream, true, false)
         } else {
             let began = Instant::now();
             let connected = pool.connect(upstream.state.config.timeouts.connect).await;
             self.tally.connect += began.elapsed();
             match connected {
-                Ok(stream) => (stream, false),
+                Ok(stream) => {
+                    let (reused, opened) = stream.is_of_old();
+                    (stream, reused, opened)
+                }
                 Err(e) if e.kind() == std::io::ErrorKind::TimedOut => return Err(ProxyError::ConnectTimeout),
+                Err(e) if is_not_http2(&e) => return Err(ProxyError::NotHttp2(e)),
                 Err(e) if is_tls_failure(&e) => return Err(ProxyError::BackendTls(e)),
                 Err(e) => return Err(ProxyError::Connect(e)),
             }
         };
-        if reused {
-            upstream.metrics.connection_reused();
-        } else {
+        if opened {
             upstream.metrics.connection_opened();
+        } else {
+            upstream.metrics.connection_reused();
         }
         let agreed = self
             .session
@@ -402,12 +414,17 @@ impl<'w> Request<'w> {
         }
         // A refused connection costs nothing: the walk is followed to its end.
         // What costs time, or was sent, is a retry, and those are bounded.
-        let sent = matches!(error, ProxyError::BackendClosed { .. });
-        let costly = sent || matches!(error, ProxyError::ConnectTimeout);
+        // What was not looked at may be next time, once: its session is there.
+        let refused = matches!(error, ProxyError::BackendRefused { .. });
+        let leaving = matches!(error, ProxyError::BackendRefused { leaving: true, .. });
+        let again = refused && !(self.fresh && !leaving);
+        let sent = matches!(error, ProxyError::BackendClosed { .. }) || again;
+        let costly = sent || refused || matches!(error, ProxyError::ConnectTimeout);
         if costly {
             self.retries += 1;
             let spent = self.retries >= upstream.state.config.retry.attempts;
-            if spent || !upstream.budget.withdraw(Instant::now()) {
+            // The end of a connection is no sign of a failing upstream.
+            if spent || !(leaving || upstream.budget.withdraw(Instant::now())) {
                 return false;
             }
         }
