@@ -132,8 +132,9 @@ impl BackendPool {
             let (stream, counted) = self.connect_own(timeout).await?;
             return Ok(BackendStream { stream, _counted: Some(counted) });
         };
-        let connect = || {
-            let pool = Rc::clone(self);
+        let pool = Rc::clone(self);
+        let connect = move || {
+            let pool = Rc::clone(&pool);
             async move { pool.connect_own(timeout).await }
         };
         // Boxed, so that others hold no room for it.

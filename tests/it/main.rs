@@ -10,6 +10,7 @@ mod churn;
 mod failover;
 mod faults;
 mod fields;
+mod h2_backend;
 mod harness;
 mod health;
 mod http;

@@ -6,6 +6,7 @@ use ::h2::Reason;
 
 use super::head::Malformed;
 use super::link::NotHttp2;
+use super::links::unshared;
 
 /// Why a backend's stream gives no response, as far as HTTP/2 tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +52,9 @@ impl Fault {
 
 /// Does the backend speak something else than HTTP/2?
 pub(in crate::proxy) fn is_not_http2(error: &io::Error) -> bool {
-    let shared = |error: &io::Error| error.get_ref().is_some_and(|inner| inner.is::<NotHttp2>());
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<std::sync::Arc<io::Error>>());
-    shared(error) || inner.is_some_and(|inner| shared(inner))
+    let Some(inner) = unshared(error).get_ref() else { return false };
+    let refuses = |error: &rustls::Error| {
+        matches!(error, rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol))
+    };
+    inner.is::<NotHttp2>() || inner.downcast_ref().is_some_and(refuses)
 }

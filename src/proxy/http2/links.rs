@@ -122,7 +122,7 @@ impl Links {
     pub(in crate::proxy) async fn wait<F>(
         self: &Rc<Self>,
         timeout: Duration,
-        connect: impl Fn() -> F,
+        connect: impl Fn() -> F + Clone + 'static,
     ) -> io::Result<Stream>
     where
         F: Future<Output = io::Result<(Stream, Counted)>> + 'static,
@@ -145,14 +145,14 @@ impl Links {
     }
 
     /// Opens as many connections as those in line will need.
-    fn open_more<F>(self: &Rc<Self>, timeout: Duration, connect: &impl Fn() -> F)
+    fn open_more<F>(self: &Rc<Self>, timeout: Duration, connect: &(impl Fn() -> F + Clone + 'static))
     where
         F: Future<Output = io::Result<(Stream, Counted)>> + 'static,
     {
         let wanted = self.waiting.borrow().len().div_ceil(self.allowed.get().max(1));
         while self.opening.get() < wanted {
             self.opening.set(self.opening.get() + 1);
-            let (links, connecting) = (Rc::clone(self), connect());
+            let (links, connect, connecting) = (Rc::clone(self), connect.clone(), connect());
             tokio::task::spawn_local(async move {
                 let opening = async {
                     let (stream, counted) = connecting.await?;
@@ -161,7 +161,11 @@ impl Links {
                 let opened = tokio::time::timeout(timeout, opening).await;
                 links.opening.set(links.opening.get() - 1);
                 match opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-                    Ok((send, driver)) => links.add(send, driver),
+                    Ok((send, driver)) => {
+                        links.add(send, driver);
+                        // It may allow less than was thought.
+                        links.open_more(timeout, &connect);
+                    }
                     Err(error) => links.fail(error),
                 }
             });
@@ -241,6 +245,11 @@ impl Links {
         }
         self.offer();
     }
+}
+
+/// What a request that waited was told, without the sharing.
+pub(in crate::proxy) fn unshared(error: &io::Error) -> &io::Error {
+    error.get_ref().and_then(|inner| inner.downcast_ref::<Arc<io::Error>>()).map_or(error, |shared| shared)
 }
 
 impl Link {

@@ -30,4 +30,4 @@ mod transport;
 pub(super) use fault::{Fault, is_not_http2};
 pub(super) use flood::PREFACE;
 pub(super) use link::not_chosen;
-pub(super) use links::Links;
+pub(super) use links::{Links, unshared};
