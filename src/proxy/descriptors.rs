@@ -10,6 +10,7 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -91,7 +92,11 @@ impl Worker {
     ///
     /// # Errors
     /// Those of [`BackendPool::connect`].
-    pub(super) async fn connect(&self, pool: &BackendPool, timeout: Duration) -> io::Result<BackendStream> {
+    pub(super) async fn connect(
+        &self,
+        pool: &Rc<BackendPool>,
+        timeout: Duration,
+    ) -> io::Result<BackendStream> {
         match pool.connect(timeout).await {
             Err(error) if are_exhausted(&error) && self.make_room() => {
                 // Whoever has just lost its place closes its connection in its turn.

@@ -15,12 +15,15 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
 use super::handshake::{ToBackend, is_tls_failure};
+use super::http2::{self, Links};
 use super::io::Stream;
 use super::socket::Socket;
 use crate::model::live::BackendLive;
-use crate::model::{Address, Backend, Pool as Settings};
+use crate::model::{Address, Backend, Pool as Settings, Upstream};
 use crate::tls;
 
+/// How long a stream of HTTP/2 has to end after its response.
+const RUN_OUT: Duration = Duration::from_secs(5);
 /// Time between two words about a backend's TLS.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
@@ -38,6 +41,8 @@ pub(super) struct BackendPool {
     settings: Cell<Settings>,
     max_in_use: Cell<Option<u32>>,
     idle: RefCell<Vec<Idle>>,
+    /// Its connections, if it speaks HTTP/2.
+    links: Option<Rc<Links>>,
 }
 
 #[derive(Debug)]
@@ -46,23 +51,25 @@ struct Idle {
     since: Instant,
 }
 
-/// A connection to a backend, in the count of its open ones for as long as it lives.
+/// A connection to a backend, or a stream of a shared one.
 #[derive(Debug)]
 pub(super) struct BackendStream {
     stream: Stream,
-    live: Arc<BackendLive>,
+    /// `None`: the connection that it is a stream of counts.
+    _counted: Option<Counted>,
 }
+
+/// A connection in the count of a backend's open ones for as long as it lives.
+#[derive(Debug)]
+pub(super) struct Counted(Arc<BackendLive>);
 
 impl BackendPool {
     /// An empty pool.
-    pub(super) fn new(
-        worker: usize,
-        backend: &Backend,
-        live: Arc<BackendLive>,
-        settings: Settings,
-        tls: Option<&Arc<tls::Client>>,
-    ) -> Self {
+    pub(super) fn new(worker: usize, backend: &Backend, live: Arc<BackendLive>, upstream: &Upstream) -> Self {
+        let (settings, tls) = (upstream.pool, upstream.tls.as_ref());
+        let links = || Links::new(tls.is_some(), settings.max_idle);
         Self {
+            links: upstream.protocol.is_http2().then(links),
             tls: tls.map(|client| ToBackend::new(Arc::clone(client), backend)),
             complained: Cell::default(),
             worker,
@@ -79,12 +86,18 @@ impl BackendPool {
     pub(super) fn configure(&self, backend: &Backend, settings: Settings) {
         self.settings.set(settings);
         self.max_in_use.set(backend.max_connections);
+        if let Some(links) = &self.links {
+            links.keep_at_most(settings.max_idle);
+        }
     }
 
     /// No request will be sent here any more: nothing is kept from now on.
     pub(super) fn retire(&self) {
         self.settings.set(Settings { max_idle: 0, ..self.settings.get() });
         self.idle.borrow_mut().clear();
+        if let Some(links) = &self.links {
+            links.keep_at_most(0);
+        }
     }
 
     /// Takes one of the backend's places for a request, if it has one left.
@@ -99,6 +112,9 @@ impl BackendPool {
 
     /// A connection that waits to be used again.
     pub(super) fn take_idle(&self) -> Option<BackendStream> {
+        if let Some(links) = &self.links {
+            return links.take().map(BackendStream::shared);
+        }
         let mut idle = self.idle.borrow_mut();
         while let Some(Idle { mut stream, .. }) = idle.pop() {
             if stream.is_quiet() {
@@ -108,11 +124,30 @@ impl BackendPool {
         None
     }
 
-    /// Opens a connection.
+    /// Opens a connection; to a backend that speaks HTTP/2 only if none has room.
     ///
     /// # Errors
     /// The system's; `TimedOut` after `timeout`.
-    pub(super) async fn connect(&self, timeout: Duration) -> io::Result<BackendStream> {
+    pub(super) async fn connect(self: &Rc<Self>, timeout: Duration) -> io::Result<BackendStream> {
+        let Some(links) = &self.links else {
+            let (stream, counted) = self.connect_own(timeout).await?;
+            return Ok(BackendStream { stream, _counted: Some(counted) });
+        };
+        let pool = Rc::clone(self);
+        let connect = move || {
+            let pool = Rc::clone(&pool);
+            async move { pool.connect_own(timeout).await }
+        };
+        // Boxed, so that others hold no room for it.
+        let stream = Box::pin(links.wait(timeout, connect)).await;
+        Ok(BackendStream::shared(stream.inspect_err(|error| {
+            if http2::is_not_http2(error) {
+                self.complain(error);
+            }
+        })?))
+    }
+
+    async fn connect_own(&self, timeout: Duration) -> io::Result<(Stream, Counted)> {
         let connecting = async {
             io::Result::Ok(match &self.address {
                 Address::Ip(address) => Socket::from(TcpStream::connect(address).await?),
@@ -136,21 +171,28 @@ impl BackendPool {
             }
             Err(_) => return Err(io::ErrorKind::TimedOut.into()),
         };
+        if self.links.is_some() && !stream.chose_http2() {
+            return Err(http2::not_chosen());
+        }
         self.live.opened();
-        Ok(BackendStream { stream, live: Arc::clone(&self.live) })
+        Ok((stream, Counted(Arc::clone(&self.live))))
     }
 
-    /// Says what TLS has against the backend, but not with every request again.
+    /// Says why nothing can be said to the backend, but not with every request again.
     fn complain(&self, error: &io::Error) {
         let now = Instant::now();
         if self.complained.get().is_none_or(|at| now.duration_since(at) >= COMPLAIN_EVERY) {
             self.complained.set(Some(now));
-            tracing::warn!(backend = %self.address, %error, "no TLS with a backend");
+            tracing::warn!(backend = %self.address, %error, "no understanding with a backend");
         }
     }
 
-    /// Are its connections encrypted as `tls` says?
-    pub(super) fn has_tls(&self, tls: Option<&Arc<tls::Client>>) -> bool {
+    /// Are its connections what the upstream's are to be?
+    pub(super) fn fits(&self, upstream: &Upstream) -> bool {
+        self.links.is_some() == upstream.protocol.is_http2() && self.has_tls(upstream.tls.as_ref())
+    }
+
+    fn has_tls(&self, tls: Option<&Arc<tls::Client>>) -> bool {
         match (&self.tls, tls) {
             (Some(own), Some(tls)) => own.is(tls),
             (own, tls) => own.is_none() && tls.is_none(),
@@ -158,7 +200,17 @@ impl BackendPool {
     }
 
     /// Keeps a connection whose exchange ended cleanly; `now` may be a tick old.
-    pub(super) fn keep(&self, stream: BackendStream, now: Instant) {
+    pub(super) fn keep(&self, mut stream: BackendStream, now: Instant) {
+        if self.links.is_some() {
+            // Its last frame may be on its way: leaving now would look like giving up.
+            if stream.is_quiet() {
+                tokio::task::spawn_local(async move {
+                    let end = std::future::poll_fn(|cx| stream.poll_readable(cx));
+                    let _ = tokio::time::timeout(RUN_OUT, end).await;
+                });
+            }
+            return;
+        }
         let mut idle = self.idle.borrow_mut();
         if idle.len() < self.settings.get().max_idle {
             idle.push(Idle { stream, since: now });
@@ -168,6 +220,9 @@ impl BackendPool {
     /// Closes what has waited too long, or was closed by the backend.
     pub(super) fn sweep(&self, now: Instant) {
         let timeout = self.settings.get().idle_timeout;
+        if let Some(links) = &self.links {
+            links.sweep(now, timeout);
+        }
         self.idle
             .borrow_mut()
             .retain_mut(|idle| now.saturating_duration_since(idle.since) < timeout && idle.stream.is_quiet());
@@ -206,9 +261,24 @@ impl DerefMut for BackendStream {
     }
 }
 
-impl Drop for BackendStream {
+impl BackendStream {
+    fn shared(stream: Stream) -> Self {
+        Self { stream, _counted: None }
+    }
+
+    /// Of one that was just connected: had its connection served before, and was
+    /// that opened for this?
+    pub(super) fn is_of_old(&self) -> (bool, bool) {
+        match &self.stream {
+            Stream::Bridged(bridge) => bridge.serves(),
+            _ => (false, true),
+        }
+    }
+}
+
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.live.closed();
+        self.0.closed();
     }
 }
 

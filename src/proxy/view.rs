@@ -74,9 +74,8 @@ impl View {
             let config = &state.config;
             let pools = config.backends.iter().zip(&state.live).map(|(backend, live)| {
                 let key = (Arc::clone(&config.name), backend.id.clone(), backend.address.clone());
-                let tls = config.tls.as_ref();
                 match pools.remove(&key) {
-                    Some(pool) if pool.has_tls(tls) => {
+                    Some(pool) if pool.fits(config) => {
                         pool.configure(backend, config.pool);
                         pool
                     }
@@ -84,7 +83,7 @@ impl View {
                         if let Some(pool) = other {
                             pool.retire();
                         }
-                        Rc::new(BackendPool::new(worker, backend, Arc::clone(live), config.pool, tls))
+                        Rc::new(BackendPool::new(worker, backend, Arc::clone(live), config))
                     }
                 }
             });

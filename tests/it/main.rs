@@ -12,6 +12,7 @@ mod failover;
 mod faults;
 mod fields;
 mod forwarded;
+mod h2_backend;
 mod harness;
 mod health;
 mod http;

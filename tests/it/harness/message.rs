@@ -168,6 +168,7 @@ const EXPECTED: [&str; 27] = [
     "transfer-encoding",
     "upgrade",
     "via",
+    "x",
     "x-affinity-outcome",
     "x-app",
     "x-backend",

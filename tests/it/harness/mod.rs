@@ -3,6 +3,7 @@
 
 mod backend;
 mod client;
+mod http2;
 mod message;
 mod proxy;
 mod raw;
@@ -13,9 +14,10 @@ mod wire;
 
 pub(crate) use backend::Backend;
 pub(crate) use client::Client;
+pub(crate) use http2::{Http2Backend, Http2Client};
 pub(crate) use message::Response;
 pub(crate) use proxy::{Proxy, ProxyBuilder};
 pub(crate) use raw::RawClient;
 pub(crate) use script::{Script, Step};
-pub(crate) use tls::{Authority, Pair, PemFiles, TlsClient, server_config};
+pub(crate) use tls::{Authority, Pair, PemFiles, TlsClient, http2_server_config, server_config};
 pub(crate) use wait::{Gate, eventually, in_time, settles};
