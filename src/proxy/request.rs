@@ -417,7 +417,7 @@ impl<'w> Request<'w> {
         // What was not looked at may be next time, once: its session is there.
         let refused = matches!(error, ProxyError::BackendRefused { .. });
         let leaving = matches!(error, ProxyError::BackendRefused { leaving: true, .. });
-        let again = refused && !(self.fresh && !leaving);
+        let again = leaving || (refused && !self.fresh);
         let sent = matches!(error, ProxyError::BackendClosed { .. }) || again;
         let costly = sent || refused || matches!(error, ProxyError::ConnectTimeout);
         if costly {

@@ -13,7 +13,7 @@ use super::links::unshared;
 pub(in crate::proxy) enum Fault {
     /// It was not looked at, as the connection is about to end (GOAWAY).
     Leaving,
-    /// It was not looked at (REFUSED_STREAM).
+    /// It was not looked at (`REFUSED_STREAM`).
     Refused,
     /// The backend has reset it.
     Reset,

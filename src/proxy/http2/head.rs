@@ -163,6 +163,7 @@ pub(super) fn write_response<T>(
         }
         match FieldKind::classify(name.as_str().as_bytes()) {
             FieldKind::ContentLength if ending == Ending::Interim => {}
+            FieldKind::TransferEncoding => return Err(Malformed("transfer-encoding")),
             kind if h1::is_hop_by_hop(kind) => return Err(Malformed("a field of connections")),
             _ => h1::write_field(out, name.as_str(), bytes),
         }

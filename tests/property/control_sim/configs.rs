@@ -12,7 +12,8 @@ use homing::affinity::pick::Failover;
 use homing::affinity::{AdminState, Health, Seed, Weight};
 use homing::model::{
     AccessLog, Address, Affinity, Backend, Config, Forwarding, HealthCheck, Limits, LogFormat, LogOutput,
-    PassiveCheck, Pool, Probe, Remember, Retry, Server, TableConfig, Timeouts, Upstream, UpstreamTimeouts,
+    PassiveCheck, Pool, Probe, Protocol, Remember, Retry, Server, TableConfig, Timeouts, Upstream,
+    UpstreamTimeouts,
 };
 
 /// The upstreams there may be.
@@ -84,6 +85,7 @@ fn random_upstream(name: &str, rng: &mut Rng) -> Upstream {
         retry: Retry { attempts: 1, budget_percent: 0, min_per_second: 0, retry_after: S },
         timeouts: TIMEOUTS,
         tls: None,
+        protocol: Protocol::H1,
     }
 }
 
