@@ -16,6 +16,7 @@ pub mod demo;
 pub mod h1;
 pub mod model;
 pub mod proxy;
+pub mod proxy_protocol;
 pub mod telemetry;
 pub mod tls;
 

@@ -14,9 +14,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("model", &["affinity", "tls"]),
     ("config", &["affinity", "model", "tls"]),
     ("telemetry", &["affinity", "model"]),
-    ("proxy", &["affinity", "h1", "model", "telemetry", "tls"]),
-    ("control", &["affinity", "model", "tls"]),
+    ("proxy", &["affinity", "h1", "model", "proxy_protocol", "telemetry", "tls"]),
+    ("control", &["affinity", "model", "proxy_protocol", "tls"]),
     ("admin", &["affinity", "model", "telemetry"]),
+    ("proxy_protocol", &[]),
     ("demo", &[]),
 ];
 

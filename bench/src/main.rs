@@ -1,10 +1,12 @@
 //! Homing measured against its peers.
 //!
 //! `homing-bench wrk`: what a request costs. `homing-bench affinity`: which
-//! sessions break. `homing-bench soak`: whether memory stays flat. See bench/README.md.
+//! sessions break. `homing-bench soak`: whether memory stays flat.
+//! `homing-bench conformance`: what h2spec says. See bench/README.md.
 
 mod affinity;
 mod blind_copy;
+mod conformance;
 mod facts;
 mod http_server;
 mod interrupt;
@@ -47,6 +49,8 @@ enum Command {
     Wrk(WrkArgs),
     /// Which sessions break when backends or the proxy come and go.
     Affinity(AffinityArgs),
+    /// HTTP/2 to the letter: h2spec in strict mode.
+    Conformance(ConformanceArgs),
     /// Everything at once for minutes: is memory flat, and does no request fail?
     Soak(SoakArgs),
     #[command(hide = true)]
@@ -99,6 +103,15 @@ struct AffinityArgs {
     /// 1,000 users.
     #[arg(long)]
     quick: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Args)]
+struct ConformanceArgs {
+    /// Runs against each listener.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
     #[command(flatten)]
     common: Common,
 }
@@ -175,6 +188,7 @@ fn main() -> ExitCode {
         Command::BlindCopy { listen, backends } => blind_copy::run(listen, &backends),
         Command::Wrk(args) => interrupt::listen().and_then(|()| run_wrk(&args)),
         Command::Affinity(args) => interrupt::listen().and_then(|()| run_affinity(&args)),
+        Command::Conformance(args) => interrupt::listen().and_then(|()| run_conformance(&args)),
         Command::Soak(args) => interrupt::listen().and_then(|()| run_soak(&args)),
     };
     match result {
@@ -252,6 +266,18 @@ fn run_affinity(args: &AffinityArgs) -> Result<()> {
     let how = format!("{} sessions over {} client connections, 5 backends", plan.sessions, plan.clients);
     let products: Vec<&dyn Product> = products.iter().map(Box::as_ref).collect();
     publish("affinity", "Which sessions break", &how, &products, &table, args.common.save)
+}
+
+fn run_conformance(args: &ConformanceArgs) -> Result<()> {
+    let homing = Homing::new(args.common.homing.clone())?;
+    let plan = conformance::Plan { homing: homing.binary().to_owned(), rounds: args.rounds };
+    let verdict = conformance::run(&plan)?;
+    let how = format!("h2spec --strict, the worst of {} runs", args.rounds);
+    publish("conformance", "HTTP/2 to the letter", &how, &[&homing], &verdict.text, args.common.save)?;
+    if !verdict.wrong.is_empty() {
+        bail!("against the list of deviations:\n{}", verdict.wrong.join("\n"));
+    }
+    Ok(())
 }
 
 fn run_soak(args: &SoakArgs) -> Result<()> {

@@ -23,6 +23,8 @@ use cookies::cookie_values;
 pub enum KeySource {
     /// `ip`: the client's address, masked.
     Ip,
+    /// `client_cert`: the name in the client's certificate.
+    ClientCert,
     /// `cookie:NAME`.
     Cookie(String),
     /// `header:NAME`, in lower case.
@@ -38,6 +40,7 @@ impl fmt::Display for KeySource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ip => f.write_str("ip"),
+            Self::ClientCert => f.write_str("client_cert"),
             Self::Cookie(name) => write!(f, "cookie:{name}"),
             Self::Header(name) => write!(f, "header:{name}"),
             Self::Query(name) => write!(f, "query:{name}"),
@@ -63,35 +66,47 @@ pub struct FoundKey {
     pub hash: KeyHash,
 }
 
-/// The first source that is present decides. `client_ip` is asked only when
-/// an `ip` source is reached.
+/// Who asks, as far as the request itself does not say.
+#[derive(Debug, Clone, Copy)]
+pub struct Client<'c> {
+    /// Its address, behind whatever proxies are trusted.
+    pub ip: IpAddr,
+    /// The name in its certificate: its subject, or where that is empty, its
+    /// digest; `None` if it showed none.
+    pub certificate: Option<&'c str>,
+}
+
+/// The first source that is present decides.
 pub fn find_key(
     sources: &[KeySource],
     seed: Seed,
     mask: Mask,
     request: &impl RequestView,
-    client_ip: impl FnOnce() -> IpAddr,
+    client: Client<'_>,
 ) -> Option<FoundKey> {
-    for (source, wanted) in sources.iter().enumerate() {
-        if *wanted == KeySource::Ip {
-            let hash = KeyHash::of_address(seed, mask.apply(client_ip()));
-            return Some(FoundKey { source, hash });
-        }
-        if let Some(id) = find_id(wanted, request) {
-            return Some(FoundKey { source, hash: KeyHash::of_id(seed, id) });
-        }
-    }
-    None
+    sources.iter().enumerate().find_map(|(source, wanted)| {
+        let hash = match wanted {
+            KeySource::Ip => KeyHash::of_address(seed, mask.apply(client.ip)),
+            KeySource::ClientCert => of_certificate(seed, client.certificate?),
+            _ => KeyHash::of_id(seed, find_id(wanted, request)?),
+        };
+        Some(FoundKey { source, hash })
+    })
 }
 
-/// The id that one source holds, never empty; `None` for [`KeySource::Ip`],
-/// which holds no id.
+/// No id that a client can make up is equal to it.
+fn of_certificate(seed: Seed, name: &str) -> KeyHash {
+    KeyHash::of_id(seed, format!("client_cert\0{name}").as_bytes())
+}
+
+/// The id that one source holds, never empty; `None` for [`KeySource::Ip`] and
+/// [`KeySource::ClientCert`], which are not of the request.
 ///
 /// Of several cookies, field lines or parameters of one name the first that
 /// is not empty counts.
 pub fn find_id<'r>(source: &'r KeySource, request: &'r impl RequestView) -> Option<&'r [u8]> {
     match source {
-        KeySource::Ip => None,
+        KeySource::Ip | KeySource::ClientCert => None,
         KeySource::Cookie(name) => cookie_values(request, name.as_bytes()).find(|value| !value.is_empty()),
         KeySource::Header(name) => {
             request.field_values(name).map(cookies::trim).find(|value| !value.is_empty())

@@ -57,7 +57,7 @@ pub fn learn(sources: &[KeySource], seed: Seed, now: Timestamp, response: &impl 
     }
     for (source, wanted) in sources.iter().enumerate() {
         let id = match wanted {
-            KeySource::Ip | KeySource::Query(_) | KeySource::PathParam(_) => None,
+            KeySource::Ip | KeySource::ClientCert | KeySource::Query(_) | KeySource::PathParam(_) => None,
             KeySource::Header(name) => response.field_values(name).map(trim).find(|value| !value.is_empty()),
             KeySource::Cookie(name) => learned_cookie(name.as_bytes(), now, response),
         };

@@ -13,7 +13,7 @@ use crate::affinity::client_ip::ClientIpPolicy;
 use crate::affinity::cookie::{CookieBinding, KeyRing, read_binding};
 use crate::affinity::explain::{Explanation, Step, explain};
 use crate::affinity::key::cookies::cookie_values;
-use crate::affinity::key::{FoundKey, KeySource, find_key};
+use crate::affinity::key::{self, FoundKey, KeySource, find_key};
 use crate::affinity::pick::{Binding, Decision, Idle, Policy, Query, Reason, Tried, Verdict};
 use crate::affinity::table::{Table, file};
 use crate::affinity::{AdminState, BackendId, Cluster, Health, Member, Slot, Timestamp};
@@ -29,6 +29,9 @@ pub struct Question {
     /// The address that the request comes from.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub ip: IpAddr,
+    /// The subject of the client's certificate, as in X-Client-Cert-Subject; its digest if it has none.
+    #[arg(long, value_name = "SUBJECT")]
+    pub client_cert: Option<String>,
     /// Cookies of the request, as in the field: `SID=x` or `SID=x; theme=dark`.
     #[arg(long = "cookie", value_name = "NAME=VALUE")]
     pub cookies: Vec<String>,
@@ -82,7 +85,9 @@ fn answer(question: &Question, config: &Config, now: Timestamp) -> Result<String
     line(&mut text, "route", &format!("{}{} to {}", route.host, route.path, upstream.name));
     let cluster = cluster(upstream, question)?;
     let affinity = &upstream.affinity;
-    let key = find_key(&affinity.key, affinity.seed, config.client_ip.mask, &request, || client);
+    let certificate = question.client_cert.as_deref();
+    let key_client = key::Client { ip: client, certificate };
+    let key = find_key(&affinity.key, affinity.seed, config.client_ip.mask, &request, key_client);
     line(&mut text, "key", &named(&affinity.key, key));
     let (binding, told) = binding(question, upstream, &cluster, &request, key, now)?;
     line(&mut text, "binding", &told);

@@ -20,13 +20,17 @@ use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
 
 use crate::model::{Address, Probe};
 use crate::tls;
+
+/// What a check goes over.
+type Connection = Either<TcpStream, UnixStream>;
 
 /// What a check says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,7 +122,7 @@ impl Prober {
         match &self.probe {
             Probe::Tcp => Ok(ProbeResult::Pass),
             Probe::Http { method, path, host, expect_status, drain_status } => {
-                let host = host.clone().unwrap_or_else(|| self.address.to_string());
+                let host = host.clone().unwrap_or_else(|| self.address.authority());
                 let ask = Ask { method, path, host: &host };
                 let status = match &self.tls {
                     None if self.http2 => http2::exchange(stream, ask.http2("http")).await,
@@ -141,8 +145,12 @@ impl Prober {
         }
     }
 
-    async fn connect(&mut self) -> Result<TcpStream, ProbeFailure> {
+    async fn connect(&mut self) -> Result<Connection, ProbeFailure> {
         let addresses = match &self.address {
+            Address::Unix(path) => {
+                let connected = UnixStream::connect(path).await;
+                return connected.map(Either::Right).map_err(|error| ProbeFailure::Connect(error.kind()));
+            }
             Address::Ip(address) => vec![*address],
             Address::Name(host, port) => {
                 let (host, port) = (host.clone(), *port);
@@ -159,7 +167,7 @@ impl Prober {
         let mut failure = ProbeFailure::Resolve;
         for address in addresses {
             match TcpStream::connect(address).await {
-                Ok(stream) => return Ok(stream),
+                Ok(stream) => return Ok(Either::Left(stream)),
                 Err(error) => failure = ProbeFailure::Connect(error.kind()),
             }
         }
@@ -202,7 +210,7 @@ impl Ask<'_> {
 }
 
 /// Every check shakes hands anew, as it connects anew.
-async fn encrypt(tls: &tls::Client, address: &Address, stream: TcpStream) -> Option<TlsStream<TcpStream>> {
+async fn encrypt(tls: &tls::Client, address: &Address, stream: Connection) -> Option<TlsStream<Connection>> {
     let (config, name) = (tls.config()?, tls.server_name(&address.host())?);
     match TlsConnector::from(config).connect(name, stream).await {
         Ok(stream) => Some(stream),

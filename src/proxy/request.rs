@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::binding::{self, Session};
 use super::buffer::Size;
 use super::connection::{After, Client};
+use super::descriptors::are_exhausted;
 use super::error::ProxyError;
 use super::exchange::{self, Attempt};
 use super::facts::Facts;
@@ -246,9 +247,11 @@ impl<'w> Request<'w> {
 
         if self.session.is_none() {
             let affinity = &upstream.state.config.affinity;
-            let client_ip = self.facts.as_ref().map_or(client.origin.peer, |facts| facts.client_ip);
-            let found =
-                key::find_key(&affinity.key, affinity.seed, config.client_ip.mask, head, || client_ip);
+            let asker = key::Client {
+                ip: self.facts.as_ref().map_or(client.origin.peer, |facts| facts.client_ip),
+                certificate: client.origin.secure.as_ref().and_then(|secure| secure.certificate_name()),
+            };
+            let found = key::find_key(&affinity.key, affinity.seed, config.client_ip.mask, head, asker);
             self.session = Some(Session::recall(upstream, found, head, self.worker.now()));
         }
         if first {
@@ -350,7 +353,7 @@ impl<'w> Request<'w> {
             (stream, true, false)
         } else {
             let began = Instant::now();
-            let connected = pool.connect(upstream.state.config.timeouts.connect).await;
+            let connected = self.worker.connect(&pool, upstream.state.config.timeouts.connect).await;
             self.tally.connect += began.elapsed();
             match connected {
                 Ok(stream) => {
@@ -359,6 +362,7 @@ impl<'w> Request<'w> {
                 }
                 Err(e) if e.kind() == std::io::ErrorKind::TimedOut => return Err(ProxyError::ConnectTimeout),
                 Err(e) if is_not_http2(&e) => return Err(ProxyError::NotHttp2(e)),
+                Err(e) if are_exhausted(&e) => return Err(ProxyError::NoDescriptors),
                 Err(e) if is_tls_failure(&e) => return Err(ProxyError::BackendTls(e)),
                 Err(e) => return Err(ProxyError::Connect(e)),
             }

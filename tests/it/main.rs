@@ -7,9 +7,11 @@
 mod affinity;
 mod body;
 mod churn;
+mod conformance;
 mod failover;
 mod faults;
 mod fields;
+mod forwarded;
 mod h2_backend;
 mod harness;
 mod health;
@@ -17,10 +19,15 @@ mod http;
 mod limits;
 mod malformed;
 mod ops;
+#[path = "../oracle/mod.rs"]
+mod oracle;
+mod proxy_protocol;
 mod reload;
 mod review;
 mod routing;
 mod sealed_cookie;
 mod shutdown;
+mod strangers;
 mod tls;
 mod tunnel;
+mod unix;

@@ -301,6 +301,34 @@ async fn clients_certificates_are_demanded_told_and_never_forged() {
 }
 
 #[tokio::test]
+async fn a_certificate_is_a_sessions_key_wherever_its_owner_comes_from() {
+    let backends = [Backend::start("a").await, Backend::start("b").await, Backend::start("c").await];
+    let s = Setting::new();
+    let ca = s.files.write("ca.pem", &s.authority.pem);
+    let proxy = Proxy::builder()
+        .tls(&format!("{}, client_auth = {{ ca = \"{ca}\", mode = \"optional\" }}", s.keys()))
+        .upstream("web", &backends.each_ref())
+        .affinity("key = [\"client_cert\", \"cookie:SID\", \"ip\"]")
+        .start()
+        .await;
+    let mut homes = std::collections::BTreeSet::new();
+    for name in ["alice", "bob", "carol", "dave", "eve", "frank", "grace", "heidi"] {
+        let mut home = None;
+        // Renewed: the same name in another certificate.
+        for pair in [s.authority.client(name), s.authority.client(name)] {
+            let client = TlsClient::of(&s.authority, &TLS13, Some(&pair));
+            let mut connection = client.connect(proxy.addr(), "shop.test").await;
+            let answered = ask(&mut connection, "shop.test").await.backend().to_owned();
+            assert_eq!(home.get_or_insert_with(|| answered.clone()), &answered, "{name}");
+        }
+        homes.extend(home);
+    }
+    assert!(homes.len() > 1, "one address, and yet several backends");
+    let mut without = s.client().connect(proxy.addr(), "shop.test").await;
+    assert_eq!(ask(&mut without, "shop.test").await.status, 200, "by its address");
+}
+
+#[tokio::test]
 async fn another_host_than_in_the_handshake_is_misdirected_unless_the_certificate_is_for_both() {
     let a = Backend::start("a").await;
     let s = Setting::naming(&["shop.test", "*.shop.test"]);

@@ -16,5 +16,6 @@ mod memory_file;
 mod memory_key;
 mod memory_table;
 mod minimal;
+mod proxy_protocol;
 mod ring;
 mod world;

@@ -238,7 +238,7 @@ impl<'p> Proxy<'p> {
 }
 
 /// Does a request get a 200? It carries no session.
-fn answers(address: SocketAddr) -> bool {
+pub fn answers(address: SocketAddr) -> bool {
     let patience = Duration::from_secs(1);
     let request = b"GET /healthz HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n";
     let mut status = [0; 12];

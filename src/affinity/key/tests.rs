@@ -1,5 +1,3 @@
-use std::net::{IpAddr, Ipv4Addr};
-
 use super::cookies::{CookiePair, cookie_pairs};
 use super::*;
 
@@ -40,8 +38,12 @@ fn cookie_id(lines: &[&str]) -> Option<String> {
     id(&cookie("SID"), &TestRequest::new("/", &fields))
 }
 
+fn client<'c>(ip: &str, certificate: Option<&'c str>) -> Client<'c> {
+    Client { ip: ip.parse().unwrap(), certificate }
+}
+
 fn find(sources: &[KeySource], request: &TestRequest, ip: &str) -> Option<FoundKey> {
-    find_key(sources, SEED, MASK, request, || ip.parse().unwrap())
+    find_key(sources, SEED, MASK, request, client(ip, None))
 }
 
 #[test]
@@ -63,15 +65,16 @@ fn first_present_source_decides() {
 }
 
 #[test]
-fn client_address_is_asked_only_when_reached() {
-    let request = TestRequest::new("/", &[("cookie", "SID=c")]);
-    let asked = std::cell::Cell::new(false);
-    let ip = || {
-        asked.set(true);
-        IpAddr::V4(Ipv4Addr::LOCALHOST)
-    };
-    assert!(find_key(&[cookie("SID"), KeySource::Ip], SEED, MASK, &request, ip).is_some());
-    assert!(!asked.get());
+fn certificate_is_a_key_that_nothing_in_a_request_can_be() {
+    let sources = [KeySource::ClientCert, cookie("SID"), KeySource::Ip];
+    let request = TestRequest::new("/", &[("cookie", "SID=CN=alice")]);
+    let find = |certificate| find_key(&sources, SEED, MASK, &request, client("192.0.2.1", certificate));
+    let alice = find(Some("CN=alice")).unwrap();
+    assert_eq!(alice.source, 0);
+    assert_ne!(find(Some("CN=bob")).unwrap().hash, alice.hash);
+    let without = find(None).unwrap();
+    assert_eq!(without.source, 1, "the next source counts where there is none");
+    assert_ne!(without.hash, alice.hash, "a cookie cannot take the certificate's place");
 }
 
 #[test]

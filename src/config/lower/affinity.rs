@@ -17,7 +17,7 @@ use crate::model::{Affinity, Remember};
 /// More places to look than this are a mistake.
 const MAX_SOURCES: usize = 16;
 /// The kinds of key sources; all but the first take a name.
-const KINDS: [&str; 5] = ["ip", "cookie", "header", "query", "path_param"];
+const KINDS: [&str; 6] = ["ip", "client_cert", "cookie", "header", "query", "path_param"];
 
 /// How sessions are tied to backends, from a word, a table, or nothing.
 pub(super) fn affinity(upstream: &Section<'_>, files: &Files<'_>) -> Affinity {
@@ -177,16 +177,19 @@ fn key_source(text: &str, found: &Found<'_>) -> Result<KeySource, Complaint> {
     if text == "ip" {
         return Ok(KeySource::Ip);
     }
+    if text == "client_cert" {
+        return Ok(KeySource::ClientCert);
+    }
     let Some((kind, name)) = text.split_once(':') else {
         if KINDS.contains(&text) {
             let help = format!("write \"{text}:NAME\"");
             return refused(format!("\"{text}\" does not say which {text}"), &help);
         }
         let help = match nearest(text, KINDS) {
-            Some("ip") => "did you mean \"ip\"?".to_owned(),
+            Some(alone @ ("ip" | "client_cert")) => format!("did you mean \"{alone}\"?"),
             Some(near) => format!("did you mean \"{near}:NAME\"?"),
             None => format!(
-                "a source is \"ip\", \"cookie:NAME\", \"header:NAME\", \"query:NAME\" or \
+                "a source is \"ip\", \"client_cert\", \"cookie:NAME\", \"header:NAME\", \"query:NAME\" or \
                  \"path_param:NAME\"; for the cookie of that name: \"cookie:{text}\""
             ),
         };
@@ -213,12 +216,12 @@ fn key_source(text: &str, found: &Found<'_>) -> Result<KeySource, Complaint> {
         "query" => bad_name("query parameter"),
         "path_param" if without(b";=/?#") => Ok(KeySource::PathParam(name.to_owned())),
         "path_param" => bad_name("path parameter"),
-        "ip" => refused("\"ip\" takes no name".to_owned(), "write \"ip\""),
+        "ip" | "client_cert" => refused(format!("\"{kind}\" takes no name"), &format!("write \"{kind}\"")),
         _ => {
             let help = match nearest(kind, KINDS) {
-                Some("ip") => "did you mean \"ip\"?".to_owned(),
+                Some(alone @ ("ip" | "client_cert")) => format!("did you mean \"{alone}\"?"),
                 Some(near) => format!("did you mean \"{near}:{name}\"?"),
-                None => "the kinds are ip, cookie, header, query and path_param".to_owned(),
+                None => "the kinds are ip, client_cert, cookie, header, query and path_param".to_owned(),
             };
             refused(format!("there is no source of the kind \"{kind}\""), &help)
         }

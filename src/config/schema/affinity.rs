@@ -22,7 +22,7 @@ pub(super) static AFFINITY_TABLE: Table = Table {
 };
 pub(in crate::config) static KEY: Free = Free {
     name: "key",
-    shape: "list of \"ip\", \"cookie:NAME\", \"header:NAME\", \"query:NAME\", \"path_param:NAME\"",
+    shape: "list of \"ip\", \"client_cert\", \"cookie:NAME\", \"header:NAME\", \"query:NAME\", \"path_param:NAME\"",
     absent: "[\"ip\"]",
     doc: "What identifies a session's requests: the first of these that is present. `[]`: nothing, \
           new sessions are load-balanced (and remembered only in a cookie).",

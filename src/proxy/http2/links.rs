@@ -100,6 +100,17 @@ impl Links {
         self.open.borrow_mut().retain(|link| !rests(link) && link.is_usable());
     }
 
+    /// Lets go of the one that has rested longest; false if none does.
+    pub(in crate::proxy) fn drop_oldest(&self) -> bool {
+        let mut open = self.open.borrow_mut();
+        let idle = (0..).zip(open.iter()).filter(|(_, link)| link.streams.get() == 0);
+        let oldest = idle.min_by_key(|(_, link)| link.idle_since.get()).map(|(index, _)| index);
+        oldest.is_some_and(|index| {
+            open.remove(index);
+            true
+        })
+    }
+
     /// A stream on a connection that is there.
     pub(in crate::proxy) fn take(self: &Rc<Self>) -> Option<Stream> {
         self.seat().map(Seat::into_stream)

@@ -76,13 +76,9 @@ impl Outlet {
                 } else if !forward.is_empty() {
                     self.send(forward, step.done)?;
                 }
-                if !step.done {
-                    self.payload = Payload::Framed(next);
-                } else {
-                    self.payload = Payload::Ended;
-                    if trailers {
-                        self.end()?;
-                    }
+                self.payload = if step.done { Payload::Ended } else { Payload::Framed(next) };
+                if step.done && trailers {
+                    self.end()?;
                 }
                 Poll::Ready(Ok(step.consumed))
             }

@@ -1,0 +1,165 @@
+//! Version 2: binary (§2.2).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::{Error, Header, Parsed, one_family};
+
+/// How a version 2 header begins.
+pub(super) const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+
+/// The longest header that is accepted, extensions included. The format would
+/// allow 64 KiB; what senders write is some hundred bytes.
+pub const MAX_V2_BYTES: usize = 4096;
+
+/// What precedes the addresses: signature, version and command, family, length.
+const FIXED: usize = 16;
+
+/// An extension's type and length.
+const EXTENSION_HEAD: usize = 3;
+
+const LOCAL: u8 = 0x20;
+const PROXY: u8 = 0x21;
+const UNSPEC: u8 = 0x00;
+const TCP4: u8 = 0x11;
+const TCP6: u8 = 0x21;
+
+const INET_BYTES: usize = 12;
+const INET6_BYTES: usize = 36;
+const UNIX_BYTES: usize = 216;
+
+pub(super) fn parse(input: &[u8]) -> Result<Parsed, Error> {
+    let at = |n: usize| input.get(n).copied();
+
+    let Some(command) = at(12) else { return Ok(Parsed::Partial) };
+    if command >> 4 != 2 {
+        return Err(Error::Version);
+    }
+    if !matches!(command, LOCAL | PROXY) {
+        return Err(Error::Command);
+    }
+    let Some(family) = at(13) else { return Ok(Parsed::Partial) };
+    // Of LOCAL everything but the length is ignored, the family too.
+    let addresses = if command == LOCAL { None } else { Addresses::of(family)? };
+
+    let Some(high) = at(14) else { return Ok(Parsed::Partial) };
+    // The low byte can but add to it.
+    let len = FIXED + usize::from(u16::from_be_bytes([high, at(15).unwrap_or(0)]));
+    if len > MAX_V2_BYTES {
+        return Err(Error::TooLong);
+    }
+    if input.len() < FIXED {
+        return Ok(Parsed::Partial);
+    }
+    let block = &input[FIXED..input.len().min(len)];
+    if let Some(addresses) = addresses {
+        let announced = (len - FIXED).checked_sub(addresses.bytes()).ok_or(Error::TooShort)?;
+        check_extensions(block.get(addresses.bytes()..).unwrap_or_default(), announced)?;
+    }
+    if input.len() < len {
+        return Ok(Parsed::Partial);
+    }
+    let header = match addresses {
+        _ if command == LOCAL => Header::Local,
+        None => Header::Unknown,
+        Some(addresses) => addresses.read(block),
+    };
+    Ok(Parsed::Complete { header, len })
+}
+
+/// How the addresses are laid out, and whether TCP is between them.
+#[derive(Debug, Clone, Copy)]
+enum Addresses {
+    Inet { tcp: bool },
+    Inet6 { tcp: bool },
+    Unix,
+}
+
+impl Addresses {
+    /// `None` if either half of the byte is UNSPEC: what follows is ignored then.
+    fn of(family: u8) -> Result<Option<Self>, Error> {
+        let tcp = match family & 0x0f {
+            0 => None,
+            1 => Some(true),
+            2 => Some(false),
+            _ => return Err(Error::Family),
+        };
+        Ok(match (family >> 4, tcp) {
+            (0, _) | (1..=3, None) => None,
+            (1, Some(tcp)) => Some(Self::Inet { tcp }),
+            (2, Some(tcp)) => Some(Self::Inet6 { tcp }),
+            (3, Some(_)) => Some(Self::Unix),
+            _ => return Err(Error::Family),
+        })
+    }
+
+    fn bytes(self) -> usize {
+        match self {
+            Self::Inet { .. } => INET_BYTES,
+            Self::Inet6 { .. } => INET6_BYTES,
+            Self::Unix => UNIX_BYTES,
+        }
+    }
+
+    /// The header, of a block that holds all the addresses.
+    fn read(self, block: &[u8]) -> Header {
+        let tcp = match self {
+            Self::Unix => return Header::Unix,
+            // Nobody speaks HTTP over TCP on behalf of a datagram.
+            Self::Inet { tcp: false } | Self::Inet6 { tcp: false } => None,
+            Self::Inet { tcp: true } => pair::<4, Ipv4Addr>(block),
+            Self::Inet6 { tcp: true } => pair::<16, Ipv6Addr>(block),
+        };
+        tcp.map_or(Header::Unknown, |(source, destination)| Header::Tcp { source, destination })
+    }
+}
+
+/// Two addresses of `N` bytes and their ports.
+fn pair<const N: usize, A: From<[u8; N]> + Into<IpAddr>>(block: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
+    let (source, rest) = block.split_first_chunk::<N>()?;
+    let (destination, rest) = rest.split_first_chunk::<N>()?;
+    let [a, b, c, d] = *rest.first_chunk::<4>()?;
+    let address =
+        |bytes: [u8; N], port: [u8; 2]| SocketAddr::new(A::from(bytes).into(), u16::from_be_bytes(port));
+    Some((address(*source, [a, b]), address(*destination, [c, d])))
+}
+
+/// Do the extensions, as far as they have come, fill `announced` bytes exactly?
+/// What they say is not looked at.
+fn check_extensions(mut come: &[u8], mut announced: usize) -> Result<(), Error> {
+    while announced > 0 {
+        let room = announced.checked_sub(EXTENSION_HEAD).ok_or(Error::Extensions)?;
+        let Some(&high) = come.get(1) else { return Ok(()) };
+        let low = come.get(2).copied();
+        let value = usize::from(u16::from_be_bytes([high, low.unwrap_or(0)]));
+        announced = room.checked_sub(value).ok_or(Error::Extensions)?;
+        if low.is_none() {
+            return Ok(());
+        }
+        come = come.get(EXTENSION_HEAD + value..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+/// Appends the header in binary. A Unix domain socket is announced as a
+/// connection of unknown addresses: its paths are not kept.
+pub fn write_v2(out: &mut Vec<u8>, header: Header) {
+    out.extend_from_slice(SIGNATURE);
+    let (source, destination) = match header {
+        Header::Tcp { source, destination } => one_family(source, destination),
+        Header::Local => return out.extend_from_slice(&[LOCAL, UNSPEC, 0, 0]),
+        Header::Unknown | Header::Unix => return out.extend_from_slice(&[PROXY, UNSPEC, 0, 0]),
+    };
+    let (family, bytes) = if source.is_ipv4() { (TCP4, INET_BYTES) } else { (TCP6, INET6_BYTES) };
+    out.extend_from_slice(&[PROXY, family]);
+    #[expect(clippy::cast_possible_truncation, reason = "12 or 36")]
+    out.extend_from_slice(&(bytes as u16).to_be_bytes());
+    for address in [source, destination] {
+        match address.ip() {
+            IpAddr::V4(v4) => out.extend_from_slice(&v4.octets()),
+            IpAddr::V6(v6) => out.extend_from_slice(&v6.octets()),
+        }
+    }
+    for address in [source, destination] {
+        out.extend_from_slice(&address.port().to_be_bytes());
+    }
+}
