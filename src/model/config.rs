@@ -2,6 +2,7 @@
 
 mod address;
 mod listener;
+mod protocol;
 mod route;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 pub use self::address::{Address, Bind};
 pub use self::listener::{Listener, ProxyProtocol};
+pub use self::protocol::Protocol;
 pub use self::route::{HostPattern, Route};
 use crate::affinity::client_ip::ClientIpPolicy;
 use crate::affinity::key::KeySource;
@@ -195,24 +197,6 @@ pub struct Upstream {
     pub tls: Option<Arc<tls::Client>>,
     /// What they speak.
     pub protocol: Protocol,
-}
-
-/// What backends speak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    /// HTTP/1.1.
-    H1,
-    /// HTTP/2 over TLS, chosen in the handshake (ALPN).
-    H2,
-    /// HTTP/2 without TLS, known beforehand.
-    H2c,
-}
-
-impl Protocol {
-    /// Is it HTTP/2?
-    pub fn is_http2(self) -> bool {
-        self != Self::H1
-    }
 }
 
 /// One backend.

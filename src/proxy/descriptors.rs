@@ -19,6 +19,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::acceptor::Acceptor;
 use super::deadline::Class;
+use super::http2;
 use super::pool::{BackendPool, BackendStream};
 use super::worker::Worker;
 use crate::telemetry::Refusal;
@@ -53,7 +54,7 @@ fn spare() -> Option<File> {
 
 /// Did it fail for want of descriptors, here or in the whole system?
 pub(super) fn are_exhausted(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+    matches!(Errno::from_io_error(http2::unshared(error)), Some(Errno::MFILE | Errno::NFILE))
 }
 
 impl Worker {

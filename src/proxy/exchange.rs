@@ -199,7 +199,8 @@ impl Exchange<'_, '_, '_> {
                     return Poll::Ready(Err(ProxyError::ResponseTruncated));
                 }
                 Poll::Ready(outcome) => {
-                    let fault = outcome.err().map_or(Fault::Closed, |error| Fault::of(&error));
+                    let http2 = self.upstream.state.config.protocol.is_http2();
+                    let fault = outcome.err().filter(|_| http2).map_or(Fault::Closed, |e| Fault::of(&e));
                     return Poll::Ready(Err(self.no_response(fault)));
                 }
                 Poll::Pending => break,

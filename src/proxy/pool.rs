@@ -233,7 +233,7 @@ impl BackendPool {
         let mut idle = self.idle.borrow_mut();
         let some = !idle.is_empty();
         drop(idle.drain(..usize::from(some)));
-        some
+        some || self.links.as_ref().is_some_and(|links| links.drop_oldest())
     }
 
     /// The backend's address as a Host, for requests that name none.

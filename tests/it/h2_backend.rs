@@ -299,7 +299,7 @@ async fn a_backend_that_speaks_http1_is_told_apart() {
     proxy.client().get("/").await.assert_own(502, "backend_not_http2");
 }
 
-/// Answers the first request of a connection with this header block.
+/// Answers requests with this header block; not at all if it is empty.
 async fn answering(block: &'static [u8]) -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let address = listener.local_addr().expect("an address");
@@ -314,7 +314,7 @@ async fn answering(block: &'static [u8]) -> std::net::SocketAddr {
                     let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
                     socket.read_exact(&mut vec![0; length]).await?;
                     // HEADERS; the answer has END_STREAM and END_HEADERS.
-                    if head[3] == 1 {
+                    if head[3] == 1 && !block.is_empty() {
                         let length = u8::try_from(block.len()).expect("a small block");
                         let mut frame = vec![0, 0, length, 1, 5];
                         frame.extend_from_slice(&head[5..]);
@@ -333,7 +333,7 @@ async fn answering(block: &'static [u8]) -> std::net::SocketAddr {
 #[tokio::test]
 async fn malformed_responses_are_refused() {
     let blocks: [(&str, &[u8], u16); 6] = [
-        ("right", b"\x88\x00\x01x\x01y", 200),
+        ("right", b"\x88\x00\x05x-app\x01y", 200),
         ("a field of connections", b"\x88\x00\x0aconnection\x05close", 502),
         ("a coding of HTTP/1", b"\x88\x00\x11transfer-encoding\x07chunked", 502),
         ("a name in upper case", b"\x88\x00\x01X\x01y", 502),
@@ -349,6 +349,15 @@ async fn malformed_responses_are_refused() {
             response.assert_own(502, "response_malformed");
         }
     }
+}
+
+#[tokio::test]
+async fn a_connection_on_which_nothing_comes_is_given_up() {
+    let address = answering(b"").await;
+    let lines = "protocol = \"h2c\"\ntimeouts = { response_head = \"1s\" }";
+    let proxy = over_http2(&[]).member("a", address).lines(lines).start().await;
+    proxy.client().get("/").await.assert_own(504, "response_head_timeout");
+    proxy.metric_becomes("homing_backend_connections", &[("backend", "a")], 0.0).await;
 }
 
 #[tokio::test]

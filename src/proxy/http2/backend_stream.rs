@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use ::h2::client::ResponseFuture;
 use ::h2::{Reason, RecvStream};
 use http::{Method, Response};
+use tokio::time::Instant;
 
 use super::head::{self, Malformed};
 use super::inlet::{self, Inlet};
@@ -29,6 +30,8 @@ pub(super) struct BackendSide {
     head_only: bool,
     outlet: Option<Outlet>,
     answer: Answer,
+    /// When it was begun.
+    since: Instant,
 }
 
 /// How far the answer is.
@@ -42,7 +45,15 @@ enum Answer {
 
 impl BackendSide {
     pub(super) fn new(seat: Seat) -> Self {
-        Self { seat, text: Vec::new(), read: 0, head_only: false, outlet: None, answer: Answer::Unasked }
+        Self {
+            seat,
+            text: Vec::new(),
+            read: 0,
+            head_only: false,
+            outlet: None,
+            answer: Answer::Unasked,
+            since: Instant::now(),
+        }
     }
 
     /// Takes bytes of the head; opens the stream once it is whole.
@@ -109,7 +120,7 @@ impl BackendSide {
             );
         }
         let response = ready!(Pin::new(response).poll(cx)).map_err(io::Error::other)?;
-        self.seat.link.served.set(true);
+        self.seat.link.heard();
         self.answer = Answer::Coming(self.begin(response).map_err(io::Error::other)?);
         Poll::Ready(Ok(()))
     }
@@ -183,7 +194,7 @@ impl Drop for BackendSide {
     fn drop(&mut self) {
         // Nothing came for as long as it was waited for: is the backend there at all?
         if matches!(self.answer, Answer::Awaited(_)) {
-            self.seat.link.doubt();
+            self.seat.link.waited_in_vain(self.since);
         }
     }
 }

@@ -86,13 +86,14 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    /// Runs until the connection has ended; true if it did as it should.
-    pub(super) async fn run(mut self, link: &Weak<Link>) -> bool {
+    /// Runs until the connection has ended.
+    pub(super) async fn run(mut self, link: &Weak<Link>) {
         let mut asked = false;
         let mut patience: Option<Pin<Box<Sleep>>> = None;
         std::future::poll_fn(|cx| {
-            if let Poll::Ready(ended) = Pin::new(&mut self.connection).poll(cx) {
-                return Poll::Ready(ended.is_ok());
+            // Its streams know how it has ended.
+            if Pin::new(&mut self.connection).poll(cx).is_ready() {
+                return Poll::Ready(());
             }
             match link.upgrade() {
                 Some(link) => {
@@ -112,11 +113,11 @@ impl Driver {
                 (asked, patience) = (false, None);
             }
             match patience.as_mut() {
-                Some(patience) => patience.as_mut().poll(cx).map(|()| false),
+                Some(patience) => patience.as_mut().poll(cx),
                 None => Poll::Pending,
             }
         })
-        .await
+        .await;
     }
 
     fn ask(&mut self) -> bool {

@@ -23,9 +23,9 @@ use crate::proxy::pool::Counted;
 
 /// What a backend is taken to allow before it was asked.
 const LIKELY_STREAMS: usize = 100;
-/// A connection that has rested this long is asked whether it is still there
-/// when it is used again.
-const LONG: Duration = Duration::from_secs(10);
+
+/// How long a connection may be silent before that means anything.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// A request that waits for a stream.
 type Waiting = oneshot::Sender<Result<Seat, Arc<io::Error>>>;
@@ -49,11 +49,9 @@ pub(in crate::proxy) struct Links {
 pub(super) struct Link {
     pub(super) send: SendRequest<Bytes>,
     streams: Cell<usize>,
-    /// Has a response come over it?
-    pub(super) served: Cell<bool>,
+    /// When the last response came over it.
+    heard: Cell<Option<Instant>>,
     begun: Cell<bool>,
-    /// No stream is to be begun on it any more.
-    left: Cell<bool>,
     idle_since: Cell<Instant>,
     /// Is the backend to show that it is there?
     pub(super) doubted: Cell<bool>,
@@ -100,6 +98,17 @@ impl Links {
             link.streams.get() == 0 && now.saturating_duration_since(link.idle_since.get()) >= timeout
         };
         self.open.borrow_mut().retain(|link| !rests(link) && link.is_usable());
+    }
+
+    /// Lets go of the one that has rested longest; false if none does.
+    pub(in crate::proxy) fn drop_oldest(&self) -> bool {
+        let mut open = self.open.borrow_mut();
+        let idle = (0..).zip(open.iter()).filter(|(_, link)| link.streams.get() == 0);
+        let oldest = idle.min_by_key(|(_, link)| link.idle_since.get()).map(|(index, _)| index);
+        oldest.is_some_and(|index| {
+            open.remove(index);
+            true
+        })
     }
 
     /// A stream on a connection that is there.
@@ -178,18 +187,17 @@ impl Links {
         let link = Rc::new(Link {
             send,
             streams: Cell::new(0),
-            served: Cell::new(false),
+            heard: Cell::default(),
             begun: Cell::new(false),
-            left: Cell::new(false),
             idle_since: Cell::new(Instant::now()),
             doubted: Cell::new(false),
             driver: RefCell::default(),
         });
         let (links, weak) = (Rc::downgrade(self), Rc::downgrade(&link));
         tokio::task::spawn_local(async move {
-            let clean = driver.run(&weak).await;
-            if let Some(links) = links.upgrade() {
-                links.ended(&weak, clean);
+            driver.run(&weak).await;
+            if let (Some(links), Some(link)) = (links.upgrade(), weak.upgrade()) {
+                links.ended(&link);
             }
         });
         self.open.borrow_mut().push(link);
@@ -198,12 +206,12 @@ impl Links {
 
     /// A connection has ended. If it broke, so have the others, most likely: the
     /// backend is gone. What is on them may go on.
-    fn ended(&self, link: &Weak<Link>, clean: bool) {
+    fn ended(&self, link: &Rc<Link>) {
         let mut open = self.open.borrow_mut();
-        if clean {
-            open.retain(|other| !std::ptr::eq(Rc::as_ptr(other), link.as_ptr()));
+        if link.streams.get() == 0 || link.said_goodbye() {
+            open.retain(|other| !Rc::ptr_eq(other, link));
         } else {
-            open.drain(..).for_each(|link| link.left.set(true));
+            open.clear();
         }
     }
 
@@ -255,13 +263,35 @@ pub(in crate::proxy) fn unshared(error: &io::Error) -> &io::Error {
 impl Link {
     /// May a stream be begun on it?
     fn is_usable(&self) -> bool {
-        let mut send = self.send.clone();
-        let ready = send.poll_ready(&mut Context::from_waker(Waker::noop()));
-        !self.left.get() && !matches!(ready, Poll::Ready(Err(_)))
+        self.end().is_none()
     }
 
-    /// The backend is to show that it is there.
-    pub(super) fn doubt(&self) {
+    /// Has the backend announced its end (GOAWAY)?
+    fn said_goodbye(&self) -> bool {
+        self.end().is_some_and(|error| error.is_go_away() && error.is_remote())
+    }
+
+    /// What it has ended with, or will.
+    fn end(&self) -> Option<::h2::Error> {
+        match self.send.clone().poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Err(error)) => Some(error),
+            Poll::Ready(Ok(())) | Poll::Pending => None,
+        }
+    }
+
+    /// A response has come over it.
+    pub(super) fn heard(&self) {
+        self.heard.set(Some(Instant::now()));
+    }
+
+    /// A request was given up that had waited since then. If nothing else came in
+    /// the meantime, the backend is to show that it is there; not at once, as
+    /// some take many a PING for an attack.
+    pub(super) fn waited_in_vain(&self, since: Instant) {
+        let silent = self.heard.get().is_none_or(|heard| heard < since);
+        if !silent || since.elapsed() < SILENCE {
+            return;
+        }
         self.doubted.set(true);
         if let Some(driver) = self.driver.borrow_mut().take() {
             driver.wake();
@@ -277,12 +307,9 @@ impl fmt::Debug for Link {
 
 impl Seat {
     fn new(link: &Rc<Link>, links: &Rc<Links>) -> Self {
-        if link.streams.get() == 0 && link.begun.get() && link.idle_since.get().elapsed() >= LONG {
-            link.doubt();
-        }
         link.streams.set(link.streams.get() + 1);
         Self {
-            reused: link.served.get(),
+            reused: link.heard.get().is_some(),
             first: !link.begun.replace(true),
             scheme: links.scheme,
             link: Rc::clone(link),

@@ -263,6 +263,8 @@ async fn answer(
         }
         "/die" => {
             let _ = die.send(());
+            // No reset before that.
+            let _ = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
         }
         path => {
             if let Some(status) = path.strip_prefix("/status/") {
