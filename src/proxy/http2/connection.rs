@@ -32,7 +32,11 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Serves the streams of a client until the connection ends.
 pub(in crate::proxy) async fn serve(worker: Rc<Worker>, client: Client) {
-    let Client { stream, held, origin, deadline, .. } = client;
+    let Client { stream, held, mut origin, deadline, .. } = client;
+    // Without TLS it turned out only now; nobody else has it yet.
+    if let Some(origin) = Rc::get_mut(&mut origin) {
+        origin.http2 = true;
+    }
     let flooded = Rc::new(Cell::new(false));
     let (builder, wait) = {
         let config = &worker.view().snapshot.config;
