@@ -13,6 +13,7 @@ mod fields;
 mod harness;
 mod health;
 mod http;
+mod http2;
 mod limits;
 mod malformed;
 mod ops;

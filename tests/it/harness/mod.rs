@@ -3,6 +3,8 @@
 
 mod backend;
 mod client;
+pub(crate) mod frames;
+pub(crate) mod http2;
 mod message;
 mod proxy;
 mod raw;
@@ -13,6 +15,7 @@ mod wire;
 
 pub(crate) use backend::Backend;
 pub(crate) use client::Client;
+pub(crate) use http2::{H2Client, H2Stream};
 pub(crate) use message::Response;
 pub(crate) use proxy::{Proxy, ProxyBuilder};
 pub(crate) use raw::RawClient;
