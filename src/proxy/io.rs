@@ -43,6 +43,10 @@ pub(super) trait Bridge: fmt::Debug {
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// Whatever was not said to its end is to be seen to break off.
     fn abort(&mut self);
+    /// See [`Stream::has_refused_tunnel`].
+    fn has_refused_tunnel(&self) -> bool {
+        false
+    }
 }
 
 impl Stream {
@@ -97,6 +101,12 @@ impl Stream {
             Self::Tls(tls) => tls.get_ref().0.reset_on_close(),
             Self::Bridged(bridge) => bridge.abort(),
         }
+    }
+
+    /// Was the client told 502 in place of what the backend answered when it was
+    /// asked for a tunnel?
+    pub(super) fn has_refused_tunnel(&self) -> bool {
+        matches!(self, Self::Bridged(bridge) if bridge.has_refused_tunnel())
     }
 
     /// Ends the sending side; over TLS with a word that this is the end.
