@@ -131,12 +131,10 @@ impl H2Stream {
 
     /// An interim response, or `None` and the final one is there.
     pub(crate) async fn interim(&mut self) -> Option<Response> {
-        let interim = poll_fn(|cx| {
-            match self.response.poll_informational(cx) {
-                Poll::Ready(Some(Ok(interim))) => return Poll::Ready(Some(interim)),
-                Poll::Ready(_) => return Poll::Ready(None),
-                Poll::Pending => Poll::Pending,
-            }
+        let interim = poll_fn(|cx| match self.response.poll_informational(cx) {
+            Poll::Ready(Some(Ok(interim))) => return Poll::Ready(Some(interim)),
+            Poll::Ready(_) => return Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
         });
         in_time("an interim response", interim).await.map(|head| response_of(&head))
     }
