@@ -266,7 +266,9 @@ impl Streams {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.0.open.set(self.0.open.get() - 1);
-        if let (false, Some(waker)) = (self.0.any(), self.0.waiting.take()) {
+        if !self.0.any()
+            && let Some(waker) = self.0.waiting.take()
+        {
             waker.wake();
         }
     }
