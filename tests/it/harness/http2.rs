@@ -32,7 +32,15 @@ pub(crate) struct H2Stream {
 impl H2Client {
     /// Without TLS, by prior knowledge.
     pub(crate) async fn connect(address: SocketAddr) -> Self {
-        Self::over(RawClient::connect(address).await, "http://t", &Builder::new()).await
+        Self::over(RawClient::connect(address).await, "http://t", &Self::builder()).await
+    }
+
+    /// What decent clients begin with: until they are told otherwise they open
+    /// no more streams than anybody allows (RFC 9113 §6.5.2).
+    pub(crate) fn builder() -> Builder {
+        let mut builder = Builder::new();
+        builder.initial_max_send_streams(100);
+        builder
     }
 
     /// Over a connection that is there. `origin` is where requests go: scheme and authority.

@@ -2,7 +2,6 @@
 //! nothing in between keeps more than a bound.
 
 use h2::Reason;
-use h2::client::Builder;
 
 use crate::harness::frames::{self, DATA, END_HEADERS, HEADERS, RST_STREAM, WINDOW_UPDATE, block, frame};
 use crate::harness::http2::rest;
@@ -105,7 +104,7 @@ async fn many_stalled_streams_keep_little_and_do_not_stop_the_others() {
         .await;
     // The connection's window has room for all; each stream's is as usual.
     let raw = RawClient::connect(proxy.addr()).await;
-    let mut builder = Builder::new();
+    let mut builder = H2Client::builder();
     builder.initial_connection_window_size(1 << 30);
     let client = H2Client::over(raw, "http://t", &builder).await;
     let mut stalled = Vec::new();
@@ -131,7 +130,7 @@ async fn a_download_to_a_slow_reader_is_whole() {
     let a = a.start().await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
     let raw = RawClient::connect_narrow(proxy.addr()).await;
-    let mut builder = Builder::new();
+    let mut builder = H2Client::builder();
     builder.initial_window_size(777).initial_connection_window_size(70_000);
     let client = H2Client::over(raw, "http://t", &builder).await;
     let mut stream = client.open(client.request("GET", "/"), true).await;

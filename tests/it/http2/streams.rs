@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 
 use h2::Reason;
-use h2::client::Builder;
 
 use crate::harness::frames::{self, GOAWAY, HEADERS, RST_STREAM, frame};
 use crate::harness::{Backend, Gate, H2Client, Proxy, RawClient, Script, Step, eventually};
@@ -150,7 +149,7 @@ async fn a_client_that_waits_for_room_is_served_in_turn() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder().limits("streams = 4").upstream("web", &[&a]).start().await;
     let raw = RawClient::connect(proxy.addr()).await;
-    let client = H2Client::over(raw, "http://t", Builder::new().initial_max_send_streams(4)).await;
+    let client = H2Client::over(raw, "http://t", H2Client::builder().initial_max_send_streams(4)).await;
     let numbers: Vec<_> = (0..100).map(|n| n.to_string()).collect();
     let requests = numbers.iter().map(|number| {
         let request = client.request("GET", "/").header("x-number", number);
