@@ -112,6 +112,10 @@ pub(super) enum ProxyError {
     /// The backend upgrades a connection that was not asked to be.
     #[error("the backend switched protocols unasked")]
     UnaskedUpgrade,
+    /// The backend was asked for a WebSocket and answered something else that
+    /// looks like success.
+    #[error("the backend did not open the WebSocket")]
+    NoUpgrade,
     /// The backend broke off in its response.
     #[error("the backend broke off in its response")]
     ResponseTruncated,
@@ -153,6 +157,7 @@ impl ProxyError {
             | Self::ResponseHead(_)
             | Self::TooManyInterim
             | Self::UnaskedUpgrade
+            | Self::NoUpgrade
             | Self::ResponseTruncated
             | Self::ResponseBody(_) => 502,
             Self::ConnectTimeout | Self::ResponseHeadTimeout | Self::ResponseBodyTimeout => 504,
@@ -199,6 +204,7 @@ impl ProxyError {
             Self::ResponseHeadTimeout => "response_head_timeout",
             Self::TooManyInterim => "too_many_interim",
             Self::UnaskedUpgrade => "unasked_upgrade",
+            Self::NoUpgrade => "no_upgrade",
             Self::ResponseTruncated => "response_truncated",
             Self::ResponseBody(_) => "response_body_malformed",
             Self::ResponseBodyTimeout => "response_body_timeout",
@@ -218,6 +224,7 @@ impl ProxyError {
             | Self::ResponseHead(_)
             | Self::TooManyInterim
             | Self::UnaskedUpgrade
+            | Self::NoUpgrade
             | Self::ResponseTruncated
             | Self::ResponseBody(_)
             | Self::ResponseBodyTimeout => true,

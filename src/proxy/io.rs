@@ -48,6 +48,10 @@ pub(super) trait Bridge: fmt::Debug {
     fn serves(&self) -> (bool, bool) {
         (false, false)
     }
+    /// See [`Stream::has_refused_tunnel`].
+    fn has_refused_tunnel(&self) -> bool {
+        false
+    }
 }
 
 impl Stream {
@@ -102,6 +106,12 @@ impl Stream {
             Self::Tls(tls) => tls.get_ref().0.reset_on_close(),
             Self::Bridged(bridge) => bridge.abort(),
         }
+    }
+
+    /// Was the client told 502 in place of what the backend answered when it was
+    /// asked for a tunnel?
+    pub(super) fn has_refused_tunnel(&self) -> bool {
+        matches!(self, Self::Bridged(bridge) if bridge.has_refused_tunnel())
     }
 
     /// Ends the sending side; over TLS with a word that this is the end.

@@ -16,6 +16,7 @@ mod h2_backend;
 mod harness;
 mod health;
 mod http;
+mod http2;
 mod limits;
 mod malformed;
 mod ops;

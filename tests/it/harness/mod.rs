@@ -3,7 +3,9 @@
 
 mod backend;
 mod client;
-mod http2;
+pub(crate) mod frames;
+pub(crate) mod http2;
+mod http2_backend;
 mod message;
 mod proxy;
 mod raw;
@@ -14,7 +16,8 @@ mod wire;
 
 pub(crate) use backend::Backend;
 pub(crate) use client::Client;
-pub(crate) use http2::{Http2Backend, Http2Client};
+pub(crate) use http2::{H2Client, H2Stream};
+pub(crate) use http2_backend::{Http2Backend, Http2Client};
 pub(crate) use message::Response;
 pub(crate) use proxy::{Proxy, ProxyBuilder};
 pub(crate) use raw::RawClient;

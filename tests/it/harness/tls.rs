@@ -166,6 +166,13 @@ impl TlsClient {
         }))
     }
 
+    /// The same, and it offers these protocols.
+    pub(crate) fn offering(&self, protocols: &[&str]) -> Self {
+        let mut config = ClientConfig::clone(&self.0);
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        Self(Arc::new(config))
+    }
+
     /// Shakes hands; names this host.
     pub(crate) async fn connect(&self, address: SocketAddr, name: &str) -> RawClient {
         self.try_connect(address, name).await.expect("a handshake")

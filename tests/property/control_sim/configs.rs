@@ -100,7 +100,6 @@ fn random_upstream(name: &str, rng: &mut Rng) -> Upstream {
         retry: Retry { attempts: 1, budget_percent: 0, min_per_second: 0, retry_after: S },
         timeouts: TIMEOUTS,
         tls: None,
-        protocol: Protocol::H1,
     }
 }
 
