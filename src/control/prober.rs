@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::probe::{ProbeResult, Prober};
 use crate::affinity::{AdminState, Slot};
 use crate::model::snapshot::Snapshot;
-use crate::model::{Address, HealthCheck};
+use crate::model::{Address, HealthCheck, ProxyVersion, Upstream};
 use crate::tls;
 
 /// A check that has ended.
@@ -46,6 +46,7 @@ struct Task {
     address: Address,
     check: HealthCheck,
     tls: Option<Arc<tls::Client>>,
+    proxy_protocol: Option<ProxyVersion>,
     _stop: DropGuard,
 }
 
@@ -76,10 +77,10 @@ impl Probers {
                 }
                 let key = (Arc::clone(&upstream.config.name), member.slot);
                 let task = match before.remove(&key) {
-                    Some(task) if task.does(check, &backend.address, upstream.config.tls.as_ref()) => task,
+                    Some(task) if task.does(check, &backend.address, &upstream.config) => task,
                     Some(_) | None => {
-                        let tls = upstream.config.tls.as_ref();
-                        self.spawn(key.clone(), &backend.address, check, tls, spread.saturating_mul(index))
+                        let delay = spread.saturating_mul(index);
+                        self.spawn(key.clone(), &backend.address, check, &upstream.config, delay)
                     }
                 };
                 self.tasks.insert(key, task);
@@ -92,25 +93,36 @@ impl Probers {
         (upstream, slot): (Arc<str>, Slot),
         address: &Address,
         check: &HealthCheck,
-        tls: Option<&Arc<tls::Client>>,
+        config: &Upstream,
         delay: Duration,
     ) -> Task {
         let stop = self.cancel.child_token();
-        let prober = Prober::new(address.clone(), check.probe.clone(), check.timeout).over(tls.cloned());
+        let prober = Prober::new(address.clone(), check.probe.clone(), check.timeout)
+            .over(config.tls.clone())
+            .announced(config.proxy_protocol);
         let run = run(upstream, slot, prober, delay, self.results.clone());
         let stopped = stop.clone();
         self.tracker.spawn(async move { stopped.run_until_cancelled(run).await });
-        Task { address: address.clone(), check: check.clone(), tls: tls.cloned(), _stop: stop.drop_guard() }
+        Task {
+            address: address.clone(),
+            check: check.clone(),
+            tls: config.tls.clone(),
+            proxy_protocol: config.proxy_protocol,
+            _stop: stop.drop_guard(),
+        }
     }
 }
 
 impl Task {
-    fn does(&self, check: &HealthCheck, address: &Address, tls: Option<&Arc<tls::Client>>) -> bool {
-        let same_tls = match (&self.tls, tls) {
+    fn does(&self, check: &HealthCheck, address: &Address, config: &Upstream) -> bool {
+        let same_tls = match (&self.tls, &config.tls) {
             (Some(own), Some(tls)) => Arc::ptr_eq(own, tls),
             (own, tls) => own.is_none() && tls.is_none(),
         };
-        self.check == *check && self.address == *address && same_tls
+        self.check == *check
+            && self.address == *address
+            && same_tls
+            && self.proxy_protocol == config.proxy_protocol
     }
 }
 

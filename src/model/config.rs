@@ -184,6 +184,15 @@ pub enum ProxyProtocol {
     Required,
 }
 
+/// A version of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
+}
+
 /// `[upstream.NAME]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
@@ -208,6 +217,8 @@ pub struct Upstream {
     pub retry: Retry,
     /// Its timeouts.
     pub timeouts: UpstreamTimeouts,
+    /// Are backends told of clients by the PROXY protocol?
+    pub proxy_protocol: Option<ProxyVersion>,
     /// TLS to its backends; `None`: plain HTTP.
     pub tls: Option<Arc<tls::Client>>,
 }

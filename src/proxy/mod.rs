@@ -11,6 +11,7 @@
 //! live counters and the table.
 
 mod acceptor;
+mod announced;
 mod binding;
 mod buffer;
 mod connection;

@@ -6,20 +6,23 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::net::IpAddr;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
+use super::announced::Announced;
+use super::connection::Client;
 use super::handshake::{ToBackend, is_tls_failure};
 use super::io::Stream;
 use super::socket::Socket;
 use crate::model::live::BackendLive;
-use crate::model::{Address, Backend, Pool as Settings};
-use crate::tls;
+use crate::model::{Address, Backend, Pool as Settings, ProxyVersion, Upstream};
 
 /// Time between two words about a backend's TLS.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
@@ -32,6 +35,8 @@ pub(super) struct BackendPool {
     /// The address as a Host, for requests that name none.
     authority: Box<str>,
     tls: Option<ToBackend>,
+    /// Are clients announced?
+    proxy_protocol: Option<ProxyVersion>,
     /// When a failed handshake was last logged.
     complained: Cell<Option<Instant>>,
     live: Arc<BackendLive>,
@@ -50,34 +55,31 @@ struct Idle {
 #[derive(Debug)]
 pub(super) struct BackendStream {
     stream: Stream,
+    /// Whom it is for, where the backend was told.
+    announced: Option<Box<Announced>>,
     live: Arc<BackendLive>,
 }
 
 impl BackendPool {
     /// An empty pool.
-    pub(super) fn new(
-        worker: usize,
-        backend: &Backend,
-        live: Arc<BackendLive>,
-        settings: Settings,
-        tls: Option<&Arc<tls::Client>>,
-    ) -> Self {
+    pub(super) fn new(worker: usize, backend: &Backend, live: Arc<BackendLive>, upstream: &Upstream) -> Self {
         Self {
-            tls: tls.map(|client| ToBackend::new(Arc::clone(client), backend)),
+            proxy_protocol: upstream.proxy_protocol,
+            tls: upstream.tls.as_ref().map(|client| ToBackend::new(Arc::clone(client), backend)),
             complained: Cell::default(),
             worker,
             address: backend.address.clone(),
             authority: backend.address.authority().into_boxed_str(),
             live,
-            settings: Cell::new(settings),
+            settings: Cell::new(upstream.pool),
             max_in_use: Cell::new(backend.max_connections),
             idle: RefCell::default(),
         }
     }
 
     /// The settings after a reload.
-    pub(super) fn configure(&self, backend: &Backend, settings: Settings) {
-        self.settings.set(settings);
+    pub(super) fn configure(&self, backend: &Backend, upstream: &Upstream) {
+        self.settings.set(upstream.pool);
         self.max_in_use.set(backend.max_connections);
     }
 
@@ -97,22 +99,38 @@ impl BackendPool {
         Some(InUse { pool: Rc::clone(self), limited: limit.is_some() })
     }
 
-    /// A connection that waits to be used again.
-    pub(super) fn take_idle(&self) -> Option<BackendStream> {
+    /// What the backend is to be told of whom a connection is for, if anything.
+    pub(super) fn announcement(&self, client: &Client, client_ip: IpAddr) -> Option<Box<Announced>> {
+        self.proxy_protocol.map(|_| Box::new(Announced::new(client, client_ip)))
+    }
+
+    /// A connection that waits to be used again, by whom it is for.
+    pub(super) fn take_idle(&self, announced: Option<&Announced>) -> Option<BackendStream> {
         let mut idle = self.idle.borrow_mut();
-        while let Some(Idle { mut stream, .. }) = idle.pop() {
+        loop {
+            let Idle { mut stream, .. } = match announced {
+                None => idle.pop()?,
+                Some(announced) => {
+                    let at = idle.iter().rposition(|idle| idle.stream.is_for(announced))?;
+                    idle.remove(at)
+                }
+            };
             if stream.is_quiet() {
                 return Some(stream);
             }
         }
-        None
     }
 
-    /// Opens a connection.
+    /// Opens a connection, and says whom it is for.
     ///
     /// # Errors
     /// The system's; `TimedOut` after `timeout`.
-    pub(super) async fn connect(&self, timeout: Duration) -> io::Result<BackendStream> {
+    pub(super) async fn connect(
+        &self,
+        timeout: Duration,
+        announced: Option<Box<Announced>>,
+    ) -> io::Result<BackendStream> {
+        let header = announced.as_ref().zip(self.proxy_protocol).map(|(who, version)| who.header(version));
         let connecting = async {
             io::Result::Ok(match &self.address {
                 Address::Ip(address) => Socket::from(TcpStream::connect(address).await?),
@@ -121,7 +139,10 @@ impl BackendPool {
             })
         };
         let connecting = async {
-            let socket = connecting.await?;
+            let mut socket = connecting.await?;
+            if let Some(header) = header {
+                socket.write_all(&header).await?;
+            }
             let Some(tls) = &self.tls else { return Ok(Stream::new(socket)) };
             // Boxed, so that plain connections hold no room for it.
             Box::pin(tls.connect(socket)).await
@@ -137,7 +158,7 @@ impl BackendPool {
             Err(_) => return Err(io::ErrorKind::TimedOut.into()),
         };
         self.live.opened();
-        Ok(BackendStream { stream, live: Arc::clone(&self.live) })
+        Ok(BackendStream { stream, announced, live: Arc::clone(&self.live) })
     }
 
     /// Says what TLS has against the backend, but not with every request again.
@@ -149,28 +170,34 @@ impl BackendPool {
         }
     }
 
-    /// Are its connections encrypted as `tls` says?
-    pub(super) fn has_tls(&self, tls: Option<&Arc<tls::Client>>) -> bool {
-        match (&self.tls, tls) {
+    /// Do its connections begin as the upstream says: encrypted, announced?
+    pub(super) fn fits(&self, upstream: &Upstream) -> bool {
+        let same_tls = match (&self.tls, &upstream.tls) {
             (Some(own), Some(tls)) => own.is(tls),
             (own, tls) => own.is_none() && tls.is_none(),
-        }
+        };
+        same_tls && self.proxy_protocol == upstream.proxy_protocol
     }
 
     /// Keeps a connection whose exchange ended cleanly; `now` may be a tick old.
     pub(super) fn keep(&self, stream: BackendStream, now: Instant) {
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < self.settings.get().max_idle {
+        let most = self.settings.get().max_idle;
+        if idle.len() >= most && self.proxy_protocol.is_some() {
+            idle.retain(|idle| !idle.stream.is_over());
+        }
+        if idle.len() < most {
             idle.push(Idle { stream, since: now });
         }
     }
 
-    /// Closes what has waited too long, or was closed by the backend.
+    /// Closes what has waited too long, was closed by the backend, or is for a
+    /// client that is gone.
     pub(super) fn sweep(&self, now: Instant) {
         let timeout = self.settings.get().idle_timeout;
-        self.idle
-            .borrow_mut()
-            .retain_mut(|idle| now.saturating_duration_since(idle.since) < timeout && idle.stream.is_quiet());
+        self.idle.borrow_mut().retain_mut(|Idle { stream, since }| {
+            now.saturating_duration_since(*since) < timeout && !stream.is_over() && stream.is_quiet()
+        });
     }
 
     /// The backend's address as a Host, for requests that name none.
@@ -181,6 +208,17 @@ impl BackendPool {
     /// The backend's counters.
     pub(super) fn live(&self) -> &BackendLive {
         &self.live
+    }
+}
+
+impl BackendStream {
+    fn is_for(&self, announced: &Announced) -> bool {
+        self.announced.as_ref().is_some_and(|own| own.is(announced))
+    }
+
+    /// Is it for a client that is gone?
+    fn is_over(&self) -> bool {
+        self.announced.as_ref().is_some_and(|own| own.is_over())
     }
 }
 

@@ -9,6 +9,7 @@
 //! finish ─ what the client is told if nothing was, metrics, access log
 //! ```
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -339,12 +340,13 @@ impl<'w> Request<'w> {
         let pool = Rc::clone(place.pool());
         // A session is not given to an heir who may be gone as well: it is asked first.
         let moves = verdict.rebind && verdict.outcome == Outcome::Moved;
-        let idle = if self.fresh || moves { None } else { pool.take_idle() };
+        let announced = pool.announcement(client, self.client_ip(client));
+        let idle = if self.fresh || moves { None } else { pool.take_idle(announced.as_deref()) };
         let (backend, reused) = if let Some(stream) = idle {
             (stream, true)
         } else {
             let began = Instant::now();
-            let connected = pool.connect(upstream.state.config.timeouts.connect).await;
+            let connected = pool.connect(upstream.state.config.timeouts.connect, announced).await;
             self.tally.connect += began.elapsed();
             match connected {
                 Ok(stream) => (stream, false),
@@ -437,6 +439,11 @@ impl<'w> Request<'w> {
         if let Some(held) = client.held.as_mut() {
             held.consume(head);
         }
+    }
+
+    /// The client's address, through trusted proxies.
+    fn client_ip(&self, client: &Client) -> IpAddr {
+        self.facts.as_ref().map_or(client.origin.peer, |facts| facts.client_ip)
     }
 
     /// The session, once recalled.

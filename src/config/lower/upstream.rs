@@ -117,6 +117,7 @@ fn upstream(
     }
     backends.sort_by(|a, b| a.id.cmp(&b.id));
     let upstream = Upstream {
+        proxy_protocol: section.get(&schema::SEND_PROXY),
         name: Arc::from(name),
         backends,
         affinity,
