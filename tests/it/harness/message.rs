@@ -150,7 +150,7 @@ impl End {
 
 /// Fields that a client may see, from a backend of these tests or from Homing.
 /// Anything else is something that leaked through.
-const EXPECTED: [&str; 27] = [
+const EXPECTED: [&str; 28] = [
     "cache-control",
     "connection",
     "content-length",
@@ -170,6 +170,7 @@ const EXPECTED: [&str; 27] = [
     "via",
     "x-affinity-outcome",
     "x-app",
+    "alt-svc",
     "x-backend",
     "x-content-type-options",
     "x-number",
