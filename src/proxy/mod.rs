@@ -1,9 +1,9 @@
 //! The data plane: accepts connections, forwards requests.
 //!
 //! ```text
-//! worker ─ listener ─ connection ─ request ─ exchange ─ transfer
-//!                                     │          └ tunnel ─ removal
-//!                                     └ view (snapshot, pools), facts, binding, head, error
+//! worker ─ acceptor ─ connection ─ request ─ exchange ─ transfer
+//!          │        └ proxy_header  │          └ tunnel ─ removal
+//!          └ listener, socket_file  └ view (snapshot, pools), facts, binding, head, error
 //! ```
 //!
 //! `request.rs` is the pipeline, top to bottom; start there. Nothing here
