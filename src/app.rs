@@ -24,6 +24,7 @@ use crate::affinity::{AdminState, BackendId};
 use crate::control::{self, ControlError, ControlHandle, ReloadSummary};
 use crate::model::snapshot::Snapshot;
 use crate::model::{Bind, Config, Listener};
+use crate::proxy::clients::Clients;
 use crate::proxy::listener::{self, Entrance, SocketFile};
 use crate::proxy::worker::{self, Command, Parts};
 use crate::telemetry::{AccessLog, Metrics};
@@ -136,6 +137,7 @@ pub fn start(config: Config, file: Option<&Path>) -> Result<Running, AppError> {
     let metrics = Arc::new(Metrics::new(count));
     metrics.watch_access_log(&log);
     let connections = Arc::new(AtomicUsize::new(0));
+    let clients = Arc::new(Clients::default());
     let (end, ended) = mpsc::unbounded_channel();
     let (mut commands, mut workers) = (Vec::new(), Vec::new());
     for index in 0..count {
@@ -147,6 +149,7 @@ pub fn start(config: Config, file: Option<&Path>) -> Result<Running, AppError> {
             metrics: metrics.worker(index),
             log: log.clone(),
             connections: Arc::clone(&connections),
+            clients: Arc::clone(&clients),
             commands: receiver,
         };
         let end = end.clone();

@@ -18,10 +18,11 @@ pub const GOOD: u8 = 0;
 /// It cannot be read, or there is an error in it.
 pub const BAD: u8 = 1;
 
-/// Checks a file: the exit status, and what is to be printed.
-pub fn run(path: &Path, colour: bool) -> (u8, String) {
+/// Checks a file: the exit status, and what is to be printed. `files` is how many
+/// file descriptors a process may have (`None`: any number).
+pub fn run(path: &Path, colour: bool, files: Option<u64>) -> (u8, String) {
     match config::load(path) {
-        Ok(loaded) => (GOOD, accepted(path, &loaded, colour)),
+        Ok(loaded) => (GOOD, accepted(path, &loaded, colour, files)),
         Err(error) => (BAD, refusal(path, &error, colour)),
     }
 }
@@ -53,7 +54,7 @@ fn refused(path: &Path, diagnostics: &Diagnostics, colour: bool) -> String {
     format!("{}\n{}: {counted}\n", diagnostics.render(colour), path.display())
 }
 
-fn accepted(path: &Path, loaded: &Loaded, colour: bool) -> String {
+fn accepted(path: &Path, loaded: &Loaded, colour: bool, files: Option<u64>) -> String {
     let mut text = String::new();
     if !loaded.warnings.is_empty() {
         let _ = writeln!(text, "{}", config::render_all(&loaded.warnings, colour));
@@ -63,8 +64,26 @@ fn accepted(path: &Path, loaded: &Loaded, colour: bool) -> String {
         warnings => format!("good, with {}", count(warnings, "warning")),
     };
     let _ = writeln!(text, "{}: {verdict}\n", path.display());
+    if let Some(warning) = too_few_files(&loaded.config, files) {
+        let _ = writeln!(text, "warning: {warning}\n");
+    }
     picture(&mut text, &loaded.config);
     text
+}
+
+/// What is to be said if `limits.connections` cannot be had with so many file
+/// descriptors (`None`: any number).
+pub(super) fn too_few_files(config: &Config, limit: Option<u64>) -> Option<String> {
+    // Each client may need a second one, to its backend; some are Homing's own.
+    const OWN: u64 = 32;
+    let workers = u64::try_from(config.server.workers.get()).unwrap_or(u64::MAX);
+    let clients = u64::try_from(config.limits.connections).unwrap_or(u64::MAX);
+    let needed = clients.saturating_mul(2).saturating_add(workers.saturating_mul(8)).saturating_add(OWN);
+    let limit = limit.filter(|limit| *limit < needed)?;
+    Some(format!(
+        "limits.connections = {clients} may take {needed} open files, and this process may have {limit}: raise \
+         the limit (ulimit -Hn, LimitNOFILE) or lower limits.connections"
+    ))
 }
 
 /// A number and its noun.

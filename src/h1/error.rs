@@ -78,6 +78,9 @@ pub enum HeadError {
     /// Transfer-Encoding where there can be none: HTTP/1.0, 1xx, 204.
     #[error("Transfer-Encoding is not allowed here")]
     CodingNotAllowed,
+    /// TRACE with a body, which it never has (RFC 9110 §9.3.8).
+    #[error("a body is not allowed here")]
+    BodyNotAllowed,
     /// Connection with options that are no tokens, on too many lines, or
     /// naming a field that is meant for every recipient (RFC 9110 §7.6.1).
     #[error("malformed Connection")]
@@ -124,6 +127,7 @@ impl HeadError {
             Self::TransferEncoding => "bad_transfer_encoding",
             Self::UnknownCoding => "unknown_coding",
             Self::CodingNotAllowed => "coding_not_allowed",
+            Self::BodyNotAllowed => "body_not_allowed",
             Self::Connection => "bad_connection",
         }
     }

@@ -119,6 +119,9 @@ fn decide<'b>(
         None if version == Version::Http10 => return Err(HeadError::CodingNotAllowed),
         None => Framing::Chunked,
     };
+    if method == "TRACE" && !matches!(framing, Framing::None | Framing::Length(0)) {
+        return Err(HeadError::BodyNotAllowed);
+    }
     let raw = &buf[first..len - 2];
     Ok(Some(Decided { method, target, version, raw, host, framing, facts, len: lead + len }))
 }

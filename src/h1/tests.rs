@@ -325,6 +325,14 @@ fn chunked_is_the_only_coding() {
 }
 
 #[test]
+fn trace_has_no_body() {
+    let trace = |fields: &str| request(format!("TRACE / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+    assert_eq!(trace("Content-Length: 5\r\n"), Err(HeadError::BodyNotAllowed));
+    assert_eq!(trace("Transfer-Encoding: chunked\r\n"), Err(HeadError::BodyNotAllowed));
+    assert!(trace("Content-Length: 0\r\n").is_ok() && trace("").is_ok());
+}
+
+#[test]
 fn limits_have_their_own_errors() {
     let path = |len: usize| format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(len - 1));
     assert!(request(path(64)).is_ok());

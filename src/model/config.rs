@@ -87,6 +87,10 @@ pub struct UpstreamTimeouts {
     pub response_head: Duration,
     /// Between two pieces of a body, either way.
     pub body_idle: Duration,
+    /// Bytes a second that a client must move of a body, on average; `None`: any.
+    pub min_body_rate: Option<u64>,
+    /// How long a client may be waited for before that counts.
+    pub body_rate_window: Duration,
     /// A tunnel (WebSocket) without a byte, either way.
     pub tunnel_idle: Duration,
 }
@@ -109,6 +113,10 @@ pub struct Limits {
     /// Bytes of a request body that an HTTP/2 client may send ahead, per stream;
     /// four times as many per connection.
     pub stream_window: u32,
+    /// As many from one address, or one /64 (503); `None`: any.
+    pub connections_per_client: Option<u32>,
+    /// TLS handshakes in progress, per worker.
+    pub handshakes: usize,
 }
 
 /// `[forwarding]`: what backends are told of the client.
@@ -120,6 +128,8 @@ pub struct Forwarding {
     pub forwarded: bool,
     /// The pseudonym in Via; `None`: no Via.
     pub via: Option<String>,
+    /// Are fields with `_` in their names passed on?
+    pub underscores: bool,
 }
 
 /// `[access_log]`.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::task::{Context, Poll};
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
@@ -26,6 +27,12 @@ pub(super) struct Arrival {
 impl Arrival {
     fn tcp((socket, peer): (TcpStream, SocketAddr)) -> Self {
         Self { socket: socket.into(), peer, destination: None }
+    }
+
+    /// Has its peer an address of its own? All that come by a Unix domain socket
+    /// share one.
+    pub(super) fn is_from_afar(&self) -> bool {
+        matches!(self.socket, Socket::Tcp(_))
     }
 
     fn unix(socket: UnixStream) -> Self {
@@ -57,10 +64,15 @@ impl Acceptor {
     /// # Errors
     /// The system's.
     pub(super) async fn accept(&self) -> io::Result<Arrival> {
-        Ok(match self {
-            Self::Tcp(listener) => Arrival::tcp(listener.accept().await?),
-            Self::Unix(listener) => Arrival::unix(listener.accept().await?.0),
-        })
+        std::future::poll_fn(|cx| self.poll_accept(cx)).await
+    }
+
+    /// See [`Self::accept`].
+    pub(super) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Arrival>> {
+        match self {
+            Self::Tcp(listener) => listener.poll_accept(cx).map_ok(Arrival::tcp),
+            Self::Unix(listener) => listener.poll_accept(cx).map_ok(|(socket, _)| Arrival::unix(socket)),
+        }
     }
 
     /// Who waits to be accepted now, whether or not the runtime has heard of it.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::acceptor::Arrival;
 use super::buffer::{Buffer, Size};
-use super::deadline::Deadline;
+use super::deadline::{Class, Deadline};
 use super::error::{self, Answer};
 use super::handshake::{self, Accepted, Secure};
 use super::http2;
@@ -81,11 +81,14 @@ pub(super) enum After {
 }
 
 /// Serves a plain connection until it ends, as its listener says.
-#[expect(clippy::needless_pass_by_value, reason = "a task owns what it is made of")]
-pub(super) fn serve(worker: Rc<Worker>, arrival: Arrival, service: Service) -> impl Future<Output = ()> {
+pub(super) fn serve(
+    worker: Rc<Worker>,
+    arrival: Arrival,
+    service: &Service,
+) -> impl Future<Output = ()> + use<> {
     // Outside of the task, which holds no room for what only this needs.
     let mut origin = Origin::new(&worker, &arrival);
-    let Service { redirect_https, http2, .. } = service;
+    let Service { redirect_https, http2, .. } = *service;
     origin.redirect_https = redirect_https;
     let deadline = worker.deadlines.register();
     let mut client = Client::new(Stream::new(arrival.socket), Rc::new(origin), deadline);
@@ -227,11 +230,14 @@ impl Client {
         if self.drop_empty_lines(worker) {
             return true;
         }
-        let wait = {
+        let (class, wait) = {
             let timeouts = &worker.view().snapshot.config.timeouts;
-            if self.first == First::Served { timeouts.keep_alive } else { timeouts.request_head }
+            match self.first {
+                First::Served => (Class::Idle, timeouts.keep_alive),
+                _ => (Class::Busy, timeouts.request_head),
+            }
         };
-        self.deadline.set(wait);
+        self.deadline.set_as(class, wait);
         let comes = std::future::poll_fn(|cx| {
             loop {
                 match worker.buffers.poll_fill(&mut self.held, Size::Small, &mut self.stream, cx) {

@@ -200,6 +200,14 @@ impl BackendPool {
         });
     }
 
+    /// Closes the idle connection that has waited longest; false if there is none.
+    pub(super) fn drop_oldest(&self) -> bool {
+        let mut idle = self.idle.borrow_mut();
+        let some = !idle.is_empty();
+        drop(idle.drain(..usize::from(some)));
+        some
+    }
+
     /// The backend's address as a Host, for requests that name none.
     pub(super) fn authority(&self) -> &str {
         &self.authority

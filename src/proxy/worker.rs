@@ -4,6 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,8 +16,10 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::acceptor::{Acceptor, Arrival};
 use super::buffer::Buffers;
+use super::clients::{Clients, Held};
 use super::connection;
 use super::deadline::{self, Deadlines};
+use super::descriptors::{self, Descriptors};
 use super::error::{self, Answer};
 use super::listener::{Entrance, Listening};
 use super::proxy_header;
@@ -25,7 +28,7 @@ use super::view::View;
 use crate::affinity::Timestamp;
 use crate::model::snapshot::{Report, Snapshot};
 use crate::model::{Bind, ProxyProtocol};
-use crate::telemetry::{AccessLog, WorkerMetrics};
+use crate::telemetry::{AccessLog, Refusal, WorkerMetrics};
 
 /// Pause after a failed accept, typically for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -63,6 +66,8 @@ pub struct Parts {
     pub log: AccessLog,
     /// Client connections over all workers.
     pub connections: Arc<AtomicUsize>,
+    /// The same by client.
+    pub clients: Arc<Clients>,
     /// What it is told.
     pub commands: mpsc::UnboundedReceiver<Command>,
 }
@@ -71,6 +76,9 @@ pub struct Parts {
 pub(super) struct Worker {
     pub(super) buffers: Buffers,
     pub(super) deadlines: Rc<Deadlines>,
+    pub(super) descriptors: Descriptors,
+    /// TLS handshakes in progress.
+    pub(super) handshakes: Cell<usize>,
     pub(super) metrics: Arc<WorkerMetrics>,
     pub(super) log: AccessLog,
     index: usize,
@@ -78,6 +86,7 @@ pub(super) struct Worker {
     changed: Notify,
     reports: mpsc::Sender<Report>,
     connections: Arc<AtomicUsize>,
+    clients: Arc<Clients>,
     own_connections: Cell<usize>,
     ended: Notify,
     phase: Cell<Phase>,
@@ -106,11 +115,13 @@ pub fn run(parts: Parts) -> io::Result<()> {
 }
 
 async fn serve(parts: Parts) {
-    let Parts { index, mut snapshots, reports, metrics, log, connections, mut commands } = parts;
+    let Parts { index, mut snapshots, reports, metrics, log, connections, clients, mut commands } = parts;
     let snapshot = Arc::clone(&snapshots.borrow_and_update());
     let worker = Rc::new(Worker {
         buffers: Buffers::new(snapshot.config.limits.head_bytes),
         deadlines: Rc::default(),
+        descriptors: Descriptors::new(),
+        handshakes: Cell::new(0),
         index,
         view: RefCell::new(Rc::new(View::new(index, snapshot, &metrics, None))),
         changed: Notify::new(),
@@ -118,6 +129,7 @@ async fn serve(parts: Parts) {
         log,
         reports,
         connections,
+        clients,
         own_connections: Cell::new(0),
         ended: Notify::new(),
         phase: Cell::new(Phase::Serving),
@@ -272,6 +284,10 @@ impl Worker {
                     Ok(arrival) => self.admit(arrival, &entrance),
                     Err(error) if is_of_one_connection(&error) => {}
                     Err(error) => {
+                        let plain = entrance.service().tls.is_none();
+                        if descriptors::are_exhausted(&error) && self.shed(&listener, plain).await {
+                            continue;
+                        }
                         tracing::warn!(worker = self.index, %error, "cannot accept; trying again");
                         if tokio::time::timeout(ACCEPT_PAUSE, stop.notified()).await.is_ok() {
                             break;
@@ -288,31 +304,60 @@ impl Worker {
 
     fn admit(self: &Rc<Self>, arrival: Arrival, entrance: &Entrance) {
         let service = entrance.service();
-        let limit = self.view().snapshot.config.limits.connections;
-        if self.connections.fetch_add(1, Ordering::Relaxed) >= limit {
+        let view = self.view();
+        let config = &view.snapshot.config;
+        let plain = service.tls.is_none();
+        let refuse = |refusal| self.refuse(&arrival.socket, plain, refusal, arrival.peer);
+        if !self.has_room_for(&arrival.socket) {
+            return refuse(Refusal::Descriptors);
+        }
+        let held = if arrival.is_from_afar() { self.place_for(arrival.peer.ip()) } else { Ok(None) };
+        let held = match held {
+            Ok(held) => held,
+            Err(refusal) => return refuse(refusal),
+        };
+        if self.connections.fetch_add(1, Ordering::Relaxed) >= config.limits.connections {
             self.connections.fetch_sub(1, Ordering::Relaxed);
-            self.metrics.refused_connection();
-            // Over TLS it would take a handshake to say so.
-            if service.tls.is_none() {
-                refuse(&arrival.socket);
-            }
-            return;
+            return refuse(Refusal::Connections);
         }
         self.own_connections.set(self.own_connections.get() + 1);
         self.metrics.connection_opened();
-        let counted = Counted(Rc::clone(self));
+        let counted = Counted { worker: Rc::clone(self), _held: held };
         match service.tls.clone() {
             _ if service.proxy_protocol != ProxyProtocol::Off => tokio::task::spawn_local(async move {
-                proxy_header::serve(Rc::clone(&counted.0), arrival, service).await;
+                proxy_header::serve(Rc::clone(&counted.worker), arrival, service).await;
             }),
             None => tokio::task::spawn_local(async move {
-                let worker = Rc::clone(&counted.0);
-                connection::serve(worker, arrival, service).await;
+                let worker = Rc::clone(&counted.worker);
+                connection::serve(worker, arrival, &service).await;
             }),
             Some(tls) => tokio::task::spawn_local(async move {
-                connection::serve_secure(Rc::clone(&counted.0), arrival, tls).await;
+                connection::serve_secure(Rc::clone(&counted.worker), arrival, tls).await;
             }),
         };
+    }
+
+    /// One of a client's places, where their number is limited; trusted peers
+    /// have as many as they like.
+    pub(super) fn place_for(&self, client: IpAddr) -> Result<Option<Held>, Refusal> {
+        let view = self.view();
+        let config = &view.snapshot.config;
+        match config.limits.connections_per_client {
+            Some(limit) if !config.client_ip.trusts(client.to_canonical()) => {
+                self.clients.enter(client, limit).map(Some).ok_or(Refusal::PerClient)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Closes a connection, after a word that there are too many.
+    pub(super) fn refuse(&self, socket: &Socket, plain: bool, refusal: Refusal, peer: SocketAddr) {
+        self.metrics.refused_connection(refusal);
+        tracing::debug!(%peer, limit = refusal.as_str(), "connection refused");
+        // Over TLS it would take a handshake to say so.
+        if plain {
+            refuse(socket);
+        }
     }
 
     /// Sees that the end is noticed even if there is nothing left to end.
@@ -323,11 +368,15 @@ impl Worker {
 }
 
 /// A client connection in the counts for as long as it lives.
-struct Counted(Rc<Worker>);
+struct Counted {
+    worker: Rc<Worker>,
+    /// Its place in its client's count.
+    _held: Option<Held>,
+}
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let worker = &self.0;
+        let worker = &self.worker;
         worker.connections.fetch_sub(1, Ordering::Relaxed);
         worker.own_connections.set(worker.own_connections.get() - 1);
         worker.metrics.connection_closed();

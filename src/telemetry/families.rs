@@ -27,8 +27,8 @@ families! {
         "Client connections open now.";
     CONNECTIONS_ACCEPTED = Counter "homing_connections_accepted_total" []
         "Client connections accepted.";
-    CONNECTIONS_REFUSED = Counter "homing_connections_refused_total" []
-        "Client connections closed at once because limits.connections was reached.";
+    CONNECTIONS_REFUSED = Counter "homing_connections_refused_total" ["limit"]
+        "Client connections closed at once, by the limit that was reached (connections, connections_per_client, descriptors).";
     TUNNELS = Gauge "homing_tunnels" []
         "Tunnels (upgraded connections, WebSocket) open now.";
     TUNNELS_OPENED = Counter "homing_tunnels_opened_total" []

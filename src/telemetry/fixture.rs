@@ -128,8 +128,10 @@ pub(crate) fn snapshot(generation: u64, upstreams: Vec<UpstreamState>) -> Snapsh
             connections: 10_000,
             streams: 128,
             stream_window: 1 << 18,
+            connections_per_client: None,
+            handshakes: 1,
         },
-        forwarding: Forwarding { x_forwarded: true, forwarded: false, via: None },
+        forwarding: Forwarding { x_forwarded: true, forwarded: false, via: None, underscores: false },
         access_log: AccessLog { format: LogFormat::Off, output: LogOutput::Stdout, queue: 1_024 },
         listeners: vec![Listener {
             http2: true,
@@ -149,6 +151,8 @@ const UPSTREAM_TIMEOUTS: UpstreamTimeouts = UpstreamTimeouts {
     connect: Duration::from_secs(1),
     response_head: Duration::from_secs(30),
     body_idle: Duration::from_secs(30),
+    min_body_rate: None,
+    body_rate_window: Duration::from_secs(1),
     tunnel_idle: Duration::from_secs(3_600),
 };
 

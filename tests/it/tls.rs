@@ -319,7 +319,7 @@ async fn a_certificate_is_a_sessions_key_wherever_its_owner_comes_from() {
             let client = TlsClient::of(&s.authority, &TLS13, Some(&pair));
             let mut connection = client.connect(proxy.addr(), "shop.test").await;
             let answered = ask(&mut connection, "shop.test").await.backend().to_owned();
-            assert_eq!(home.get_or_insert(answered.clone()), &answered, "{name}");
+            assert_eq!(home.get_or_insert_with(|| answered.clone()), &answered, "{name}");
         }
         homes.extend(home);
     }

@@ -146,6 +146,31 @@ impl Size {
     }
 }
 
+/// Something within bounds, or the word `"off"`.
+pub(in crate::config) struct OrOff<R>(pub(in crate::config) R);
+
+impl<R: Rule> Rule for OrOff<R> {
+    type Value = Option<R::Value>;
+
+    fn read(&self, found: &Found<'_>) -> Result<Self::Value, Complaint> {
+        match found.value {
+            DeValue::String(word) if word == "off" => Ok(None),
+            DeValue::Boolean(false) => {
+                Err(found.wrong_type(&self.shape()).help(format!("write {} = \"off\"", found.name)))
+            }
+            _ => self.0.read(found).map(Some),
+        }
+    }
+
+    fn shape(&self) -> String {
+        format!("{}; or \"off\"", self.0.shape())
+    }
+
+    fn show(&self, value: &Self::Value) -> String {
+        value.as_ref().map_or_else(|| "\"off\"".to_owned(), |value| self.0.show(value))
+    }
+}
+
 /// A whole number within bounds.
 pub(in crate::config) struct Int<T> {
     /// The smallest.
