@@ -9,7 +9,6 @@
 //! finish ─ what the client is told if nothing was, metrics, access log
 //! ```
 
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -19,11 +18,10 @@ use tokio::time::Instant;
 use super::binding::{self, Session};
 use super::buffer::Size;
 use super::connection::{After, Client};
-use super::descriptors::are_exhausted;
 use super::error::ProxyError;
 use super::exchange::{self, Attempt};
 use super::facts::Facts;
-use super::handshake::{self, is_tls_failure};
+use super::handshake;
 use super::head;
 use super::view::{UpstreamView, View};
 use super::worker::Worker;
@@ -350,13 +348,7 @@ impl<'w> Request<'w> {
             let connected =
                 self.worker.connect(&pool, upstream.state.config.timeouts.connect, announced).await;
             self.tally.connect += began.elapsed();
-            match connected {
-                Ok(stream) => (stream, false),
-                Err(e) if e.kind() == std::io::ErrorKind::TimedOut => return Err(ProxyError::ConnectTimeout),
-                Err(e) if are_exhausted(&e) => return Err(ProxyError::NoDescriptors),
-                Err(e) if is_tls_failure(&e) => return Err(ProxyError::BackendTls(e)),
-                Err(e) => return Err(ProxyError::Connect(e)),
-            }
+            (connected.map_err(ProxyError::of_connecting)?, false)
         };
         if reused {
             upstream.metrics.connection_reused();
@@ -442,11 +434,6 @@ impl<'w> Request<'w> {
         if let Some(held) = client.held.as_mut() {
             held.consume(head);
         }
-    }
-
-    /// The client's address, through trusted proxies.
-    fn client_ip(&self, client: &Client) -> IpAddr {
-        self.facts.as_ref().map_or(client.origin.peer, |facts| facts.client_ip)
     }
 
     /// The session, once recalled.

@@ -32,7 +32,6 @@ async fn an_ipv6_listener_serves_ipv6() {
     assert_eq!(peer_at(there, &a).await, "::1");
     let forwarded = a.last().field("forwarded").unwrap().to_owned();
     assert!(forwarded.starts_with("for=\"[::1]\""), "{forwarded}");
-    assert!(tokio::net::TcpStream::connect(v4(there.port())).await.is_err(), "IPv6 alone");
 }
 
 #[tokio::test]
@@ -62,7 +61,6 @@ async fn the_ipv4_wildcard_takes_every_address_of_the_machine() {
         let there = (Ipv4Addr::new(127, 0, 0, last), port).into();
         RawClient::connect(there).await.get("/", &[]).await.assert_from("a");
     }
-    assert!(tokio::net::TcpStream::connect(v6(port)).await.is_err(), "IPv4 alone");
 }
 
 #[tokio::test]
