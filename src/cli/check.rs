@@ -9,7 +9,8 @@ use crate::affinity::ring::Ring;
 use crate::affinity::{BackendId, Weight};
 use crate::config::{self, Diagnostics, LoadError, Loaded};
 use crate::model::{
-    Affinity, Bind, Config, HealthCheck, Listener, Probe, Protocol, ProxyProtocol, Remember, Upstream,
+    Affinity, Bind, Config, HealthCheck, Listener, Probe, Protocol, ProxyProtocol, ProxyVersion, Remember,
+    Upstream,
 };
 use crate::tls::{ClientSettings, MinVersion, Roots};
 
@@ -177,6 +178,13 @@ fn picture_of_upstream(text: &mut String, upstream: &Upstream) {
     line(text, "  key", &key(affinity));
     line(text, "  remember", &remember(affinity));
     line(text, "  failover", &failover(affinity));
+    if let Some(version) = upstream.proxy_protocol {
+        let version = match version {
+            ProxyVersion::V1 => "version 1",
+            ProxyVersion::V2 => "version 2",
+        };
+        line(text, "  announced", &format!("by the PROXY protocol, {version}"));
+    }
     if let Some(tls) = &upstream.tls {
         line(text, "  tls", &tls_to_backends(tls.settings()));
     }

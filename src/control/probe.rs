@@ -19,14 +19,15 @@ use http::{Request, Uri, Version};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
-use crate::model::{Address, Probe};
+use crate::model::{Address, Probe, ProxyVersion};
+use crate::proxy_protocol::{self, Header};
 use crate::tls;
 
 /// What a check goes over.
@@ -83,6 +84,8 @@ pub struct Prober {
     tls: Option<Arc<tls::Client>>,
     /// Are they of HTTP/2?
     http2: bool,
+    /// How the backend is told that the connection is our own.
+    proxy_protocol: Option<ProxyVersion>,
     /// A lookup that outlived its check; the next check waits for it instead
     /// of starting another, so that a dead resolver cannot pile up threads.
     lookup: Option<JoinHandle<io::Result<Vec<SocketAddr>>>>,
@@ -92,7 +95,7 @@ impl Prober {
     /// Will check the backend at `address`; a check without an answer for
     /// `timeout` has failed.
     pub fn new(address: Address, probe: Probe, timeout: Duration) -> Self {
-        Self { address, probe, timeout, tls: None, http2: false, lookup: None }
+        Self { address, probe, timeout, tls: None, http2: false, proxy_protocol: None, lookup: None }
     }
 
     /// HTTP requests go over TLS.
@@ -107,6 +110,12 @@ impl Prober {
         Self { http2, ..self }
     }
 
+    /// Connections begin with a PROXY header.
+    #[must_use]
+    pub fn announced(self, proxy_protocol: Option<ProxyVersion>) -> Self {
+        Self { proxy_protocol, ..self }
+    }
+
     /// Checks once. Cancel safe.
     pub async fn check(&mut self) -> ProbeResult {
         let timeout = self.timeout;
@@ -118,7 +127,11 @@ impl Prober {
     }
 
     async fn try_check(&mut self) -> Result<ProbeResult, ProbeFailure> {
-        let stream = self.connect().await?;
+        let mut stream = self.connect().await?;
+        if let Some(version) = self.proxy_protocol {
+            let header = own_header(version, &stream);
+            stream.write_all(&header).await.map_err(|error| ProbeFailure::Connect(error.kind()))?;
+        }
         match &self.probe {
             Probe::Tcp => Ok(ProbeResult::Pass),
             Probe::Http { method, path, host, expect_status, drain_status } => {
@@ -173,6 +186,25 @@ impl Prober {
         }
         Err(failure)
     }
+}
+
+/// The header of a connection that is for no client.
+fn own_header(version: ProxyVersion, stream: &Connection) -> Vec<u8> {
+    let mut out = Vec::new();
+    match version {
+        // Not UNKNOWN, which some receivers refuse (§2.1 of the protocol).
+        ProxyVersion::V1 => {
+            let addresses = own_addresses(stream).unwrap_or(Header::Unknown);
+            proxy_protocol::write_v1(&mut out, addresses);
+        }
+        ProxyVersion::V2 => proxy_protocol::write_v2(&mut out, Header::Local),
+    }
+    out
+}
+
+fn own_addresses(stream: &Connection) -> Option<Header> {
+    let Either::Left(tcp) = stream else { return None };
+    Some(Header::Tcp { source: tcp.local_addr().ok()?, destination: tcp.peer_addr().ok()? })
 }
 
 /// What is asked for.

@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::probe::{ProbeResult, Prober};
 use crate::affinity::{AdminState, Slot};
 use crate::model::snapshot::Snapshot;
-use crate::model::{Address, HealthCheck, Upstream};
+use crate::model::{Address, HealthCheck, ProxyVersion, Upstream};
 use crate::tls;
 
 /// A check that has ended.
@@ -47,6 +47,7 @@ struct Task {
     check: HealthCheck,
     tls: Option<Arc<tls::Client>>,
     http2: bool,
+    proxy_protocol: Option<ProxyVersion>,
     _stop: DropGuard,
 }
 
@@ -98,12 +99,21 @@ impl Probers {
     ) -> Task {
         let stop = self.cancel.child_token();
         let (tls, http2) = (config.tls.clone(), config.protocol.is_http2());
-        let prober = Prober::new(address.clone(), check.probe.clone(), check.timeout);
-        let prober = prober.over(tls.clone()).speaking_http2(http2);
+        let prober = Prober::new(address.clone(), check.probe.clone(), check.timeout)
+            .over(tls.clone())
+            .speaking_http2(http2)
+            .announced(config.proxy_protocol);
         let run = run(upstream, slot, prober, delay, self.results.clone());
         let stopped = stop.clone();
         self.tracker.spawn(async move { stopped.run_until_cancelled(run).await });
-        Task { address: address.clone(), check: check.clone(), tls, http2, _stop: stop.drop_guard() }
+        Task {
+            address: address.clone(),
+            check: check.clone(),
+            tls,
+            http2,
+            proxy_protocol: config.proxy_protocol,
+            _stop: stop.drop_guard(),
+        }
     }
 }
 
@@ -115,8 +125,9 @@ impl Task {
         };
         self.check == *check
             && self.address == *address
-            && self.http2 == config.protocol.is_http2()
             && same_tls
+            && self.http2 == config.protocol.is_http2()
+            && self.proxy_protocol == config.proxy_protocol
     }
 }
 

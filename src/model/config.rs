@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::address::{Address, Bind};
-pub use self::listener::{Listener, ProxyProtocol};
+pub use self::listener::{Listener, ProxyProtocol, ProxyVersion};
 pub use self::protocol::Protocol;
 pub use self::route::{HostPattern, Route};
 use crate::affinity::client_ip::ClientIpPolicy;
@@ -193,6 +193,8 @@ pub struct Upstream {
     pub retry: Retry,
     /// Its timeouts.
     pub timeouts: UpstreamTimeouts,
+    /// Are backends told of clients by the PROXY protocol?
+    pub proxy_protocol: Option<ProxyVersion>,
     /// TLS to its backends; `None`: plain HTTP.
     pub tls: Option<Arc<tls::Client>>,
     /// What they speak.

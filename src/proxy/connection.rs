@@ -1,7 +1,7 @@
 //! One client connection: request after request until either side has enough.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -48,6 +48,10 @@ pub(super) struct Client {
 pub(super) struct Origin {
     /// The other end's address; IPv4 where it is IPv4-mapped.
     pub peer: IpAddr,
+    /// The other end's port.
+    pub port: u16,
+    /// What it connected to, where that is known.
+    pub destination: Option<SocketAddr>,
     /// What its TLS handshake said; `None`: it came without TLS.
     pub secure: Option<Box<Secure>>,
     /// It is to ask again with https, on this port.
@@ -83,7 +87,7 @@ pub(super) fn serve(
     service: &Service,
 ) -> impl Future<Output = ()> + use<> {
     // Outside of the task, which holds no room for what only this needs.
-    let mut origin = Origin::new(&arrival);
+    let mut origin = Origin::new(&worker, &arrival);
     let Service { redirect_https, http2, .. } = *service;
     origin.redirect_https = redirect_https;
     let deadline = worker.deadlines.register();
@@ -112,7 +116,7 @@ pub(super) async fn serve_secure(worker: Rc<Worker>, arrival: Arrival, tls: Arc<
 
 /// The client, once its handshake has come to a good end.
 async fn shake_hands(worker: &Worker, arrival: Arrival, tls: &tls::Server) -> Option<Client> {
-    let mut origin = Origin::new(&arrival);
+    let mut origin = Origin::new(worker, &arrival);
     let socket = arrival.socket;
     let deadline = worker.deadlines.register();
     let patience = worker.view().snapshot.config.timeouts.tls_handshake;
@@ -131,8 +135,21 @@ async fn shake_hands(worker: &Worker, arrival: Arrival, tls: &tls::Server) -> Op
 }
 
 impl Origin {
-    fn new(arrival: &Arrival) -> Self {
-        Self { peer: arrival.peer.ip().to_canonical(), secure: None, redirect_https: None, http2: false }
+    fn new(worker: &Worker, arrival: &Arrival) -> Self {
+        let destination = match &arrival.destination {
+            Some(destination) => Some(**destination),
+            // Asking costs a system call.
+            None if worker.view().announces => arrival.socket.local_address(),
+            None => None,
+        };
+        Self {
+            peer: arrival.peer.ip().to_canonical(),
+            port: arrival.peer.port(),
+            destination,
+            secure: None,
+            redirect_https: None,
+            http2: false,
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
 use super::acceptor::Acceptor;
+use super::announced::Announced;
 use super::deadline::Class;
 use super::http2;
 use super::pool::{BackendPool, BackendStream};
@@ -97,12 +98,13 @@ impl Worker {
         &self,
         pool: &Rc<BackendPool>,
         timeout: Duration,
+        announced: Option<Box<Announced>>,
     ) -> io::Result<BackendStream> {
-        match pool.connect(timeout).await {
+        match pool.connect(timeout, announced.clone()).await {
             Err(error) if are_exhausted(&error) && self.make_room() => {
                 // Whoever has just lost its place closes its connection in its turn.
                 tokio::task::yield_now().await;
-                pool.connect(timeout).await
+                pool.connect(timeout, announced).await
             }
             connected => connected,
         }

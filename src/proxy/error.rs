@@ -5,6 +5,9 @@
 use std::io;
 use std::time::{Duration, SystemTime};
 
+use super::descriptors::are_exhausted;
+use super::handshake::is_tls_failure;
+use super::http2::is_not_http2;
 use crate::affinity::pick::Reason;
 use crate::h1::{self, BodyError, HeadError};
 
@@ -128,6 +131,17 @@ pub(super) enum ProxyError {
 }
 
 impl ProxyError {
+    /// Why a backend could not be connected to.
+    pub(super) fn of_connecting(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::TimedOut => Self::ConnectTimeout,
+            _ if are_exhausted(&error) => Self::NoDescriptors,
+            _ if is_not_http2(&error) => Self::NotHttp2(error),
+            _ if is_tls_failure(&error) => Self::BackendTls(error),
+            _ => Self::Connect(error),
+        }
+    }
+
     /// The status the client is told, while it can be told any; 499 stands in
     /// the log for a client that was gone.
     pub(super) fn status(&self) -> u16 {

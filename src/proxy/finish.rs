@@ -1,6 +1,7 @@
 //! How a request ends: what the client is told if nobody told it anything,
 //! and what is counted and logged.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::connection::{After, Client};
@@ -77,12 +78,17 @@ impl Request<'_> {
         }
     }
 
+    /// The client's address, through trusted proxies.
+    pub(super) fn client_ip(&self, client: &Client) -> IpAddr {
+        self.facts.as_ref().map_or(client.origin.peer, |facts| facts.client_ip)
+    }
+
     fn record(&self, client: &Client, error: Option<&'static str>) {
         let tally = &self.tally;
         let text = self.facts.as_ref().and_then(|f| f.text.as_deref());
         let upstream = self.upstream.map(|index| &self.view.upstreams[index]);
         let record = Record {
-            client: self.facts.as_ref().map_or(client.origin.peer, |f| f.client_ip),
+            client: self.client_ip(client),
             method: text.map_or("-", |t| &t.method),
             host: text.map_or("-", |t| &t.host),
             path: text.map_or("-", |t| &t.path),

@@ -12,6 +12,7 @@
 //! live counters and the table.
 
 mod acceptor;
+mod announced;
 mod binding;
 mod buffer;
 pub mod clients;

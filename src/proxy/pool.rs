@@ -6,21 +6,24 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::net::IpAddr;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
+use super::announced::Announced;
+use super::connection::Client;
 use super::handshake::{ToBackend, is_tls_failure};
 use super::http2::{self, Links};
 use super::io::Stream;
 use super::socket::Socket;
 use crate::model::live::BackendLive;
-use crate::model::{Address, Backend, Pool as Settings, Upstream};
-use crate::tls;
+use crate::model::{Address, Backend, Pool as Settings, ProxyVersion, Upstream};
 
 /// How long a stream of HTTP/2 has to end after its response.
 const RUN_OUT: Duration = Duration::from_secs(5);
@@ -35,6 +38,8 @@ pub(super) struct BackendPool {
     /// The address as a Host, for requests that name none.
     authority: Box<str>,
     tls: Option<ToBackend>,
+    /// Are clients announced?
+    proxy_protocol: Option<ProxyVersion>,
     /// When a failed handshake was last logged.
     complained: Cell<Option<Instant>>,
     live: Arc<BackendLive>,
@@ -55,6 +60,8 @@ struct Idle {
 #[derive(Debug)]
 pub(super) struct BackendStream {
     stream: Stream,
+    /// Whom it is for, where the backend was told.
+    announced: Option<Box<Announced>>,
     /// `None`: the connection that it is a stream of counts.
     _counted: Option<Counted>,
 }
@@ -66,28 +73,29 @@ pub(super) struct Counted(Arc<BackendLive>);
 impl BackendPool {
     /// An empty pool.
     pub(super) fn new(worker: usize, backend: &Backend, live: Arc<BackendLive>, upstream: &Upstream) -> Self {
-        let (settings, tls) = (upstream.pool, upstream.tls.as_ref());
-        let links = || Links::new(tls.is_some(), settings.max_idle);
+        let tls = upstream.tls.as_ref();
+        let links = || Links::new(tls.is_some(), upstream.pool.max_idle);
         Self {
             links: upstream.protocol.is_http2().then(links),
+            proxy_protocol: upstream.proxy_protocol,
             tls: tls.map(|client| ToBackend::new(Arc::clone(client), backend)),
             complained: Cell::default(),
             worker,
             address: backend.address.clone(),
             authority: backend.address.authority().into_boxed_str(),
             live,
-            settings: Cell::new(settings),
+            settings: Cell::new(upstream.pool),
             max_in_use: Cell::new(backend.max_connections),
             idle: RefCell::default(),
         }
     }
 
     /// The settings after a reload.
-    pub(super) fn configure(&self, backend: &Backend, settings: Settings) {
-        self.settings.set(settings);
+    pub(super) fn configure(&self, backend: &Backend, upstream: &Upstream) {
+        self.settings.set(upstream.pool);
         self.max_in_use.set(backend.max_connections);
         if let Some(links) = &self.links {
-            links.keep_at_most(settings.max_idle);
+            links.keep_at_most(upstream.pool.max_idle);
         }
     }
 
@@ -110,33 +118,49 @@ impl BackendPool {
         Some(InUse { pool: Rc::clone(self), limited: limit.is_some() })
     }
 
-    /// A connection that waits to be used again.
-    pub(super) fn take_idle(&self) -> Option<BackendStream> {
+    /// What the backend is to be told of whom a connection is for, if anything.
+    pub(super) fn announcement(&self, client: &Client, client_ip: IpAddr) -> Option<Box<Announced>> {
+        self.proxy_protocol.map(|_| Box::new(Announced::new(client, client_ip)))
+    }
+
+    /// A connection that waits to be used again, by whom it is for.
+    pub(super) fn take_idle(&self, announced: Option<&Announced>) -> Option<BackendStream> {
         if let Some(links) = &self.links {
             return links.take().map(BackendStream::shared);
         }
         let mut idle = self.idle.borrow_mut();
-        while let Some(Idle { mut stream, .. }) = idle.pop() {
+        loop {
+            let Idle { mut stream, .. } = match announced {
+                None => idle.pop()?,
+                Some(announced) => {
+                    let at = idle.iter().rposition(|idle| idle.stream.is_for(announced))?;
+                    idle.remove(at)
+                }
+            };
             if stream.is_quiet() {
                 return Some(stream);
             }
         }
-        None
     }
 
-    /// Opens a connection; to a backend that speaks HTTP/2 only if none has room.
+    /// Opens a connection, and says whom it is for; to a backend that speaks
+    /// HTTP/2 only if none has room.
     ///
     /// # Errors
     /// The system's; `TimedOut` after `timeout`.
-    pub(super) async fn connect(self: &Rc<Self>, timeout: Duration) -> io::Result<BackendStream> {
+    pub(super) async fn connect(
+        self: &Rc<Self>,
+        timeout: Duration,
+        announced: Option<Box<Announced>>,
+    ) -> io::Result<BackendStream> {
         let Some(links) = &self.links else {
-            let (stream, counted) = self.connect_own(timeout).await?;
-            return Ok(BackendStream { stream, _counted: Some(counted) });
+            let (stream, counted) = self.connect_own(timeout, announced.as_deref()).await?;
+            return Ok(BackendStream { stream, announced, _counted: Some(counted) });
         };
         let pool = Rc::clone(self);
         let connect = move || {
             let pool = Rc::clone(&pool);
-            async move { pool.connect_own(timeout).await }
+            async move { pool.connect_own(timeout, None).await }
         };
         // Boxed, so that others hold no room for it.
         let stream = Box::pin(links.wait(timeout, connect)).await;
@@ -147,7 +171,12 @@ impl BackendPool {
         })?))
     }
 
-    async fn connect_own(&self, timeout: Duration) -> io::Result<(Stream, Counted)> {
+    async fn connect_own(
+        &self,
+        timeout: Duration,
+        announced: Option<&Announced>,
+    ) -> io::Result<(Stream, Counted)> {
+        let header = announced.zip(self.proxy_protocol).map(|(who, version)| who.header(version));
         let connecting = async {
             io::Result::Ok(match &self.address {
                 Address::Ip(address) => Socket::from(TcpStream::connect(address).await?),
@@ -156,7 +185,10 @@ impl BackendPool {
             })
         };
         let connecting = async {
-            let socket = connecting.await?;
+            let mut socket = connecting.await?;
+            if let Some(header) = header {
+                socket.write_all(&header).await?;
+            }
             let Some(tls) = &self.tls else { return Ok(Stream::new(socket)) };
             // Boxed, so that plain connections hold no room for it.
             Box::pin(tls.connect(socket)).await
@@ -187,16 +219,15 @@ impl BackendPool {
         }
     }
 
-    /// Are its connections what the upstream's are to be?
+    /// Do its connections begin as the upstream says: encrypted, announced, in
+    /// which protocol?
     pub(super) fn fits(&self, upstream: &Upstream) -> bool {
-        self.links.is_some() == upstream.protocol.is_http2() && self.has_tls(upstream.tls.as_ref())
-    }
-
-    fn has_tls(&self, tls: Option<&Arc<tls::Client>>) -> bool {
-        match (&self.tls, tls) {
+        let same_tls = match (&self.tls, &upstream.tls) {
             (Some(own), Some(tls)) => own.is(tls),
             (own, tls) => own.is_none() && tls.is_none(),
-        }
+        };
+        let same_protocol = self.links.is_some() == upstream.protocol.is_http2();
+        same_tls && same_protocol && self.proxy_protocol == upstream.proxy_protocol
     }
 
     /// Keeps a connection whose exchange ended cleanly; `now` may be a tick old.
@@ -212,20 +243,25 @@ impl BackendPool {
             return;
         }
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < self.settings.get().max_idle {
+        let most = self.settings.get().max_idle;
+        if idle.len() >= most && self.proxy_protocol.is_some() {
+            idle.retain(|idle| !idle.stream.is_over());
+        }
+        if idle.len() < most {
             idle.push(Idle { stream, since: now });
         }
     }
 
-    /// Closes what has waited too long, or was closed by the backend.
+    /// Closes what has waited too long, was closed by the backend, or is for a
+    /// client that is gone.
     pub(super) fn sweep(&self, now: Instant) {
         let timeout = self.settings.get().idle_timeout;
         if let Some(links) = &self.links {
             links.sweep(now, timeout);
         }
-        self.idle
-            .borrow_mut()
-            .retain_mut(|idle| now.saturating_duration_since(idle.since) < timeout && idle.stream.is_quiet());
+        self.idle.borrow_mut().retain_mut(|Idle { stream, since }| {
+            now.saturating_duration_since(*since) < timeout && !stream.is_over() && stream.is_quiet()
+        });
     }
 
     /// Closes the idle connection that has waited longest; false if there is none.
@@ -247,6 +283,17 @@ impl BackendPool {
     }
 }
 
+impl BackendStream {
+    fn is_for(&self, announced: &Announced) -> bool {
+        self.announced.as_ref().is_some_and(|own| own.is(announced))
+    }
+
+    /// Is it for a client that is gone?
+    fn is_over(&self) -> bool {
+        self.announced.as_ref().is_some_and(|own| own.is_over())
+    }
+}
+
 impl Deref for BackendStream {
     type Target = Stream;
 
@@ -263,7 +310,7 @@ impl DerefMut for BackendStream {
 
 impl BackendStream {
     fn shared(stream: Stream) -> Self {
-        Self { stream, _counted: None }
+        Self { stream, announced: None, _counted: None }
     }
 
     /// Of one that was just connected: had its connection served before, and was

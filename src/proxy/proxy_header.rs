@@ -11,6 +11,7 @@ use std::task::Poll;
 use tokio::io::AsyncReadExt;
 
 use super::acceptor::Arrival;
+use super::clients::Held;
 use super::connection;
 use super::handshake::Patience;
 use super::listener::Service;
@@ -23,15 +24,41 @@ use crate::proxy_protocol::{self, Header, MAX_V2_BYTES, Parsed};
 const USUAL: usize = 256;
 
 /// Serves a connection on a listener that speaks the protocol, until it ends.
-pub(super) async fn serve(worker: Rc<Worker>, arrival: Arrival, service: Service) {
+pub(super) fn serve(worker: Rc<Worker>, arrival: Arrival, service: Service) -> impl Future<Output = ()> {
     // Boxed, so that a connection holds no room for its header later.
-    let arrival = match Box::pin(receive(&worker, arrival, service.proxy_protocol)).await {
+    let entering = Box::pin(enter(Rc::clone(&worker), arrival, service));
+    async move {
+        let Some((arrival, service, _held)) = entering.await else { return };
+        match service.tls.clone() {
+            None => connection::serve(worker, arrival, &service).await,
+            Some(tls) => connection::serve_secure(worker, arrival, tls).await,
+        }
+    }
+}
+
+/// The connection with its client's addresses and place; `None`: it is closed.
+async fn enter(
+    worker: Rc<Worker>,
+    arrival: Arrival,
+    service: Service,
+) -> Option<(Arrival, Service, Option<Held>)> {
+    let before = arrival.peer.ip();
+    let arrival = match receive(&worker, arrival, service.proxy_protocol).await {
         Ok(arrival) => arrival,
-        Err(reason) => return worker.metrics.proxy_header_refused(reason),
+        Err(reason) => {
+            worker.metrics.proxy_header_refused(reason);
+            return None;
+        }
     };
-    match service.tls.clone() {
-        None => connection::serve(worker, arrival, &service).await,
-        Some(tls) => connection::serve_secure(worker, arrival, tls).await,
+    // Whom the header names has as many places as if it had come itself.
+    let client = arrival.peer.ip();
+    let place = if client == before { Ok(None) } else { worker.place_for(client) };
+    match place {
+        Ok(held) => Some((arrival, service, held)),
+        Err(refusal) => {
+            worker.refuse(&arrival.socket, service.tls.is_none(), refusal, arrival.peer);
+            None
+        }
     }
 }
 

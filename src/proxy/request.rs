@@ -18,13 +18,11 @@ use tokio::time::Instant;
 use super::binding::{self, Session};
 use super::buffer::Size;
 use super::connection::{After, Client};
-use super::descriptors::are_exhausted;
 use super::error::ProxyError;
 use super::exchange::{self, Attempt};
 use super::facts::Facts;
-use super::handshake::{self, is_tls_failure};
+use super::handshake;
 use super::head;
-use super::http2::is_not_http2;
 use super::view::{UpstreamView, View};
 use super::worker::Worker;
 use crate::affinity::key;
@@ -348,24 +346,18 @@ impl<'w> Request<'w> {
         let pool = Rc::clone(place.pool());
         // A session is not given to an heir who may be gone as well: it is asked first.
         let moves = verdict.rebind && verdict.outcome == Outcome::Moved;
-        let idle = if self.fresh || moves { None } else { pool.take_idle() };
+        let announced = pool.announcement(client, self.client_ip(client));
+        let idle = if self.fresh || moves { None } else { pool.take_idle(announced.as_deref()) };
         let (backend, reused, opened) = if let Some(stream) = idle {
             (stream, true, false)
         } else {
             let began = Instant::now();
-            let connected = self.worker.connect(&pool, upstream.state.config.timeouts.connect).await;
+            let connected =
+                self.worker.connect(&pool, upstream.state.config.timeouts.connect, announced).await;
             self.tally.connect += began.elapsed();
-            match connected {
-                Ok(stream) => {
-                    let (reused, opened) = stream.is_of_old();
-                    (stream, reused, opened)
-                }
-                Err(e) if e.kind() == std::io::ErrorKind::TimedOut => return Err(ProxyError::ConnectTimeout),
-                Err(e) if are_exhausted(&e) => return Err(ProxyError::NoDescriptors),
-                Err(e) if is_not_http2(&e) => return Err(ProxyError::NotHttp2(e)),
-                Err(e) if is_tls_failure(&e) => return Err(ProxyError::BackendTls(e)),
-                Err(e) => return Err(ProxyError::Connect(e)),
-            }
+            let stream = connected.map_err(ProxyError::of_connecting)?;
+            let (reused, opened) = stream.is_of_old();
+            (stream, reused, opened)
         };
         if opened {
             upstream.metrics.connection_opened();

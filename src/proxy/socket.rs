@@ -1,6 +1,7 @@
 //! A connected socket, whatever family it is of.
 
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -49,6 +50,14 @@ impl Socket {
         if let Self::Tcp(socket) = self {
             // A socket that is gone already needs no reset.
             let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+        }
+    }
+
+    /// The IP address and port at this end, where it has any.
+    pub(super) fn local_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(socket) => socket.local_addr().ok(),
+            Self::Unix(_) => None,
         }
     }
 

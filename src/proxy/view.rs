@@ -28,6 +28,8 @@ pub(super) struct View {
     pub head_limits: HeadLimits,
     /// By index of the configuration's upstreams.
     pub upstreams: Vec<UpstreamView>,
+    /// Is any of them told of clients by the PROXY protocol?
+    pub announces: bool,
 }
 
 /// One upstream, in one worker.
@@ -76,7 +78,7 @@ impl View {
                 let key = (Arc::clone(&config.name), backend.id.clone(), backend.address.clone());
                 match pools.remove(&key) {
                     Some(pool) if pool.fits(config) => {
-                        pool.configure(backend, config.pool);
+                        pool.configure(backend, config);
                         pool
                     }
                     other => {
@@ -112,13 +114,14 @@ impl View {
                 state: Arc::clone(state),
             }
         });
-        let upstreams = upstreams.collect();
+        let upstreams: Vec<UpstreamView> = upstreams.collect();
+        let announces = upstreams.iter().any(|upstream| upstream.state.config.proxy_protocol.is_some());
         // Whoever still uses one may go on, but nothing is kept in it.
         pools.values().for_each(|pool| pool.retire());
         let limits = &snapshot.config.limits;
         let head_limits =
             HeadLimits { head_bytes: limits.head_bytes, fields: limits.fields, uri_bytes: limits.uri_bytes };
-        Self { routes: RouteTable::new(&snapshot.config.routes), head_limits, upstreams, snapshot }
+        Self { routes: RouteTable::new(&snapshot.config.routes), head_limits, upstreams, announces, snapshot }
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::acceptor::{Acceptor, Arrival};
 use super::buffer::Buffers;
-use super::clients::{self, Clients};
+use super::clients::{Clients, Held};
 use super::connection;
 use super::deadline::{self, Deadlines};
 use super::descriptors::{self, Descriptors};
@@ -311,15 +311,10 @@ impl Worker {
         if !self.has_room_for(&arrival.socket) {
             return refuse(Refusal::Descriptors);
         }
-        let address = arrival.peer.ip();
-        let held = match config.limits.connections_per_client {
-            Some(limit) if arrival.is_from_afar() && !config.client_ip.trusts(address.to_canonical()) => {
-                match self.clients.enter(address, limit) {
-                    Some(held) => Some(held),
-                    None => return refuse(Refusal::PerClient),
-                }
-            }
-            _ => None,
+        let held = if arrival.is_from_afar() { self.place_for(arrival.peer.ip()) } else { Ok(None) };
+        let held = match held {
+            Ok(held) => held,
+            Err(refusal) => return refuse(refusal),
         };
         if self.connections.fetch_add(1, Ordering::Relaxed) >= config.limits.connections {
             self.connections.fetch_sub(1, Ordering::Relaxed);
@@ -340,6 +335,19 @@ impl Worker {
                 connection::serve_secure(Rc::clone(&counted.worker), arrival, tls).await;
             }),
         };
+    }
+
+    /// One of a client's places, where their number is limited; trusted peers
+    /// have as many as they like.
+    pub(super) fn place_for(&self, client: IpAddr) -> Result<Option<Held>, Refusal> {
+        let view = self.view();
+        let config = &view.snapshot.config;
+        match config.limits.connections_per_client {
+            Some(limit) if !config.client_ip.trusts(client.to_canonical()) => {
+                self.clients.enter(client, limit).map(Some).ok_or(Refusal::PerClient)
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Closes a connection, after a word that there are too many.
@@ -363,7 +371,7 @@ impl Worker {
 struct Counted {
     worker: Rc<Worker>,
     /// Its place in its client's count.
-    _held: Option<clients::Held>,
+    _held: Option<Held>,
 }
 
 impl Drop for Counted {

@@ -85,6 +85,7 @@ fn build(name: &str, ids: &[&str], remember: Remember, memory: Memory) -> Upstre
             retry_after: Duration::from_secs(1),
         },
         timeouts: UPSTREAM_TIMEOUTS,
+        proxy_protocol: None,
         tls: None,
         protocol: Protocol::H1,
     };

@@ -4,6 +4,7 @@
 //! No test sleeps: what must happen is waited for, at most
 //! `HOMING_TEST_PATIENCE_MS` (10 s).
 
+mod addresses;
 mod affinity;
 mod body;
 mod churn;

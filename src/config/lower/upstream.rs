@@ -118,6 +118,7 @@ fn upstream(
     }
     backends.sort_by(|a, b| a.id.cmp(&b.id));
     let upstream = Upstream {
+        proxy_protocol: section.get(&schema::SEND_PROXY),
         name: Arc::from(name),
         backends,
         affinity,
@@ -146,6 +147,10 @@ fn protocol(section: &Section<'_>) -> Protocol {
         (Protocol::H2c, Some(_)) => {
             ("`protocol = \"h2c\"` is without `tls`", "write protocol = \"h2\", or leave out `tls`")
         }
+        _ if protocol.is_http2() && section.get(&schema::SEND_PROXY).is_some() => (
+            "a connection of HTTP/2 carries many clients: none can be announced on it",
+            "leave out `proxy_protocol`, or write protocol = \"h1\"",
+        ),
         _ => return protocol,
     };
     let span = section.span_of(&schema::PROTOCOL).unwrap_or_else(|| section.span());

@@ -6,7 +6,7 @@ use super::affinity::AFFINITY_TABLE;
 use super::tls::UPSTREAM_TLS_TABLE;
 use super::{Flag, Free, Int, Key, Optional, Table, Text, Time, UPSTREAM_TIMEOUTS, Word};
 use crate::affinity::{AdminState, Health, Weight};
-use crate::model::Protocol;
+use crate::model::{Protocol, ProxyVersion};
 
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
@@ -32,6 +32,7 @@ pub(in crate::config) static UPSTREAM: Table = Table {
         &POOL,
         &RETRY,
         &TIMEOUTS_OF_UPSTREAM,
+        &SEND_PROXY,
         &UPSTREAM_TLS,
         &PROTOCOL,
     ],
@@ -106,6 +107,13 @@ pub(in crate::config) static TIMEOUTS_OF_UPSTREAM: Free = Free {
     table: Some(&UPSTREAM_TIMEOUTS),
 };
 
+pub(in crate::config) static SEND_PROXY: Key<Word<Option<ProxyVersion>>> = Key {
+    name: "proxy_protocol",
+    rule: Word(&[("off", None), ("v1", Some(ProxyVersion::V1)), ("v2", Some(ProxyVersion::V2))]),
+    default: None,
+    doc: "Connections to backends begin with a PROXY header of this version, which says who the client is. \
+          They are not shared between clients then.",
+};
 pub(in crate::config) static UPSTREAM_TLS: Free = Free {
     name: "tls",
     shape: "true or a table",

@@ -33,3 +33,12 @@ pub enum ProxyProtocol {
     /// All do; those of other peers are closed.
     Required,
 }
+
+/// A version of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
+}

@@ -25,6 +25,8 @@ const KEPT: usize = 1 << 20;
 /// A request, as it arrived.
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
+    /// The PROXY header of its connection; empty without.
+    pub(crate) header: Vec<u8>,
     /// `GET /path HTTP/1.1`.
     pub(crate) line: String,
     pub(crate) fields: Fields,
@@ -49,6 +51,7 @@ pub(crate) struct Builder {
     sessions: Option<String>,
     listening: bool,
     tls: Option<Arc<ServerConfig>>,
+    announced: bool,
 }
 
 /// A running backend. Dropped, it is gone.
@@ -66,6 +69,10 @@ pub(crate) struct Backend {
 struct Shared {
     name: String,
     tls: Mutex<Option<Arc<ServerConfig>>>,
+    /// Do connections begin with a PROXY header?
+    announced: bool,
+    /// Those headers.
+    headers: Mutex<Vec<Vec<u8>>>,
     /// TLS handshakes that came to a good end, and those that resumed a session.
     handshakes: AtomicU64,
     resumed: AtomicU64,
@@ -99,6 +106,12 @@ impl Builder {
     /// Speaks TLS.
     pub(crate) fn tls(mut self, config: &Arc<ServerConfig>) -> Self {
         self.tls = Some(Arc::clone(config));
+        self
+    }
+
+    /// Takes a PROXY header from the beginning of each connection.
+    pub(crate) fn announced(mut self) -> Self {
+        self.announced = true;
         self
     }
 
@@ -196,6 +209,8 @@ impl Builder {
         let shared = Arc::new(Shared {
             name: self.name.clone(),
             tls: Mutex::new(self.tls),
+            announced: self.announced,
+            headers: Mutex::default(),
             handshakes: AtomicU64::new(0),
             resumed: AtomicU64::new(0),
             server_names: Mutex::default(),
@@ -232,6 +247,7 @@ impl Backend {
             sessions: None,
             listening: true,
             tls: None,
+            announced: false,
         }
     }
 
@@ -299,6 +315,11 @@ impl Backend {
     /// Speaks TLS otherwise, from the next connection on.
     pub(crate) fn set_tls(&self, config: &Arc<ServerConfig>) {
         *self.shared.tls.lock() = Some(Arc::clone(config));
+    }
+
+    /// The PROXY headers of all connections so far.
+    pub(crate) fn headers(&self) -> Vec<Vec<u8>> {
+        self.shared.headers.lock().clone()
     }
 
     /// TLS handshakes that came to a good end, and how many of them resumed a session.

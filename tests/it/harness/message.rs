@@ -175,6 +175,7 @@ const EXPECTED: &[&str] = &[
     "x",
     "x-affinity-outcome",
     "x-app",
+    "alt-svc",
     "x-backend",
     "x-content-type-options",
     "x-number",

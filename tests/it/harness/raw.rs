@@ -67,6 +67,11 @@ impl RawClient {
         Self::over(Wire::Plain(stream))
     }
 
+    /// The port at this end.
+    pub(crate) fn port(&self) -> u16 {
+        self.stream.socket().local_addr().expect("an address").port()
+    }
+
     /// Connects with room for few bytes on its side.
     pub(crate) async fn connect_narrow(address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().expect("socket");

@@ -248,3 +248,28 @@ async fn the_header_comes_over_a_unix_socket() {
     assert_eq!(forwarded_for(&mut client, &a).await, "198.51.100.7");
     drop(proxy);
 }
+
+#[tokio::test]
+async fn one_client_behind_a_proxy_cannot_hold_all_connections() {
+    let a = Backend::start("a").await;
+    let proxy = speaking("required", &a).limits("connections_per_client = 2").start().await;
+    let enter = async |client: &str| {
+        let mut raw = proxy.raw().await;
+        raw.send(format!("PROXY TCP4 {client} 203.0.113.1 4321 443\r\n")).await;
+        raw
+    };
+    let (mut one, mut two) = (enter("198.51.100.7").await, enter("198.51.100.7").await);
+    assert_eq!(forwarded_for(&mut one, &a).await, "198.51.100.7");
+    assert_eq!(forwarded_for(&mut two, &a).await, "198.51.100.7");
+    let mut three = enter("198.51.100.7").await;
+    three.response().await.assert_own(503, "too_many_connections");
+    three.assert_closed().await;
+    assert_eq!(forwarded_for(&mut enter("198.51.100.8").await, &a).await, "198.51.100.8");
+    drop(one);
+    eventually("there is room again", async || {
+        let mut again = enter("198.51.100.7").await;
+        again.try_send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+        again.read_to_any_end_or_response().await.starts_with(b"HTTP/1.1 200")
+    })
+    .await;
+}

@@ -99,6 +99,7 @@ fn random_upstream(name: &str, rng: &mut Rng) -> Upstream {
         pool: Pool { max_idle: 1, idle_timeout: S },
         retry: Retry { attempts: 1, budget_percent: 0, min_per_second: 0, retry_after: S },
         timeouts: TIMEOUTS,
+        proxy_protocol: None,
         tls: None,
     }
 }

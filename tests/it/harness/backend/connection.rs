@@ -53,6 +53,8 @@ pub(super) async fn accept_unix(listener: UnixListener, shared: Arc<Shared>) {
 struct Connection {
     stream: Wire,
     shared: Arc<Shared>,
+    /// The PROXY header that it began with.
+    header: Vec<u8>,
     /// What is read into.
     room: Vec<u8>,
     held: Vec<u8>,
@@ -94,13 +96,36 @@ async fn secured(stream: Wire, shared: &Shared) -> Option<Wire> {
     Some(Wire::Tls(Box::new(TlsStream::Server(stream))))
 }
 
+/// The PROXY header that the connection begins with: a line, or binary.
+async fn header(stream: &mut Wire) -> std::io::Result<Vec<u8>> {
+    let mut header = Vec::new();
+    let mut left = 16;
+    while left > 0 {
+        header.push(stream.read_u8().await?);
+        left -= 1;
+        match header[0] {
+            b'P' => left = usize::from(!header.ends_with(b"\r\n")),
+            _ if header.len() == 16 => left = usize::from(u16::from_be_bytes([header[14], header[15]])),
+            _ => {}
+        }
+    }
+    Ok(header)
+}
+
 impl Connection {
-    async fn serve(stream: Wire, shared: Arc<Shared>) {
+    async fn serve(mut stream: Wire, shared: Arc<Shared>) {
         shared.open.fetch_add(1, Ordering::Relaxed);
         let _open = Open(Arc::clone(&shared));
+        let mut header = Vec::new();
+        if shared.announced {
+            let Ok(read) = self::header(&mut stream).await else { return };
+            header.clone_from(&read);
+            shared.headers.lock().push(read);
+        }
         let Some(stream) = secured(stream, &shared).await else { return };
         let room = vec![0; 64 * 1024];
-        let mut connection = Self { stream, shared, room, held: Vec::new(), seen: None, latest: None };
+        let mut connection =
+            Self { stream, shared, header, room, held: Vec::new(), seen: None, latest: None };
         let mut count = 0;
         while connection.request(count).await.is_ok() {
             count += 1;
@@ -222,6 +247,7 @@ impl Connection {
                 let head: String = head.iter().map(|b| char::from(*b)).collect();
                 let (line, text) = head.split_once("\r\n").unwrap_or_default();
                 self.seen = Some(Seen {
+                    header: self.header.clone(),
                     line: line.to_owned(),
                     fields: Fields::parse(text),
                     text: text.to_owned(),
