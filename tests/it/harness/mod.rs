@@ -3,6 +3,7 @@
 
 mod backend;
 mod client;
+pub(crate) mod frames;
 mod message;
 mod proxy;
 mod raw;
