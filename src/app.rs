@@ -23,8 +23,9 @@ use crate::admin::{self, AdminBackend, BoxFuture};
 use crate::affinity::{AdminState, BackendId};
 use crate::control::{self, ControlError, ControlHandle, ReloadSummary};
 use crate::model::snapshot::Snapshot;
-use crate::model::{Config, Listener};
-use crate::proxy::listener::{self, Entrance};
+use crate::model::{Bind, Config, Listener};
+use crate::proxy::clients::Clients;
+use crate::proxy::listener::{self, Entrance, SocketFile};
 use crate::proxy::worker::{self, Command, Parts};
 use crate::telemetry::{AccessLog, Metrics};
 use crate::{config, error_chain};
@@ -39,7 +40,7 @@ pub enum AppError {
     #[error("cannot listen on {address}; is something else listening there?")]
     Bind {
         /// The address as configured.
-        address: SocketAddr,
+        address: Bind,
         /// The system's reason.
         source: io::Error,
     },
@@ -93,11 +94,13 @@ struct Shared {
 #[derive(Debug, Clone)]
 struct Bound {
     /// As configured; the port may be 0.
-    configured: SocketAddr,
+    configured: Bind,
     /// As it is.
-    actual: SocketAddr,
+    actual: Bind,
     /// How it serves.
     entrance: Arc<Entrance>,
+    /// The file of a Unix domain socket.
+    file: Option<Arc<SocketFile>>,
 }
 
 /// Starts a proxy. When this returns, all its listeners are bound; `file` is
@@ -111,7 +114,7 @@ pub fn start(config: Config, file: Option<&Path>) -> Result<Running, AppError> {
     let count = config.server.workers.get();
     let mut sockets = Vec::new();
     for listener in &config.listeners {
-        sockets.push((listener, bind(listener.bind, count)?));
+        sockets.push((listener, bind(listener, count)?));
     }
     let log = AccessLog::start(&config.access_log).map_err(AppError::AccessLog)?;
     let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build();
@@ -122,7 +125,7 @@ pub fn start(config: Config, file: Option<&Path>) -> Result<Running, AppError> {
             listener.set_nonblocking(true)?;
             tokio::net::TcpListener::from_std(listener)
         });
-        socket.map_err(|source| AppError::Bind { address, source })
+        socket.map_err(|source| AppError::Bind { address: address.into(), source })
     });
     let admin = admin.transpose()?;
 
@@ -134,6 +137,7 @@ pub fn start(config: Config, file: Option<&Path>) -> Result<Running, AppError> {
     let metrics = Arc::new(Metrics::new(count));
     metrics.watch_access_log(&log);
     let connections = Arc::new(AtomicUsize::new(0));
+    let clients = Arc::new(Clients::default());
     let (end, ended) = mpsc::unbounded_channel();
     let (mut commands, mut workers) = (Vec::new(), Vec::new());
     for index in 0..count {
@@ -145,6 +149,7 @@ pub fn start(config: Config, file: Option<&Path>) -> Result<Running, AppError> {
             metrics: metrics.worker(index),
             log: log.clone(),
             connections: Arc::clone(&connections),
+            clients: Arc::clone(&clients),
             commands: receiver,
         };
         let end = end.clone();
@@ -183,9 +188,9 @@ pub fn start(config: Config, file: Option<&Path>) -> Result<Running, AppError> {
 }
 
 impl Running {
-    /// The addresses that are listened on, in the order of the configuration.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.shared.listeners.lock().iter().map(|bound| bound.actual).collect()
+    /// Where is listened, in the order of the configuration.
+    pub fn addresses(&self) -> Vec<Bind> {
+        self.shared.listeners.lock().iter().map(|bound| bound.actual.clone()).collect()
     }
 
     /// The address of the admin listener.
@@ -239,6 +244,8 @@ impl Running {
     pub async fn shutdown(mut self, grace: Duration, at_once: impl Future<Output = ()>) -> bool {
         let shared = Arc::clone(&self.shared);
         shared.draining.store(true, Ordering::Relaxed);
+        // Their files go first: nobody is to find a socket that nobody accepts on.
+        shared.listeners.lock().clear();
         shared.tell(|| Command::Drain);
         let end = Instant::now() + grace;
         let mut left = self.workers.len();
@@ -287,6 +294,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.cancel.cancel();
+        self.shared.listeners.lock().clear();
         self.shared.tell(|| Command::Stop);
     }
 }
@@ -311,12 +319,14 @@ impl Shared {
         }
     }
 
-    fn listen(&self, listener: &Listener, (actual, sockets): (SocketAddr, Vec<std::net::TcpListener>)) {
+    fn listen(&self, listener: &Listener, bound: listener::Bound) {
         let entrance = Arc::new(Entrance::new(listener));
+        let listener::Bound { bind: actual, sockets, file } = bound;
         for (worker, socket) in self.commands.iter().zip(sockets) {
-            let _ = worker.send(Command::Listen(actual, socket, Arc::clone(&entrance)));
+            let _ = worker.send(Command::Listen(actual.clone(), socket, Arc::clone(&entrance)));
         }
-        self.listeners.lock().push(Bound { configured: listener.bind, actual, entrance });
+        let (configured, file) = (listener.bind.clone(), file.map(Arc::new));
+        self.listeners.lock().push(Bound { configured, actual, entrance, file });
     }
 
     async fn reload_to(&self, mut config: Config) -> Result<ReloadSummary, AppError> {
@@ -340,21 +350,24 @@ impl Shared {
             if let Some(index) = gone.iter().position(|bound| bound.configured == listener.bind) {
                 kept.push((gone.remove(index), listener));
             } else {
-                let sockets = bind(listener.bind, self.commands.len())?;
+                let sockets = bind(&listener, self.commands.len())?;
                 new.push((listener, sockets));
             }
         }
         let summary = self.control.reload(config).await?;
         for (bound, listener) in kept {
             bound.entrance.replace(&listener);
+            if let Some(Err(error)) = bound.file.map(|file| file.set_mode(listener.mode)) {
+                tracing::error!(address = %bound.actual, %error, "the mode of a socket's file stays as it was");
+            }
         }
         for bound in gone {
-            self.tell(|| Command::Unlisten(bound.actual));
+            self.tell(|| Command::Unlisten(bound.actual.clone()));
             self.listeners.lock().retain(|other| other.actual != bound.actual);
             tracing::info!(address = %bound.actual, "no longer listening");
         }
         for (listener, sockets) in new {
-            tracing::info!(address = %sockets.0, "listening");
+            tracing::info!(address = %sockets.bind, "listening");
             self.listen(&listener, sockets);
         }
         Ok(summary)
@@ -405,6 +418,7 @@ impl AdminBackend for AdminPort {
     }
 }
 
-fn bind(address: SocketAddr, count: usize) -> Result<(SocketAddr, Vec<std::net::TcpListener>), AppError> {
-    listener::bind(address, count).map_err(|source| AppError::Bind { address, source })
+fn bind(listener: &Listener, count: usize) -> Result<listener::Bound, AppError> {
+    let refused = |source| AppError::Bind { address: listener.bind.clone(), source };
+    listener::bind(listener, count).map_err(refused)
 }

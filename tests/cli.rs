@@ -39,7 +39,19 @@ struct Process {
 impl Process {
     /// Starts it and reads what it says, on either stream, line by line.
     fn start(arguments: &[&str]) -> Self {
-        let mut child = homing(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Self::of(homing(arguments))
+    }
+
+    /// The same with this many file descriptors at most.
+    fn start_with_files(files: u32, arguments: &[&str]) -> Self {
+        let mut shell = Command::new("sh");
+        let script = format!("ulimit -n {files} && exec \"$0\" \"$@\"");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_homing")]).args(arguments).env_remove("HOMING_LOG");
+        Self::of(shell)
+    }
+
+    fn of(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (sender, lines) = mpsc::channel();
         let streams: [Box<dyn Read + Send>; 2] =
             [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
@@ -260,6 +272,60 @@ fn explain_says_what_the_proxy_does() {
             assert!(done.ends_with(&format!("\r\n\r\n{backend}")), "{said}\n{done}");
         }
     }
+}
+
+/// One request on this connection; the status line, empty if there is none.
+fn ask(stream: &TcpStream) -> String {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut line = String::new();
+    if (&*stream).write_all(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n").is_err() {
+        return line;
+    }
+    let mut reader = BufReader::new(stream);
+    let _ = reader.read_line(&mut line);
+    let mut field = String::new();
+    while reader.read_line(&mut field).is_ok_and(|n| n > 2) {
+        field.clear();
+    }
+    let mut body = [0];
+    if line.contains("200") {
+        reader.read_exact(&mut body).unwrap();
+    }
+    line.trim_end().to_owned()
+}
+
+#[test]
+fn want_of_descriptors_is_survived() {
+    let file = File::new(&configuration(&[("a", backend("a"))], "[timeouts]\nrequest_head = \"1m\"\n"));
+    let mut process = Process::start_with_files(64, &["run", "--config", file.as_str()]);
+    process.line_with("limits.connections = 16384 may take");
+    let address = process.listening();
+
+    // Connections without a word take all there are; nobody is left waiting.
+    let silent: Vec<_> = (0..200).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let told = silent.iter().filter(|stream| {
+        stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        let mut answer = String::new();
+        let _ = BufReader::new(*stream).read_line(&mut answer);
+        answer.starts_with("HTTP/1.1 503")
+    });
+    let told = told.count();
+    assert!((100..200).contains(&told), "{told} of 200 are told that there is no room");
+    // Those who are in are served, although each needs a connection to the backend too.
+    let mut served = 0;
+    for stream in &silent {
+        served += u32::from(ask(stream) == "HTTP/1.1 200 OK");
+    }
+    assert!(served >= 10, "{served} are served");
+    // And who comes now takes the place of one that waits for its next request.
+    for _ in 0..50 {
+        let stream = TcpStream::connect(address).unwrap();
+        assert_eq!(ask(&stream), "HTTP/1.1 200 OK");
+    }
+    drop(silent);
+    assert!(get(address, "1").ends_with("\r\n\r\na"));
+    process.signal(Signal::TERM);
+    assert_eq!(process.ended(), Some(0));
 }
 
 #[test]

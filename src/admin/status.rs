@@ -1,11 +1,9 @@
 //! `GET /status`: the state in force as JSON.
 
-use std::net::SocketAddr;
-
 use serde::Serialize;
 
-use crate::model::Remember;
 use crate::model::snapshot::{Memory, Snapshot, UpstreamState};
+use crate::model::{Bind, Remember};
 use crate::telemetry::active_part;
 
 #[derive(Debug, Serialize)]
@@ -14,13 +12,13 @@ pub(super) struct Status<'a> {
     generation: u64,
     draining: bool,
     workers: usize,
-    listeners: Vec<Listener>,
+    listeners: Vec<Listener<'a>>,
     upstreams: Vec<Upstream<'a>>,
 }
 
 #[derive(Debug, Serialize)]
-struct Listener {
-    bind: SocketAddr,
+struct Listener<'a> {
+    bind: &'a Bind,
 }
 
 #[derive(Debug, Serialize)]
@@ -74,7 +72,7 @@ impl<'a> Status<'a> {
                 .config
                 .listeners
                 .iter()
-                .map(|listener| Listener { bind: listener.bind })
+                .map(|listener| Listener { bind: &listener.bind })
                 .collect(),
             upstreams: snapshot.upstreams.iter().map(|upstream| Upstream::of(upstream)).collect(),
         }

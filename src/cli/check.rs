@@ -8,7 +8,7 @@ use crate::affinity::pick::Failover;
 use crate::affinity::ring::Ring;
 use crate::affinity::{BackendId, Weight};
 use crate::config::{self, Diagnostics, LoadError, Loaded};
-use crate::model::{Affinity, Config, HealthCheck, Listener, Probe, Remember, Upstream};
+use crate::model::{Affinity, Bind, Config, HealthCheck, Listener, Probe, ProxyProtocol, Remember, Upstream};
 use crate::tls::{ClientSettings, MinVersion, Roots};
 
 /// The file can be used.
@@ -16,10 +16,11 @@ pub const GOOD: u8 = 0;
 /// It cannot be read, or there is an error in it.
 pub const BAD: u8 = 1;
 
-/// Checks a file: the exit status, and what is to be printed.
-pub fn run(path: &Path, colour: bool) -> (u8, String) {
+/// Checks a file: the exit status, and what is to be printed. `files` is how many
+/// file descriptors a process may have (`None`: any number).
+pub fn run(path: &Path, colour: bool, files: Option<u64>) -> (u8, String) {
     match config::load(path) {
-        Ok(loaded) => (GOOD, accepted(path, &loaded, colour)),
+        Ok(loaded) => (GOOD, accepted(path, &loaded, colour, files)),
         Err(error) => (BAD, refusal(path, &error, colour)),
     }
 }
@@ -51,7 +52,7 @@ fn refused(path: &Path, diagnostics: &Diagnostics, colour: bool) -> String {
     format!("{}\n{}: {counted}\n", diagnostics.render(colour), path.display())
 }
 
-fn accepted(path: &Path, loaded: &Loaded, colour: bool) -> String {
+fn accepted(path: &Path, loaded: &Loaded, colour: bool, files: Option<u64>) -> String {
     let mut text = String::new();
     if !loaded.warnings.is_empty() {
         let _ = writeln!(text, "{}", config::render_all(&loaded.warnings, colour));
@@ -61,8 +62,26 @@ fn accepted(path: &Path, loaded: &Loaded, colour: bool) -> String {
         warnings => format!("good, with {}", count(warnings, "warning")),
     };
     let _ = writeln!(text, "{}: {verdict}\n", path.display());
+    if let Some(warning) = too_few_files(&loaded.config, files) {
+        let _ = writeln!(text, "warning: {warning}\n");
+    }
     picture(&mut text, &loaded.config);
     text
+}
+
+/// What is to be said if `limits.connections` cannot be had with so many file
+/// descriptors (`None`: any number).
+pub(super) fn too_few_files(config: &Config, limit: Option<u64>) -> Option<String> {
+    // Each client may need a second one, to its backend; some are Homing's own.
+    const OWN: u64 = 32;
+    let workers = u64::try_from(config.server.workers.get()).unwrap_or(u64::MAX);
+    let clients = u64::try_from(config.limits.connections).unwrap_or(u64::MAX);
+    let needed = clients.saturating_mul(2).saturating_add(workers.saturating_mul(8)).saturating_add(OWN);
+    let limit = limit.filter(|limit| *limit < needed)?;
+    Some(format!(
+        "limits.connections = {clients} may take {needed} open files, and this process may have {limit}: raise \
+         the limit (ulimit -Hn, LimitNOFILE) or lower limits.connections"
+    ))
 }
 
 /// A number and its noun.
@@ -95,11 +114,11 @@ fn line(text: &mut String, name: &str, value: &str) {
 }
 
 fn picture_of_listener(listener: &Listener) -> String {
-    let bind = listener.bind;
+    let bind = picture_of_bind(listener);
     if let Some(port) = listener.redirect_https {
         return format!("{bind}, sends to https on port {port}");
     }
-    let Some(tls) = &listener.tls else { return bind.to_string() };
+    let Some(tls) = &listener.tls else { return bind };
     let settings = tls.settings();
     let versions = match settings.min_version {
         MinVersion::Tls12 => "TLS 1.2 and 1.3",
@@ -111,6 +130,18 @@ fn picture_of_listener(listener: &Listener) -> String {
         Some(_) => ", clients' certificates optional",
     };
     format!("{bind}, {versions}{clients}")
+}
+
+fn picture_of_bind(listener: &Listener) -> String {
+    let bind = match &listener.bind {
+        Bind::Ip(address) => address.to_string(),
+        unix @ Bind::Unix(_) => format!("{unix} (mode 0{:03o})", listener.mode),
+    };
+    match listener.proxy_protocol {
+        ProxyProtocol::Off => bind,
+        ProxyProtocol::Optional => format!("{bind}, PROXY protocol optional"),
+        ProxyProtocol::Required => format!("{bind}, PROXY protocol required"),
+    }
 }
 
 /// A listener's certificates: whom they are for, and until when.

@@ -11,7 +11,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use super::{Error, run};
-use crate::model::{Address, Config};
+use crate::model::{Address, Bind, Config};
 
 /// How long an instance has to begin listening.
 const START: Duration = Duration::from_secs(5);
@@ -76,7 +76,7 @@ impl Instances {
         for backend in config.upstreams.iter().flat_map(|upstream| &upstream.backends) {
             let Address::Ip(address) = backend.address else {
                 return Err(format!(
-                    "the demo listens at each backend's address; {} is a name: write its IP address, or use `homing run`",
+                    "the demo listens at each backend's address; {} is none of this machine's IP addresses: write one, or use `homing run`",
                     backend.address
                 )
                 .into());
@@ -133,7 +133,7 @@ impl Drop for Instances {
 fn guide(
     config: &Config,
     file: &Path,
-    listeners: &[SocketAddr],
+    listeners: &[Bind],
     admin: Option<SocketAddr>,
     instances: &Instances,
 ) -> String {
@@ -142,7 +142,8 @@ fn guide(
         // Writing into a String cannot fail.
         let _ = writeln!(text, "  {what:<12} http://{address}{more}");
     };
-    for listener in listeners {
+    let listeners: Vec<_> = listeners.iter().filter_map(Bind::ip).collect();
+    for listener in &listeners {
         line("proxy", *listener, "/");
     }
     if let Some(admin) = admin {

@@ -79,7 +79,7 @@ pub fn main() -> ExitCode {
     let colour = std::io::stdout().is_terminal();
     let done = match arguments.command {
         Command::Run { config } => run::run(&config),
-        Command::Check { config } => Ok(print(check::run(&config, colour))),
+        Command::Check { config } => Ok(print(check::run(&config, colour, run::file_limit()))),
         Command::Explain(question) => Ok(print(explain::run(
             &question,
             crate::affinity::Timestamp::of(std::time::SystemTime::now()),

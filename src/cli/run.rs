@@ -10,6 +10,7 @@ use super::Error;
 use crate::app::{self, Running};
 use crate::config::{self, LoadError, Loaded};
 use crate::error_chain;
+use crate::model::Config;
 
 /// Runs the proxy with the configuration in `file`.
 pub(super) fn run(file: &Path) -> Result<ExitCode, Error> {
@@ -27,7 +28,7 @@ pub(super) fn run(file: &Path) -> Result<ExitCode, Error> {
 /// has problems, which are then on the terminal.
 pub(super) fn start(file: &Path) -> Result<Option<Running>, Error> {
     let Some(loaded) = load(file)? else { return Ok(None) };
-    raise_file_limit();
+    raise_file_limit(&loaded.config);
     for warning in &loaded.warnings {
         writeln!(io::stderr(), "{}", warning.render(io::stderr().is_terminal()))?;
     }
@@ -100,11 +101,21 @@ impl StopSignals {
     }
 }
 
+/// How many descriptors this process may take; `None`: any number.
+pub(super) fn file_limit() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum
+}
+
 /// Connections need descriptors: takes as many as the system gives.
-fn raise_file_limit() {
+fn raise_file_limit(config: &Config) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        tracing::debug!(%error, "the limit of open files stays");
+        tracing::warn!(%error, "the limit of open files stays");
+    }
+    let limit = getrlimit(Resource::Nofile).current;
+    tracing::info!(limit, "open files");
+    if let Some(warning) = super::check::too_few_files(config, limit) {
+        tracing::warn!("{warning}");
     }
 }

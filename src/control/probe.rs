@@ -18,13 +18,17 @@ use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
 
 use crate::model::{Address, Probe};
 use crate::tls;
+
+/// What a check goes over.
+type Connection = Either<TcpStream, UnixStream>;
 
 /// What a check says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +112,7 @@ impl Prober {
         match &self.probe {
             Probe::Tcp => Ok(ProbeResult::Pass),
             Probe::Http { method, path, host, expect_status, drain_status } => {
-                let host = host.clone().unwrap_or_else(|| self.address.to_string());
+                let host = host.clone().unwrap_or_else(|| self.address.authority());
                 let request = request(method, path, &host).ok_or(ProbeFailure::Protocol)?;
                 let status = match &self.tls {
                     None => exchange(stream, request).await,
@@ -123,8 +127,12 @@ impl Prober {
         }
     }
 
-    async fn connect(&mut self) -> Result<TcpStream, ProbeFailure> {
+    async fn connect(&mut self) -> Result<Connection, ProbeFailure> {
         let addresses = match &self.address {
+            Address::Unix(path) => {
+                let connected = UnixStream::connect(path).await;
+                return connected.map(Either::Right).map_err(|error| ProbeFailure::Connect(error.kind()));
+            }
             Address::Ip(address) => vec![*address],
             Address::Name(host, port) => {
                 let (host, port) = (host.clone(), *port);
@@ -141,7 +149,7 @@ impl Prober {
         let mut failure = ProbeFailure::Resolve;
         for address in addresses {
             match TcpStream::connect(address).await {
-                Ok(stream) => return Ok(stream),
+                Ok(stream) => return Ok(Either::Left(stream)),
                 Err(error) => failure = ProbeFailure::Connect(error.kind()),
             }
         }
@@ -161,7 +169,7 @@ fn request(method: &str, path: &str, host: &str) -> Option<Request<Empty<Bytes>>
 }
 
 /// Every check shakes hands anew, as it connects anew.
-async fn encrypt(tls: &tls::Client, address: &Address, stream: TcpStream) -> Option<TlsStream<TcpStream>> {
+async fn encrypt(tls: &tls::Client, address: &Address, stream: Connection) -> Option<TlsStream<Connection>> {
     let (config, name) = (tls.config()?, tls.server_name(&address.host())?);
     match TlsConnector::from(config).connect(name, stream).await {
         Ok(stream) => Some(stream),

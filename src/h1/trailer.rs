@@ -27,6 +27,11 @@ pub(super) fn judge(line: &[u8]) -> Result<Trailer, BodyError> {
 /// authenticated, cached or read? Then a reader that merges trailers into the
 /// fields could be fooled with it.
 fn is_forbidden(name: &[u8]) -> bool {
+    if name.contains(&b'_') {
+        // CGI and WSGI know no difference.
+        let dashed: Vec<u8> = name.iter().map(|&b| if b == b'_' { b'-' } else { b }).collect();
+        return is_forbidden(&dashed);
+    }
     // Every kind that the proxy knows is one that it, or the backend, acts upon.
     if FieldKind::classify(name) != FieldKind::Other {
         return true;

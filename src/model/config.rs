@@ -1,5 +1,6 @@
 //! A configuration in which nothing can be wrong any more.
 
+mod address;
 mod route;
 
 use std::fmt;
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::address::{Address, Bind};
 pub use self::route::{HostPattern, Route};
 use crate::affinity::client_ip::ClientIpPolicy;
 use crate::affinity::key::KeySource;
@@ -68,6 +70,8 @@ pub struct Timeouts {
     pub request_head: Duration,
     /// A kept-alive client connection without a request.
     pub keep_alive: Duration,
+    /// From a client's connection to the end of its PROXY header.
+    pub proxy_protocol: Duration,
     /// From a client's connection to the end of its TLS handshake.
     pub tls_handshake: Duration,
     /// The defaults for all upstreams.
@@ -83,6 +87,10 @@ pub struct UpstreamTimeouts {
     pub response_head: Duration,
     /// Between two pieces of a body, either way.
     pub body_idle: Duration,
+    /// Bytes a second that a client must move of a body, on average; `None`: any.
+    pub min_body_rate: Option<u64>,
+    /// How long a client may be waited for before that counts.
+    pub body_rate_window: Duration,
     /// A tunnel (WebSocket) without a byte, either way.
     pub tunnel_idle: Duration,
 }
@@ -105,6 +113,10 @@ pub struct Limits {
     /// Bytes of a request body that an HTTP/2 client may send ahead, per stream;
     /// four times as many per connection.
     pub stream_window: u32,
+    /// As many from one address, or one /64 (503); `None`: any.
+    pub connections_per_client: Option<u32>,
+    /// TLS handshakes in progress, per worker.
+    pub handshakes: usize,
 }
 
 /// `[forwarding]`: what backends are told of the client.
@@ -116,6 +128,8 @@ pub struct Forwarding {
     pub forwarded: bool,
     /// The pseudonym in Via; `None`: no Via.
     pub via: Option<String>,
+    /// Are fields with `_` in their names passed on?
+    pub underscores: bool,
 }
 
 /// `[access_log]`.
@@ -154,14 +168,30 @@ pub enum LogOutput {
 /// `[[listener]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
-    /// The address accepted on.
-    pub bind: SocketAddr,
+    /// Where it listens.
+    pub bind: Bind,
+    /// Who may connect to a Unix domain socket: the permission bits of its file.
+    pub mode: u32,
     /// TLS; `None`: plain HTTP.
     pub tls: Option<Arc<tls::Server>>,
+    /// Is the PROXY protocol spoken by who connects?
+    pub proxy_protocol: ProxyProtocol,
     /// Plain requests are sent to this port with https; `None`: they are served.
     pub redirect_https: Option<u16>,
     /// Is HTTP/2 spoken too?
     pub http2: bool,
+}
+
+/// Whether connections begin with a header of the PROXY protocol, which says
+/// whose they are. Only trusted peers are believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// They do not.
+    Off,
+    /// Those of trusted peers may.
+    Optional,
+    /// All do; those of other peers are closed.
+    Required,
 }
 
 /// `[upstream.NAME]`.
@@ -206,34 +236,6 @@ pub struct Backend {
     /// Requests in flight to it at most, over all workers (503 for existing sessions, new
     /// ones go elsewhere); `None`: any.
     pub max_connections: Option<u32>,
-}
-
-/// Where a backend listens.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Address {
-    /// An IP address and port.
-    Ip(SocketAddr),
-    /// A host name, resolved at each connection attempt, and port.
-    Name(String, u16),
-}
-
-impl Address {
-    /// The host alone, without brackets.
-    pub fn host(&self) -> String {
-        match self {
-            Self::Ip(address) => address.ip().to_string(),
-            Self::Name(host, _) => host.clone(),
-        }
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ip(address) => address.fmt(f),
-            Self::Name(host, port) => write!(f, "{host}:{port}"),
-        }
-    }
 }
 
 /// `[upstream.NAME.affinity]`.

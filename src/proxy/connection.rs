@@ -1,21 +1,21 @@
 //! One client connection: request after request until either side has enough.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::acceptor::Arrival;
 use super::buffer::{Buffer, Size};
-use super::deadline::Deadline;
+use super::deadline::{Class, Deadline};
 use super::error::{self, Answer};
 use super::handshake::{self, Accepted, Secure};
 use super::http2;
 use super::io::Stream;
 use super::listener::Service;
 use super::request;
-use super::socket::Socket;
 use super::worker::Worker;
 use crate::tls;
 
@@ -77,28 +77,31 @@ pub(super) enum After {
 }
 
 /// Serves a plain connection until it ends, as its listener says.
-pub(super) async fn serve(worker: Rc<Worker>, socket: Socket, peer: SocketAddr, service: Service) {
-    let mut origin = Origin::new(peer);
-    origin.redirect_https = service.redirect_https;
+pub(super) fn serve(
+    worker: Rc<Worker>,
+    arrival: Arrival,
+    service: &Service,
+) -> impl Future<Output = ()> + use<> {
+    // Outside of the task, which holds no room for what only this needs.
+    let mut origin = Origin::new(&arrival);
+    let Service { redirect_https, http2, .. } = *service;
+    origin.redirect_https = redirect_https;
     let deadline = worker.deadlines.register();
-    let mut client = Client::new(Stream::new(socket), Rc::new(origin), deadline);
-    match if service.http2 { client.speaks_http2(&worker).await } else { Some(false) } {
-        // Boxed, so that a connection of HTTP/1 holds no room for it.
-        Some(true) => Box::pin(http2::connection::serve(worker, client)).await,
-        Some(false) => client.serve(&worker).await,
-        None => {}
+    let mut client = Client::new(Stream::new(arrival.socket), Rc::new(origin), deadline);
+    async move {
+        match if http2 { client.speaks_http2(&worker).await } else { Some(false) } {
+            // Boxed, so that a connection of HTTP/1 holds no room for it.
+            Some(true) => Box::pin(http2::connection::serve(worker, client)).await,
+            Some(false) => client.serve(&worker).await,
+            None => {}
+        }
     }
 }
 
 /// Shakes hands, and serves a connection until it ends.
-pub(super) async fn serve_secure(
-    worker: Rc<Worker>,
-    socket: Socket,
-    peer: SocketAddr,
-    tls: Arc<tls::Server>,
-) {
+pub(super) async fn serve_secure(worker: Rc<Worker>, arrival: Arrival, tls: Arc<tls::Server>) {
     // Boxed, so that a connection holds no room for its handshake later.
-    if let Some(mut client) = Box::pin(shake_hands(&worker, socket, peer, &tls)).await {
+    if let Some(mut client) = Box::pin(shake_hands(&worker, arrival, &tls)).await {
         if client.origin.http2 {
             Box::pin(http2::connection::serve(worker, client)).await;
         } else {
@@ -108,12 +111,13 @@ pub(super) async fn serve_secure(
 }
 
 /// The client, once its handshake has come to a good end.
-async fn shake_hands(worker: &Worker, socket: Socket, peer: SocketAddr, tls: &tls::Server) -> Option<Client> {
+async fn shake_hands(worker: &Worker, arrival: Arrival, tls: &tls::Server) -> Option<Client> {
+    let mut origin = Origin::new(&arrival);
+    let socket = arrival.socket;
     let deadline = worker.deadlines.register();
     let patience = worker.view().snapshot.config.timeouts.tls_handshake;
     let (socket, speaks_http) = match handshake::accept(worker, socket, tls, &deadline, patience).await {
         Accepted::Secure(stream, secure) => {
-            let mut origin = Origin::new(peer);
             origin.http2 = secure.http2;
             origin.secure = Some(secure);
             return Some(Client::new(stream, Rc::new(origin), deadline));
@@ -122,14 +126,13 @@ async fn shake_hands(worker: &Worker, socket: Socket, peer: SocketAddr, tls: &tl
         Accepted::Failed(socket) => (socket, false),
         Accepted::Gone => return None,
     };
-    let origin = Rc::new(Origin::new(peer));
-    Client::new(Stream::new(socket), origin, deadline).refuse(worker, speaks_http).await;
+    Client::new(Stream::new(socket), Rc::new(origin), deadline).refuse(worker, speaks_http).await;
     None
 }
 
 impl Origin {
-    fn new(peer: SocketAddr) -> Self {
-        Self { peer: peer.ip().to_canonical(), secure: None, redirect_https: None, http2: false }
+    fn new(arrival: &Arrival) -> Self {
+        Self { peer: arrival.peer.ip().to_canonical(), secure: None, redirect_https: None, http2: false }
     }
 }
 
@@ -210,11 +213,14 @@ impl Client {
         if self.drop_empty_lines(worker) {
             return true;
         }
-        let wait = {
+        let (class, wait) = {
             let timeouts = &worker.view().snapshot.config.timeouts;
-            if self.first == First::Served { timeouts.keep_alive } else { timeouts.request_head }
+            match self.first {
+                First::Served => (Class::Idle, timeouts.keep_alive),
+                _ => (Class::Busy, timeouts.request_head),
+            }
         };
-        self.deadline.set(wait);
+        self.deadline.set_as(class, wait);
         let comes = std::future::poll_fn(|cx| {
             loop {
                 match worker.buffers.poll_fill(&mut self.held, Size::Small, &mut self.stream, cx) {
@@ -330,7 +336,7 @@ impl Client {
 mod tests {
     use super::*;
 
-    fn future_size<A, B, C, D, F: Future>(_: fn(A, B, C, D) -> F) -> usize {
+    fn future_size<A, B, C, F: Future>(_: fn(A, B, C) -> F) -> usize {
         size_of::<F>()
     }
 

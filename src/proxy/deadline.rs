@@ -15,12 +15,32 @@ pub(super) const TICK: Duration = Duration::from_millis(100);
 
 const NEVER: u64 = u64::MAX;
 
+/// What a connection waits for; kept in the low bits of its deadline, where it
+/// costs nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    /// Something that must not be cut short.
+    Busy = 0,
+    /// Its next request.
+    Idle = 1,
+    /// The next of its handshake.
+    Handshake = 2,
+}
+
+const CLASS_BITS: u32 = 2;
+const CLASS_MASK: u64 = (1 << CLASS_BITS) - 1;
+
+/// The time in an entry.
+fn time_of(entry: u64) -> u64 {
+    entry >> CLASS_BITS
+}
+
 /// All deadlines of a worker.
 #[derive(Debug, Default)]
 pub(super) struct Deadlines {
     /// Coarse milliseconds since the worker began.
     now: Cell<u64>,
-    /// By seat; [`NEVER`] where none is set or the seat is free.
+    /// By seat, in milliseconds, with a [`Class`]; [`NEVER`] where none is set or the seat is free.
     at: RefCell<Vec<u64>>,
     wakers: RefCell<Vec<Option<Waker>>>,
     free: RefCell<Vec<u32>>,
@@ -43,12 +63,29 @@ impl Deadlines {
         self.now.set(now);
         let wakers = self.wakers.borrow();
         for (at, waker) in self.at.borrow().iter().zip(wakers.iter()) {
-            if *at <= now
+            if time_of(*at) <= now
                 && let Some(waker) = waker
             {
                 waker.wake_by_ref();
             }
         }
+    }
+
+    /// Makes the deadline of this class that is first, if it is no further away
+    /// than `within`, be over now; false if there is none. Looks through all.
+    pub(super) fn expire_oldest(&self, class: Class, within: Duration) -> bool {
+        let now = self.now.get();
+        let until = now.saturating_add(millis(within));
+        let mut list = self.at.borrow_mut();
+        let waiting = list.iter().enumerate().filter(|(_, entry)| {
+            **entry & CLASS_MASK == class as u64 && time_of(**entry) > now && time_of(**entry) <= until
+        });
+        let Some((seat, _)) = waiting.min_by_key(|(_, entry)| **entry) else { return false };
+        list[seat] = class as u64;
+        if let Some(waker) = &self.wakers.borrow()[seat] {
+            waker.wake_by_ref();
+        }
+        true
     }
 
     /// Wakes everybody, to look at something else that has changed.
@@ -69,9 +106,20 @@ pub(super) struct Deadline {
 impl Deadline {
     /// From now on, `after` this time is too late.
     pub(super) fn set(&self, after: Duration) {
+        self.set_as(Class::Busy, after);
+    }
+
+    /// The same, for something that may have to make room for others.
+    pub(super) fn set_as(&self, class: Class, after: Duration) {
         // The coarse clock may be one tick behind.
         let at = self.list.now.get().saturating_add(millis(after)).saturating_add(millis(TICK));
-        self.list.at.borrow_mut()[self.seat as usize] = at;
+        let entry = at.min(u64::MAX >> (CLASS_BITS + 1)) << CLASS_BITS | class as u64;
+        self.list.at.borrow_mut()[self.seat as usize] = entry;
+    }
+
+    /// Coarse milliseconds since the worker began.
+    pub(super) fn now(&self) -> u64 {
+        self.list.now.get()
     }
 
     /// From now on, nothing is too late.
@@ -81,7 +129,7 @@ impl Deadline {
 
     /// Is it too late? If not, the task is woken when it is.
     pub(super) fn expired(&self, cx: &mut Context<'_>) -> bool {
-        if self.list.at.borrow()[self.seat as usize] <= self.list.now.get() {
+        if time_of(self.list.at.borrow()[self.seat as usize]) <= self.list.now.get() {
             return true;
         }
         let mut wakers = self.list.wakers.borrow_mut();
@@ -125,6 +173,24 @@ mod tests {
         assert!(expired(&deadline));
         deadline.clear();
         assert!(!expired(&deadline));
+    }
+
+    #[test]
+    fn the_oldest_of_its_class_makes_room() {
+        let list = Rc::new(Deadlines::default());
+        list.tick(Duration::from_secs(1));
+        let seats: Vec<_> = (0..4).map(|_| list.register()).collect();
+        seats[0].set(Duration::from_secs(1));
+        seats[1].set_as(Class::Idle, Duration::from_secs(3));
+        seats[2].set_as(Class::Idle, Duration::from_secs(2));
+        seats[3].clear();
+        assert!(!list.expire_oldest(Class::Handshake, Duration::MAX));
+        assert!(!list.expire_oldest(Class::Idle, Duration::from_secs(1)), "none is so old");
+        assert!(list.expire_oldest(Class::Idle, Duration::MAX));
+        assert_eq!(seats.iter().map(expired).collect::<Vec<_>>(), [false, false, true, false]);
+        assert!(list.expire_oldest(Class::Idle, Duration::MAX));
+        assert!(expired(&seats[1]));
+        assert!(!list.expire_oldest(Class::Idle, Duration::MAX), "each but once");
     }
 
     #[test]

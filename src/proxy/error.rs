@@ -26,12 +26,18 @@ pub(super) enum ProxyError {
     /// The request's body stopped coming.
     #[error("the request body stalled")]
     RequestBodyTimeout,
+    /// The request's body comes too slowly.
+    #[error("the request body comes too slowly")]
+    RequestBodyTooSlow,
     /// The client closed or broke its connection.
     #[error("the client is gone")]
     ClientGone,
     /// The client does not take its response.
     #[error("the client does not read")]
     ClientStalled,
+    /// The client takes its response too slowly.
+    #[error("the client reads too slowly")]
+    ClientTooSlow,
     /// The client is to ask again with https; there.
     #[error("https is spoken at {location}")]
     UseHttps {
@@ -53,6 +59,9 @@ pub(super) enum ProxyError {
     /// The backend has no place left.
     #[error("the backend is at its limit")]
     Saturated,
+    /// Homing has no descriptor left for a connection to the backend.
+    #[error("no file descriptor is left")]
+    NoDescriptors,
     /// The backend could not be connected to.
     #[error("connect: {0}")]
     Connect(#[source] io::Error),
@@ -98,14 +107,14 @@ impl ProxyError {
         match self {
             Self::RequestHead(error) => error.status(),
             Self::RequestBody(error) => error.status(),
-            Self::RequestHeadTimeout | Self::RequestBodyTimeout => 408,
+            Self::RequestHeadTimeout | Self::RequestBodyTimeout | Self::RequestBodyTooSlow => 408,
             Self::RequestBodyTooLarge => 413,
-            Self::ClientGone | Self::ClientStalled => 499,
+            Self::ClientGone | Self::ClientStalled | Self::ClientTooSlow => 499,
             Self::NoRoute => 404,
             Self::Misdirected => 421,
             Self::UseHttps { status, .. } => *status,
             // Nothing was sent, and whoever else might serve was asked: it is worth another try.
-            Self::Unavailable(_) | Self::Saturated | Self::Connect(_) => 503,
+            Self::Unavailable(_) | Self::Saturated | Self::NoDescriptors | Self::Connect(_) => 503,
             Self::BackendTls(_)
             | Self::BackendClosed { .. }
             | Self::ResponseHead(_)
@@ -133,13 +142,16 @@ impl ProxyError {
             Self::RequestHeadTimeout => "request_head_timeout",
             Self::RequestBodyTimeout => "request_body_timeout",
             Self::RequestBodyTooLarge => "request_body_too_large",
+            Self::RequestBodyTooSlow => "request_body_too_slow",
             Self::ClientGone => "client_gone",
+            Self::ClientTooSlow => "client_too_slow",
             Self::ClientStalled => "client_stalled",
             Self::NoRoute => "no_route",
             Self::Misdirected => "misdirected",
             Self::UseHttps { .. } => "use_https",
             Self::Unavailable(_) => "unavailable",
             Self::Saturated => "saturated",
+            Self::NoDescriptors => "out_of_descriptors",
             Self::Connect(_) => "connect_failed",
             Self::BackendTls(_) => "backend_tls_failed",
             Self::ConnectTimeout => "connect_timeout",

@@ -10,9 +10,10 @@ use super::buffer::{Buffer, Size};
 use super::connection::{After, Client};
 use super::error::ProxyError;
 use super::head::{self, AffinityReport, ClientFraming, ResponseEdits};
+use super::pace::{Look, Pace};
 use super::pool::{BackendStream, InUse};
 use super::request::Request;
-use super::transfer::{Transfer, TransferError};
+use super::transfer::{Transfer, TransferError, download_error, upload_error};
 use super::tunnel;
 use super::view::UpstreamView;
 use crate::affinity::cookie;
@@ -64,6 +65,7 @@ struct Exchange<'r, 'w, 'a> {
     scanned: usize,
     upload: Transfer,
     upload_ended: bool,
+    upload_pace: Pace,
     /// Interim and final heads on their way to the client.
     out: Vec<u8>,
     interim: u32,
@@ -109,6 +111,7 @@ pub(super) async fn run(
         scanned: 0,
         upload,
         upload_ended: false,
+        upload_pace: Pace::new(&timeouts),
         out,
         interim: 0,
         watch,
@@ -141,7 +144,10 @@ pub(super) async fn run(
         exchange.request.tally.status = 0;
     } else {
         client.deadline.set(timeouts.body_idle);
-        result = std::future::poll_fn(|cx| exchange.poll_body(cx, client, &mut download, &timeouts)).await;
+        let mut pace = Pace::new(&timeouts);
+        result =
+            std::future::poll_fn(|cx| exchange.poll_body(cx, client, &mut download, &mut pace, &timeouts))
+                .await;
     }
 
     let Exchange { request, backend, mut held, upload, .. } = exchange;
@@ -171,7 +177,7 @@ impl Exchange<'_, '_, '_> {
         client: &mut Client,
         timeouts: &UpstreamTimeouts,
     ) -> Poll<Result<Reply, ProxyError>> {
-        if let Err(error) = self.poll_upload(cx, client, timeouts.body_idle, timeouts.response_head) {
+        if let Err(error) = self.poll_upload(cx, client, timeouts.body_idle, timeouts.response_head, true) {
             return Poll::Ready(Err(error));
         }
         loop {
@@ -219,18 +225,19 @@ impl Exchange<'_, '_, '_> {
     }
 
     /// Moves the request's body on. It may pause for `idle`; once it has ended,
-    /// the next of the response is awaited for `then`.
+    /// the next of the response is awaited for `then`. Once the backend has
+    /// begun to answer it may come as it likes: then it is a conversation.
     fn poll_upload(
         &mut self,
         cx: &mut Context<'_>,
         client: &mut Client,
         idle: Duration,
         then: Duration,
+        paced: bool,
     ) -> Result<(), ProxyError> {
         if self.upload_ended {
             return Ok(());
         }
-        let before = self.upload.sent();
         let buffers = &self.request.worker.buffers;
         match self.upload.poll(cx, buffers, &mut client.stream, &mut client.held, &mut self.backend) {
             Poll::Ready(Ok(())) => {
@@ -245,12 +252,22 @@ impl Exchange<'_, '_, '_> {
             }
             Poll::Ready(Err(error)) => Err(upload_error(&error)),
             Poll::Pending => {
-                if self.upload.sent() != before {
-                    client.deadline.set(idle);
+                let waits = paced && self.upload.is_blocked_by_source() && !self.awaits_continue();
+                let look = self.upload_pace.look(client.deadline.now(), self.upload.sent(), waits, idle);
+                match look {
+                    Look::Wait(time) => client.deadline.set(time),
+                    Look::TooSlow => return Err(ProxyError::RequestBodyTooSlow),
+                    Look::Same => {}
                 }
                 Ok(())
             }
         }
+    }
+
+    /// Does the client wait for the backend to ask for the body?
+    fn awaits_continue(&self) -> bool {
+        let expects = self.request.facts.as_ref().is_some_and(|facts| facts.expects_continue);
+        expects && self.interim == 0 && !self.upload.has_begun_body()
     }
 
     /// Reads one head out of `buffer`; `None` and 0: more is needed.
@@ -388,17 +405,23 @@ impl Exchange<'_, '_, '_> {
         cx: &mut Context<'_>,
         client: &mut Client,
         download: &mut Transfer,
+        pace: &mut Pace,
         timeouts: &UpstreamTimeouts,
     ) -> Poll<Result<(), ProxyError>> {
-        if let Err(error) = self.poll_upload(cx, client, timeouts.body_idle, timeouts.body_idle) {
+        if let Err(error) = self.poll_upload(cx, client, timeouts.body_idle, timeouts.body_idle, false) {
             return Poll::Ready(Err(error));
         }
-        let before = download.sent();
         let buffers = &self.request.worker.buffers;
         match download.poll(cx, buffers, &mut self.backend, &mut self.held, &mut client.stream) {
             Poll::Ready(result) => return Poll::Ready(result.map_err(|e| download_error(&e))),
-            Poll::Pending if download.sent() != before => client.deadline.set(timeouts.body_idle),
-            Poll::Pending => {}
+            Poll::Pending => {
+                let waits = !download.is_blocked_by_source();
+                match pace.look(client.deadline.now(), download.sent(), waits, timeouts.body_idle) {
+                    Look::Wait(time) => client.deadline.set(time),
+                    Look::TooSlow => return Poll::Ready(Err(ProxyError::ClientTooSlow)),
+                    Look::Same => {}
+                }
+            }
         }
         if let Err(error) = self.poll_client_gone(cx, client) {
             return Poll::Ready(Err(error));
@@ -413,22 +436,5 @@ impl Exchange<'_, '_, '_> {
             }));
         }
         Poll::Pending
-    }
-}
-
-fn upload_error(error: &TransferError) -> ProxyError {
-    match error {
-        // The sink is the backend; it is told apart where it matters.
-        TransferError::Source | TransferError::Sink => ProxyError::ClientGone,
-        TransferError::Framing(error) => ProxyError::RequestBody(*error),
-        TransferError::TooLarge => ProxyError::RequestBodyTooLarge,
-    }
-}
-
-fn download_error(error: &TransferError) -> ProxyError {
-    match error {
-        TransferError::Source => ProxyError::ResponseTruncated,
-        TransferError::Framing(error) => ProxyError::ResponseBody(*error),
-        TransferError::Sink | TransferError::TooLarge => ProxyError::ClientGone,
     }
 }

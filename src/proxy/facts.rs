@@ -10,6 +10,7 @@ use crate::model::Config;
 
 /// What a request's head says.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that have nothing to do with each other")]
 pub(super) struct Facts {
     /// Bytes of the head that are still in the client's buffer.
     pub head_len: usize,
@@ -21,6 +22,8 @@ pub(super) struct Facts {
     pub method: Method,
     /// Would the client send another request?
     pub persistent: bool,
+    /// Does the client wait to be asked for the body?
+    pub expects_continue: bool,
     /// Does it ask for an upgrade?
     pub upgrade: bool,
     /// The client, through trusted proxies.
@@ -67,6 +70,7 @@ impl Facts {
             version: head.version,
             method: Method::of(head.method),
             persistent: head.persistent(),
+            expects_continue: head.expects_continue,
             upgrade,
             client_ip: config.client_ip.client_ip(client.origin.peer, head),
             secure: client.origin.secure.is_some() || (trusted && head::says_https(head)),

@@ -31,7 +31,7 @@ impl Request<'_> {
             return After::Abort;
         }
         self.tally.status = error.status();
-        if matches!(error, ProxyError::ClientGone | ProxyError::ClientStalled) {
+        if matches!(error, ProxyError::ClientGone | ProxyError::ClientStalled | ProxyError::ClientTooSlow) {
             return After::Abort;
         }
         let facts = self.facts.as_ref();

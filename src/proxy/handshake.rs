@@ -12,7 +12,7 @@ use rustls::{ClientConfig, HandshakeKind, ProtocolVersion};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use super::connection::FIRST;
-use super::deadline::Deadline;
+use super::deadline::{Class, Deadline};
 use super::io::Stream;
 use super::route::without_port;
 use super::socket::Socket;
@@ -82,6 +82,7 @@ pub(super) async fn accept(
     deadline: &Deadline,
     patience: Duration,
 ) -> Accepted {
+    let whole = patience;
     let patience = Patience::new(worker, deadline, patience);
     let metrics = &worker.metrics;
     let mut first = [0];
@@ -98,6 +99,10 @@ pub(super) async fn accept(
         metrics.tls_handshake_failed("plain_http");
         return Accepted::Plain(socket);
     }
+    let Some(_turn) = Turn::take(worker, deadline, whole) else {
+        metrics.tls_handshake_failed("shed");
+        return Accepted::Gone;
+    };
     let Some(live) = server.live() else { return Accepted::Gone };
     let mut accepting = TlsAcceptor::from(Arc::clone(&live.config)).accept(socket).into_fallible();
     let accepted = std::future::poll_fn(|cx| match Pin::new(&mut accepting).poll(cx) {
@@ -131,21 +136,52 @@ pub(super) async fn accept(
     }
 }
 
+/// A handshake that has taken this long may have to make room for another one:
+/// an honest one takes less, even if many come at once.
+const UNHURRIED: Duration = Duration::from_secs(1);
+
+/// A handshake in the count of those in progress, for as long as this lives.
+struct Turn<'a>(&'a Worker);
+
+impl<'a> Turn<'a> {
+    /// One more, if there are not too many, or the slowest of them can go. Were
+    /// it always the oldest that goes, a crowd would see none of its handshakes end.
+    fn take(worker: &'a Worker, deadline: &Deadline, patience: Duration) -> Option<Self> {
+        let limit = worker.view().snapshot.config.limits.handshakes;
+        if worker.handshakes.get() >= limit
+            && !worker.deadlines.expire_oldest(Class::Handshake, patience.saturating_sub(UNHURRIED))
+        {
+            return None;
+        }
+        if !worker.draining() {
+            deadline.set_as(Class::Handshake, patience);
+        }
+        worker.handshakes.set(worker.handshakes.get() + 1);
+        Some(Self(worker))
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.handshakes.set(self.0.handshakes.get() - 1);
+    }
+}
+
 /// How long a client is waited for: less once Homing stops.
-struct Patience<'a> {
+pub(super) struct Patience<'a> {
     worker: &'a Worker,
     deadline: &'a Deadline,
     hurried: Cell<bool>,
 }
 
 impl<'a> Patience<'a> {
-    fn new(worker: &'a Worker, deadline: &'a Deadline, patience: Duration) -> Self {
+    pub(super) fn new(worker: &'a Worker, deadline: &'a Deadline, patience: Duration) -> Self {
         deadline.set(patience.min(if worker.draining() { FIRST } else { Duration::MAX }));
         Self { worker, deadline, hurried: Cell::new(worker.draining()) }
     }
 
     /// Is it at its end? If not, the task is woken when it is.
-    fn ended(&self, cx: &mut Context<'_>) -> bool {
+    pub(super) fn ended(&self, cx: &mut Context<'_>) -> bool {
         if self.worker.draining() && !self.hurried.replace(true) {
             self.deadline.set(FIRST);
         }

@@ -41,7 +41,12 @@ pub(super) fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: &R
     let forwarding = edits.forwarding;
     let http10 = head.version == Version::Http10;
     let names_fields = head.connection.options().next().is_some();
+    let mut takes_trailers = false;
     h1::copy_fields(out, &head.fields, |field| match field.kind {
+        FieldKind::Te => {
+            takes_trailers |= names_trailers(field.value);
+            Edit::Drop
+        }
         // Only Homing says these.
         FieldKind::Host | FieldKind::Affinity | FieldKind::ClientCert => Edit::Drop,
         FieldKind::Cookie if edits.own_cookie.is_some() => Edit::Drop,
@@ -56,6 +61,7 @@ pub(super) fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: &R
         kind if h1::is_hop_by_hop(kind) => Edit::Drop,
         FieldKind::ContentLength => Edit::Keep,
         _ if names_fields && head.connection.names(field.name) => Edit::Drop,
+        FieldKind::Other if !forwarding.underscores && field.name.as_bytes().contains(&b'_') => Edit::Drop,
         FieldKind::Other if is_claim(field.name, edits.trusted) => Edit::Drop,
         _ => Edit::Keep,
     });
@@ -84,8 +90,17 @@ pub(super) fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: &R
     if let (true, Some(protocol)) = (edits.upgrade, head.upgrade) {
         h1::write_field(out, "connection", b"upgrade");
         h1::write_field(out, "upgrade", protocol);
+    } else if takes_trailers && !http10 {
+        // Some backends send trailers only where they are asked for; they go through.
+        h1::write_field(out, "te", b"trailers");
+        h1::write_field(out, "connection", b"te");
     }
     h1::end_head(out);
+}
+
+/// Does TE say that trailers are welcome (RFC 9110 §10.1.4)?
+fn names_trailers(te: &[u8]) -> bool {
+    te.split(|byte| *byte == b',').any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
 /// Is it a field by another name, or a further one, of those that only a

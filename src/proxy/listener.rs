@@ -1,14 +1,17 @@
 //! Listening sockets: one per address and worker, sharing the address, so
-//! that the kernel spreads connections and no worker waits for another.
+//! that the kernel spreads connections and no worker waits for another. Of a
+//! Unix domain socket there can be but one, which the workers share.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::model::Listener;
+pub use super::socket_file::SocketFile;
+use crate::model::{Bind, Listener, ProxyProtocol};
 use crate::tls;
 
 /// Connections that may wait to be accepted, per socket.
@@ -28,6 +31,8 @@ pub(super) struct Service {
     pub redirect_https: Option<u16>,
     /// Is HTTP/2 spoken without TLS?
     pub http2: bool,
+    /// Is the PROXY protocol spoken?
+    pub proxy_protocol: ProxyProtocol,
 }
 
 impl Entrance {
@@ -54,16 +59,60 @@ impl Entrance {
 
 impl Service {
     fn of(listener: &Listener) -> Self {
-        Self { tls: listener.tls.clone(), redirect_https: listener.redirect_https, http2: listener.http2 }
+        Self {
+            tls: listener.tls.clone(),
+            redirect_https: listener.redirect_https,
+            http2: listener.http2,
+            proxy_protocol: listener.proxy_protocol,
+        }
     }
 }
 
-/// Binds `count` sockets to `address`; with port 0, all to the port that the
-/// first one gets. Returns them with the address they are bound to.
+/// A listening socket, whatever family it is of.
+#[derive(Debug)]
+pub enum Listening {
+    /// TCP.
+    Tcp(TcpListener),
+    /// A Unix domain socket.
+    Unix(UnixListener),
+}
+
+/// Sockets that listen in one place.
+#[derive(Debug)]
+pub struct Bound {
+    /// Where, with the port that it has become.
+    pub bind: Bind,
+    /// One for each worker.
+    pub sockets: Vec<Listening>,
+    /// The file of a Unix domain socket.
+    pub file: Option<SocketFile>,
+}
+
+/// Binds `count` sockets to where the listener listens; with port 0, all to the
+/// port that the first one gets.
 ///
 /// # Errors
 /// The system's, if the address cannot be had, or another process has it.
-pub fn bind(address: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
+pub fn bind(listener: &Listener, count: usize) -> io::Result<Bound> {
+    match &listener.bind {
+        Bind::Ip(address) => {
+            let (address, sockets) = bind_tcp(*address, count)?;
+            let sockets = sockets.into_iter().map(Listening::Tcp).collect();
+            Ok(Bound { bind: Bind::Ip(address), sockets, file: None })
+        }
+        Bind::Unix(path) => {
+            let (socket, file) = SocketFile::listen(path, listener.mode, BACKLOG)?;
+            let mut sockets = Vec::new();
+            for _ in 1..count {
+                sockets.push(Listening::Unix(socket.try_clone()?));
+            }
+            sockets.push(Listening::Unix(socket));
+            Ok(Bound { bind: listener.bind.clone(), sockets, file: Some(file) })
+        }
+    }
+}
+
+fn bind_tcp(address: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
     if address.port() != 0 {
         // Shared addresses would let a second Homing take half of the first
         // one's connections without a word.

@@ -10,10 +10,13 @@
 //! writes what another worker reads on a request's way, but the backends'
 //! live counters and the table.
 
+mod acceptor;
 mod binding;
 mod buffer;
+pub mod clients;
 mod connection;
 mod deadline;
+mod descriptors;
 mod error;
 mod exchange;
 mod facts;
@@ -24,12 +27,15 @@ mod hold;
 mod http2;
 mod io;
 pub mod listener;
+mod pace;
 mod pool;
+mod proxy_header;
 mod removal;
 mod request;
 mod retry;
 mod route;
 mod socket;
+mod socket_file;
 mod transfer;
 mod tunnel;
 mod view;

@@ -11,11 +11,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
 use super::handshake::{ToBackend, is_tls_failure};
 use super::io::Stream;
+use super::socket::Socket;
 use crate::model::live::BackendLive;
 use crate::model::{Address, Backend, Pool as Settings};
 use crate::tls;
@@ -66,7 +67,7 @@ impl BackendPool {
             complained: Cell::default(),
             worker,
             address: backend.address.clone(),
-            authority: backend.address.to_string().into_boxed_str(),
+            authority: backend.address.authority().into_boxed_str(),
             live,
             settings: Cell::new(settings),
             max_in_use: Cell::new(backend.max_connections),
@@ -113,16 +114,17 @@ impl BackendPool {
     /// The system's; `TimedOut` after `timeout`.
     pub(super) async fn connect(&self, timeout: Duration) -> io::Result<BackendStream> {
         let connecting = async {
-            match &self.address {
-                Address::Ip(address) => TcpStream::connect(address).await,
-                Address::Name(host, port) => TcpStream::connect((host.as_str(), *port)).await,
-            }
+            io::Result::Ok(match &self.address {
+                Address::Ip(address) => Socket::from(TcpStream::connect(address).await?),
+                Address::Name(host, port) => TcpStream::connect((host.as_str(), *port)).await?.into(),
+                Address::Unix(path) => UnixStream::connect(path).await?.into(),
+            })
         };
         let connecting = async {
             let socket = connecting.await?;
             let Some(tls) = &self.tls else { return Ok(Stream::new(socket)) };
             // Boxed, so that plain connections hold no room for it.
-            Box::pin(tls.connect(socket.into())).await
+            Box::pin(tls.connect(socket)).await
         };
         let stream = match tokio::time::timeout(timeout, connecting).await {
             Ok(Ok(stream)) => stream,
@@ -169,6 +171,14 @@ impl BackendPool {
         self.idle
             .borrow_mut()
             .retain_mut(|idle| now.saturating_duration_since(idle.since) < timeout && idle.stream.is_quiet());
+    }
+
+    /// Closes the idle connection that has waited longest; false if there is none.
+    pub(super) fn drop_oldest(&self) -> bool {
+        let mut idle = self.idle.borrow_mut();
+        let some = !idle.is_empty();
+        drop(idle.drain(..usize::from(some)));
+        some
     }
 
     /// The backend's address as a Host, for requests that name none.

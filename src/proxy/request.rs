@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::binding::{self, Session};
 use super::buffer::Size;
 use super::connection::{After, Client};
+use super::descriptors::are_exhausted;
 use super::error::ProxyError;
 use super::exchange::{self, Attempt};
 use super::facts::Facts;
@@ -344,11 +345,12 @@ impl<'w> Request<'w> {
             (stream, true)
         } else {
             let began = Instant::now();
-            let connected = pool.connect(upstream.state.config.timeouts.connect).await;
+            let connected = self.worker.connect(&pool, upstream.state.config.timeouts.connect).await;
             self.tally.connect += began.elapsed();
             match connected {
                 Ok(stream) => (stream, false),
                 Err(e) if e.kind() == std::io::ErrorKind::TimedOut => return Err(ProxyError::ConnectTimeout),
+                Err(e) if are_exhausted(&e) => return Err(ProxyError::NoDescriptors),
                 Err(e) if is_tls_failure(&e) => return Err(ProxyError::BackendTls(e)),
                 Err(e) => return Err(ProxyError::Connect(e)),
             }

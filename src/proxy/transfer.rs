@@ -5,6 +5,7 @@ use std::io;
 use std::task::{Context, Poll, ready};
 
 use super::buffer::{Buffer, Buffers, Size};
+use super::error::ProxyError;
 use super::io::Stream;
 use crate::h1::{self, Body, BodyError};
 
@@ -92,6 +93,11 @@ impl Transfer {
     /// Is it the source that it waits for (and not the sink)?
     pub(super) fn is_blocked_by_source(&self) -> bool {
         self.out.len() == self.written && self.pass == 0 && !self.unflushed
+    }
+
+    /// Has any of the body's content come?
+    pub(super) fn has_begun_body(&self) -> bool {
+        self.body.data_bytes() > 0
     }
 
     /// The output buffer, to be given back.
@@ -206,6 +212,25 @@ impl Transfer {
 
 fn sink_error(_: io::Error) -> TransferError {
     TransferError::Sink
+}
+
+/// What it means where the client is the source.
+pub(super) fn upload_error(error: &TransferError) -> ProxyError {
+    match error {
+        // The sink is the backend; it is told apart where it matters.
+        TransferError::Source | TransferError::Sink => ProxyError::ClientGone,
+        TransferError::Framing(error) => ProxyError::RequestBody(*error),
+        TransferError::TooLarge => ProxyError::RequestBodyTooLarge,
+    }
+}
+
+/// What it means where the client is the sink.
+pub(super) fn download_error(error: &TransferError) -> ProxyError {
+    match error {
+        TransferError::Source => ProxyError::ResponseTruncated,
+        TransferError::Framing(error) => ProxyError::ResponseBody(*error),
+        TransferError::Sink | TransferError::TooLarge => ProxyError::ClientGone,
+    }
 }
 
 #[cfg(test)]

@@ -4,27 +4,31 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::LocalRuntime;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::acceptor::{Acceptor, Arrival};
 use super::buffer::Buffers;
+use super::clients::{self, Clients};
 use super::connection;
 use super::deadline::{self, Deadlines};
+use super::descriptors::{self, Descriptors};
 use super::error::{self, Answer};
-use super::listener::Entrance;
+use super::listener::{Entrance, Listening};
+use super::proxy_header;
 use super::socket::Socket;
 use super::view::View;
 use crate::affinity::Timestamp;
 use crate::model::snapshot::{Report, Snapshot};
-use crate::telemetry::{AccessLog, WorkerMetrics};
+use crate::model::{Bind, ProxyProtocol};
+use crate::telemetry::{AccessLog, Refusal, WorkerMetrics};
 
 /// Pause after a failed accept, typically for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -34,11 +38,11 @@ const SWEEP_TICKS: u32 = 10;
 /// What a worker is told by the rest of the process.
 #[derive(Debug)]
 pub enum Command {
-    /// Accept on this socket too, and serve as the entrance says; the address
-    /// names it.
-    Listen(SocketAddr, StdListener, Arc<Entrance>),
+    /// Accept on this socket too, and serve as the entrance says; where it
+    /// listens names it.
+    Listen(Bind, Listening, Arc<Entrance>),
     /// Accept no longer on this one; its connections go on.
-    Unlisten(SocketAddr),
+    Unlisten(Bind),
     /// Accept no more, end connections as they fall idle, and stop when none is left.
     Drain,
     /// Take leave of tunnels: the grace period is nearly over.
@@ -62,6 +66,8 @@ pub struct Parts {
     pub log: AccessLog,
     /// Client connections over all workers.
     pub connections: Arc<AtomicUsize>,
+    /// The same by client.
+    pub clients: Arc<Clients>,
     /// What it is told.
     pub commands: mpsc::UnboundedReceiver<Command>,
 }
@@ -70,6 +76,9 @@ pub struct Parts {
 pub(super) struct Worker {
     pub(super) buffers: Buffers,
     pub(super) deadlines: Rc<Deadlines>,
+    pub(super) descriptors: Descriptors,
+    /// TLS handshakes in progress.
+    pub(super) handshakes: Cell<usize>,
     pub(super) metrics: Arc<WorkerMetrics>,
     pub(super) log: AccessLog,
     index: usize,
@@ -77,6 +86,7 @@ pub(super) struct Worker {
     changed: Notify,
     reports: mpsc::Sender<Report>,
     connections: Arc<AtomicUsize>,
+    clients: Arc<Clients>,
     own_connections: Cell<usize>,
     ended: Notify,
     phase: Cell<Phase>,
@@ -105,11 +115,13 @@ pub fn run(parts: Parts) -> io::Result<()> {
 }
 
 async fn serve(parts: Parts) {
-    let Parts { index, mut snapshots, reports, metrics, log, connections, mut commands } = parts;
+    let Parts { index, mut snapshots, reports, metrics, log, connections, clients, mut commands } = parts;
     let snapshot = Arc::clone(&snapshots.borrow_and_update());
     let worker = Rc::new(Worker {
         buffers: Buffers::new(snapshot.config.limits.head_bytes),
         deadlines: Rc::default(),
+        descriptors: Descriptors::new(),
+        handshakes: Cell::new(0),
         index,
         view: RefCell::new(Rc::new(View::new(index, snapshot, &metrics, None))),
         changed: Notify::new(),
@@ -117,6 +129,7 @@ async fn serve(parts: Parts) {
         log,
         reports,
         connections,
+        clients,
         own_connections: Cell::new(0),
         ended: Notify::new(),
         phase: Cell::new(Phase::Serving),
@@ -127,19 +140,19 @@ async fn serve(parts: Parts) {
     tokio::task::spawn_local(Rc::clone(&worker).tick());
     tokio::task::spawn_local(Rc::clone(&worker).follow(snapshots));
 
-    let mut listening: Vec<(SocketAddr, Rc<Notify>)> = Vec::new();
+    let mut listening: Vec<(Bind, Rc<Notify>)> = Vec::new();
     while let Some(command) = commands.recv().await {
         match command {
-            Command::Listen(address, listener, entrance) => match TcpListener::from_std(listener) {
+            Command::Listen(bind, listener, entrance) => match Acceptor::new(listener) {
                 Ok(listener) => {
                     let stop = Rc::new(Notify::new());
                     tokio::task::spawn_local(Rc::clone(&worker).accept(listener, entrance, Rc::clone(&stop)));
-                    listening.push((address, stop));
+                    listening.push((bind, stop));
                 }
-                Err(error) => tracing::error!(worker = index, %address, %error, "cannot accept"),
+                Err(error) => tracing::error!(worker = index, address = %bind, %error, "cannot accept"),
             },
-            Command::Unlisten(address) => listening.retain(|(a, stop)| {
-                let stays = *a != address;
+            Command::Unlisten(bind) => listening.retain(|(own, stop)| {
+                let stays = *own != bind;
                 if !stays {
                     stop.notify_one();
                 }
@@ -263,14 +276,18 @@ impl Worker {
     }
 
     /// Accepts until told to stop; what waits to be accepted then is served too.
-    async fn accept(self: Rc<Self>, listener: TcpListener, entrance: Arc<Entrance>, stop: Rc<Notify>) {
+    async fn accept(self: Rc<Self>, listener: Acceptor, entrance: Arc<Entrance>, stop: Rc<Notify>) {
         loop {
             tokio::select! {
                 biased;
                 accepted = listener.accept() => match accepted {
-                    Ok((socket, peer)) => self.admit(socket.into(), peer, &entrance),
+                    Ok(arrival) => self.admit(arrival, &entrance),
                     Err(error) if is_of_one_connection(&error) => {}
                     Err(error) => {
+                        let plain = entrance.service().tls.is_none();
+                        if descriptors::are_exhausted(&error) && self.shed(&listener, plain).await {
+                            continue;
+                        }
                         tracing::warn!(worker = self.index, %error, "cannot accept; trying again");
                         if tokio::time::timeout(ACCEPT_PAUSE, stop.notified()).await.is_ok() {
                             break;
@@ -280,43 +297,59 @@ impl Worker {
                 () = stop.notified() => break,
             }
         }
-        self.admit_waiting(listener, &entrance);
-    }
-
-    /// Takes what waits to be accepted, whether or not the runtime has heard of it.
-    fn admit_waiting(self: &Rc<Self>, listener: TcpListener, entrance: &Entrance) {
-        let Ok(listener) = listener.into_std() else { return };
-        while let Ok((socket, peer)) = listener.accept() {
-            if let Ok(socket) = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket)) {
-                self.admit(socket.into(), peer, entrance);
-            }
+        for arrival in listener.into_waiting() {
+            self.admit(arrival, &entrance);
         }
     }
 
-    fn admit(self: &Rc<Self>, socket: Socket, peer: SocketAddr, entrance: &Entrance) {
+    fn admit(self: &Rc<Self>, arrival: Arrival, entrance: &Entrance) {
         let service = entrance.service();
-        let limit = self.view().snapshot.config.limits.connections;
-        if self.connections.fetch_add(1, Ordering::Relaxed) >= limit {
-            self.connections.fetch_sub(1, Ordering::Relaxed);
-            self.metrics.refused_connection();
-            // Over TLS it would take a handshake to say so.
-            if service.tls.is_none() {
-                refuse(&socket);
+        let view = self.view();
+        let config = &view.snapshot.config;
+        let plain = service.tls.is_none();
+        let refuse = |refusal| self.refuse(&arrival.socket, plain, refusal, arrival.peer);
+        if !self.has_room_for(&arrival.socket) {
+            return refuse(Refusal::Descriptors);
+        }
+        let address = arrival.peer.ip();
+        let held = match config.limits.connections_per_client {
+            Some(limit) if arrival.is_from_afar() && !config.client_ip.trusts(address.to_canonical()) => {
+                match self.clients.enter(address, limit) {
+                    Some(held) => Some(held),
+                    None => return refuse(Refusal::PerClient),
+                }
             }
-            return;
+            _ => None,
+        };
+        if self.connections.fetch_add(1, Ordering::Relaxed) >= config.limits.connections {
+            self.connections.fetch_sub(1, Ordering::Relaxed);
+            return refuse(Refusal::Connections);
         }
         self.own_connections.set(self.own_connections.get() + 1);
         self.metrics.connection_opened();
-        let counted = Counted(Rc::clone(self));
+        let counted = Counted { worker: Rc::clone(self), _held: held };
         match service.tls.clone() {
+            _ if service.proxy_protocol != ProxyProtocol::Off => tokio::task::spawn_local(async move {
+                proxy_header::serve(Rc::clone(&counted.worker), arrival, service).await;
+            }),
             None => tokio::task::spawn_local(async move {
-                let worker = Rc::clone(&counted.0);
-                connection::serve(worker, socket, peer, service).await;
+                let worker = Rc::clone(&counted.worker);
+                connection::serve(worker, arrival, &service).await;
             }),
             Some(tls) => tokio::task::spawn_local(async move {
-                connection::serve_secure(Rc::clone(&counted.0), socket, peer, tls).await;
+                connection::serve_secure(Rc::clone(&counted.worker), arrival, tls).await;
             }),
         };
+    }
+
+    /// Closes a connection, after a word that there are too many.
+    pub(super) fn refuse(&self, socket: &Socket, plain: bool, refusal: Refusal, peer: SocketAddr) {
+        self.metrics.refused_connection(refusal);
+        tracing::debug!(%peer, limit = refusal.as_str(), "connection refused");
+        // Over TLS it would take a handshake to say so.
+        if plain {
+            refuse(socket);
+        }
     }
 
     /// Sees that the end is noticed even if there is nothing left to end.
@@ -327,11 +360,15 @@ impl Worker {
 }
 
 /// A client connection in the counts for as long as it lives.
-struct Counted(Rc<Worker>);
+struct Counted {
+    worker: Rc<Worker>,
+    /// Its place in its client's count.
+    _held: Option<clients::Held>,
+}
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let worker = &self.0;
+        let worker = &self.worker;
         worker.connections.fetch_sub(1, Ordering::Relaxed);
         worker.own_connections.set(worker.own_connections.get() - 1);
         worker.metrics.connection_closed();

@@ -27,8 +27,8 @@ families! {
         "Client connections open now.";
     CONNECTIONS_ACCEPTED = Counter "homing_connections_accepted_total" []
         "Client connections accepted.";
-    CONNECTIONS_REFUSED = Counter "homing_connections_refused_total" []
-        "Client connections closed at once because limits.connections was reached.";
+    CONNECTIONS_REFUSED = Counter "homing_connections_refused_total" ["limit"]
+        "Client connections closed at once, by the limit that was reached (connections, connections_per_client, descriptors).";
     TUNNELS = Gauge "homing_tunnels" []
         "Tunnels (upgraded connections, WebSocket) open now.";
     TUNNELS_OPENED = Counter "homing_tunnels_opened_total" []
@@ -39,6 +39,8 @@ families! {
         "Streams that clients opened: served, or malformed and reset.";
     HTTP2_FLOODS = Counter "homing_http2_floods_total" []
         "HTTP/2 connections cut because of a flood of frames that cost their sender nothing.";
+    PROXY_HEADERS_REFUSED = Counter "homing_proxy_headers_refused_total" ["reason"]
+        "Client connections closed for want of a PROXY header as it should be: missing, malformed, timeout, untrusted (the peer), client_gone, unused.";
     TLS_HANDSHAKES = Counter "homing_tls_handshakes_total" ["version", "result"]
         "TLS handshakes with clients by version (1.2, 1.3; none where it failed) and result (full, resumed, or why it failed).";
     TLS_CERTIFICATE_EXPIRY = Gauge "homing_tls_certificate_expiry_seconds" ["listener", "name"]

@@ -16,7 +16,7 @@ use crate::model::live::BackendLive;
 use crate::model::snapshot::{Memory, Snapshot, UpstreamState};
 use crate::model::{
     AccessLog, Address, Affinity, Backend, Config, Forwarding, Limits, Listener, LogFormat, LogOutput, Pool,
-    Remember, Retry, Server, TableConfig, Timeouts, Upstream, UpstreamTimeouts,
+    ProxyProtocol, Remember, Retry, Server, TableConfig, Timeouts, Upstream, UpstreamTimeouts,
 };
 
 pub(crate) fn id(text: &str) -> BackendId {
@@ -115,6 +115,7 @@ pub(crate) fn snapshot(generation: u64, upstreams: Vec<UpstreamState>) -> Snapsh
         timeouts: Timeouts {
             request_head: Duration::from_secs(10),
             keep_alive: Duration::from_secs(60),
+            proxy_protocol: Duration::from_secs(5),
             tls_handshake: Duration::from_secs(10),
             upstream: UPSTREAM_TIMEOUTS,
         },
@@ -126,13 +127,17 @@ pub(crate) fn snapshot(generation: u64, upstreams: Vec<UpstreamState>) -> Snapsh
             connections: 10_000,
             streams: 128,
             stream_window: 1 << 18,
+            connections_per_client: None,
+            handshakes: 1,
         },
-        forwarding: Forwarding { x_forwarded: true, forwarded: false, via: None },
+        forwarding: Forwarding { x_forwarded: true, forwarded: false, via: None, underscores: false },
         access_log: AccessLog { format: LogFormat::Off, output: LogOutput::Stdout, queue: 1_024 },
         listeners: vec![Listener {
             http2: true,
-            bind: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            bind: SocketAddr::from(([127, 0, 0, 1], 8080)).into(),
+            mode: 0o660,
             tls: None,
+            proxy_protocol: ProxyProtocol::Off,
             redirect_https: None,
         }],
         routes: Vec::new(),
@@ -145,6 +150,8 @@ const UPSTREAM_TIMEOUTS: UpstreamTimeouts = UpstreamTimeouts {
     connect: Duration::from_secs(1),
     response_head: Duration::from_secs(30),
     body_idle: Duration::from_secs(30),
+    min_body_rate: None,
+    body_rate_window: Duration::from_secs(1),
     tunnel_idle: Duration::from_secs(3_600),
 };
 

@@ -13,6 +13,7 @@ use super::families;
 use super::histogram::Histogram;
 use super::outcomes::{OUTCOMES, REASONS};
 use super::process::Process;
+use super::refusal::Refusal;
 use super::worker::{CLASSES, Http2Metrics, Source, UpstreamMetrics, WorkerMetrics};
 use crate::affinity::{AdminState, Health, Member};
 use crate::model::snapshot::{Memory, Snapshot, UpstreamState};
@@ -90,16 +91,23 @@ impl Metrics {
     }
 
     fn render_connections(&self, page: &mut Exposition) {
-        let (mut open, mut accepted, mut refused, mut tunnels, mut tunnels_opened) = (0, 0, 0, 0, 0);
+        let (mut open, mut accepted, mut tunnels, mut tunnels_opened) = (0, 0, 0, 0);
+        let mut refused = [0; Refusal::ALL.len()];
         for worker in &self.workers {
-            let (o, a, r) = worker.connections();
-            (open, accepted, refused) = (open + o, accepted + a, refused + r);
+            let (o, a) = worker.connections();
+            (open, accepted) = (open + o, accepted + a);
+            for (sum, own) in refused.iter_mut().zip(worker.refused()) {
+                *sum += own;
+            }
             let (t, total) = worker.tunnels();
             (tunnels, tunnels_opened) = (tunnels + t, tunnels_opened + total);
         }
         page.family(&families::CONNECTIONS).sample(&[], open);
         page.family(&families::CONNECTIONS_ACCEPTED).sample(&[], accepted);
-        page.family(&families::CONNECTIONS_REFUSED).sample(&[], refused);
+        let mut samples = page.family(&families::CONNECTIONS_REFUSED);
+        for (refusal, count) in Refusal::ALL.iter().zip(refused) {
+            samples.sample(&[refusal.as_str()], count);
+        }
         page.family(&families::TUNNELS).sample(&[], tunnels);
         page.family(&families::TUNNELS_OPENED).sample(&[], tunnels_opened);
         let sum = |read: fn(&Http2Metrics) -> &Counter| -> u64 {
@@ -113,6 +121,14 @@ impl Metrics {
     }
 
     fn render_handshakes(&self, page: &mut Exposition) {
+        let mut refused = BTreeMap::<&'static str, u64>::new();
+        for (reason, n) in self.workers.iter().flat_map(|worker| worker.refused_headers().iter()) {
+            *refused.entry(reason).or_default() += n;
+        }
+        let mut samples = page.family(&families::PROXY_HEADERS_REFUSED);
+        for (reason, count) in refused {
+            samples.sample(&[reason], count);
+        }
         let mut counts = [[0; 2]; 2];
         let mut failed = BTreeMap::<&'static str, u64>::new();
         for worker in &self.workers {

@@ -15,6 +15,7 @@ mod metrics;
 mod outcomes;
 mod process;
 pub mod record;
+mod refusal;
 mod worker;
 
 #[cfg(test)]
@@ -25,4 +26,5 @@ pub use logging::{FILTER_VARIABLE, LoggingError, init_logging};
 pub use metrics::Metrics;
 pub(crate) use metrics::active_part;
 pub use record::Record;
+pub use refusal::Refusal;
 pub use worker::{UpstreamMetrics, WorkerMetrics};

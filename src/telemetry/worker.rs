@@ -9,6 +9,7 @@ use super::Record;
 use super::counter::{Counter, NamedCounters};
 use super::histogram::Histogram;
 use super::outcomes::{OUTCOMES, REASONS, outcome_index, reason_index};
+use super::refusal::Refusal;
 
 /// One worker's counters. Only the worker's own thread calls the methods that
 /// count; a second thread would lose counts.
@@ -22,10 +23,12 @@ use super::outcomes::{OUTCOMES, REASONS, outcome_index, reason_index};
 pub struct WorkerMetrics {
     accepted: Counter,
     closed: Counter,
-    refused: Counter,
+    /// By [`Refusal`].
+    refused: [Counter; Refusal::ALL.len()],
     /// By version (1.2, 1.3) and whether a session was resumed.
     handshakes: [[Counter; 2]; 2],
     failed_handshakes: NamedCounters,
+    refused_headers: NamedCounters,
     tunnels_opened: Counter,
     tunnels_closed: Counter,
     pub(crate) http2: Http2Metrics,
@@ -111,10 +114,10 @@ impl WorkerMetrics {
         self.closed.add(1);
     }
 
-    /// A client connection was closed at once, for the limit's sake; not
+    /// A client connection was closed at once, for this limit's sake; not
     /// counted as accepted.
-    pub fn refused_connection(&self) {
-        self.refused.add(1);
+    pub fn refused_connection(&self, refusal: Refusal) {
+        self.refused[refusal as usize].add(1);
     }
 
     /// A client connection speaks HTTP/2.
@@ -142,6 +145,16 @@ impl WorkerMetrics {
         self.failed_handshakes.add(reason, 1);
     }
 
+    /// A client's connection was closed for its PROXY header, of this.
+    pub fn proxy_header_refused(&self, reason: &'static str) {
+        self.refused_headers.add(reason, 1);
+    }
+
+    /// Refused PROXY headers.
+    pub(crate) fn refused_headers(&self) -> &NamedCounters {
+        &self.refused_headers
+    }
+
     /// TLS handshakes: by version and whether resumed, and failed ones.
     pub(crate) fn handshakes(&self) -> ([[u64; 2]; 2], &NamedCounters) {
         let counts = self.handshakes.each_ref().map(|version| version.each_ref().map(Counter::get));
@@ -158,12 +171,17 @@ impl WorkerMetrics {
         self.tunnels_closed.add(1);
     }
 
-    /// Client connections: (open now, accepted, refused).
-    pub(crate) fn connections(&self) -> (u64, u64, u64) {
+    /// Client connections refused, by [`Refusal`].
+    pub(crate) fn refused(&self) -> [u64; Refusal::ALL.len()] {
+        self.refused.each_ref().map(Counter::get)
+    }
+
+    /// Client connections: (open now, accepted).
+    pub(crate) fn connections(&self) -> (u64, u64) {
         // Closed before opened: what closes in between is not missed below zero.
         let closed = self.closed.get();
         let accepted = self.accepted.get();
-        (accepted.saturating_sub(closed), accepted, self.refused.get())
+        (accepted.saturating_sub(closed), accepted)
     }
 
     /// Tunnels: (open now, opened).

@@ -40,6 +40,23 @@ async fn chunked_upload_goes_on_without_its_extensions() {
 }
 
 #[tokio::test]
+async fn a_backend_hears_that_trailers_are_welcome_and_of_no_other_coding() {
+    let a = Backend::start("a").await;
+    let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
+    for (te, told) in [
+        ("TE: trailers", Some("trailers")),
+        ("TE: gzip;q=0.5, Trailers", Some("trailers")),
+        ("TE: gzip", None),
+        ("X: y", None),
+    ] {
+        proxy.raw().await.get("/", &[te, "Connection: TE"]).await;
+        let seen = a.last();
+        assert_eq!(seen.field("te"), told, "{te}");
+        assert_eq!(seen.field("connection"), told.map(|_| "te"), "{te}: it is for this connection");
+    }
+}
+
+#[tokio::test]
 async fn trailers_pass_both_ways_but_those_that_must_not_be_trailers() {
     let trailers = ["X-Number: 17", "Content-Length: 3", "Set-Cookie: a=b", "X-Affinity-Backend: x"];
     let a = Backend::named("a").chunked(&["hello"], &trailers).start().await;

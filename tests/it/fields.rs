@@ -50,7 +50,7 @@ async fn hop_by_hop_fields_end_here() {
         "X-Second: 2",
         "Keep-Alive: timeout=5",
         "Proxy-Connection: keep-alive",
-        "TE: trailers",
+        "TE: gzip",
         "Upgrade: websocket",
         "X-App: stays",
         "Accept: */*",
@@ -148,13 +148,30 @@ async fn claims_by_other_names_are_not_passed_on() {
         "X-Tra_ce: 1",
     ];
     for (trusted, kept) in [("", 1), ("[client_ip]\ntrusted = [\"127.0.0.0/8\"]\n", 6)] {
-        let proxy = before(&a).raw_toml(trusted).start().await;
+        let proxy =
+            before(&a).raw_toml(trusted).raw_toml("[forwarding]\nunderscores = \"keep\"").start().await;
         proxy.raw().await.get("/", &claims).await;
         let seen = a.last();
         let passed = claims.iter().filter(|line| {
             line.split_once(": ").is_some_and(|(n, _)| seen.field(&n.to_ascii_lowercase()).is_some())
         });
         assert_eq!(passed.count(), kept, "{trusted:?}");
+    }
+}
+
+#[tokio::test]
+async fn names_with_underscores_are_dropped_unless_kept() {
+    let a = Backend::start("a").await;
+    for (config, kept) in [("", false), ("[forwarding]\nunderscores = \"keep\"", true)] {
+        let proxy = before(&a).raw_toml(config).start().await;
+        proxy
+            .raw()
+            .await
+            .get("/", &["X_User: root", "Content_Length: 9", "X-Odd!#$: 1", "X-User: me_too"])
+            .await;
+        let seen = a.last();
+        assert_eq!((seen.fields.has("x_user"), seen.fields.has("content_length")), (kept, kept), "{config}");
+        assert_eq!((seen.field("x-odd!#$"), seen.field("x-user")), (Some("1"), Some("me_too")));
     }
 }
 
@@ -215,7 +232,7 @@ async fn listener_for_both_families_sees_ipv4_as_ipv4() {
     let toml = before(&a).toml().replace("\"127.0.0.1:0\"", "\"[::]:0\"");
     let config = homing::config::parse(&toml, "test.toml").expect("a configuration").config;
     let running = homing::app::start(config, None).expect("start");
-    let port = running.addresses()[0].port();
+    let port = running.addresses()[0].ip().unwrap().port();
     for (ip, seen) in [("127.0.0.1", "127.0.0.1"), ("[::1]", "::1")] {
         let address = format!("{ip}:{port}").parse().expect("an address");
         assert_eq!(crate::harness::RawClient::connect(address).await.get("/", &[]).await.backend(), "a");

@@ -20,10 +20,13 @@ mod malformed;
 mod ops;
 #[path = "../oracle/mod.rs"]
 mod oracle;
+mod proxy_protocol;
 mod reload;
 mod review;
 mod routing;
 mod sealed_cookie;
 mod shutdown;
+mod strangers;
 mod tls;
 mod tunnel;
+mod unix;

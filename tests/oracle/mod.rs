@@ -96,7 +96,7 @@ impl Oracle {
         let limits =
             HeadLimits { head_bytes: limits.head_bytes, fields: limits.fields, uri_bytes: limits.uri_bytes };
         let running = app::start(config, None).expect("start the proxy");
-        let addresses = running.addresses();
+        let addresses: Vec<_> = running.addresses().iter().filter_map(homing::model::Bind::ip).collect();
         Self { requests: addresses[0], responses: addresses[1], _running: running, recorder, parrot, limits }
     }
 

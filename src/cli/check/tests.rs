@@ -6,8 +6,26 @@ fn checked(text: &str) -> (u8, String) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("homing.toml");
     std::fs::write(&path, text).unwrap();
-    let (status, printed) = run(&path, false);
+    let (status, printed) = run(&path, false, None);
     (status, printed.replace(&format!("{}/", directory.path().display()), ""))
+}
+
+#[test]
+fn too_few_descriptors_are_said() {
+    let text = "limits = { connections = 1000 }\nserver = { workers = 2 }\nlistener = [{ bind = \"127.0.0.1:0\" }]\n\
+                [upstream.web]\nbackends = [\"a.internal:1\"]\n";
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("homing.toml");
+    std::fs::write(&path, text).unwrap();
+    for (files, warned) in [(Some(1024), true), (Some(2047), true), (Some(2048), false), (None, false)] {
+        let (status, printed) = run(&path, false, files);
+        assert_eq!(status, GOOD, "{printed}");
+        assert_eq!(
+            printed.contains("limits.connections = 1000 may take 2048 open files"),
+            warned,
+            "{printed}"
+        );
+    }
 }
 
 #[test]
@@ -103,7 +121,7 @@ fn a_bad_file_is_drawn_and_its_problems_are_counted() {
 
 #[test]
 fn a_file_that_cannot_be_read_is_said_to_be() {
-    let (status, printed) = run(Path::new("/nonexistent/homing.toml"), false);
+    let (status, printed) = run(Path::new("/nonexistent/homing.toml"), false, None);
     assert_eq!(status, BAD);
     assert_eq!(
         printed,
@@ -116,8 +134,8 @@ fn colour_is_used_only_where_it_is_asked_for() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("homing.toml");
     std::fs::write(&path, "x = 1\n").unwrap();
-    assert!(run(&path, true).1.contains('\u{1b}'));
-    assert!(!run(&path, false).1.contains('\u{1b}'));
+    assert!(run(&path, true, None).1.contains('\u{1b}'));
+    assert!(!run(&path, false, None).1.contains('\u{1b}'));
 }
 
 #[test]
@@ -149,7 +167,7 @@ fn tls_is_shown_with_names_and_expiry_and_an_expired_certificate_is_warned_of() 
     "#;
     let path = directory.path().join("homing.toml");
     std::fs::write(&path, text).unwrap();
-    let (status, printed) = run(&path, false);
+    let (status, printed) = run(&path, false, None);
     assert_eq!(status, GOOD, "{printed}");
     for expected in [
         "old.pem expired on Wed, 01 Jan 2020",

@@ -1,10 +1,52 @@
-//! Addresses: `10.0.0.1:80`, `[::1]:80`, `host:80`.
+//! Addresses: `10.0.0.1:80`, `[::1]:80`, `host:80`, `unix:/run/app.sock`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 
 use crate::config::diagnostics::Complaint;
 use crate::config::reader::Found;
-use crate::model::Address;
+use crate::model::{Address, Bind};
+
+/// Bytes of a Unix domain socket's path at most: the kernel's 108, without the
+/// zero at the end.
+const MAX_PATH: usize = 107;
+
+/// Where a listener listens: an address as [`listen_address`] takes it, or
+/// `unix:` and a path.
+pub(super) fn bind(found: &Found<'_>) -> Result<Bind, Complaint> {
+    let text = found.text("an address such as \"0.0.0.0:8080\"")?;
+    if let Some(path) = text.strip_prefix("unix:") {
+        return socket_path(path, found).map(Bind::Unix);
+    }
+    if text.starts_with('/') {
+        return Err(Complaint::error(format!("`{}` is no address to listen on", found.name))
+            .at(found.span(), "")
+            .help(format!("write \"unix:{text}\" for a Unix domain socket")));
+    }
+    listen_address(found).map(Bind::Ip)
+}
+
+/// The path of a Unix domain socket, without the `unix:`.
+fn socket_path(path: &str, found: &Found<'_>) -> Result<PathBuf, Complaint> {
+    let refused = |message: String, help: &str| {
+        Err(Complaint::error(message).at(found.span(), "").help(help.to_owned()))
+    };
+    if !path.starts_with('/') {
+        let help = "write the whole path: \"unix:/run/app.sock\"";
+        return refused(format!("\"unix:{path}\" does not say where it is"), help);
+    }
+    if path.ends_with('/') {
+        return refused(format!("\"unix:{path}\" is a directory"), "write the path of a socket in it");
+    }
+    if path.len() > MAX_PATH {
+        let message = format!("the path of a Unix domain socket has at most {MAX_PATH} bytes");
+        return refused(message, "choose a shorter one");
+    }
+    if path.chars().any(char::is_control) {
+        return refused("the path holds a control character".to_owned(), "choose another one");
+    }
+    Ok(PathBuf::from(path))
+}
 
 /// An address to listen on: an IP address and a port, 0 for any.
 pub(super) fn listen_address(found: &Found<'_>) -> Result<SocketAddr, Complaint> {
@@ -31,7 +73,8 @@ pub(super) fn listen_address(found: &Found<'_>) -> Result<SocketAddr, Complaint>
         .help(help))
 }
 
-/// A backend's address: an IP address or a host name, and a port.
+/// A backend's address: an IP address or a host name, and a port; or `unix:`
+/// and a path.
 pub(super) fn backend_address(found: &Found<'_>) -> Result<Address, Complaint> {
     let text = found.text("an address such as \"10.0.0.1:8080\"")?;
     let refused = |message: &str, help: String| {
@@ -52,8 +95,11 @@ pub(super) fn backend_address(found: &Found<'_>) -> Result<Address, Complaint> {
         }
         return Ok(Address::Ip(SocketAddr::new(ip, address.port())));
     }
-    if text.starts_with("unix:") || text.starts_with('/') {
-        return refused("is a path", "backends are reached over TCP: write \"host:port\"".to_owned());
+    if let Some(path) = text.strip_prefix("unix:") {
+        return socket_path(path, found).map(Address::Unix);
+    }
+    if text.starts_with('/') {
+        return refused("is a path", format!("write \"unix:{text}\" for a Unix domain socket"));
     }
     let (host, port) = match split(text) {
         Split::Missing if text.is_empty() => {
@@ -117,29 +163,6 @@ pub(super) fn host_name(text: &str) -> Result<String, &'static str> {
         return Err("it looks like an IPv4 address, but is none");
     }
     Ok(text.to_ascii_lowercase())
-}
-
-/// Does a connection to `backend` reach a listener on `own`? As far as the
-/// addresses tell.
-pub(super) fn reaches(backend: &Address, own: SocketAddr) -> bool {
-    match backend {
-        Address::Ip(address) => {
-            let (there, here) = (address.ip().to_canonical(), own.ip().to_canonical());
-            let same = there == here;
-            let through_any = here.is_unspecified() && there.is_loopback() && covers(here, there);
-            address.port() == own.port() && (same || through_any)
-        }
-        Address::Name(name, port) => {
-            let here = own.ip().to_canonical();
-            name == "localhost" && *port == own.port() && (here.is_unspecified() || here.is_loopback())
-        }
-    }
-}
-
-/// Does a socket on the unspecified address `any` accept connections to `to`?
-/// One on `[::]` takes IPv4 too.
-fn covers(any: IpAddr, to: IpAddr) -> bool {
-    any.is_ipv6() || to.is_ipv4()
 }
 
 /// The parts of something that ought to be host and port.

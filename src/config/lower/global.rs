@@ -167,11 +167,14 @@ pub(super) fn timeouts(section: &Section<'_>) -> Timeouts {
     Timeouts {
         request_head: section.get(&schema::REQUEST_HEAD),
         keep_alive: section.get(&schema::KEEP_ALIVE),
+        proxy_protocol: section.get(&schema::PROXY_HEADER),
         tls_handshake: section.get(&schema::TLS_HANDSHAKE),
         upstream: UpstreamTimeouts {
             connect: section.get(&schema::CONNECT),
             response_head: section.get(&schema::RESPONSE_HEAD),
             body_idle: section.get(&schema::BODY_IDLE),
+            min_body_rate: section.get(&schema::MIN_BODY_RATE),
+            body_rate_window: section.get(&schema::BODY_RATE_WINDOW),
             tunnel_idle: section.get(&schema::TUNNEL_IDLE),
         },
     }
@@ -200,6 +203,8 @@ pub(super) fn limits(section: &Section<'_>) -> Limits {
         connections: section.get(&schema::CONNECTIONS),
         streams: section.get(&schema::STREAMS),
         stream_window: u32::try_from(section.get(&schema::STREAM_WINDOW)).unwrap_or(u32::MAX),
+        connections_per_client: section.get(&schema::CONNECTIONS_PER_CLIENT),
+        handshakes: section.get(&schema::HANDSHAKES),
     }
 }
 
@@ -216,6 +221,7 @@ pub(super) fn forwarding(section: &Section<'_>) -> Forwarding {
         x_forwarded: section.get(&schema::X_FORWARDED),
         forwarded: section.get(&schema::FORWARDED),
         via: via(section),
+        underscores: section.get(&schema::UNDERSCORES),
     }
 }
 

@@ -19,7 +19,7 @@ use super::files::Files;
 use super::reader::Section;
 use super::schema;
 use crate::affinity::key::KeySource;
-use crate::model::{Address, Config, Listener, Upstream};
+use crate::model::{Address, Bind, Config, Listener, Upstream};
 
 /// The configuration that the file means, as far as it can be made out; what
 /// is wrong goes to the sections' sink.
@@ -34,7 +34,7 @@ pub(super) fn lower(root: &Section<'_>, files: &Files<'_>) -> Option<Config> {
     let limits = global::limits(&section(&schema::LIMITS_KEY)?);
     let forwarding = global::forwarding(&section(&schema::FORWARDING_KEY)?);
     let access_log = global::access_log(&section(&schema::ACCESS_LOG_KEY)?, files);
-    let listeners = routes::listeners(root, files);
+    let listeners = routes::listeners(root, files, &client_ip);
     let (upstreams, names) = upstream::upstreams(root, files, &timeouts.upstream);
     let routes = routes::routes(root, &names);
     let admin = server.admin.zip(server_section.span_of(&schema::ADMIN));
@@ -74,11 +74,11 @@ fn no_loops(
     admin: Option<&(SocketAddr, Span)>,
     upstreams: &[upstream::Lowered],
 ) {
-    let listener = |address: &Address| listeners.iter().find(|(own, _)| address::reaches(address, own.bind));
+    let listener = |address: &Address| listeners.iter().find(|(own, _)| own.bind.is_reached_by(address));
     // Either may be on all addresses, which include the other's.
     let taken_by = |admin: SocketAddr| {
-        listener(&Address::Ip(admin))
-            .or_else(|| listeners.iter().find(|(own, _)| address::reaches(&Address::Ip(own.bind), admin)))
+        let takes = |own: &Bind| own.ip().is_some_and(|own| Bind::Ip(admin).is_reached_by(&Address::Ip(own)));
+        listener(&Address::Ip(admin)).or_else(|| listeners.iter().find(|(own, _)| takes(&own.bind)))
     };
     if let Some((admin, span)) = admin.filter(|(admin, _)| admin.port() != 0)
         && let Some((_, listener)) = taken_by(*admin)
@@ -100,7 +100,7 @@ fn no_loops(
                 .also(own.clone(), "listener")
                 .help("write the address of the application"),
             );
-        } else if let Some((_, own)) = admin.filter(|(admin, _)| address::reaches(address, *admin)) {
+        } else if let Some((_, own)) = admin.filter(|(admin, _)| Bind::Ip(*admin).is_reached_by(address)) {
             root.complain(
                 Complaint::error(format!("the backend {address} is Homing's own admin address"))
                     .at(span.clone(), "backend")

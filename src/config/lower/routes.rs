@@ -3,20 +3,25 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use super::address::{host_name, listen_address};
+use super::address::{self, host_name};
 use super::tls;
+use crate::affinity::client_ip::ClientIpPolicy;
 use crate::config::diagnostics::{Complaint, Span};
 use crate::config::files::Files;
 use crate::config::reader::{Found, Section};
 use crate::config::schema;
 use crate::config::suggest::nearest;
-use crate::model::{HostPattern, Listener, Route};
+use crate::model::{Bind, HostPattern, Listener, ProxyProtocol, Route};
 
 /// More listeners are a mistake: each worker has a socket for each.
 const MAX_LISTENERS: usize = 256;
 
 /// The listeners, each with the place of its address.
-pub(super) fn listeners(root: &Section<'_>, files: &Files<'_>) -> Vec<(Listener, Span)> {
+pub(super) fn listeners(
+    root: &Section<'_>,
+    files: &Files<'_>,
+    client_ip: &ClientIpPolicy,
+) -> Vec<(Listener, Span)> {
     let sections = root.sections(&schema::LISTENER_KEY);
     if root.find(&schema::LISTENER_KEY).is_none() {
         root.complain(
@@ -29,12 +34,15 @@ pub(super) fn listeners(root: &Section<'_>, files: &Files<'_>) -> Vec<(Listener,
         let http2 = section.get(&schema::HTTP2);
         let tls = tls::listener(&section, http2, files);
         let redirect_https = tls::redirect(&section);
+        let proxy_protocol = proxy_protocol(&section, client_ip);
         let Some(found) = section.find(&schema::BIND) else {
             section.complain(missing("listener", "bind").help("write bind = \"0.0.0.0:8080\""));
             continue;
         };
-        let Some(bind) = section.take(listen_address(&found)) else { continue };
-        let twin = listeners.iter().find(|(other, _)| bind.port() != 0 && other.bind == bind);
+        let Some(bind) = section.take(address::bind(&found)) else { continue };
+        let mode = mode(&section, &bind);
+        let any_port = bind.ip().is_some_and(|address| address.port() == 0);
+        let twin = listeners.iter().find(|(other, _)| !any_port && other.bind == bind);
         if let Some((_, first)) = twin {
             section.complain(
                 Complaint::error(format!("there are two listeners on {bind}"))
@@ -44,7 +52,7 @@ pub(super) fn listeners(root: &Section<'_>, files: &Files<'_>) -> Vec<(Listener,
             );
             continue;
         }
-        listeners.push((Listener { bind, tls, redirect_https, http2 }, found.span()));
+        listeners.push((Listener { bind, mode, tls, proxy_protocol, redirect_https, http2 }, found.span()));
     }
     if let Some((_, span)) = listeners.get(MAX_LISTENERS) {
         root.complain(
@@ -52,6 +60,34 @@ pub(super) fn listeners(root: &Section<'_>, files: &Files<'_>) -> Vec<(Listener,
         );
     }
     listeners
+}
+
+fn mode(section: &Section<'_>, bind: &Bind) -> u32 {
+    if let (Bind::Ip(_), Some(span)) = (bind, section.span_of(&schema::MODE)) {
+        section.complain(
+            Complaint::error("`mode` is about the file of a Unix domain socket")
+                .at(span, "")
+                .help("leave it out, or listen on one: bind = \"unix:/run/homing.sock\""),
+        );
+    }
+    section.get(&schema::MODE)
+}
+
+fn proxy_protocol(section: &Section<'_>, client_ip: &ClientIpPolicy) -> ProxyProtocol {
+    let mode = section.get(&schema::PROXY_PROTOCOL);
+    let effect = match mode {
+        ProxyProtocol::Off => return mode,
+        ProxyProtocol::Optional => "no header is believed",
+        ProxyProtocol::Required => "every connection is closed",
+    };
+    if let (true, Some(span)) = (client_ip.trusted.is_empty(), section.span_of(&schema::PROXY_PROTOCOL)) {
+        section.complain(
+            Complaint::warning("`proxy_protocol` without `client_ip.trusted`")
+                .at(span, effect)
+                .help("name the proxies in front of Homing:\n[client_ip]\ntrusted = [\"10.0.0.0/8\"]"),
+        );
+    }
+    mode
 }
 
 fn missing(what: &str, key: &str) -> Complaint {

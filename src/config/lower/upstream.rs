@@ -151,6 +151,10 @@ fn own_timeouts(section: &Section<'_>, inherited: &UpstreamTimeouts) -> Upstream
         connect: own.get_optional(&schema::UPSTREAM_CONNECT).unwrap_or(inherited.connect),
         response_head: own.get_optional(&schema::UPSTREAM_RESPONSE_HEAD).unwrap_or(inherited.response_head),
         body_idle: own.get_optional(&schema::UPSTREAM_BODY_IDLE).unwrap_or(inherited.body_idle),
+        min_body_rate: own.get_optional(&schema::UPSTREAM_MIN_BODY_RATE).unwrap_or(inherited.min_body_rate),
+        body_rate_window: own
+            .get_optional(&schema::UPSTREAM_BODY_RATE_WINDOW)
+            .unwrap_or(inherited.body_rate_window),
         tunnel_idle: own.get_optional(&schema::UPSTREAM_TUNNEL_IDLE).unwrap_or(inherited.tunnel_idle),
     }
 }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::tls::LISTENER_TLS_TABLE;
-use super::{Flag, Free, Int, Key, Optional, Size, Table, Text, Time, UPSTREAM, Word};
+use super::{Flag, Free, Int, Key, Mode, Optional, OrOff, Rule, Size, Table, Text, Time, UPSTREAM, Word};
 use crate::affinity::client_ip::ForwardSource;
-use crate::model::LogFormat;
+use crate::model::{LogFormat, ProxyProtocol};
 
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
@@ -118,7 +118,18 @@ pub(in crate::config) static MASK_V6: Key<Int<u8>> = Key {
 static TIMEOUTS: Table = Table {
     path: "timeouts",
     doc: "How long is waited. What concerns backends can be set per upstream.",
-    keys: &[&REQUEST_HEAD, &KEEP_ALIVE, &TLS_HANDSHAKE, &CONNECT, &RESPONSE_HEAD, &BODY_IDLE, &TUNNEL_IDLE],
+    keys: &[
+        &REQUEST_HEAD,
+        &KEEP_ALIVE,
+        &PROXY_HEADER,
+        &TLS_HANDSHAKE,
+        &CONNECT,
+        &RESPONSE_HEAD,
+        &BODY_IDLE,
+        &MIN_BODY_RATE,
+        &BODY_RATE_WINDOW,
+        &TUNNEL_IDLE,
+    ],
 };
 const MILLISECOND: Duration = Duration::from_millis(1);
 const CONNECT_BOUNDS: Time = Time { least: MILLISECOND, most: Duration::from_secs(10 * MINUTE) };
@@ -135,6 +146,12 @@ pub(in crate::config) static KEEP_ALIVE: Key<Time> = Key {
     rule: WAIT_BOUNDS,
     default: Duration::from_secs(60),
     doc: "A client's connection without a request is closed after this.",
+};
+pub(in crate::config) static PROXY_HEADER: Key<Time> = Key {
+    name: "proxy_protocol",
+    rule: WAIT_BOUNDS,
+    default: Duration::from_secs(5),
+    doc: "From a client's connection to the end of its PROXY header, where there is to be one; then it is closed.",
 };
 pub(in crate::config) static TLS_HANDSHAKE: Key<Time> = Key {
     name: "tls_handshake",
@@ -160,6 +177,23 @@ pub(in crate::config) static BODY_IDLE: Key<Time> = Key {
     default: Duration::from_secs(30),
     doc: "Between two pieces of a body, either way.",
 };
+const RATE_BOUNDS: OrOff<Size> = OrOff(Size { least: 1, most: 1 << 40 });
+const WINDOW_BOUNDS: Time = Time { least: MILLISECOND, most: Duration::from_secs(HOUR) };
+pub(in crate::config) static MIN_BODY_RATE: Key<OrOff<Size>> = Key {
+    name: "min_body_rate",
+    rule: RATE_BOUNDS,
+    default: Some(240),
+    doc: "Bytes a second that a client must send of a request's body (else 408), or take of a response's \
+          (else it is broken off), on average. Only the time counts in which it is the client that is waited \
+          for: backends may be as slow as they like.",
+};
+pub(in crate::config) static BODY_RATE_WINDOW: Key<Time> = Key {
+    name: "body_rate_window",
+    rule: WINDOW_BOUNDS,
+    default: Duration::from_secs(30),
+    doc: "How long a client may be waited for before `min_body_rate` counts; what it has moved faster than \
+          that pays for pauses, up to four times as long.",
+};
 pub(in crate::config) static TUNNEL_IDLE: Key<Time> = Key {
     name: "tunnel_idle",
     rule: TUNNEL_BOUNDS,
@@ -171,22 +205,43 @@ pub(in crate::config) static TUNNEL_IDLE: Key<Time> = Key {
 pub(in crate::config) static UPSTREAM_TIMEOUTS: Table = Table {
     path: "upstream.NAME.timeouts",
     doc: "Timeouts of this upstream.",
-    keys: &[&UPSTREAM_CONNECT, &UPSTREAM_RESPONSE_HEAD, &UPSTREAM_BODY_IDLE, &UPSTREAM_TUNNEL_IDLE],
+    keys: &[
+        &UPSTREAM_CONNECT,
+        &UPSTREAM_RESPONSE_HEAD,
+        &UPSTREAM_BODY_IDLE,
+        &UPSTREAM_MIN_BODY_RATE,
+        &UPSTREAM_BODY_RATE_WINDOW,
+        &UPSTREAM_TUNNEL_IDLE,
+    ],
 };
 const INHERITED: &str = "as in `[timeouts]`";
-const fn inherited(name: &'static str, rule: Time) -> Optional<Time> {
+const fn inherited<R: Rule>(name: &'static str, rule: R) -> Optional<R> {
     Optional { name, rule, absent: INHERITED, doc: "As in `[timeouts]`, for this upstream." }
 }
 pub(in crate::config) static UPSTREAM_CONNECT: Optional<Time> = inherited("connect", CONNECT_BOUNDS);
 pub(in crate::config) static UPSTREAM_RESPONSE_HEAD: Optional<Time> = inherited("response_head", WAIT_BOUNDS);
 pub(in crate::config) static UPSTREAM_BODY_IDLE: Optional<Time> = inherited("body_idle", WAIT_BOUNDS);
+pub(in crate::config) static UPSTREAM_MIN_BODY_RATE: Optional<OrOff<Size>> =
+    inherited("min_body_rate", RATE_BOUNDS);
+pub(in crate::config) static UPSTREAM_BODY_RATE_WINDOW: Optional<Time> =
+    inherited("body_rate_window", WINDOW_BOUNDS);
 pub(in crate::config) static UPSTREAM_TUNNEL_IDLE: Optional<Time> = inherited("tunnel_idle", TUNNEL_BOUNDS);
 
 /// `[limits]`.
 static LIMITS: Table = Table {
     path: "limits",
     doc: "How much is accepted.",
-    keys: &[&HEAD_BYTES, &FIELDS, &URI_BYTES, &BODY_BYTES, &CONNECTIONS, &STREAMS, &STREAM_WINDOW],
+    keys: &[
+        &HEAD_BYTES,
+        &FIELDS,
+        &URI_BYTES,
+        &BODY_BYTES,
+        &CONNECTIONS,
+        &CONNECTIONS_PER_CLIENT,
+        &HANDSHAKES,
+        &STREAMS,
+        &STREAM_WINDOW,
+    ],
 };
 pub(in crate::config) static HEAD_BYTES: Key<Size> = Key {
     name: "head_bytes",
@@ -218,7 +273,21 @@ pub(in crate::config) static CONNECTIONS: Key<Int<usize>> = Key {
     name: "connections",
     rule: Int { least: 1, most: 4_000_000 },
     default: 16_384,
-    doc: "Client connections at a time, over all listeners and workers.",
+    doc: "Client connections at a time, over all listeners and workers; more are answered 503 and closed.",
+};
+pub(in crate::config) static CONNECTIONS_PER_CLIENT: Key<OrOff<Int<u32>>> = Key {
+    name: "connections_per_client",
+    rule: OrOff(Int { least: 1, most: 4_000_000 }),
+    default: Some(1024),
+    doc: "Connections at a time from one address (IPv6: from one /64), over all listeners and workers; more are \
+          answered 503 and closed. Peers in `client_ip.trusted` are exempt.",
+};
+pub(in crate::config) static HANDSHAKES: Key<Int<usize>> = Key {
+    name: "handshakes",
+    rule: Int { least: 1, most: 1_000_000 },
+    default: 512,
+    doc: "TLS handshakes in progress at a time, per worker; one that has taken over a second makes room, else \
+          what comes on top is closed.",
 };
 pub(in crate::config) static STREAMS: Key<Int<u32>> = Key {
     name: "streams",
@@ -238,7 +307,7 @@ pub(in crate::config) static STREAM_WINDOW: Key<Size> = Key {
 static FORWARDING: Table = Table {
     path: "forwarding",
     doc: "What backends are told of the client.",
-    keys: &[&X_FORWARDED, &FORWARDED, &VIA],
+    keys: &[&X_FORWARDED, &FORWARDED, &VIA, &UNDERSCORES],
 };
 pub(in crate::config) static X_FORWARDED: Key<Flag> =
     Key { name: "x_forwarded", rule: Flag, default: true, doc: "Send X-Forwarded-For, -Proto and -Host." };
@@ -250,6 +319,14 @@ pub(in crate::config) static VIA: Free = Free {
     absent: "\"homing\"",
     doc: "The name in Via, which also breaks loops; `\"off\"`: no Via.",
     table: None,
+};
+
+pub(in crate::config) static UNDERSCORES: Key<Word<bool>> = Key {
+    name: "underscores",
+    rule: Word(&[("drop", false), ("keep", true)]),
+    default: false,
+    doc: "What becomes of requests' fields with `_` in their names. Applications behind CGI or WSGI cannot tell \
+          `X_User` from `X-User`: a client could forge what only another proxy may say.",
 };
 
 /// `[access_log]`.
@@ -278,14 +355,32 @@ pub(in crate::config) static QUEUE: Key<Int<usize>> = Key {
 pub(in crate::config) static LISTENER: Table = Table {
     path: "listener",
     doc: "Where clients connect. At least one.",
-    keys: &[&BIND, &HTTP2, &LISTENER_TLS, &REDIRECT_HTTPS],
+    keys: &[&BIND, &MODE, &PROXY_PROTOCOL, &HTTP2, &LISTENER_TLS, &REDIRECT_HTTPS],
 };
 pub(in crate::config) static BIND: Free = Free {
     name: "bind",
-    shape: "IP address and port",
+    shape: "IP address and port, or \"unix:/path\"",
     absent: "required",
-    doc: "The address; `0.0.0.0` or `[::]` for all of the machine's, port 0 for any free one.",
+    doc: "The address; `0.0.0.0` or `[::]` for all of the machine's, port 0 for any free one. Or a Unix \
+          domain socket; who connects to it counts as 127.0.0.1.",
     table: None,
+};
+pub(in crate::config) static MODE: Key<Mode> = Key {
+    name: "mode",
+    rule: Mode,
+    default: 0o660,
+    doc: "Who may connect to a Unix domain socket: the permission bits of its file.",
+};
+pub(in crate::config) static PROXY_PROTOCOL: Key<Word<ProxyProtocol>> = Key {
+    name: "proxy_protocol",
+    rule: Word(&[
+        ("off", ProxyProtocol::Off),
+        ("optional", ProxyProtocol::Optional),
+        ("required", ProxyProtocol::Required),
+    ]),
+    default: ProxyProtocol::Off,
+    doc: "Connections of peers in `client_ip.trusted` begin with a PROXY header (version 1 or 2), or may. With \
+          `\"required\"`, connections of others are closed.",
 };
 pub(in crate::config) static HTTP2: Key<Flag> = Key {
     name: "http2",

@@ -146,6 +146,31 @@ impl Size {
     }
 }
 
+/// Something within bounds, or the word `"off"`.
+pub(in crate::config) struct OrOff<R>(pub(in crate::config) R);
+
+impl<R: Rule> Rule for OrOff<R> {
+    type Value = Option<R::Value>;
+
+    fn read(&self, found: &Found<'_>) -> Result<Self::Value, Complaint> {
+        match found.value {
+            DeValue::String(word) if word == "off" => Ok(None),
+            DeValue::Boolean(false) => {
+                Err(found.wrong_type(&self.shape()).help(format!("write {} = \"off\"", found.name)))
+            }
+            _ => self.0.read(found).map(Some),
+        }
+    }
+
+    fn shape(&self) -> String {
+        format!("{}; or \"off\"", self.0.shape())
+    }
+
+    fn show(&self, value: &Self::Value) -> String {
+        value.as_ref().map_or_else(|| "\"off\"".to_owned(), |value| self.0.show(value))
+    }
+}
+
 /// A whole number within bounds.
 pub(in crate::config) struct Int<T> {
     /// The smallest.
@@ -174,6 +199,37 @@ where
 
     fn show(&self, value: &T) -> String {
         value.to_string()
+    }
+}
+
+/// Permission bits of a file, in octal.
+pub(in crate::config) struct Mode;
+
+impl Rule for Mode {
+    type Value = u32;
+
+    fn read(&self, found: &Found<'_>) -> Result<u32, Complaint> {
+        let help = "it takes three octal digits, for owner, group and others: \"0660\"";
+        let text = match found.value {
+            // `0o660` is what TOML calls it, `660` is something else.
+            DeValue::Integer(_) => return Err(found.wrong_type("a text").help(help)),
+            _ => found.text("permission bits such as \"0660\"")?,
+        };
+        let digits = text.strip_prefix('0').filter(|rest| rest.len() == 3).unwrap_or(text);
+        let octal = digits.len() == 3 && digits.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
+        let mode = u32::from_str_radix(digits, 8).ok().filter(|_| octal);
+        mode.ok_or_else(|| {
+            let message = format!("`{}` is no set of permission bits", found.name);
+            Complaint::error(message).at(found.span(), "not understood").help(help)
+        })
+    }
+
+    fn shape(&self) -> String {
+        "permission bits, in octal".to_owned()
+    }
+
+    fn show(&self, value: &u32) -> String {
+        format!("\"0{value:03o}\"")
     }
 }
 

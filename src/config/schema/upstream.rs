@@ -36,7 +36,7 @@ pub(in crate::config) static UPSTREAM: Table = Table {
 };
 pub(in crate::config) static BACKENDS: Free = Free {
     name: "backends",
-    shape: "list of \"host:port\"",
+    shape: "list of \"host:port\" or \"unix:/path\"",
     absent: "required, unless there are `[[upstream.NAME.backend]]`",
     doc: "The short form: addresses only. The address is the identity.",
     table: None,
@@ -127,9 +127,10 @@ pub(in crate::config) static ID: Optional<Text> = Optional {
 };
 pub(in crate::config) static ADDRESS: Free = Free {
     name: "address",
-    shape: "\"host:port\"",
+    shape: "\"host:port\" or \"unix:/path\"",
     absent: "required",
-    doc: "Where it listens. A host name is resolved at each connection attempt.",
+    doc: "Where it listens. A host name is resolved at each connection attempt; a path is that of a Unix \
+          domain socket.",
     table: None,
 };
 pub(in crate::config) static WEIGHT: Key<Int<u16>> = Key {

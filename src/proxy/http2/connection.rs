@@ -14,7 +14,7 @@ use super::client_stream::ClientStream;
 use super::transport::Transport;
 use crate::model::Limits;
 use crate::proxy::connection::{After, Client, FIRST, Origin};
-use crate::proxy::deadline::Deadline;
+use crate::proxy::deadline::{Class, Deadline};
 use crate::proxy::io::Stream;
 use crate::proxy::request;
 use crate::proxy::worker::Worker;
@@ -160,7 +160,8 @@ impl Open {
             }
             End::Open if !busy && self.streams.served() => {
                 self.end = End::Idle;
-                self.deadline.set(self.worker.view().snapshot.config.timeouts.keep_alive);
+                let wait = self.worker.view().snapshot.config.timeouts.keep_alive;
+                self.deadline.set_as(Class::Idle, wait);
                 false
             }
             End::Announced if !busy => {

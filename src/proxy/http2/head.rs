@@ -53,7 +53,7 @@ pub(super) fn write_request(
             | FieldKind::KeepAlive
             | FieldKind::ProxyConnection => return Err(Malformed("a field of connections")),
             FieldKind::Te if bytes != b"trailers" => return Err(Malformed("te")),
-            FieldKind::Te | FieldKind::Cookie => {}
+            FieldKind::Cookie => {}
             FieldKind::Host if is_same(value) && !authority.is_empty() => {}
             _ if websocket_key.is_some() && name == header::SEC_WEBSOCKET_KEY => {}
             _ => h1::write_field(out, name.as_str(), bytes),
@@ -180,7 +180,7 @@ mod tests {
             .header("x", "y");
         assert_eq!(
             text(request, false, None).unwrap(),
-            "GET /x?y HTTP/1.1\r\nhost: a.example\r\nx: y\r\ncookie: a=1; b=2\r\n\r\n"
+            "GET /x?y HTTP/1.1\r\nhost: a.example\r\nte: trailers\r\nx: y\r\ncookie: a=1; b=2\r\n\r\n"
         );
     }
 

@@ -28,7 +28,7 @@ fn a_scrape_sums_over_workers() {
         worker.connection_opened();
         worker.connection_opened();
         worker.connection_closed();
-        worker.refused_connection();
+        worker.refused_connection(Refusal::PerClient);
         worker.tunnel_opened();
         cell.connection_opened();
         cell.connection_reused();
@@ -55,7 +55,7 @@ fn a_scrape_sums_over_workers() {
         "homing_snapshot_generation 7",
         "homing_connections 3",
         "homing_connections_accepted_total 6",
-        "homing_connections_refused_total 3",
+        "homing_connections_refused_total{limit=\"connections_per_client\"} 3",
         "homing_tunnels 2",
         "homing_tunnels_opened_total 3",
         "homing_requests_total{upstream=\"shop\",outcome=\"kept\",reason=\"\"} 3",

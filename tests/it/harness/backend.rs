@@ -5,13 +5,14 @@ mod connection;
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use rustls::ServerConfig;
 use socket2::{Domain, Socket, Type};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinHandle;
 
 use super::message::Fields;
@@ -56,6 +57,8 @@ pub(crate) struct Backend {
     pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
     running: Mutex<Option<JoinHandle<()>>>,
+    /// The same on a Unix domain socket.
+    on_unix: Mutex<Option<JoinHandle<()>>>,
     /// Bound and not listening: the port stays ours, and refuses.
     reserved: Mutex<Option<Socket>>,
 }
@@ -211,8 +214,8 @@ impl Builder {
             received: AtomicU64::new(0),
             seen: Mutex::default(),
         });
-        let (running, reserved) = (Mutex::new(None), Mutex::new(Some(socket)));
-        let backend = Backend { name: self.name, address, shared, running, reserved };
+        let (running, on_unix, reserved) = (Mutex::new(None), Mutex::new(None), Mutex::new(Some(socket)));
+        let backend = Backend { name: self.name, address, shared, running, on_unix, reserved };
         if self.listening {
             backend.restart();
         }
@@ -245,6 +248,20 @@ impl Backend {
         let listener = TcpListener::from_std(socket.into()).expect("listener");
         let shared = Arc::clone(&self.shared);
         *self.running.lock() = Some(tokio::spawn(connection::accept(listener, shared)));
+    }
+
+    /// Listens on a Unix domain socket too.
+    pub(crate) fn also_on(&self, path: &Path) {
+        let listener = UnixListener::bind(path).expect("bind");
+        let task = tokio::spawn(connection::accept_unix(listener, Arc::clone(&self.shared)));
+        *self.on_unix.lock() = Some(task);
+    }
+
+    /// Listens there no more: the file stays behind.
+    pub(crate) async fn leave_unix(&self) {
+        let task = self.on_unix.lock().take().expect("on a Unix domain socket");
+        task.abort();
+        let _ = task.await;
     }
 
     /// Ends all its connections and refuses new ones; what it knew of sessions is lost.
@@ -337,8 +354,8 @@ impl Backend {
 
 impl Drop for Backend {
     fn drop(&mut self) {
-        if let Some(running) = self.running.get_mut().take() {
-            running.abort();
+        for task in [self.running.get_mut().take(), self.on_unix.get_mut().take()].into_iter().flatten() {
+            task.abort();
         }
     }
 }

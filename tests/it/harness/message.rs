@@ -94,6 +94,12 @@ impl Response {
         self.field("x-affinity-outcome").map(str::to_owned).unwrap_or_default()
     }
 
+    /// It is this backend's, and well.
+    #[track_caller]
+    pub(crate) fn assert_from(&self, backend: &str) {
+        assert_eq!((self.status, self.field("x-backend")), (200, Some(backend)));
+    }
+
     /// Is it one that Homing made itself, with this word in it?
     #[track_caller]
     pub(crate) fn assert_own(&self, status: u16, code: &str) {

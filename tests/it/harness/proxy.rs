@@ -9,6 +9,7 @@ use homing::affinity::AdminState;
 use homing::app::{self, Running};
 use homing::config;
 use homing::control::ReloadSummary;
+use homing::model::Bind;
 
 use super::backend::Backend;
 use super::client::Client;
@@ -230,6 +231,10 @@ impl ProxyBuilder {
     }
 }
 
+fn ip_addresses(running: &Running) -> Vec<SocketAddr> {
+    running.addresses().iter().filter_map(Bind::ip).collect()
+}
+
 /// A running proxy. Dropped, it stops.
 pub(crate) struct Proxy {
     running: Option<Running>,
@@ -242,7 +247,7 @@ impl Proxy {
     }
 
     fn of(running: Running) -> Self {
-        let addresses = running.addresses();
+        let addresses = ip_addresses(&running);
         Self { running: Some(running), addresses }
     }
 
@@ -267,9 +272,9 @@ impl Proxy {
         self.addresses[0]
     }
 
-    /// The addresses of all listeners, as of now.
+    /// The IP addresses of all listeners, as of now.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
-        self.running().addresses()
+        ip_addresses(self.running())
     }
 
     pub(crate) fn admin(&self) -> SocketAddr {

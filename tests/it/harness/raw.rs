@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
 use super::message::{End, Fields, Response};
 use super::wait::in_time;
@@ -29,6 +30,12 @@ impl RawClient {
         let stream = in_time("a connection", TcpStream::connect(address)).await.expect("connect");
         stream.set_nodelay(true).expect("nodelay");
         Self::over(Wire::Plain(stream))
+    }
+
+    /// Connects to a Unix domain socket.
+    pub(crate) async fn connect_unix(path: &Path) -> Self {
+        let stream = in_time("a connection", UnixStream::connect(path)).await.expect("connect");
+        Self::over(Wire::Unix(stream))
     }
 
     /// Connects, if somebody listens.

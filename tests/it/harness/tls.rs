@@ -186,7 +186,7 @@ impl RawClient {
                 TlsStream::Client(stream) => stream.get_ref().1,
                 TlsStream::Server(_) => panic!("a server"),
             },
-            Wire::Plain(_) => panic!("no TLS"),
+            Wire::Plain(_) | Wire::Unix(_) => panic!("no TLS"),
         }
     }
 

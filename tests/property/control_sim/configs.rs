@@ -22,8 +22,14 @@ pub(super) const IDS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 /// The greatest `rise`.
 pub(super) const MAX_RISE: u32 = 3;
 const S: Duration = Duration::from_secs(1);
-const TIMEOUTS: UpstreamTimeouts =
-    UpstreamTimeouts { connect: S, response_head: S, body_idle: S, tunnel_idle: S };
+const TIMEOUTS: UpstreamTimeouts = UpstreamTimeouts {
+    connect: S,
+    response_head: S,
+    body_idle: S,
+    min_body_rate: None,
+    body_rate_window: S,
+    tunnel_idle: S,
+};
 
 /// Any configuration.
 pub(super) fn random_config(rng: &mut Rng) -> Arc<Config> {
@@ -39,7 +45,13 @@ pub(super) fn random_config(rng: &mut Rng) -> Arc<Config> {
             cancel_on_client_close: false,
         },
         client_ip: ClientIpPolicy { trusted: Vec::new(), from: Vec::new(), mask: Mask { v4: 32, v6: 64 } },
-        timeouts: Timeouts { request_head: S, keep_alive: S, tls_handshake: S, upstream: TIMEOUTS },
+        timeouts: Timeouts {
+            request_head: S,
+            keep_alive: S,
+            proxy_protocol: S,
+            tls_handshake: S,
+            upstream: TIMEOUTS,
+        },
         limits: Limits {
             head_bytes: 1,
             fields: 1,
@@ -48,8 +60,10 @@ pub(super) fn random_config(rng: &mut Rng) -> Arc<Config> {
             connections: 1,
             streams: 1,
             stream_window: 1,
+            connections_per_client: None,
+            handshakes: 1,
         },
-        forwarding: Forwarding { x_forwarded: false, forwarded: false, via: None },
+        forwarding: Forwarding { x_forwarded: false, forwarded: false, via: None, underscores: false },
         access_log: AccessLog { format: LogFormat::Off, output: LogOutput::Stdout, queue: 1 },
         listeners: Vec::new(),
         routes: Vec::new(),

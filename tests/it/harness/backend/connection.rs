@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use rustls::HandshakeKind;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
@@ -24,7 +24,23 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             accepted = listener.accept() => {
                 let Ok((stream, _)) = accepted else { continue };
                 shared.connections.fetch_add(1, Ordering::Relaxed);
-                connections.spawn(Connection::serve(stream, Arc::clone(&shared)));
+                let _ = stream.set_nodelay(true);
+                connections.spawn(Connection::serve(Wire::Plain(stream), Arc::clone(&shared)));
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+/// The same on a Unix domain socket.
+pub(super) async fn accept_unix(listener: UnixListener, shared: Arc<Shared>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let Ok((stream, _)) = accepted else { continue };
+                shared.connections.fetch_add(1, Ordering::Relaxed);
+                connections.spawn(Connection::serve(Wire::Unix(stream), Arc::clone(&shared)));
             }
             Some(_) = connections.join_next() => {}
         }
@@ -62,8 +78,9 @@ impl From<std::io::Error> for Over {
 }
 
 /// The connection after its handshake, where there is one; `None` if that failed.
-async fn secured(stream: TcpStream, shared: &Shared) -> Option<Wire> {
-    let Some(config) = shared.tls.lock().clone() else { return Some(Wire::Plain(stream)) };
+async fn secured(stream: Wire, shared: &Shared) -> Option<Wire> {
+    let Some(config) = shared.tls.lock().clone() else { return Some(stream) };
+    let Wire::Plain(stream) = stream else { panic!("TLS is spoken over TCP") };
     let stream = TlsAcceptor::from(config).accept(stream).await.ok()?;
     let session = stream.get_ref().1;
     shared.handshakes.fetch_add(1, Ordering::Relaxed);
@@ -75,10 +92,9 @@ async fn secured(stream: TcpStream, shared: &Shared) -> Option<Wire> {
 }
 
 impl Connection {
-    async fn serve(stream: TcpStream, shared: Arc<Shared>) {
+    async fn serve(stream: Wire, shared: Arc<Shared>) {
         shared.open.fetch_add(1, Ordering::Relaxed);
         let _open = Open(Arc::clone(&shared));
-        let _ = stream.set_nodelay(true);
         let Some(stream) = secured(stream, &shared).await else { return };
         let room = vec![0; 64 * 1024];
         let mut connection = Self { stream, shared, room, held: Vec::new(), seen: None, latest: None };

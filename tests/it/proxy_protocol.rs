@@ -1,0 +1,3 @@
+//! The PROXY protocol: from proxies in front, and to backends.
+
+mod incoming;
