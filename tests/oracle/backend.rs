@@ -138,11 +138,14 @@ fn listen() -> (TcpListener, SocketAddr) {
 /// Reads more; false at the end.
 fn fill(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> bool {
     let mut room = [0; 16 * 1024];
-    match stream.read(&mut room) {
-        Ok(n) if n > 0 => {
-            bytes.extend_from_slice(&room[..n]);
-            true
+    loop {
+        match stream.read(&mut room) {
+            Ok(n) if n > 0 => {
+                bytes.extend_from_slice(&room[..n]);
+                return true;
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            _ => return false,
         }
-        _ => false,
     }
 }

@@ -137,7 +137,7 @@ impl Message {
                 format!("chunk size {line:?}")
             })?;
             let size = usize::from_str_radix(&line, 16).map_err(|_| format!("chunk size {line:?}"))?;
-            self.len += line.len() + 2;
+            self.len += rest.len() - behind.len();
             rest = behind;
             if size == 0 {
                 break;
@@ -154,7 +154,7 @@ impl Message {
         }
         loop {
             let Some((line, behind)) = line(rest)? else { return Ok(false) };
-            self.len += line.len() + 2;
+            self.len += rest.len() - behind.len();
             rest = behind;
             if line.is_empty() {
                 return Ok(true);

@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
+use super::http2_cases::{self, Answer};
 use super::responses::{Said, Told};
-use super::{Case, Outcome, bodies, framing, hops, lines, responses, targets};
+use super::{Case, Outcome, bodies, framing, hops, http2_frames, lines, responses, targets};
 
 const BEGIN: &str =
     "<!-- begin: printed from the tests, `UPDATE_DOCS=1 cargo test --test it conformance` -->\n";
@@ -15,14 +16,34 @@ const END: &str = "<!-- end -->";
 const SHOWN: usize = 110;
 
 fn tables() -> String {
-    let mut text = String::new();
+    let mut text = "\n## HTTP/1.1\n".to_owned();
     requests(&mut text, "Requests: framing", &framing::cases());
     requests(&mut text, "Requests: chunks", &bodies::chunks());
     requests(&mut text, "Requests: lines and fields", &lines::cases());
     requests(&mut text, "Requests: targets, hosts and sizes", &targets::cases());
     requests(&mut text, "Requests: Connection and Upgrade", &hops::cases());
     from_backends(&mut text, "Responses", &responses::all());
+    text.push_str("\n## HTTP/2\n");
+    frames(&mut text, "Heads", &http2_cases::heads());
+    frames(&mut text, "Bodies and trailers", &http2_cases::bodies());
+    frames(&mut text, "Frames", &http2_frames::connection());
+    frames(&mut text, "Floods", &http2_frames::floods());
     text
+}
+
+fn frames(text: &mut String, title: &str, cases: &[http2_cases::Case]) {
+    let _ = writeln!(text, "\n### {title}\n\n| what | RFC | sent | answer |\n|---|---|---|---|");
+    for http2_cases::Case { class, rfc, shown: sent, answer, .. } in cases {
+        let answer = match answer {
+            Answer::Reset(code) => format!("RST_STREAM {}", code.name()),
+            Answer::GoAway(code) => format!("GOAWAY {}", code.name()),
+            Answer::Status(status) => format!("{status}"),
+            Answer::Passed => "passed on".to_owned(),
+            Answer::PassedWithoutIt => "passed on without it (the frames' crate hides it)".to_owned(),
+        };
+        let sent: Vec<u8> = sent.chars().map(|c| u8::try_from(u32::from(c)).unwrap_or(b'?')).collect();
+        let _ = writeln!(text, "| {class} | {rfc} | {} | {answer} |", shown(&sent));
+    }
 }
 
 fn requests(text: &mut String, title: &str, cases: &[Case]) {

@@ -3,6 +3,7 @@
 
 mod backend;
 mod client;
+pub(crate) mod frame_client;
 pub(crate) mod frames;
 pub(crate) mod http2;
 mod http2_backend;
