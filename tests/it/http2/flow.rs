@@ -221,7 +221,9 @@ async fn stalled_uploads_cannot_use_up_the_connection_for_good() {
 
 #[tokio::test]
 async fn the_window_that_is_told_is_the_configured_one_and_binding() {
-    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    // Nothing is pooled that might be taken for a backend that is still there.
+    let start = |name| Backend::named(name).field("Connection: close").start();
+    let (a, b) = (start("a").await, start("b").await);
     let proxy = Proxy::builder()
         .limits("stream_window = \"100KiB\"")
         .upstream("web", &[&a, &b])
