@@ -45,10 +45,16 @@ pub(in crate::proxy) async fn serve(worker: Rc<Worker>, client: Client) {
     deadline.set(wait);
     let transport = Transport::new(Rc::clone(&worker), stream, held, Rc::clone(&gauge));
     let mut shaking = Box::pin(builder.handshake::<_, Bytes>(transport));
-    let connection = std::future::poll_fn(|cx| match shaking.as_mut().poll(cx) {
-        Poll::Pending if gauge.flooded() || deadline.expired(cx) => Poll::Ready(None),
-        Poll::Ready(done) => Poll::Ready(done.ok()),
-        Poll::Pending => Poll::Pending,
+    let mut hurried = false;
+    let connection = std::future::poll_fn(|cx| {
+        if let Poll::Ready(done) = shaking.as_mut().poll(cx) {
+            return Poll::Ready(done.ok());
+        }
+        if worker.draining() && !hurried {
+            hurried = true;
+            deadline.set(wait.min(FIRST));
+        }
+        if gauge.flooded() || deadline.expired(cx) { Poll::Ready(None) } else { Poll::Pending }
     });
     let Some(connection) = connection.await else { return };
     worker.metrics.http2_opened();

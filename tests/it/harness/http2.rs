@@ -108,13 +108,6 @@ impl H2Client {
         self.driver.abort();
         let _ = self.driver.await;
     }
-
-    /// Lets the server go, its last stream being done.
-    pub(crate) async fn close(self) {
-        let Self { send, driver, .. } = self;
-        drop(send);
-        let _ = in_time("the connection's end", driver).await;
-    }
 }
 
 impl H2Stream {
@@ -176,11 +169,6 @@ impl H2Stream {
 
     pub(crate) async fn response(self) -> Response {
         self.try_response().await.expect("a whole response")
-    }
-
-    /// Why the stream did not come to a good end.
-    pub(crate) async fn broken(self) -> Option<Reason> {
-        self.try_response().await.expect_err("a stream that breaks off").reason()
     }
 }
 

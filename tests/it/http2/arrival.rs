@@ -161,7 +161,7 @@ async fn where_it_is_off_it_is_neither_offered_nor_taken() {
     raw.begin_http2().await;
     assert_eq!(raw.response().await.status, 505);
     raw.assert_closed().await;
-    assert_eq!(proxy.metric("homing_http2_connections_total", &[]), 0.0);
+    proxy.metric_becomes("homing_http2_connections_total", &[], 0.0).await;
 }
 
 #[tokio::test]
@@ -185,7 +185,7 @@ async fn a_request_for_another_host_than_in_the_handshake_is_misdirected_and_the
             ask(wrong).await.assert_own(421, "misdirected");
         }
     }
-    assert_eq!(proxy.metric("homing_http2_connections_total", &[]), 1.0, "one connection for all");
+    proxy.metric_becomes("homing_http2_connections_total", &[], 1.0).await;
 }
 
 #[tokio::test]
@@ -255,4 +255,15 @@ async fn a_drained_proxy_ends_tls_connections_cleanly() {
     let ending = proxy.shutting_down(std::time::Duration::from_secs(60));
     client.ended().await.expect("no error, nor an end without close_notify");
     assert!(ending.await.expect("the shutdown"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tls_client_that_has_not_begun_does_not_hold_the_shutdown() {
+    let a = Backend::start("a").await;
+    let (authority, _files, keys) = certificate(&["shop.test"]);
+    let proxy =
+        Proxy::builder().tls(&keys).timeouts("request_head = \"60s\"").upstream("web", &[&a]).start().await;
+    let mut raw = TlsClient::new(&authority).offering(&["h2"]).connect(proxy.addr(), "shop.test").await;
+    assert!(proxy.shutdown(std::time::Duration::from_secs(60)).await);
+    raw.read_to_any_end().await;
 }

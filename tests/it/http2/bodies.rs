@@ -171,7 +171,7 @@ async fn a_body_beyond_the_limit_is_told_and_the_connection_lives() {
         assert_eq!(client.post("/", &content(64 * 1024)).await.backend(), "a", "at the limit");
     }
     assert!(client.is_open());
-    assert_eq!(proxy.metric("homing_http2_connections_total", &[]), 1.0);
+    proxy.metric_becomes("homing_http2_connections_total", &[], 1.0).await;
 }
 
 #[tokio::test]

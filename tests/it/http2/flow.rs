@@ -124,9 +124,8 @@ async fn many_stalled_streams_keep_little_and_do_not_stop_the_others() {
 
 #[tokio::test]
 async fn a_download_to_a_slow_reader_is_whole() {
-    let head = b"HTTP/1.1 200 OK\r\nX-Backend: a\r\nContent-Length: 3000000\r\n\r\n".to_vec();
-    let a =
-        Backend::named("a").script(Script::new([Step::ReadHead, Step::Send(head), Step::Zeros(3_000_000)]));
+    let head = b"HTTP/1.1 200 OK\r\nX-Backend: a\r\nContent-Length: 300000\r\n\r\n".to_vec();
+    let a = Backend::named("a").script(Script::new([Step::ReadHead, Step::Send(head), Step::Zeros(300_000)]));
     let a = a.start().await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
     let raw = RawClient::connect_narrow(proxy.addr()).await;
@@ -135,7 +134,7 @@ async fn a_download_to_a_slow_reader_is_whole() {
     let client = H2Client::over(raw, "http://t", &builder).await;
     let mut stream = client.open(client.request("GET", "/"), true).await;
     let (_, mut body) = stream.head().await;
-    assert_eq!(rest(&mut body).await.expect("all of it").len(), 3_000_000);
+    assert_eq!(rest(&mut body).await.expect("all of it").len(), 300_000);
 }
 
 #[tokio::test]
@@ -222,7 +221,9 @@ async fn stalled_uploads_cannot_use_up_the_connection_for_good() {
 
 #[tokio::test]
 async fn the_window_that_is_told_is_the_configured_one_and_binding() {
-    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    // Nothing is pooled that might be taken for a backend that is still there.
+    let start = |name| Backend::named(name).field("Connection: close").start();
+    let (a, b) = (start("a").await, start("b").await);
     let proxy = Proxy::builder()
         .limits("stream_window = \"100KiB\"")
         .upstream("web", &[&a, &b])
@@ -244,7 +245,12 @@ async fn the_window_that_is_told_is_the_configured_one_and_binding() {
     raw.send(frame(frames::PING, 0, 0, b"so far..")).await;
     loop {
         let frame = raw.next_frame().await.expect("a frame");
-        assert!(![RST_STREAM, frames::GOAWAY, WINDOW_UPDATE].contains(&frame.kind) || frame.stream == 0);
+        let fine = match frame.kind {
+            RST_STREAM | frames::GOAWAY => false,
+            WINDOW_UPDATE => frame.stream == 0,
+            _ => true,
+        };
+        assert!(fine, "{frame:?}");
         if frame.kind == frames::PING {
             break;
         }

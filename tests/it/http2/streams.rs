@@ -114,8 +114,8 @@ async fn a_slow_response_holds_no_other_up() {
     for stream in waiting {
         assert_eq!(stream.response().await.backend(), "slow");
     }
-    assert_eq!(proxy.metric("homing_http2_connections_total", &[]), 1.0);
-    assert_eq!(proxy.metric("homing_http2_streams_total", &[("result", "served")]), 55.0);
+    proxy.metric_becomes("homing_http2_connections_total", &[], 1.0).await;
+    proxy.metric_becomes("homing_http2_streams_total", &[("result", "served")], 55.0).await;
 }
 
 #[tokio::test]
@@ -180,7 +180,7 @@ async fn a_thousand_streams_at_once_get_each_its_own_response() {
         });
     }
     tasks.join_all().await;
-    assert_eq!(proxy.metric("homing_http2_connections_total", &[]), 1.0);
+    proxy.metric_becomes("homing_http2_connections_total", &[], 1.0).await;
 }
 
 #[tokio::test]

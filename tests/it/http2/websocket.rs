@@ -159,7 +159,7 @@ async fn a_refusal_passes_with_its_status_and_body() {
     let refusal = "HTTP/1.1 403 Forbidden\r\nX-Backend: a\r\nContent-Length: 4\r\n\r\nnope";
     let (_a, proxy, reply) = answer(Script::new([Step::ReadHead, Step::Send(refusal.into())])).await;
     assert_eq!((reply.status, reply.text().as_str()), (403, "nope"));
-    assert_eq!(proxy.metric("homing_tunnels", &[]), 0.0);
+    proxy.metric_becomes("homing_tunnels", &[], 0.0).await;
 }
 
 #[tokio::test]
