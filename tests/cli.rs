@@ -328,6 +328,49 @@ fn want_of_descriptors_is_survived() {
     assert_eq!(process.ended(), Some(0));
 }
 
+/// Connections to backends may take the last descriptors: then nobody can be
+/// accepted but with the one in reserve.
+#[test]
+fn clients_are_told_even_when_no_descriptor_is_left() {
+    // It is connected to, and never answers.
+    let hanging = TcpListener::bind("127.0.0.1:0").unwrap();
+    let more = "[timeouts]\nrequest_head = \"1m\"\n";
+    let file = File::new(&configuration(&[("a", hanging.local_addr().unwrap())], more));
+    let process = Process::start_with_files(64, &["run", "--config", file.as_str()]);
+    let address = process.listening();
+    let connect = || {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    };
+    let first_line = |stream: TcpStream| BufReader::new(stream).lines().next().and_then(Result::ok);
+    let full = || first_line(connect()).is_some_and(|line| line.starts_with("HTTP/1.1 503"));
+
+    let mut inside = Vec::new();
+    loop {
+        let stream = connect();
+        stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        if stream.peek(&mut [0]).is_ok() {
+            break;
+        }
+        inside.push(stream);
+    }
+    // Half of those who are in are more than there are descriptors left.
+    for stream in &inside[..inside.len() / 2] {
+        (&*stream).write_all(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
+    }
+    let refused = inside[..inside.len() / 2].iter().filter(|stream| {
+        let mut answer = [0; 512];
+        let read = (&**stream).read(&mut answer).unwrap_or_default();
+        text(&answer[..read]).contains("out_of_descriptors")
+    });
+    let refused = refused.count();
+    assert!(refused > 0 && refused < inside.len() / 2, "{refused} of {}", inside.len() / 2);
+    for _ in 0..20 {
+        assert!(full(), "nobody is left waiting");
+    }
+}
+
 #[test]
 fn demo_counts_visits_behind_the_proxy() {
     // Free ports for the applications; the listener takes any.

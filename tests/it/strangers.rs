@@ -192,5 +192,7 @@ async fn handshakes_that_do_not_end_make_room() {
     assert!(proxy.metric("homing_tls_handshakes_total", &shed) > 0.5);
     assert_eq!(established.get("/", &[]).await.backend(), "a", "who is in is served");
     eventually("who comes is served", async || client.try_connect(proxy.addr(), "test").await.is_ok()).await;
-    eventually("the slowest is let go", async || proxy.metrics().contains("result=\"timeout\"")).await;
+    // The client's part of a handshake may end before the worker's.
+    let timeout = || proxy.metrics().contains("result=\"timeout\"");
+    eventually("one has made room", async || timeout()).await;
 }
