@@ -7,6 +7,10 @@
 //! | down | up | its penalty is over, and with active checks `rise` passed in a row since it went down |
 //! | down | up | the rest of its penalty is waived, because nobody is eligible; still `rise` checks |
 //!
+//! Failures of one session in a row, on connections that were made, count once:
+//! one request that crashes its backend and is sent again and again must not
+//! take everybody else's backend.
+//!
 //! Without active checks, and after a waived penalty, it comes back *on
 //! trial*: for one `window`, or until a request succeeds, one failed request
 //! ejects it again.
@@ -17,7 +21,7 @@ use std::time::Duration;
 use super::penalty::Penalty;
 use super::probe::ProbeFailure;
 use super::transition::Reason;
-use crate::affinity::Health;
+use crate::affinity::{Health, KeyHash};
 use crate::model::snapshot::Observation;
 use crate::model::{HealthCheck, PassiveCheck, Upstream};
 
@@ -29,6 +33,8 @@ pub(super) struct HealthMachine {
     checks: u32,
     /// Failed requests in a row.
     failed_requests: u32,
+    /// The sessions among them; at most `max_fails`.
+    failed_sessions: Vec<KeyHash>,
     /// When 5xx responses were seen, the oldest first; at most `max_5xx`.
     server_errors: VecDeque<Duration>,
     penalty: Penalty,
@@ -63,6 +69,7 @@ impl HealthMachine {
             state,
             checks: 0,
             failed_requests: 0,
+            failed_sessions: Vec::new(),
             server_errors: VecDeque::new(),
             penalty: Penalty::default(),
         }
@@ -129,10 +136,17 @@ impl HealthMachine {
         match observation {
             Observation::Recovered => {
                 self.failed_requests = 0;
+                self.failed_sessions.clear();
                 *trial_until = None;
                 Observed::Nothing
             }
-            Observation::Failed => {
+            Observation::BrokenOff(session) if self.failed_sessions.contains(&session) => Observed::Nothing,
+            Observation::Failed | Observation::BrokenOff(_) => {
+                if let Observation::BrokenOff(session) = observation
+                    && self.failed_requests < rule.max_fails
+                {
+                    self.failed_sessions.push(session);
+                }
                 let on_trial = trial_until.is_some_and(|until| now < until);
                 self.failed_requests = self.failed_requests.saturating_add(1);
                 if self.failed_requests < rule.max_fails && !on_trial {
@@ -207,6 +221,7 @@ impl HealthMachine {
     pub(super) fn forget_counts(&mut self) {
         self.checks = 0;
         self.failed_requests = 0;
+        self.failed_sessions.clear();
         self.server_errors.clear();
     }
 

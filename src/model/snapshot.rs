@@ -6,7 +6,7 @@ use super::live::BackendLive;
 use super::{Config, Upstream};
 use crate::affinity::cookie::KeyRing;
 use crate::affinity::table::Table;
-use crate::affinity::{Cluster, Slot};
+use crate::affinity::{Cluster, KeyHash, Slot};
 
 /// One state of the world. A request uses one from beginning to end.
 #[derive(Debug)]
@@ -59,6 +59,9 @@ pub struct Report {
 pub enum Observation {
     /// It could not be connected to, or broke off before a response.
     Failed,
+    /// It broke off in a request of the session with this key. What one session
+    /// asks for again and again is one failure: it may be what it asks that fails.
+    BrokenOff(KeyHash),
     /// It answered with a 5xx status.
     ServerError,
     /// It answered, after failures.

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::descriptors::are_exhausted;
 use super::handshake::is_tls_failure;
+use super::head::{self, AffinityReport};
 use super::http2::is_not_http2;
 use crate::affinity::pick::Reason;
 use crate::h1::{self, BodyError, HeadError};
@@ -248,6 +249,11 @@ impl ProxyError {
         }
     }
 
+    /// Did it come after the connection: may it be of this request and no other?
+    pub(super) fn is_of_the_request(&self) -> bool {
+        !matches!(self, Self::Connect(_) | Self::BackendTls(_) | Self::NotHttp2(_) | Self::ConnectTimeout)
+    }
+
     /// May the request go on to another attempt? Nothing of it was processed if
     /// there was no connection; if a connection closed without a word, the backend
     /// may have died at work: only what may be done twice is sent again.
@@ -273,6 +279,8 @@ pub(super) struct Answer<'a> {
     pub retry_after: Option<Duration>,
     /// Where else to ask.
     pub location: Option<&'a str>,
+    /// X-Affinity-Outcome, where it was asked for.
+    pub report: Option<AffinityReport<'a>>,
     /// Is it without its body?
     pub head_only: bool,
     /// Does the connection go on?
@@ -282,13 +290,21 @@ pub(super) struct Answer<'a> {
 impl<'a> Answer<'a> {
     /// The last one on its connection.
     pub(super) fn new(status: u16, code: &'a str) -> Self {
-        Self { status, code, retry_after: None, location: None, head_only: false, persistent: false }
+        Self {
+            status,
+            code,
+            retry_after: None,
+            location: None,
+            report: None,
+            head_only: false,
+            persistent: false,
+        }
     }
 }
 
 /// Appends the response that tells the client.
 pub(super) fn write_response(out: &mut Vec<u8>, answer: &Answer<'_>) {
-    let Answer { status, code, retry_after, location, head_only, persistent } = *answer;
+    let Answer { status, code, retry_after, location, report, head_only, persistent } = *answer;
     let reason = reason_phrase(status);
     let body = format!("{status} {reason}\n{code}\n");
     h1::write_status_line(out, status, reason.as_bytes());
@@ -302,6 +318,9 @@ pub(super) fn write_response(out: &mut Vec<u8>, answer: &Answer<'_>) {
     }
     if let Some(location) = location {
         h1::write_field(out, "location", location.as_bytes());
+    }
+    if let Some(report) = &report {
+        head::write_report(out, report);
     }
     if !persistent {
         h1::write_field(out, "connection", b"close");

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::connection::Client;
 use super::head;
-use crate::h1::{Framing, RequestHead, Version};
+use crate::h1::{Framing, MAX_METHOD, RequestHead, Version};
 use crate::model::Config;
 
 /// What a request's head says.
@@ -90,6 +90,23 @@ impl LogText {
         let path = head.target.path_and_query();
         let path = path.split_once('?').map_or(path, |(path, _)| path);
         Self { method: head.method.into(), host: head.host.into(), path: path.into() }
+    }
+}
+
+impl LogText {
+    /// The words of a request line, if these bytes begin with one, whatever follows.
+    pub(super) fn of_bytes(bytes: &[u8]) -> Option<Self> {
+        let start = bytes.iter().position(|byte| !b"\r\n".contains(byte))?;
+        let line = bytes[start..].split(|byte| b"\r\n".contains(byte)).next()?;
+        let mut words = line.split(|byte| *byte == b' ');
+        let (method, target) = (words.next()?, words.next()?);
+        let path = target.split(|byte| *byte == b'?').next()?;
+        let readable = |word: &[u8]| !word.is_empty() && word.iter().all(u8::is_ascii_graphic);
+        if !(readable(method) && readable(path)) || method.len() > MAX_METHOD {
+            return None;
+        }
+        let text = |word: &[u8]| String::from_utf8_lossy(word).into_owned();
+        Some(Self { method: text(method), host: "-".to_owned(), path: text(path) })
     }
 }
 

@@ -18,7 +18,12 @@ impl Request<'_> {
         let held = !upstream.state.config.affinity.hold.is_zero() && verdict.outcome == Outcome::Kept;
         if error.blames_backend() && !(unreachable && held) {
             upstream.pools[usize::from(verdict.member)].live().failed();
-            self.worker.report(upstream.report(verdict.member, Observation::Failed));
+            let key = self.session.as_ref().and_then(|session| session.key);
+            let observation = match (error.is_of_the_request(), key) {
+                (true, Some(key)) => Observation::BrokenOff(key),
+                _ => Observation::Failed,
+            };
+            self.worker.report(upstream.report(verdict.member, observation));
         }
     }
 

@@ -2,11 +2,13 @@
 //! and what is counted and logged.
 
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
-use super::connection::{After, Client};
+use super::connection::{After, Client, Origin};
 use super::error::{self, Answer, ProxyError};
-use super::facts::{Facts, Method};
+use super::facts::{Facts, LogText, Method};
+use super::head::AffinityReport;
 use super::request::Request;
 use crate::h1::{Framing, Version};
 use crate::telemetry::Record;
@@ -16,6 +18,7 @@ impl Request<'_> {
     pub(super) async fn finish(mut self, client: &mut Client, result: Result<After, ProxyError>) -> After {
         client.deadline.clear();
         let result = if client.stream.has_refused_tunnel() { Err(self.refused_tunnel()) } else { result };
+        let refused = self.readable_line(client);
         let (after, error) = match result {
             Ok(after) => (after, None),
             Err(error) => {
@@ -23,7 +26,7 @@ impl Request<'_> {
                 (after, Some(error.code()))
             }
         };
-        self.record(client, error);
+        self.record(&client.origin, error, refused.as_ref());
         after
     }
 
@@ -58,11 +61,20 @@ impl Request<'_> {
             let upstream = self.upstream.map(|i| &self.view.upstreams[i].state.config);
             upstream.map_or(Duration::from_secs(1), |config| config.retry.retry_after)
         });
+        let view = Rc::clone(&self.view);
+        let upstream = self.upstream.map(|index| &view.upstreams[index]);
+        let report = upstream.filter(|upstream| upstream.state.config.affinity.report).zip(self.verdict);
+        let report = report.map(|(upstream, verdict)| AffinityReport {
+            outcome: verdict.outcome,
+            reason: verdict.reason,
+            backend: upstream.id(verdict.member).as_str(),
+        });
         let mut out = self.worker.buffers.take_output();
         let location = error.location();
         let answer = Answer {
             retry_after,
             location,
+            report,
             head_only,
             persistent,
             ..Answer::new(error.status(), error.code())
@@ -83,17 +95,26 @@ impl Request<'_> {
         self.facts.as_ref().map_or(client.origin.peer, |facts| facts.client_ip)
     }
 
-    fn record(&self, client: &Client, error: Option<&'static str>) {
+    /// What the log says of a head that was refused, as far as it can be read.
+    fn readable_line(&self, client: &Client) -> Option<LogText> {
+        if self.facts.is_some() || !self.worker.log.enabled() {
+            return None;
+        }
+        client.held.as_ref().and_then(|held| LogText::of_bytes(held.filled()))
+    }
+
+    fn record(&mut self, origin: &Origin, error: Option<&'static str>, refused: Option<&LogText>) {
+        self.recorded = true;
         let tally = &self.tally;
-        let text = self.facts.as_ref().and_then(|f| f.text.as_deref());
+        let text = self.facts.as_ref().and_then(|f| f.text.as_deref()).or(refused);
         let upstream = self.upstream.map(|index| &self.view.upstreams[index]);
         let record = Record {
-            client: self.client_ip(client),
+            client: self.facts.as_ref().map_or(origin.peer, |facts| facts.client_ip),
             method: text.map_or("-", |t| &t.method),
             host: text.map_or("-", |t| &t.host),
             path: text.map_or("-", |t| &t.path),
             version: match &self.facts {
-                _ if client.origin.http2 => "HTTP/2",
+                _ if origin.http2 => "HTTP/2",
                 Some(facts) => facts.version.as_str(),
                 None => "-",
             },
@@ -118,6 +139,15 @@ impl Request<'_> {
         }
         if self.worker.log.enabled() {
             self.worker.log.log(&record);
+        }
+    }
+}
+
+impl Drop for Request<'_> {
+    /// Cut off at the end of the grace period, it is counted and logged all the same.
+    fn drop(&mut self) {
+        if let (false, Some(origin)) = (self.recorded, self.origin.take()) {
+            self.record(&origin, Some("shutdown"), None);
         }
     }
 }

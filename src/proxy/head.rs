@@ -257,7 +257,7 @@ pub(super) enum ClientFraming {
 }
 
 /// What X-Affinity-Outcome says.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct AffinityReport<'a> {
     pub outcome: Outcome,
     pub reason: Option<Reason>,
@@ -319,7 +319,8 @@ pub(super) fn write_interim(out: &mut Vec<u8>, head: &ResponseHead<'_>) {
     h1::end_head(out);
 }
 
-fn write_report(out: &mut Vec<u8>, report: &AffinityReport<'_>) {
+/// Appends X-Affinity-Outcome.
+pub(super) fn write_report(out: &mut Vec<u8>, report: &AffinityReport<'_>) {
     out.extend_from_slice(b"x-affinity-outcome: ");
     out.extend_from_slice(report.outcome.as_str().as_bytes());
     if let Some(reason) = report.reason {

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::binding::{self, Session};
 use super::buffer::Size;
-use super::connection::{After, Client};
+use super::connection::{After, Client, Origin};
 use super::error::ProxyError;
 use super::exchange::{self, Attempt};
 use super::facts::Facts;
@@ -48,6 +48,10 @@ pub(super) struct Request<'w> {
     pub(super) fresh: bool,
     /// Attempts that cost time or were sent, and failed.
     pub(super) retries: u32,
+    /// Whose it is, once it is one.
+    pub(super) origin: Option<Rc<Origin>>,
+    /// Has it been counted?
+    pub(super) recorded: bool,
     pub(super) tally: Tally,
 }
 
@@ -109,6 +113,8 @@ impl<'w> Request<'w> {
             hold_until: None,
             fresh: false,
             retries: 0,
+            origin: None,
+            recorded: false,
             tally: Tally {
                 started: Instant::now(),
                 first_byte: None,
@@ -220,6 +226,7 @@ impl<'w> Request<'w> {
         if first {
             self.tally.started = Instant::now();
             self.tally.bytes_in = len as u64;
+            self.origin = Some(Rc::clone(&client.origin));
             self.facts = Some(Facts::new(head, len, client, config, self.worker.log.enabled()));
         }
 

@@ -107,16 +107,26 @@ impl<'a> Loader<'a> {
                 self.read_certificates(file, pattern, &mut chains, &mut found);
             }
         }
+        let authorities: Vec<_> = chains.iter().map(|chain| chain.file.display().to_string()).collect();
         let identities = self.match_up(chains, &mut found);
         for key in found.iter().filter(|key| key.named && !key.used) {
             let message = format!("the key in {} fits none of the certificates", key.file.display());
             self.warnings.push(Problem::new(Part::Keys, message));
         }
         if identities.is_empty() && self.errors.is_empty() {
-            self.errors.push(
+            let problem = if authorities.is_empty() {
                 Problem::new(Part::Certs, "there is no certificate in these files")
-                    .help("a PEM file has lines that say -----BEGIN CERTIFICATE-----"),
-            );
+                    .help("a PEM file has lines that say -----BEGIN CERTIFICATE-----")
+            } else {
+                // What fits a pattern, is an authority's and has no key was passed over.
+                let files = authorities.join(", ");
+                Problem::new(
+                    Part::Certs,
+                    format!("there are only authorities' certificates, without keys, in {files}"),
+                )
+                .help("put a server's certificate and its key there")
+            };
+            self.errors.push(problem);
         }
         identities
     }

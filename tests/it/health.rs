@@ -114,11 +114,16 @@ async fn backend_that_fails_requests_is_ejected_and_returns() {
     let passive = r#"max_fails = 3, penalty = "300ms", window = "200ms""#;
     let proxy = before(&backends).passive(passive).start().await;
     let mut client = session_at_a(&proxy, "s").await;
+    let mut others = [session_at_a(&proxy, "t").await, session_at_a(&proxy, "u").await];
     a.set(Script::new([crate::harness::Step::ReadHead, crate::harness::Step::Close]));
-    for _ in 0..3 {
-        proxy.backend_is("web", "a", true).await;
+    // One session's failures count once, however often it tries; three sessions' count.
+    for _ in 0..5 {
         client.get("/").await.assert_own(502, "backend_closed");
+        proxy.backend_is("web", "a", true).await;
     }
+    others[0].get("/").await.assert_own(502, "backend_closed");
+    proxy.backend_is("web", "a", true).await;
+    others[1].get("/").await.assert_own(502, "backend_closed");
     proxy.backend_is("web", "a", false).await;
     let requests = a.requests();
     let reply = client.get("/").await;
@@ -126,7 +131,7 @@ async fn backend_that_fails_requests_is_ejected_and_returns() {
     assert_eq!(a.requests(), requests);
     a.set(Script::reply());
     proxy.backend_is("web", "a", true).await;
-    session_at_a(&proxy, "t").await;
+    session_at_a(&proxy, "v").await;
 }
 
 #[tokio::test]

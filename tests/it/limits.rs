@@ -307,6 +307,7 @@ async fn full_backend_refuses_its_sessions_and_new_ones_go_elsewhere() {
     let refused = waiting.get("/").await;
     refused.assert_own(503, "saturated");
     assert_eq!(refused.field("retry-after"), Some("3"));
+    assert!(refused.outcome().starts_with("kept; backend=a"), "its own answers say it too");
     let mut passed_over = 0;
     for n in 0..20 {
         let reply = proxy.session(&format!("new-{n}")).get("/").await;

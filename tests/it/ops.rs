@@ -92,6 +92,14 @@ async fn every_request_has_a_line_in_the_access_log() {
     assert_eq!((&with(404)["error"], with(404).get("upstream")), (&Value::from("no_route"), None));
     assert_eq!((&with(503)["error"], &with(503)["backend"]), (&"connect_failed".into(), &"a".into()));
     assert_eq!(with(400)["method"], "-");
+    // What can be read of a head that is refused is logged.
+    let mut bad = proxy.raw().await;
+    bad.send("DELETE /app/y?password=secret HTTP/1.1\r\n\r\n").await;
+    bad.response().await.assert_own(400, "host_missing");
+    let all = lines(&file, 5).await;
+    let line = all.iter().find(|line| line["error"] == "host_missing").expect("a line");
+    assert_eq!((&line["method"], &line["path"]), (&"DELETE".into(), &"/app/y".into()));
+    assert!(!line.to_string().contains("secret"), "no secrets: {line}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

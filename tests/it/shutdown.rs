@@ -65,11 +65,16 @@ async fn proxy_without_connections_ends_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_does_not_end_in_time_is_cut_off() {
     let a = Backend::named("a").stall_before_head().start().await;
-    let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("access.log");
+    let log = format!("[access_log]\nformat = \"json\"\noutput = \"{}\"", file.display());
+    let proxy = Proxy::builder().raw_toml(&log).upstream("web", &[&a]).start().await;
     let mut raw = proxy.raw().await;
-    raw.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n").await;
+    raw.send("GET /cut HTTP/1.1\r\nHost: t\r\n\r\n").await;
     eventually("the request is there", async || a.requests() == 1).await;
     assert!(!proxy.shutdown(Duration::from_millis(200)).await);
+    let log = std::fs::read_to_string(&file).expect("a log");
+    assert!(log.contains("\"path\":\"/cut\"") && log.contains("\"error\":\"shutdown\""), "{log}");
     raw.read_to_any_end().await;
     eventually("the backend is let go", async || a.abandoned() == 1).await;
 }

@@ -240,7 +240,7 @@ impl Sim {
                 }
                 let known = self.known.get_mut(&(Arc::clone(upstream), member.id.clone())).unwrap();
                 match observation {
-                    Observation::Failed => known.failed_requests += 1,
+                    Observation::Failed | Observation::BrokenOff(_) => known.failed_requests += 1,
                     Observation::ServerError => known.server_errors += 1,
                     Observation::Recovered => known.failed_requests = 0,
                 }
@@ -352,7 +352,7 @@ impl Sim {
                                 assert_eq!(*slot, new.slot);
                                 let on_trial = known.trial_until.is_some_and(|until| self.now < until);
                                 match observation {
-                                    Observation::Failed => {
+                                    Observation::Failed | Observation::BrokenOff(_) => {
                                         assert!(
                                             known.failed_requests
                                                 >= if on_trial { 1 } else { rule.max_fails }

@@ -23,7 +23,7 @@ pub(super) fn bind(found: &Found<'_>) -> Result<Bind, Complaint> {
             .at(found.span(), "")
             .help(format!("write \"unix:{text}\" for a Unix domain socket")));
     }
-    listen_address(found).map(Bind::Ip)
+    listen_address(found, "0.0.0.0").map(Bind::Ip)
 }
 
 /// The path of a Unix domain socket, without the `unix:`.
@@ -48,16 +48,17 @@ fn socket_path(path: &str, found: &Found<'_>) -> Result<PathBuf, Complaint> {
     Ok(PathBuf::from(path))
 }
 
-/// An address to listen on: an IP address and a port, 0 for any.
-pub(super) fn listen_address(found: &Found<'_>) -> Result<SocketAddr, Complaint> {
-    let text = found.text("an address such as \"0.0.0.0:8080\"")?;
+/// An address to listen on: an IP address and a port, 0 for any. `usual` is the IP
+/// address that is proposed.
+pub(super) fn listen_address(found: &Found<'_>, usual: &str) -> Result<SocketAddr, Complaint> {
+    let text = found.text(&format!("an address such as \"{usual}:8080\""))?;
     if let Ok(address) = text.parse::<SocketAddr>() {
         return Ok(address);
     }
     let help = match split(text) {
         Split::Missing => match text.parse::<u16>() {
-            Ok(port) => format!("write \"0.0.0.0:{port}\""),
-            Err(_) => "write address and port, as in \"0.0.0.0:8080\"".to_owned(),
+            Ok(port) => format!("write \"{usual}:{port}\""),
+            Err(_) => format!("write address and port, as in \"{usual}:8080\""),
         },
         Split::Scheme(rest) => format!("write only address and port: \"{rest}\""),
         Split::BareV6(instead) => format!("write \"{instead}\""),

@@ -49,7 +49,7 @@ fn admin(section: &Section<'_>) -> Option<SocketAddr> {
         }
         _ => {}
     }
-    let address = section.take(listen_address(&found))?;
+    let address = section.take(listen_address(&found, "127.0.0.1"))?;
     if !address.ip().to_canonical().is_loopback() {
         section.complain(
             Complaint::warning(

@@ -267,7 +267,8 @@ pub(in crate::config) static MAX_FAILS: Key<Int<u32>> = Key {
     name: "max_fails",
     rule: Int { least: 1, most: 1000 },
     default: 5,
-    doc: "Failures in a row (no connection, broken off) that take it out.",
+    doc: "Failures in a row (no connection, broken off) that take it out; those of one session, once \
+          connected, count once: it may be what it asks for that fails.",
 };
 pub(in crate::config) static MAX_5XX: Optional<Int<u32>> = Optional {
     name: "max_5xx",

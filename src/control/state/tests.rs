@@ -360,6 +360,25 @@ fn max_fails_in_a_row_eject() {
 }
 
 #[test]
+fn one_sessions_failures_in_a_row_count_once() {
+    let mut world = World::new(watched(&["a", "b"]));
+    let broken_off = |key| Observation::BrokenOff(crate::affinity::KeyHash(key));
+    for _ in 0..10 {
+        world.report("a", broken_off(1));
+    }
+    world.report("a", broken_off(2));
+    world.report("a", broken_off(1));
+    assert_eq!(world.health("a"), Health::Up);
+    world.report("a", Observation::Recovered);
+    for key in [1, 1, 2, 2] {
+        world.report("a", broken_off(key));
+    }
+    assert_eq!(world.health("a"), Health::Up, "a success forgives");
+    world.report("a", broken_off(3));
+    assert_eq!(world.health("a"), Health::Down);
+}
+
+#[test]
 fn max_5xx_within_the_window_eject() {
     let mut world = World::new(watched(&["a", "b"]));
     for _ in 0..20 {

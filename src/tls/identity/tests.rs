@@ -72,6 +72,7 @@ fn authorities_and_copies_among_files_of_a_pattern_are_passed_over() {
     let found: Vec<_> = identities.iter().map(|i| (name(&i.file), i.key.cert.len())).collect();
     assert_eq!(found, [("fullchain.pem", 2)], "the longer of the two");
     refused(&[files.path("chain.pem")], &[], "no private key");
+    refused(&[files.path("chain*")], &[], "only authorities' certificates");
 }
 
 #[test]
