@@ -9,7 +9,8 @@ use crate::affinity::ring::Ring;
 use crate::affinity::{BackendId, Weight};
 use crate::config::{self, Diagnostics, LoadError, Loaded};
 use crate::model::{
-    Affinity, Bind, Config, HealthCheck, Listener, Probe, ProxyProtocol, ProxyVersion, Remember, Upstream,
+    Affinity, Bind, Config, HealthCheck, Listener, Probe, Protocol, ProxyProtocol, ProxyVersion, Remember,
+    Upstream,
 };
 use crate::tls::{ClientSettings, MinVersion, Roots};
 
@@ -186,6 +187,11 @@ fn picture_of_upstream(text: &mut String, upstream: &Upstream) {
     }
     if let Some(tls) = &upstream.tls {
         line(text, "  tls", &tls_to_backends(tls.settings()));
+    }
+    match upstream.protocol {
+        Protocol::H1 => {}
+        Protocol::H2 => line(text, "  protocol", "HTTP/2 over TLS"),
+        Protocol::H2c => line(text, "  protocol", "HTTP/2 without TLS"),
     }
     line(text, "  checks", &upstream.health_check.as_ref().map_or_else(|| "none".to_owned(), check));
     let ring = ring(upstream);

@@ -10,7 +10,7 @@ use crate::affinity::pick::Failover;
 use crate::affinity::{AdminState, Health, Seed, Weight};
 use crate::model::{
     AccessLog, Address, Affinity, Backend, Config, Forwarding, HealthCheck, Limits, LogFormat, LogOutput,
-    PassiveCheck, Pool, Probe, Remember, Retry, Server, Timeouts, Upstream, UpstreamTimeouts,
+    PassiveCheck, Pool, Probe, Protocol, Remember, Retry, Server, Timeouts, Upstream, UpstreamTimeouts,
 };
 
 pub(super) const S: Duration = Duration::from_secs(1);
@@ -88,6 +88,7 @@ pub(super) fn upstream(name: &str, ids: &[&str]) -> Upstream {
         timeouts: TIMEOUTS,
         proxy_protocol: None,
         tls: None,
+        protocol: Protocol::H1,
     }
 }
 

@@ -1,8 +1,10 @@
-//! One active check of one backend: a TCP connection, or an HTTP/1.1 request
-//! whose status decides.
+//! One active check of one backend: a TCP connection, or a request of HTTP/1.1
+//! or HTTP/2 whose status decides.
 //!
 //! Every check has a connection of its own: a pooled one would answer for a
 //! backend that does not accept any more.
+
+mod http2;
 
 use std::fmt;
 use std::io;
@@ -13,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, HeaderValue, USER_AGENT};
-use http::{Request, Uri};
+use http::{Request, Uri, Version};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -53,7 +55,7 @@ pub enum ProbeFailure {
     Timeout,
     /// It has no TLS as configured.
     Tls,
-    /// What it answered is not HTTP/1, too long, or broken off.
+    /// What it answered is not the HTTP that it should be, too long, or broken off.
     Protocol,
     /// It answered with a status that does not mean up.
     Status(u16),
@@ -80,6 +82,8 @@ pub struct Prober {
     timeout: Duration,
     /// How HTTP requests are encrypted.
     tls: Option<Arc<tls::Client>>,
+    /// Are they of HTTP/2?
+    http2: bool,
     /// How the backend is told that the connection is our own.
     proxy_protocol: Option<ProxyVersion>,
     /// A lookup that outlived its check; the next check waits for it instead
@@ -91,13 +95,19 @@ impl Prober {
     /// Will check the backend at `address`; a check without an answer for
     /// `timeout` has failed.
     pub fn new(address: Address, probe: Probe, timeout: Duration) -> Self {
-        Self { address, probe, timeout, tls: None, proxy_protocol: None, lookup: None }
+        Self { address, probe, timeout, tls: None, http2: false, proxy_protocol: None, lookup: None }
     }
 
     /// HTTP requests go over TLS.
     #[must_use]
     pub fn over(self, tls: Option<Arc<tls::Client>>) -> Self {
         Self { tls, ..self }
+    }
+
+    /// HTTP requests are of HTTP/2.
+    #[must_use]
+    pub fn speaking_http2(self, http2: bool) -> Self {
+        Self { http2, ..self }
     }
 
     /// Connections begin with a PROXY header.
@@ -126,12 +136,20 @@ impl Prober {
             Probe::Tcp => Ok(ProbeResult::Pass),
             Probe::Http { method, path, host, expect_status, drain_status } => {
                 let host = host.clone().unwrap_or_else(|| self.address.authority());
-                let request = request(method, path, &host).ok_or(ProbeFailure::Protocol)?;
+                let ask = Ask { method, path, host: &host };
                 let status = match &self.tls {
-                    None => exchange(stream, request).await,
+                    None if self.http2 => http2::exchange(stream, ask.http2("http")).await,
+                    None => exchange(stream, ask.http1()).await,
                     Some(tls) => {
                         let stream = encrypt(tls, &self.address, stream).await.ok_or(ProbeFailure::Tls)?;
-                        exchange(stream, request).await
+                        if self.http2 {
+                            if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+                                return Err(ProbeFailure::Tls);
+                            }
+                            http2::exchange(stream, ask.http2("https")).await
+                        } else {
+                            exchange(stream, ask.http1()).await
+                        }
                     }
                 };
                 let status = status.ok_or(ProbeFailure::Protocol)?;
@@ -189,15 +207,38 @@ fn own_addresses(stream: &Connection) -> Option<Header> {
     Some(Header::Tcp { source: tcp.local_addr().ok()?, destination: tcp.peer_addr().ok()? })
 }
 
-fn request(method: &str, path: &str, host: &str) -> Option<Request<Empty<Bytes>>> {
-    Request::builder()
-        .method(method)
-        .uri(path.parse::<Uri>().ok()?)
-        .header(HOST, host)
-        .header(USER_AGENT, HeaderValue::from_static(concat!("homing/", env!("CARGO_PKG_VERSION"))))
-        .header(CONNECTION, HeaderValue::from_static("close"))
-        .body(Empty::new())
-        .ok()
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+struct Ask<'a> {
+    method: &'a str,
+    path: &'a str,
+    host: &'a str,
+}
+
+impl Ask<'_> {
+    const AGENT: HeaderValue = HeaderValue::from_static(concat!("homing/", env!("CARGO_PKG_VERSION")));
+
+    fn http1(self) -> Option<Request<Empty<Bytes>>> {
+        Request::builder()
+            .method(self.method)
+            .uri(self.path.parse::<Uri>().ok()?)
+            .header(HOST, self.host)
+            .header(USER_AGENT, Self::AGENT)
+            .header(CONNECTION, HeaderValue::from_static("close"))
+            .body(Empty::new())
+            .ok()
+    }
+
+    fn http2(self, scheme: &str) -> Option<Request<()>> {
+        let uri = Uri::builder().scheme(scheme).authority(self.host).path_and_query(self.path);
+        Request::builder()
+            .method(self.method)
+            .uri(uri.build().ok()?)
+            .version(Version::HTTP_2)
+            .header(USER_AGENT, Self::AGENT)
+            .body(())
+            .ok()
+    }
 }
 
 /// Every check shakes hands anew, as it connects anew.
@@ -215,8 +256,9 @@ async fn encrypt(tls: &tls::Client, address: &Address, stream: Connection) -> Op
 /// Sends the request and reads the response's head; its status, if it is valid.
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin,
-    request: Request<Empty<Bytes>>,
+    request: Option<Request<Empty<Bytes>>>,
 ) -> Option<u16> {
+    let request = request?;
     let (mut sender, connection) =
         http1::Builder::new().max_buf_size(MAX_HEAD).handshake(TokioIo::new(stream)).await.ok()?;
     let mut connection = pin!(connection);

@@ -46,6 +46,7 @@ struct Task {
     address: Address,
     check: HealthCheck,
     tls: Option<Arc<tls::Client>>,
+    http2: bool,
     proxy_protocol: Option<ProxyVersion>,
     _stop: DropGuard,
 }
@@ -97,8 +98,10 @@ impl Probers {
         delay: Duration,
     ) -> Task {
         let stop = self.cancel.child_token();
+        let (tls, http2) = (config.tls.clone(), config.protocol.is_http2());
         let prober = Prober::new(address.clone(), check.probe.clone(), check.timeout)
-            .over(config.tls.clone())
+            .over(tls.clone())
+            .speaking_http2(http2)
             .announced(config.proxy_protocol);
         let run = run(upstream, slot, prober, delay, self.results.clone());
         let stopped = stop.clone();
@@ -106,7 +109,8 @@ impl Probers {
         Task {
             address: address.clone(),
             check: check.clone(),
-            tls: config.tls.clone(),
+            tls,
+            http2,
             proxy_protocol: config.proxy_protocol,
             _stop: stop.drop_guard(),
         }
@@ -122,6 +126,7 @@ impl Task {
         self.check == *check
             && self.address == *address
             && same_tls
+            && self.http2 == config.protocol.is_http2()
             && self.proxy_protocol == config.proxy_protocol
     }
 }

@@ -118,6 +118,23 @@ impl Buffers {
         }
     }
 
+    /// Puts bytes that were read before back in hand, in place of what is held;
+    /// false if there is no room for them.
+    pub(super) fn restore(&self, held: &mut Option<Buffer>, bytes: &[u8]) -> bool {
+        let size = if bytes.len() <= SMALL { Size::Small } else { Size::Large };
+        let mut buffer = self.take(size);
+        let fits = bytes.len() <= buffer.memory.len();
+        if fits {
+            buffer.memory[..bytes.len()].copy_from_slice(bytes);
+            buffer.end = bytes.len();
+            self.put_back(held);
+            *held = Some(buffer);
+        } else {
+            self.put(buffer);
+        }
+        fits
+    }
+
     /// Gives back what a connection holds, if anything.
     pub(super) fn put_back(&self, held: &mut Option<Buffer>) {
         if let Some(buffer) = held.take() {

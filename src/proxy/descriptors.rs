@@ -10,6 +10,7 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use rustix::process::{Resource, getrlimit};
 use super::acceptor::Acceptor;
 use super::announced::Announced;
 use super::deadline::Class;
+use super::http2;
 use super::pool::{BackendPool, BackendStream};
 use super::worker::Worker;
 use crate::telemetry::Refusal;
@@ -53,7 +55,7 @@ fn spare() -> Option<File> {
 
 /// Did it fail for want of descriptors, here or in the whole system?
 pub(super) fn are_exhausted(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+    matches!(Errno::from_io_error(http2::unshared(error)), Some(Errno::MFILE | Errno::NFILE))
 }
 
 impl Worker {
@@ -94,7 +96,7 @@ impl Worker {
     /// Those of [`BackendPool::connect`].
     pub(super) async fn connect(
         &self,
-        pool: &BackendPool,
+        pool: &Rc<BackendPool>,
         timeout: Duration,
         announced: Option<Box<Announced>>,
     ) -> io::Result<BackendStream> {

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::descriptors::are_exhausted;
 use super::handshake::is_tls_failure;
+use super::http2::is_not_http2;
 use crate::affinity::pick::Reason;
 use crate::h1::{self, BodyError, HeadError};
 
@@ -79,6 +80,29 @@ pub(super) enum ProxyError {
         /// Was it a connection that had served before?
         reused: bool,
     },
+    /// The backend speaks another protocol than it should.
+    #[error("{0}")]
+    NotHttp2(#[source] io::Error),
+    /// The backend has not looked at the request, and said so (HTTP/2).
+    #[error("the backend did not take the request")]
+    BackendRefused {
+        /// Is all of the request there, to be sent again?
+        replayable: bool,
+        /// Is it only that the connection is about to end?
+        leaving: bool,
+    },
+    /// The backend has broken off the request's stream (HTTP/2).
+    #[error("the backend reset the stream")]
+    BackendReset,
+    /// The response is not right (HTTP/2).
+    #[error("the response is malformed")]
+    ResponseMalformed,
+    /// HTTP/2 cannot say what the request is for.
+    #[error("the request cannot be sent over HTTP/2")]
+    Unsendable,
+    /// A tunnel was asked for, which the backend's protocol has not.
+    #[error("no tunnel leads over HTTP/2 to a backend")]
+    NoTunnel,
     /// The response's head did not come in time.
     #[error("the response head took too long")]
     ResponseHeadTimeout,
@@ -91,6 +115,10 @@ pub(super) enum ProxyError {
     /// The backend upgrades a connection that was not asked to be.
     #[error("the backend switched protocols unasked")]
     UnaskedUpgrade,
+    /// The backend was asked for a WebSocket and answered something else that
+    /// looks like success.
+    #[error("the backend did not open the WebSocket")]
+    NoUpgrade,
     /// The backend broke off in its response.
     #[error("the backend broke off in its response")]
     ResponseTruncated,
@@ -108,6 +136,7 @@ impl ProxyError {
         match error.kind() {
             io::ErrorKind::TimedOut => Self::ConnectTimeout,
             _ if are_exhausted(&error) => Self::NoDescriptors,
+            _ if is_not_http2(&error) => Self::NotHttp2(error),
             _ if is_tls_failure(&error) => Self::BackendTls(error),
             _ => Self::Connect(error),
         }
@@ -122,16 +151,27 @@ impl ProxyError {
             Self::RequestHeadTimeout | Self::RequestBodyTimeout | Self::RequestBodyTooSlow => 408,
             Self::RequestBodyTooLarge => 413,
             Self::ClientGone | Self::ClientStalled | Self::ClientTooSlow => 499,
+            Self::Unsendable => 400,
+            Self::NoTunnel => 501,
             Self::NoRoute => 404,
             Self::Misdirected => 421,
             Self::UseHttps { status, .. } => *status,
             // Nothing was sent, and whoever else might serve was asked: it is worth another try.
-            Self::Unavailable(_) | Self::Saturated | Self::NoDescriptors | Self::Connect(_) => 503,
+            Self::Unavailable(_)
+            | Self::Saturated
+            | Self::NoDescriptors
+            | Self::Connect(_)
+            | Self::BackendRefused { replayable: true, .. } => 503,
             Self::BackendTls(_)
+            | Self::NotHttp2(_)
+            | Self::BackendRefused { replayable: false, .. }
+            | Self::BackendReset
+            | Self::ResponseMalformed
             | Self::BackendClosed { .. }
             | Self::ResponseHead(_)
             | Self::TooManyInterim
             | Self::UnaskedUpgrade
+            | Self::NoUpgrade
             | Self::ResponseTruncated
             | Self::ResponseBody(_) => 502,
             Self::ConnectTimeout | Self::ResponseHeadTimeout | Self::ResponseBodyTimeout => 504,
@@ -166,12 +206,19 @@ impl ProxyError {
             Self::NoDescriptors => "out_of_descriptors",
             Self::Connect(_) => "connect_failed",
             Self::BackendTls(_) => "backend_tls_failed",
+            Self::NotHttp2(_) => "backend_not_http2",
+            Self::BackendRefused { .. } => "backend_refused",
+            Self::BackendReset => "backend_reset",
+            Self::ResponseMalformed => "response_malformed",
+            Self::Unsendable => "request_not_for_http2",
+            Self::NoTunnel => "no_tunnel",
             Self::ConnectTimeout => "connect_timeout",
             Self::BackendClosed { .. } => "backend_closed",
             Self::ResponseHead(_) => "response_head_malformed",
             Self::ResponseHeadTimeout => "response_head_timeout",
             Self::TooManyInterim => "too_many_interim",
             Self::UnaskedUpgrade => "unasked_upgrade",
+            Self::NoUpgrade => "no_upgrade",
             Self::ResponseTruncated => "response_truncated",
             Self::ResponseBody(_) => "response_body_malformed",
             Self::ResponseBodyTimeout => "response_body_timeout",
@@ -183,11 +230,15 @@ impl ProxyError {
         match self {
             Self::Connect(_)
             | Self::BackendTls(_)
+            | Self::NotHttp2(_)
+            | Self::BackendReset
+            | Self::ResponseMalformed
             | Self::ConnectTimeout
             | Self::ResponseHeadTimeout
             | Self::ResponseHead(_)
             | Self::TooManyInterim
             | Self::UnaskedUpgrade
+            | Self::NoUpgrade
             | Self::ResponseTruncated
             | Self::ResponseBody(_)
             | Self::ResponseBodyTimeout => true,
@@ -202,7 +253,9 @@ impl ProxyError {
     /// may have died at work: only what may be done twice is sent again.
     pub(super) fn allows_retry(&self, replayable: bool) -> bool {
         match self {
-            Self::Connect(_) | Self::BackendTls(_) | Self::ConnectTimeout => true,
+            Self::Connect(_) | Self::BackendTls(_) | Self::NotHttp2(_) | Self::ConnectTimeout => true,
+            // Not processed either; but what is not kept cannot be sent again.
+            Self::BackendRefused { replayable, .. } => *replayable,
             Self::BackendClosed { .. } => replayable,
             _ => false,
         }

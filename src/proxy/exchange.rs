@@ -4,26 +4,21 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::buffer::{Buffer, Size};
 use super::connection::{After, Client};
 use super::error::ProxyError;
-use super::head::{self, AffinityReport, ClientFraming, ResponseEdits};
+use super::head::ClientFraming;
+use super::http2::Fault;
 use super::pace::{Look, Pace};
 use super::pool::{BackendStream, InUse};
+use super::reply::Reply;
 use super::request::Request;
-use super::transfer::{Transfer, TransferError, download_error, upload_error};
+use super::transfer::{KEPT, Transfer, TransferError, download_error, upload_error};
 use super::tunnel;
 use super::view::UpstreamView;
-use crate::affinity::cookie;
 use crate::affinity::pick::Verdict;
-use crate::h1::{self, Body, BodyLimits, FieldSlots, Framing, Parsed, ResponseHead, Version};
+use crate::h1::{Body, BodyLimits, Framing};
 use crate::model::UpstreamTimeouts;
-use crate::model::snapshot::Observation;
-
-/// Interim responses taken before the final one; more is abuse.
-const MAX_INTERIM: u32 = 16;
 
 /// A request on its way to a backend.
 pub(super) struct Attempt<'a> {
@@ -39,36 +34,22 @@ pub(super) struct Attempt<'a> {
     pub out: Vec<u8>,
 }
 
-/// What is known once the response's head is there.
-struct Reply {
-    /// Will the backend's connection serve again?
-    backend_persistent: bool,
-    /// Will the client's?
-    client_persistent: bool,
-    /// Is it a 101: a tunnel begins?
-    upgraded: bool,
-    /// The body as it comes from the backend.
-    body: Body,
-    /// How it goes to the client.
-    framing: ClientFraming,
-}
-
 /// The two directions while they run.
-struct Exchange<'r, 'w, 'a> {
-    request: &'r mut Request<'w>,
-    upstream: &'a UpstreamView,
-    verdict: Verdict,
+pub(super) struct Exchange<'r, 'w, 'a> {
+    pub(super) request: &'r mut Request<'w>,
+    pub(super) upstream: &'a UpstreamView,
+    pub(super) verdict: Verdict,
     backend: BackendStream,
     reused: bool,
     /// Bytes of the response that were read and not yet passed on.
     held: Option<Buffer>,
-    scanned: usize,
-    upload: Transfer,
+    pub(super) scanned: usize,
+    pub(super) upload: Transfer,
     upload_ended: bool,
     upload_pace: Pace,
     /// Interim and final heads on their way to the client.
-    out: Vec<u8>,
-    interim: u32,
+    pub(super) out: Vec<u8>,
+    pub(super) interim: u32,
     /// Is the client looked at for going away?
     watch: bool,
 }
@@ -91,6 +72,8 @@ pub(super) async fn run(
     let timeouts = upstream.state.config.timeouts;
 
     let has_body = framing != Framing::None;
+    let read = upstream.state.config.protocol.is_http2().then(|| client.held.as_ref().map(Buffer::filled));
+    let read = read.flatten().filter(|read| has_body && read.len() <= KEPT).map(<[u8]>::to_vec);
     if has_body {
         request.pass_head(client);
     }
@@ -98,6 +81,9 @@ pub(super) async fn run(
     let max_body = request.view.snapshot.config.limits.body_bytes;
     let mut upload =
         Transfer::new(out, Body::new(framing, BodyLimits::default()), false).limit_content(max_body);
+    if let Some(read) = read {
+        upload = upload.keep(read);
+    }
     upload.join(&mut client.held).map_err(|e| upload_error(&e))?;
     let out = worker.buffers.take_output();
     let watch = request.view.snapshot.config.server.cancel_on_client_close;
@@ -120,8 +106,15 @@ pub(super) async fn run(
     client.deadline.set(if has_body { timeouts.body_idle } else { timeouts.response_head });
     let reply = match std::future::poll_fn(|cx| exchange.poll_head(cx, client, &timeouts)).await {
         Ok(reply) => reply,
-        Err(error) => {
+        Err(mut error) => {
             worker.buffers.put_back(&mut exchange.held);
+            if let (ProxyError::BackendRefused { replayable, .. }, true) = (&mut error, has_body) {
+                let kept = exchange.upload.take_kept();
+                *replayable = kept.is_some_and(|kept| worker.buffers.restore(&mut client.held, &kept));
+                if *replayable {
+                    return Err(error);
+                }
+            }
             exchange.request.tally.bytes_in += exchange.upload.sent().saturating_sub(head_sent);
             if exchange.request.tally.bytes_out > 0 && !exchange.out.is_empty() {
                 // An interim response was cut: nothing that follows would be understood.
@@ -205,7 +198,11 @@ impl Exchange<'_, '_, '_> {
                 Poll::Ready(_) if self.held.is_some() || self.interim > 0 => {
                     return Poll::Ready(Err(ProxyError::ResponseTruncated));
                 }
-                Poll::Ready(_) => return Poll::Ready(Err(ProxyError::BackendClosed { reused: self.reused })),
+                Poll::Ready(outcome) => {
+                    let http2 = self.upstream.state.config.protocol.is_http2();
+                    let fault = outcome.err().filter(|_| http2).map_or(Fault::Closed, |e| Fault::of(&e));
+                    return Poll::Ready(Err(self.no_response(fault)));
+                }
                 Poll::Pending => break,
             }
         }
@@ -222,6 +219,18 @@ impl Exchange<'_, '_, '_> {
             }));
         }
         Poll::Pending
+    }
+
+    /// Why there is no response.
+    fn no_response(&self, fault: Fault) -> ProxyError {
+        match fault {
+            Fault::Leaving => ProxyError::BackendRefused { replayable: true, leaving: true },
+            Fault::Refused => ProxyError::BackendRefused { replayable: true, leaving: false },
+            Fault::Reset => ProxyError::BackendReset,
+            Fault::Malformed => ProxyError::ResponseMalformed,
+            Fault::Unsendable => ProxyError::Unsendable,
+            Fault::Closed => ProxyError::BackendClosed { reused: self.reused },
+        }
     }
 
     /// Moves the request's body on. It may pause for `idle`; once it has ended,
@@ -268,101 +277,6 @@ impl Exchange<'_, '_, '_> {
     fn awaits_continue(&self) -> bool {
         let expects = self.request.facts.as_ref().is_some_and(|facts| facts.expects_continue);
         expects && self.interim == 0 && !self.upload.has_begun_body()
-    }
-
-    /// Reads one head out of `buffer`; `None` and 0: more is needed.
-    fn parse_head(&mut self, buffer: &Buffer) -> Result<(Option<Reply>, usize), ProxyError> {
-        let Some(facts) = &self.request.facts else { return Err(ProxyError::ClientGone) };
-        let limits = self.request.view.head_limits;
-        let mut slots = FieldSlots::new();
-        match h1::parse_response(buffer.filled(), &mut self.scanned, &limits, facts.method.like(), &mut slots)
-        {
-            Ok(Parsed::Partial) => Ok((None, 0)),
-            Ok(Parsed::Complete { head, len }) => {
-                self.scanned = 0;
-                if (100..200).contains(&head.status) && head.status != 101 {
-                    self.interim += 1;
-                    if self.interim > MAX_INTERIM {
-                        return Err(ProxyError::TooManyInterim);
-                    }
-                    if facts.version == Version::Http11 {
-                        head::write_interim(&mut self.out, &head);
-                    }
-                    return Ok((None, len));
-                }
-                Ok((Some(self.reply_to(&head)?), len))
-            }
-            Err(error) => Err(ProxyError::ResponseHead(error)),
-        }
-    }
-
-    /// The final head: what it means and what the client is told.
-    fn reply_to(&mut self, head: &ResponseHead<'_>) -> Result<Reply, ProxyError> {
-        let request = &mut *self.request;
-        let Some(facts) = &request.facts else { return Err(ProxyError::ClientGone) };
-        let worker = request.worker;
-        let upgraded = head.status == 101;
-        // What is still to come of the request would be lost, or taken for the tunnel's.
-        if upgraded && !(facts.upgrade && self.upload.is_complete()) {
-            return Err(ProxyError::UnaskedUpgrade);
-        }
-        let framing = match (head.framing, facts.version) {
-            (Framing::UntilClose, Version::Http11) => ClientFraming::Chunked,
-            (Framing::UntilClose | Framing::Chunked, Version::Http10) => ClientFraming::UntilClose,
-            _ => ClientFraming::Same,
-        };
-        let body = match (head.framing, facts.version) {
-            (Framing::Chunked, Version::Http10) => {
-                Body::new(Framing::Chunked, BodyLimits::default()).with_data_only()
-            }
-            (framing, _) => Body::new(framing, BodyLimits::default()),
-        };
-        // What a backend that answers early leaves of the request cannot be told
-        // from the next one: the client is to know that there will be none.
-        let client_persistent = facts.persistent
-            && framing != ClientFraming::UntilClose
-            && self.upload.is_complete()
-            && !worker.draining();
-        let now = worker.now();
-        let mut set_cookie = None;
-        if let Some(session) = request.session() {
-            session.learn(self.upstream, self.verdict.member, head, now);
-            let cacheable = || cookie::is_publicly_cacheable(facts.method.like(), head.status, head);
-            set_cookie = session.cookie_to_set(self.upstream, self.verdict, facts.secure, cacheable, now);
-        }
-        let affinity = &self.upstream.state.config.affinity;
-        let edits = ResponseEdits {
-            persistent: client_persistent,
-            version: facts.version,
-            framing,
-            forwarding: &request.view.snapshot.config.forwarding,
-            report: affinity.report.then(|| AffinityReport {
-                outcome: self.verdict.outcome,
-                reason: self.verdict.reason,
-                backend: self.upstream.id(self.verdict.member).as_str(),
-            }),
-            set_cookie: set_cookie.as_ref().map(|(value, _)| value.as_bytes()),
-            make_private: set_cookie.as_ref().is_some_and(|(_, private)| *private),
-            upgrade: if upgraded { head.upgrade } else { None },
-        };
-        head::write_response(&mut self.out, head, &edits);
-
-        request.tally.status = head.status;
-        request.tally.first_byte = Some(Instant::now());
-        let live = self.upstream.pools[usize::from(self.verdict.member)].live();
-        if live.recovered() {
-            worker.report(self.upstream.report(self.verdict.member, Observation::Recovered));
-        }
-        if head.status >= 500 && self.upstream.counts_server_errors() {
-            worker.report(self.upstream.report(self.verdict.member, Observation::ServerError));
-        }
-        Ok(Reply {
-            backend_persistent: head.persistent() && !upgraded,
-            client_persistent,
-            upgraded,
-            body,
-            framing,
-        })
     }
 
     /// Sends interim responses as soon as the client takes them.

@@ -15,6 +15,7 @@ impl Request<'_> {
     /// Answers the client if nobody did, and counts.
     pub(super) async fn finish(mut self, client: &mut Client, result: Result<After, ProxyError>) -> After {
         client.deadline.clear();
+        let result = if client.stream.has_refused_tunnel() { Err(self.refused_tunnel()) } else { result };
         let (after, error) = match result {
             Ok(after) => (after, None),
             Err(error) => {
@@ -24,6 +25,13 @@ impl Request<'_> {
         };
         self.record(client, error);
         after
+    }
+
+    /// The client was told already.
+    fn refused_tunnel(&mut self) -> ProxyError {
+        let error = ProxyError::NoUpgrade;
+        (self.tally.status, self.tally.tunnel) = (error.status(), false);
+        error
     }
 
     async fn answer(&mut self, client: &mut Client, error: &ProxyError) -> After {

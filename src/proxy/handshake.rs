@@ -13,6 +13,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use super::connection::FIRST;
 use super::deadline::{Class, Deadline};
+use super::http2;
 use super::io::Stream;
 use super::route::without_port;
 use super::socket::Socket;
@@ -260,7 +261,7 @@ struct Broken(#[source] io::Error);
 
 /// Is it TLS that failed, and not the connection below?
 pub(super) fn is_tls_failure(error: &io::Error) -> bool {
-    let inner = error.get_ref();
+    let inner = http2::unshared(error).get_ref();
     inner.is_some_and(|inner| inner.is::<rustls::Error>() || inner.is::<Broken>())
 }
 

@@ -43,6 +43,15 @@ pub(super) trait Bridge: fmt::Debug {
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// Whatever was not said to its end is to be seen to break off.
     fn abort(&mut self);
+    /// Of a backend's: had its connection served before, and is it the first
+    /// stream on it?
+    fn serves(&self) -> (bool, bool) {
+        (false, false)
+    }
+    /// See [`Stream::has_refused_tunnel`].
+    fn has_refused_tunnel(&self) -> bool {
+        false
+    }
 }
 
 impl Stream {
@@ -99,6 +108,12 @@ impl Stream {
         }
     }
 
+    /// Was the client told 502 in place of what the backend answered when it was
+    /// asked for a tunnel?
+    pub(super) fn has_refused_tunnel(&self) -> bool {
+        matches!(self, Self::Bridged(bridge) if bridge.has_refused_tunnel())
+    }
+
     /// Ends the sending side; over TLS with a word that this is the end.
     pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
@@ -116,6 +131,14 @@ impl Stream {
             Self::Plain(socket) => socket.poll_read_ready(cx),
             Self::Tls(tls) => Pin::new(tls).poll_fill_buf(cx).map_ok(|_| ()),
             Self::Bridged(bridge) => bridge.poll_readable(cx),
+        }
+    }
+
+    /// Of a backend's: may HTTP/2 be spoken, which TLS has to agree on?
+    pub(super) fn chose_http2(&self) -> bool {
+        match self {
+            Self::Tls(tls) => tls.get_ref().1.alpn_protocol() == Some(b"h2"),
+            Self::Plain(_) | Self::Bridged(_) => true,
         }
     }
 

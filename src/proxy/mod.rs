@@ -1,9 +1,10 @@
 //! The data plane: accepts connections, forwards requests.
 //!
 //! ```text
-//! worker ─ acceptor ─ connection ─ request ─ exchange ─ transfer
-//!          │        └ proxy_header  │          └ tunnel ─ removal
-//!          └ listener, socket_file  └ view (snapshot, pools), facts, binding, head, error
+//! worker ─ listener ─ connection ─ request ─ exchange ─ reply, transfer
+//!            │           │            │          └ tunnel ─ removal
+//!            │           └ http2      ├ failed, retry
+//!            └ proxy_header           └ view (snapshot, pools), facts, binding, head, error
 //! ```
 //!
 //! `request.rs` is the pipeline, top to bottom; start there. Nothing here
@@ -21,6 +22,7 @@ mod descriptors;
 mod error;
 mod exchange;
 mod facts;
+mod failed;
 mod finish;
 mod handshake;
 mod head;
@@ -32,6 +34,7 @@ mod pace;
 mod pool;
 mod proxy_header;
 mod removal;
+mod reply;
 mod request;
 mod retry;
 mod route;

@@ -19,11 +19,14 @@ use tokio::time::Instant;
 use super::announced::Announced;
 use super::connection::Client;
 use super::handshake::{ToBackend, is_tls_failure};
+use super::http2::{self, Links};
 use super::io::Stream;
 use super::socket::Socket;
 use crate::model::live::BackendLive;
 use crate::model::{Address, Backend, Pool as Settings, ProxyVersion, Upstream};
 
+/// How long a stream of HTTP/2 has to end after its response.
+const RUN_OUT: Duration = Duration::from_secs(5);
 /// Time between two words about a backend's TLS.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
@@ -43,6 +46,8 @@ pub(super) struct BackendPool {
     settings: Cell<Settings>,
     max_in_use: Cell<Option<u32>>,
     idle: RefCell<Vec<Idle>>,
+    /// Its connections, if it speaks HTTP/2.
+    links: Option<Rc<Links>>,
 }
 
 #[derive(Debug)]
@@ -51,21 +56,29 @@ struct Idle {
     since: Instant,
 }
 
-/// A connection to a backend, in the count of its open ones for as long as it lives.
+/// A connection to a backend, or a stream of a shared one.
 #[derive(Debug)]
 pub(super) struct BackendStream {
     stream: Stream,
     /// Whom it is for, where the backend was told.
     announced: Option<Box<Announced>>,
-    live: Arc<BackendLive>,
+    /// `None`: the connection that it is a stream of counts.
+    _counted: Option<Counted>,
 }
+
+/// A connection in the count of a backend's open ones for as long as it lives.
+#[derive(Debug)]
+pub(super) struct Counted(Arc<BackendLive>);
 
 impl BackendPool {
     /// An empty pool.
     pub(super) fn new(worker: usize, backend: &Backend, live: Arc<BackendLive>, upstream: &Upstream) -> Self {
+        let tls = upstream.tls.as_ref();
+        let links = || Links::new(tls.is_some(), upstream.pool.max_idle);
         Self {
+            links: upstream.protocol.is_http2().then(links),
             proxy_protocol: upstream.proxy_protocol,
-            tls: upstream.tls.as_ref().map(|client| ToBackend::new(Arc::clone(client), backend)),
+            tls: tls.map(|client| ToBackend::new(Arc::clone(client), backend)),
             complained: Cell::default(),
             worker,
             address: backend.address.clone(),
@@ -81,12 +94,18 @@ impl BackendPool {
     pub(super) fn configure(&self, backend: &Backend, upstream: &Upstream) {
         self.settings.set(upstream.pool);
         self.max_in_use.set(backend.max_connections);
+        if let Some(links) = &self.links {
+            links.keep_at_most(upstream.pool.max_idle);
+        }
     }
 
     /// No request will be sent here any more: nothing is kept from now on.
     pub(super) fn retire(&self) {
         self.settings.set(Settings { max_idle: 0, ..self.settings.get() });
         self.idle.borrow_mut().clear();
+        if let Some(links) = &self.links {
+            links.keep_at_most(0);
+        }
     }
 
     /// Takes one of the backend's places for a request, if it has one left.
@@ -106,6 +125,9 @@ impl BackendPool {
 
     /// A connection that waits to be used again, by whom it is for.
     pub(super) fn take_idle(&self, announced: Option<&Announced>) -> Option<BackendStream> {
+        if let Some(links) = &self.links {
+            return links.take().map(BackendStream::shared);
+        }
         let mut idle = self.idle.borrow_mut();
         loop {
             let Idle { mut stream, .. } = match announced {
@@ -121,16 +143,40 @@ impl BackendPool {
         }
     }
 
-    /// Opens a connection, and says whom it is for.
+    /// Opens a connection, and says whom it is for; to a backend that speaks
+    /// HTTP/2 only if none has room.
     ///
     /// # Errors
     /// The system's; `TimedOut` after `timeout`.
     pub(super) async fn connect(
-        &self,
+        self: &Rc<Self>,
         timeout: Duration,
         announced: Option<Box<Announced>>,
     ) -> io::Result<BackendStream> {
-        let header = announced.as_ref().zip(self.proxy_protocol).map(|(who, version)| who.header(version));
+        let Some(links) = &self.links else {
+            let (stream, counted) = self.connect_own(timeout, announced.as_deref()).await?;
+            return Ok(BackendStream { stream, announced, _counted: Some(counted) });
+        };
+        let pool = Rc::clone(self);
+        let connect = move || {
+            let pool = Rc::clone(&pool);
+            async move { pool.connect_own(timeout, None).await }
+        };
+        // Boxed, so that others hold no room for it.
+        let stream = Box::pin(links.wait(timeout, connect)).await;
+        Ok(BackendStream::shared(stream.inspect_err(|error| {
+            if http2::is_not_http2(error) {
+                self.complain(error);
+            }
+        })?))
+    }
+
+    async fn connect_own(
+        &self,
+        timeout: Duration,
+        announced: Option<&Announced>,
+    ) -> io::Result<(Stream, Counted)> {
+        let header = announced.zip(self.proxy_protocol).map(|(who, version)| who.header(version));
         let connecting = async {
             io::Result::Ok(match &self.address {
                 Address::Ip(address) => Socket::from(TcpStream::connect(address).await?),
@@ -157,30 +203,45 @@ impl BackendPool {
             }
             Err(_) => return Err(io::ErrorKind::TimedOut.into()),
         };
+        if self.links.is_some() && !stream.chose_http2() {
+            return Err(http2::not_chosen());
+        }
         self.live.opened();
-        Ok(BackendStream { stream, announced, live: Arc::clone(&self.live) })
+        Ok((stream, Counted(Arc::clone(&self.live))))
     }
 
-    /// Says what TLS has against the backend, but not with every request again.
+    /// Says why nothing can be said to the backend, but not with every request again.
     fn complain(&self, error: &io::Error) {
         let now = Instant::now();
         if self.complained.get().is_none_or(|at| now.duration_since(at) >= COMPLAIN_EVERY) {
             self.complained.set(Some(now));
-            tracing::warn!(backend = %self.address, %error, "no TLS with a backend");
+            tracing::warn!(backend = %self.address, %error, "no understanding with a backend");
         }
     }
 
-    /// Do its connections begin as the upstream says: encrypted, announced?
+    /// Do its connections begin as the upstream says: encrypted, announced, in
+    /// which protocol?
     pub(super) fn fits(&self, upstream: &Upstream) -> bool {
         let same_tls = match (&self.tls, &upstream.tls) {
             (Some(own), Some(tls)) => own.is(tls),
             (own, tls) => own.is_none() && tls.is_none(),
         };
-        same_tls && self.proxy_protocol == upstream.proxy_protocol
+        let same_protocol = self.links.is_some() == upstream.protocol.is_http2();
+        same_tls && same_protocol && self.proxy_protocol == upstream.proxy_protocol
     }
 
     /// Keeps a connection whose exchange ended cleanly; `now` may be a tick old.
-    pub(super) fn keep(&self, stream: BackendStream, now: Instant) {
+    pub(super) fn keep(&self, mut stream: BackendStream, now: Instant) {
+        if self.links.is_some() {
+            // Its last frame may be on its way: leaving now would look like giving up.
+            if stream.is_quiet() {
+                tokio::task::spawn_local(async move {
+                    let end = std::future::poll_fn(|cx| stream.poll_readable(cx));
+                    let _ = tokio::time::timeout(RUN_OUT, end).await;
+                });
+            }
+            return;
+        }
         let mut idle = self.idle.borrow_mut();
         let most = self.settings.get().max_idle;
         if idle.len() >= most && self.proxy_protocol.is_some() {
@@ -195,6 +256,9 @@ impl BackendPool {
     /// client that is gone.
     pub(super) fn sweep(&self, now: Instant) {
         let timeout = self.settings.get().idle_timeout;
+        if let Some(links) = &self.links {
+            links.sweep(now, timeout);
+        }
         self.idle.borrow_mut().retain_mut(|Idle { stream, since }| {
             now.saturating_duration_since(*since) < timeout && !stream.is_over() && stream.is_quiet()
         });
@@ -205,7 +269,7 @@ impl BackendPool {
         let mut idle = self.idle.borrow_mut();
         let some = !idle.is_empty();
         drop(idle.drain(..usize::from(some)));
-        some
+        some || self.links.as_ref().is_some_and(|links| links.drop_oldest())
     }
 
     /// The backend's address as a Host, for requests that name none.
@@ -244,9 +308,24 @@ impl DerefMut for BackendStream {
     }
 }
 
-impl Drop for BackendStream {
+impl BackendStream {
+    fn shared(stream: Stream) -> Self {
+        Self { stream, announced: None, _counted: None }
+    }
+
+    /// Of one that was just connected: had its connection served before, and was
+    /// that opened for this?
+    pub(super) fn is_of_old(&self) -> (bool, bool) {
+        match &self.stream {
+            Stream::Bridged(bridge) => bridge.serves(),
+            _ => (false, true),
+        }
+    }
+}
+
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.live.closed();
+        self.0.closed();
     }
 }
 

@@ -26,9 +26,9 @@ use super::head;
 use super::view::{UpstreamView, View};
 use super::worker::Worker;
 use crate::affinity::key;
-use crate::affinity::pick::{self, Decision, Failover, Outcome, Query, Tried, Verdict};
+use crate::affinity::pick::{self, Decision, Outcome, Query, Tried, Verdict};
 use crate::h1::{self, FieldSlots, Framing, Parsed, RequestHead};
-use crate::model::snapshot::{Memory, Observation};
+use crate::model::snapshot::Memory;
 
 /// A request that is being served.
 pub(super) struct Request<'w> {
@@ -45,9 +45,9 @@ pub(super) struct Request<'w> {
     /// Until when the session's backend is waited for, once it was found missing.
     pub(super) hold_until: Option<Instant>,
     /// Is the next attempt to use a new connection?
-    fresh: bool,
+    pub(super) fresh: bool,
     /// Attempts that cost time or were sent, and failed.
-    retries: u32,
+    pub(super) retries: u32,
     pub(super) tally: Tally,
 }
 
@@ -223,6 +223,10 @@ impl<'w> Request<'w> {
             self.facts = Some(Facts::new(head, len, client, config, self.worker.log.enabled()));
         }
 
+        if let Some(facts) = &mut self.facts {
+            // It is in hand again, if it was passed on with a body.
+            facts.head_len = len;
+        }
         self.check_way(head, client)?;
         // `OPTIONS *` asks the server as a whole: it goes where its root does.
         let path = match head.target.path_and_query() {
@@ -232,6 +236,9 @@ impl<'w> Request<'w> {
         let index = view.routes.find(head.host, path).ok_or(ProxyError::NoRoute)?;
         self.upstream = Some(index);
         let upstream = &view.upstreams[index];
+        if upstream.state.config.protocol.is_http2() && self.facts.as_ref().is_some_and(|f| f.upgrade) {
+            return Err(ProxyError::NoTunnel);
+        }
         if matches!((head.framing, config.limits.body_bytes), (Framing::Length(n), Some(max)) if n > max) {
             return Err(ProxyError::RequestBodyTooLarge);
         }
@@ -341,19 +348,21 @@ impl<'w> Request<'w> {
         let moves = verdict.rebind && verdict.outcome == Outcome::Moved;
         let announced = pool.announcement(client, self.client_ip(client));
         let idle = if self.fresh || moves { None } else { pool.take_idle(announced.as_deref()) };
-        let (backend, reused) = if let Some(stream) = idle {
-            (stream, true)
+        let (backend, reused, opened) = if let Some(stream) = idle {
+            (stream, true, false)
         } else {
             let began = Instant::now();
             let connected =
                 self.worker.connect(&pool, upstream.state.config.timeouts.connect, announced).await;
             self.tally.connect += began.elapsed();
-            (connected.map_err(ProxyError::of_connecting)?, false)
+            let stream = connected.map_err(ProxyError::of_connecting)?;
+            let (reused, opened) = stream.is_of_old();
+            (stream, reused, opened)
         };
-        if reused {
-            upstream.metrics.connection_reused();
-        } else {
+        if opened {
             upstream.metrics.connection_opened();
+        } else {
+            upstream.metrics.connection_reused();
         }
         let agreed = self
             .session
@@ -366,64 +375,6 @@ impl<'w> Request<'w> {
         }
         let attempt = Attempt { upstream, verdict, place, backend, reused, out };
         exchange::run(self, client, attempt).await.map(Attempted::Answered)
-    }
-
-    /// Tells the control plane and the counters of a failed attempt.
-    fn observe_failure(&self, error: &ProxyError) {
-        let (Some(index), Some(verdict)) = (self.upstream, self.verdict) else { return };
-        let upstream = &self.view.upstreams[index];
-        // A session that is held waits for its backend to come back: were its
-        // vain looks held against the backend, they would eject it for longer.
-        let unreachable = matches!(error, ProxyError::Connect(_) | ProxyError::ConnectTimeout);
-        let held = !upstream.state.config.affinity.hold.is_zero() && verdict.outcome == Outcome::Kept;
-        if error.blames_backend() && !(unreachable && held) {
-            upstream.pools[usize::from(verdict.member)].live().failed();
-            self.worker.report(upstream.report(verdict.member, Observation::Failed));
-        }
-    }
-
-    /// Is another attempt safe and allowed? Marks the failed member as tried.
-    fn may_go_on(&mut self, error: &ProxyError) -> bool {
-        let (Some(index), Some(verdict), Some(facts)) = (self.upstream, self.verdict, &self.facts) else {
-            return false;
-        };
-        if self.tally.status != 0 {
-            return false;
-        }
-        let upstream = &self.view.upstreams[index];
-        let safe = match error {
-            // An existing session waits for its place; a new one goes elsewhere.
-            ProxyError::Saturated => verdict.outcome != Outcome::Kept,
-            other => other.allows_retry(facts.replayable()),
-        };
-        if !safe {
-            return false;
-        }
-        // A refused connection costs nothing: the walk is followed to its end.
-        // What costs time, or was sent, is a retry, and those are bounded.
-        let sent = matches!(error, ProxyError::BackendClosed { .. });
-        let costly = sent || matches!(error, ProxyError::ConnectTimeout);
-        if costly {
-            self.retries += 1;
-            let spent = self.retries >= upstream.state.config.retry.attempts;
-            if spent || !upstream.budget.withdraw(Instant::now()) {
-                return false;
-            }
-        }
-        if sent {
-            // The session is there if anywhere: try the same backend again, freshly. If
-            // it has died, it refuses, and the walk goes on.
-            self.fresh = true;
-        } else {
-            self.tried.insert(verdict.member);
-        }
-        true
-    }
-
-    /// Does the policy keep the session waiting for its own backend?
-    fn waits_for_its_backend(&self) -> bool {
-        let failover = self.upstream.map(|i| self.view.upstreams[i].policy.failover);
-        failover == Some(Failover::None)
     }
 
     /// The head is done with: what follows it in the client's buffer is its

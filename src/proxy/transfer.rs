@@ -11,6 +11,8 @@ use crate::h1::{self, Body, BodyError};
 
 /// Pieces of a body up to this are copied behind the head, to leave in one write.
 const JOINED: usize = 8 * 1024;
+/// The most that is kept of a request to send it again: a small body and its head.
+pub(super) const KEPT: usize = 16 * 1024;
 
 /// The state of one direction.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub(super) struct Transfer {
     sent: u64,
     /// Bytes of the body's content after which it is too large.
     max_content: u64,
+    /// What was read of the source, to begin anew with; `None`: too much.
+    kept: Option<Vec<u8>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +72,7 @@ impl Transfer {
             unflushed: false,
             sent: 0,
             max_content: u64::MAX,
+            kept: None,
         }
     }
 
@@ -75,6 +80,26 @@ impl Transfer {
     pub(super) fn limit_content(mut self, bytes: Option<u64>) -> Self {
         self.max_content = bytes.unwrap_or(u64::MAX);
         self
+    }
+
+    /// Keeps what is read of a small source, which begins with `read`.
+    pub(super) fn keep(mut self, read: Vec<u8>) -> Self {
+        self.kept = Some(read);
+        self
+    }
+
+    /// All that was read of the source, if it was kept and is not too much.
+    pub(super) fn take_kept(&mut self) -> Option<Vec<u8>> {
+        self.kept.take()
+    }
+
+    /// So many more bytes of the source were read.
+    fn keep_read(&mut self, held: Option<&Buffer>, n: usize) {
+        self.kept = self.kept.take().and_then(|mut kept| {
+            let read = held.map_or(&[][..], Buffer::filled);
+            kept.extend_from_slice(&read[read.len().saturating_sub(n)..]);
+            (kept.len() <= KEPT).then_some(kept)
+        });
     }
 
     /// Bytes written so far.
@@ -187,6 +212,9 @@ impl Transfer {
                 return Poll::Pending;
             };
             let n = filled.map_err(|_| TransferError::Source)?;
+            if self.kept.is_some() {
+                self.keep_read(held.as_ref(), n);
+            }
             if n == 0 {
                 self.body.finish_at_eof().map_err(|_| TransferError::Source)?;
             }

@@ -16,7 +16,7 @@ use crate::model::live::BackendLive;
 use crate::model::snapshot::{Memory, Snapshot, UpstreamState};
 use crate::model::{
     AccessLog, Address, Affinity, Backend, Config, Forwarding, Limits, Listener, LogFormat, LogOutput, Pool,
-    ProxyProtocol, Remember, Retry, Server, TableConfig, Timeouts, Upstream, UpstreamTimeouts,
+    Protocol, ProxyProtocol, Remember, Retry, Server, TableConfig, Timeouts, Upstream, UpstreamTimeouts,
 };
 
 pub(crate) fn id(text: &str) -> BackendId {
@@ -87,6 +87,7 @@ fn build(name: &str, ids: &[&str], remember: Remember, memory: Memory) -> Upstre
         timeouts: UPSTREAM_TIMEOUTS,
         proxy_protocol: None,
         tls: None,
+        protocol: Protocol::H1,
     };
     UpstreamState { config: Arc::new(config), cluster: Cluster::new(Arc::new(ring), members), memory, live }
 }

@@ -16,8 +16,10 @@ use super::files::{self, ReadFile, Stamp};
 use super::identity::Loader;
 use super::{Part, Problem, Refreshed, provider};
 
-/// Protocols offered by ALPN.
-const ALPN: &[u8] = b"http/1.1";
+/// What is offered by ALPN.
+fn alpn(http2: bool) -> &'static [u8] {
+    if http2 { b"h2" } else { b"http/1.1" }
+}
 
 /// What the TLS to an upstream's backends is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub struct ClientSettings {
     pub identity: Option<(PathBuf, PathBuf)>,
     /// Are their certificates looked at, at all?
     pub verify: bool,
+    /// Is HTTP/2 to be spoken?
+    pub http2: bool,
 }
 
 /// Who vouches for backends.
@@ -147,7 +151,7 @@ impl Client {
         };
         config.enable_sni = self.settings.sni;
         config.resumption = Resumption::disabled();
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols = vec![alpn(self.settings.http2).to_vec()];
         *self.live.write() = Some(Live { config: Arc::new(config), fingerprint });
         Ok((true, warnings))
     }

@@ -8,7 +8,6 @@ use crate::running::python;
 use crate::setting::{HOST, Setting, tls};
 
 #[tokio::test]
-#[ignore = "backends are not yet spoken to in HTTP/2"]
 async fn calls_of_every_kind_their_status_and_their_deadline_pass() {
     let Some(program) = programs::python() else { return };
     let setting = Setting::new();

@@ -115,8 +115,13 @@ pub(super) fn redirect(section: &Section<'_>) -> Option<u16> {
     }
 }
 
-/// `tls` of an upstream.
-pub(super) fn upstream(section: &Section<'_>, files: &Files<'_>, backends: &Backends) -> Option<Arc<Client>> {
+/// `tls` of an upstream; `http2`: do its backends speak that?
+pub(super) fn upstream(
+    section: &Section<'_>,
+    http2: bool,
+    files: &Files<'_>,
+    backends: &Backends,
+) -> Option<Arc<Client>> {
     let found = section.find(&schema::UPSTREAM_TLS)?;
     let defaults = toml::de::DeTable::new();
     let section = match found.value {
@@ -138,6 +143,7 @@ pub(super) fn upstream(section: &Section<'_>, files: &Files<'_>, backends: &Back
         sni: section.get(&schema::SNI),
         identity: identity(&section, files),
         verify: section.get(&schema::VERIFY),
+        http2,
     };
     if !settings.verify {
         let span = section.span_of(&schema::VERIFY).unwrap_or_else(|| section.span());

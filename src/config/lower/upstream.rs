@@ -11,7 +11,7 @@ use crate::config::diagnostics::{Complaint, Span};
 use crate::config::files::Files;
 use crate::config::reader::{Found, Section};
 use crate::config::schema;
-use crate::model::{Address, Pool, Retry, Upstream, UpstreamTimeouts};
+use crate::model::{Address, Pool, Protocol, Retry, Upstream, UpstreamTimeouts};
 
 /// More upstreams are a mistake.
 const MAX_UPSTREAMS: usize = 4096;
@@ -109,7 +109,8 @@ fn upstream(
     let pool = pool(section);
     let timeouts = own_timeouts(section, timeouts);
     let slow_start = section.get(&schema::SLOW_START);
-    let tls = tls::upstream(section, files, &backends);
+    let protocol = protocol(section);
+    let tls = tls::upstream(section, protocol.is_http2(), files, &backends);
     let (mut backends, addresses): (Vec<_>, Vec<_>) =
         backends.into_iter().map(|(backend, span)| (backend.clone(), (backend.address, span))).unzip();
     if backends.is_empty() {
@@ -129,8 +130,32 @@ fn upstream(
         retry,
         timeouts,
         tls,
+        protocol,
     };
     Some(Lowered { upstream, addresses })
+}
+
+/// `protocol`, which says whether there is to be TLS.
+fn protocol(section: &Section<'_>) -> Protocol {
+    let protocol = section.get(&schema::PROTOCOL);
+    let tls = section.find(&schema::UPSTREAM_TLS);
+    let tls = tls.as_ref().filter(|found| !matches!(found.value, DeValue::Boolean(false)));
+    let (text, help) = match (protocol, tls) {
+        (Protocol::H2, None) => {
+            ("`protocol = \"h2\"` needs `tls`", "write tls = true, or protocol = \"h2c\"")
+        }
+        (Protocol::H2c, Some(_)) => {
+            ("`protocol = \"h2c\"` is without `tls`", "write protocol = \"h2\", or leave out `tls`")
+        }
+        _ if protocol.is_http2() && section.get(&schema::SEND_PROXY).is_some() => (
+            "a connection of HTTP/2 carries many clients: none can be announced on it",
+            "leave out `proxy_protocol`, or write protocol = \"h1\"",
+        ),
+        _ => return protocol,
+    };
+    let span = section.span_of(&schema::PROTOCOL).unwrap_or_else(|| section.span());
+    section.complain(Complaint::error(text).at(span, "").help(help));
+    protocol
 }
 
 fn points_fit(section: &Section<'_>, backends: &backends::Backends, vnodes: u32) {

@@ -6,7 +6,7 @@ use super::affinity::AFFINITY_TABLE;
 use super::tls::UPSTREAM_TLS_TABLE;
 use super::{Flag, Free, Int, Key, Optional, Table, Text, Time, UPSTREAM_TIMEOUTS, Word};
 use crate::affinity::{AdminState, Health, Weight};
-use crate::model::ProxyVersion;
+use crate::model::{Protocol, ProxyVersion};
 
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
@@ -34,6 +34,7 @@ pub(in crate::config) static UPSTREAM: Table = Table {
         &TIMEOUTS_OF_UPSTREAM,
         &SEND_PROXY,
         &UPSTREAM_TLS,
+        &PROTOCOL,
     ],
 };
 pub(in crate::config) static BACKENDS: Free = Free {
@@ -119,6 +120,13 @@ pub(in crate::config) static UPSTREAM_TLS: Free = Free {
     absent: "plain HTTP",
     doc: "TLS to the backends; `true`: with the defaults below.",
     table: Some(&UPSTREAM_TLS_TABLE),
+};
+
+pub(in crate::config) static PROTOCOL: Key<Word<Protocol>> = Key {
+    name: "protocol",
+    rule: Word(&[("h1", Protocol::H1), ("h2", Protocol::H2), ("h2c", Protocol::H2c)]),
+    default: Protocol::H1,
+    doc: "What the backends speak: HTTP/1.1, HTTP/2 over TLS (needs `tls`), or HTTP/2 without TLS.",
 };
 
 /// `[[upstream.NAME.backend]]`.

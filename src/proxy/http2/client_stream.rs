@@ -42,8 +42,9 @@ enum Answer {
     /// Its head is to come.
     Head,
     Body(Outlet),
-    /// The client was told something else instead.
-    Discarded,
+    Tunnel(Outlet),
+    /// The client was told that there is no tunnel, whatever the backend says.
+    Refused,
 }
 
 impl ClientStream {
@@ -83,15 +84,15 @@ impl ClientStream {
     }
 
     fn is_tunnel(&self) -> bool {
-        matches!(&self.answer, Answer::Body(outlet) if outlet.is_raw())
+        matches!(self.answer, Answer::Tunnel(_))
     }
 
     /// Nothing more is to be read: an end of the connection, if it is a tunnel.
     /// Else the request has ended, and the client waits.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let gone = match &mut self.answer {
-            Answer::Discarded => return Poll::Ready(Ok(0)),
-            Answer::Body(outlet) if outlet.is_raw() => return Poll::Ready(Ok(0)),
+            Answer::Refused => Poll::Ready(()),
+            Answer::Tunnel(_) => return Poll::Ready(Ok(0)),
             Answer::Body(outlet) => outlet.poll_reset(cx),
             Answer::Head => self.respond.poll_reset(cx).map(|_| ()),
         };
@@ -126,15 +127,16 @@ impl ClientStream {
             _ if matches!(framing, Framing::None | Framing::Length(0)) => (status, Payload::Ended),
             _ => (status, Payload::Framed(head::body(framing))),
         };
-        let ended = matches!(payload, Payload::Ended);
+        let (ended, tunnel) = (matches!(payload, Payload::Ended), matches!(payload, Payload::Raw));
         let stream = self.respond.send_response(with_head(status, fields), ended)?;
-        self.answer = Answer::Body(Outlet::new(stream, payload));
+        let outlet = Outlet::new(stream, payload);
+        self.answer = if tunnel { Answer::Tunnel(outlet) } else { Answer::Body(outlet) };
         Ok(())
     }
 
     /// The backend did not open the WebSocket as it should.
     fn refuse_tunnel(&mut self) -> Result<(), ::h2::Error> {
-        self.answer = Answer::Discarded;
+        self.answer = Answer::Refused;
         self.respond.send_response(with_head(StatusCode::BAD_GATEWAY, HeaderMap::new()), true)?;
         Ok(())
     }
@@ -158,8 +160,8 @@ impl Bridge for ClientStream {
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.answer {
             Answer::Head => Poll::Ready(self.write_head(bytes)),
-            Answer::Body(outlet) => outlet.poll_write(cx, bytes),
-            Answer::Discarded => Poll::Ready(Ok(bytes.len())),
+            Answer::Body(outlet) | Answer::Tunnel(outlet) => outlet.poll_write(cx, bytes),
+            Answer::Refused => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
     }
 
@@ -170,18 +172,22 @@ impl Bridge for ClientStream {
 
     fn poll_shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(match &mut self.answer {
-            Answer::Body(outlet) => outlet.shut(),
-            Answer::Head | Answer::Discarded => Ok(()),
+            Answer::Tunnel(outlet) => outlet.shut(),
+            Answer::Head | Answer::Body(_) | Answer::Refused => Ok(()),
         })
     }
 
     fn abort(&mut self) {
         match &mut self.answer {
             Answer::Head => self.respond.send_reset(Reason::INTERNAL_ERROR),
-            Answer::Body(outlet) if outlet.is_raw() => outlet.abort(Reason::CONNECT_ERROR),
+            Answer::Tunnel(outlet) => outlet.abort(Reason::CONNECT_ERROR),
             Answer::Body(outlet) => outlet.abort(Reason::INTERNAL_ERROR),
-            Answer::Discarded => {}
+            Answer::Refused => {}
         }
+    }
+
+    fn has_refused_tunnel(&self) -> bool {
+        matches!(self.answer, Answer::Refused)
     }
 }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::Request;
 
 use super::client_stream::ClientStream;
-use super::transport::Transport;
+use super::transport::{Gauge, Transport};
 use crate::model::Limits;
 use crate::proxy::connection::{After, Client, FIRST, Origin};
 use crate::proxy::deadline::{Class, Deadline};
@@ -32,24 +32,28 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Serves the streams of a client until the connection ends.
 pub(in crate::proxy) async fn serve(worker: Rc<Worker>, client: Client) {
-    let Client { stream, held, origin, deadline, .. } = client;
-    let flooded = Rc::new(Cell::new(false));
+    let Client { stream, held, mut origin, deadline, .. } = client;
+    // Without TLS it turned out only now; nobody else has it yet.
+    if let Some(origin) = Rc::get_mut(&mut origin) {
+        origin.http2 = true;
+    }
+    let gauge = Rc::new(Gauge::default());
     let (builder, wait) = {
         let config = &worker.view().snapshot.config;
         (builder(&config.limits), config.timeouts.request_head)
     };
     deadline.set(wait);
-    let transport = Transport::new(Rc::clone(&worker), stream, held, Rc::clone(&flooded));
+    let transport = Transport::new(Rc::clone(&worker), stream, held, Rc::clone(&gauge));
     let mut shaking = Box::pin(builder.handshake::<_, Bytes>(transport));
     let connection = std::future::poll_fn(|cx| match shaking.as_mut().poll(cx) {
-        Poll::Pending if flooded.get() || deadline.expired(cx) => Poll::Ready(None),
+        Poll::Pending if gauge.flooded() || deadline.expired(cx) => Poll::Ready(None),
         Poll::Ready(done) => Poll::Ready(done.ok()),
         Poll::Pending => Poll::Pending,
     });
     let Some(connection) = connection.await else { return };
     worker.metrics.http2_opened();
     let streams = Rc::new(Streams::default());
-    let mut open = Open { worker, origin, deadline, connection, flooded, streams, end: End::Open };
+    let mut open = Open { worker, origin, deadline, connection, gauge, streams, end: End::Open };
     open.deadline.set(wait);
     std::future::poll_fn(|cx| open.poll(cx)).await;
     let Open { connection, streams, .. } = open;
@@ -79,7 +83,7 @@ struct Open {
     origin: Rc<Origin>,
     deadline: Deadline,
     connection: Connection<Transport, Bytes>,
-    flooded: Rc<Cell<bool>>,
+    gauge: Rc<Gauge>,
     streams: Rc<Streams>,
     end: End,
 }
@@ -129,8 +133,19 @@ impl Open {
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
+            // Responses may still be on their way to a slow client.
+            (true, End::Leaving) if self.gauge.moved() => {
+                self.deadline.set(self.farewell());
+                Poll::Pending
+            }
             (true, _) => Poll::Ready(()),
         }
+    }
+
+    /// How long a client may take to take what is left for it.
+    fn farewell(&self) -> Duration {
+        let idle = self.worker.view().snapshot.config.timeouts.upstream.body_idle;
+        if self.gauge.blocked() { idle.max(FAREWELL) } else { FAREWELL }
     }
 
     /// There is a stream again.
@@ -145,7 +160,7 @@ impl Open {
 
     /// True if something is to be said to the client now.
     fn look_for_the_end(&mut self) -> bool {
-        if self.flooded.get() && self.end != End::Cut {
+        if self.gauge.flooded() && self.end != End::Cut {
             self.end = End::Cut;
             self.worker.metrics.http2_flooded();
             self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
@@ -166,7 +181,8 @@ impl Open {
             }
             End::Announced if !busy => {
                 self.end = End::Leaving;
-                self.deadline.set(FAREWELL);
+                self.gauge.moved();
+                self.deadline.set(self.farewell());
                 false
             }
             _ => false,
@@ -186,6 +202,8 @@ impl Open {
         let bridge = match ClientStream::new(request, respond, || worker.random()) {
             Ok(bridge) => bridge,
             Err(error) => {
+                // It was one, all the same: the connection's time runs from its end.
+                self.streams.served.set(true);
                 worker.metrics.http2_stream(true);
                 tracing::debug!(peer = %self.origin.peer, %error, "HTTP/2 stream refused");
                 return;
@@ -249,7 +267,9 @@ impl Streams {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.0.open.set(self.0.open.get() - 1);
-        if let (false, Some(waker)) = (self.0.any(), self.0.waiting.take()) {
+        if !self.0.any()
+            && let Some(waker) = self.0.waiting.take()
+        {
             waker.wake();
         }
     }

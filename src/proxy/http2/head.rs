@@ -6,13 +6,13 @@
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{Method, StatusCode};
+use http::{Method, Response, StatusCode};
 
 use crate::h1::{self, Body, BodyLimits, FieldKind, Framing};
 
-/// A request that may not be passed on in any form (RFC 9113 §8.1.1).
+/// A message that may not be passed on in any form (RFC 9113 §8.1.1).
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the request is malformed: {0}")]
+#[error("the message is malformed: {0}")]
 pub(super) struct Malformed(&'static str);
 
 /// Writes a request's head, a WebSocket's (RFC 8441) as an upgrade with this
@@ -132,6 +132,50 @@ impl ResponseText {
     }
 }
 
+/// How a response's head says where its body ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// It is an interim one.
+    Interim,
+    /// By what is in it.
+    Given,
+    /// There is none.
+    Empty,
+    Chunked,
+}
+
+/// Writes a backend's response head.
+///
+/// # Errors
+/// What text would hide.
+pub(super) fn write_response<T>(
+    out: &mut Vec<u8>,
+    response: &Response<T>,
+    ending: Ending,
+) -> Result<(), Malformed> {
+    let status = response.status();
+    h1::write_status_line(out, status.as_u16(), status.canonical_reason().unwrap_or("").as_bytes());
+    for (name, value) in response.headers() {
+        let bytes = value.as_bytes();
+        if bytes != bytes.trim_ascii() {
+            return Err(Malformed("whitespace around a value"));
+        }
+        match FieldKind::classify(name.as_str().as_bytes()) {
+            FieldKind::ContentLength if ending == Ending::Interim => {}
+            FieldKind::TransferEncoding => return Err(Malformed("a framing of HTTP/1.1")),
+            kind if h1::is_hop_by_hop(kind) => return Err(Malformed("a field of connections")),
+            _ => h1::write_field(out, name.as_str(), bytes),
+        }
+    }
+    match ending {
+        Ending::Interim | Ending::Given => {}
+        Ending::Empty => h1::write_field(out, "content-length", b"0"),
+        Ending::Chunked => h1::write_field(out, "transfer-encoding", b"chunked"),
+    }
+    h1::end_head(out);
+    Ok(())
+}
+
 /// The body that follows a head, for an outlet.
 pub(super) fn body(framing: Framing) -> Body {
     Body::new(framing, BodyLimits::default()).with_data_and_trailers()
@@ -145,7 +189,7 @@ pub(super) fn find_end(text: &[u8], from: usize) -> Option<usize> {
 }
 
 /// The first line, and the rest.
-fn split_line(text: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(super) fn split_line(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = memchr::memchr(b'\n', text)?;
     Some((text[..end].strip_suffix(b"\r")?, &text[end + 1..]))
 }
@@ -226,6 +270,27 @@ mod tests {
         assert_eq!(response.fields["x"], "y");
         let to_head = ResponseText::parse(head, true).unwrap();
         assert_eq!((to_head.framing, to_head.fields.len()), (Framing::None, 2));
+    }
+
+    #[test]
+    fn a_backends_response_says_where_its_body_ends() {
+        let response = Response::builder().status(404).header("x", "y").body(()).unwrap();
+        let text = |ending| {
+            let mut out = Vec::new();
+            write_response(&mut out, &response, ending).map(|()| String::from_utf8(out).unwrap())
+        };
+        let head = "HTTP/1.1 404 Not Found\r\nx: y\r\n";
+        assert_eq!(text(Ending::Given).unwrap(), format!("{head}\r\n"));
+        assert_eq!(text(Ending::Empty).unwrap(), format!("{head}content-length: 0\r\n\r\n"));
+        assert_eq!(text(Ending::Chunked).unwrap(), format!("{head}transfer-encoding: chunked\r\n\r\n"));
+    }
+
+    #[test]
+    fn a_backends_response_with_a_field_of_connections_is_malformed() {
+        for (name, value) in [("connection", "close"), ("transfer-encoding", "chunked"), ("x", "a ")] {
+            let response = Response::builder().header(name, value).body(()).unwrap();
+            assert!(write_response(&mut Vec::new(), &response, Ending::Given).is_err(), "{name}");
+        }
     }
 
     #[test]

@@ -10,13 +10,24 @@
 //!     │              └──────── outlet ┘ ← response as text
 //!  transport (flood)
 //! ```
+//!
+//! The same towards backends: `links` are the connections to one, each with a
+//! `link` that moves its frames, and a request's stream on one is bridged.
 
+mod backend_stream;
 mod client_stream;
 pub(super) mod connection;
+mod fault;
 mod flood;
 mod head;
 mod inlet;
+mod link;
+mod links;
 mod outlet;
+mod request_text;
 mod transport;
 
+pub(super) use fault::{Fault, is_not_http2};
 pub(super) use flood::PREFACE;
+pub(super) use link::not_chosen;
+pub(super) use links::{Links, unshared};

@@ -35,11 +35,6 @@ impl Outlet {
         Self { stream, payload, trailers: HeaderMap::new() }
     }
 
-    /// Is it a tunnel's?
-    pub(super) fn is_raw(&self) -> bool {
-        matches!(self.payload, Payload::Raw)
-    }
-
     /// Takes as much as the peer has room for.
     ///
     /// # Errors
@@ -90,7 +85,7 @@ impl Outlet {
     /// # Errors
     /// See [`Self::poll_write`].
     pub(super) fn shut(&mut self) -> io::Result<()> {
-        if self.is_raw() {
+        if matches!(self.payload, Payload::Raw) {
             self.payload = Payload::Ended;
             self.send(&[], true)?;
         }

@@ -14,6 +14,40 @@ use crate::proxy::buffer::Buffer;
 use crate::proxy::io::Stream;
 use crate::proxy::worker::Worker;
 
+/// What the connection knows of its transport.
+#[derive(Debug, Default)]
+pub(super) struct Gauge {
+    flooded: Cell<bool>,
+    /// Does the client not take what there is for it?
+    blocked: Cell<bool>,
+    /// Bytes, until they were asked for.
+    written: Cell<usize>,
+}
+
+impl Gauge {
+    /// Has the client overspent its budget? Then nothing more is read of it.
+    pub(super) fn flooded(&self) -> bool {
+        self.flooded.get()
+    }
+
+    /// Does the client not take what there is for it?
+    pub(super) fn blocked(&self) -> bool {
+        self.blocked.get()
+    }
+
+    /// Has the client taken anything since this was asked last?
+    pub(super) fn moved(&self) -> bool {
+        self.written.take() > 0
+    }
+
+    fn wrote(&self, outcome: &Poll<io::Result<usize>>) {
+        self.blocked.set(outcome.is_pending());
+        if let Poll::Ready(Ok(n)) = outcome {
+            self.written.set(self.written.get().saturating_add(*n));
+        }
+    }
+}
+
 /// A client's stream.
 pub(super) struct Transport {
     worker: Rc<Worker>,
@@ -23,21 +57,14 @@ pub(super) struct Transport {
     budget: Budget,
     received: Frames,
     sent: Frames,
-    flooded: Rc<Cell<bool>>,
+    gauge: Rc<Gauge>,
 }
 
 impl Transport {
-    /// `flooded` becomes true when the client has overspent its budget: then
-    /// nothing more is read of it.
-    pub(super) fn new(
-        worker: Rc<Worker>,
-        stream: Stream,
-        held: Option<Buffer>,
-        flooded: Rc<Cell<bool>>,
-    ) -> Self {
+    pub(super) fn new(worker: Rc<Worker>, stream: Stream, held: Option<Buffer>, gauge: Rc<Gauge>) -> Self {
         let budget = Budget::new(worker.coarse_now());
         let (received, sent) = (Frames::of_client(), Frames::of_server());
-        Self { worker, stream, held, budget, received, sent, flooded }
+        Self { worker, stream, held, budget, received, sent, gauge }
     }
 
     fn count_sent(&mut self, bufs: &[IoSlice<'_>], mut written: usize) {
@@ -52,7 +79,7 @@ impl Transport {
 impl AsyncRead for Transport {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.flooded.get() {
+        if this.gauge.flooded() {
             return Poll::Pending;
         }
         let before = buf.filled().len();
@@ -69,7 +96,7 @@ impl AsyncRead for Transport {
         }
         let now = this.worker.coarse_now();
         if !this.budget.received(&mut this.received, &buf.filled()[before..], now) {
-            this.flooded.set(true);
+            this.gauge.flooded.set(true);
             buf.set_filled(before);
             return Poll::Pending;
         }
@@ -80,7 +107,9 @@ impl AsyncRead for Transport {
 impl AsyncWrite for Transport {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let n = ready!(this.stream.poll_write(cx, buf))?;
+        let outcome = this.stream.poll_write(cx, buf);
+        this.gauge.wrote(&outcome);
+        let n = ready!(outcome)?;
         this.count_sent(&[IoSlice::new(buf)], n);
         Poll::Ready(Ok(n))
     }
@@ -91,7 +120,9 @@ impl AsyncWrite for Transport {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let n = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, bufs))?;
+        let outcome = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.gauge.wrote(&outcome);
+        let n = ready!(outcome)?;
         this.count_sent(bufs, n);
         Poll::Ready(Ok(n))
     }

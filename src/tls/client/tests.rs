@@ -2,7 +2,14 @@ use super::*;
 use crate::tls::fixture::{Files, certificate};
 
 fn settings(ca: PathBuf) -> ClientSettings {
-    ClientSettings { ca: Roots::File(ca), server_name: None, sni: true, identity: None, verify: true }
+    ClientSettings {
+        ca: Roots::File(ca),
+        server_name: None,
+        sni: true,
+        identity: None,
+        verify: true,
+        http2: false,
+    }
 }
 
 #[test]

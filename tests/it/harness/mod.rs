@@ -3,6 +3,9 @@
 
 mod backend;
 mod client;
+pub(crate) mod frames;
+pub(crate) mod http2;
+mod http2_backend;
 mod message;
 mod proxy;
 mod raw;
@@ -13,9 +16,11 @@ mod wire;
 
 pub(crate) use backend::Backend;
 pub(crate) use client::Client;
+pub(crate) use http2::{H2Client, H2Stream};
+pub(crate) use http2_backend::{Http2Backend, Http2Client};
 pub(crate) use message::Response;
 pub(crate) use proxy::{Proxy, ProxyBuilder};
 pub(crate) use raw::RawClient;
 pub(crate) use script::{Script, Step};
-pub(crate) use tls::{Authority, Pair, PemFiles, TlsClient, server_config};
+pub(crate) use tls::{Authority, Pair, PemFiles, TlsClient, http2_server_config, server_config};
 pub(crate) use wait::{Gate, eventually, in_time, settles};

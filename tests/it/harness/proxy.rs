@@ -13,6 +13,7 @@ use homing::model::Bind;
 
 use super::backend::Backend;
 use super::client::Client;
+use super::http2::H2Client;
 use super::raw::RawClient;
 use super::wait::{eventually, in_time};
 
@@ -283,6 +284,11 @@ impl Proxy {
 
     pub(crate) async fn raw(&self) -> RawClient {
         RawClient::connect(self.addr()).await
+    }
+
+    /// A client of HTTP/2, without TLS.
+    pub(crate) async fn http2(&self) -> H2Client {
+        H2Client::connect(self.addr()).await
     }
 
     pub(crate) fn client(&self) -> Client {

@@ -49,6 +49,12 @@ impl RawClient {
         Self { stream, held: Vec::new() }
     }
 
+    /// What others read and write it as; nothing was read ahead.
+    pub(super) fn into_wire(self) -> Wire {
+        assert!(self.held.is_empty(), "bytes would be lost");
+        self.stream
+    }
+
     pub(super) fn wire(&self) -> &Wire {
         &self.stream
     }

@@ -12,6 +12,8 @@ pub(crate) enum Step {
     ReadBody,
     /// The usual response: 200, who answered, and the extra fields.
     Reply,
+    /// 101, with the proof that the request's key was read (RFC 6455 §4.2.2).
+    Accept,
     /// The usual response, one byte at a time.
     DripReply,
     /// The usual response up to the middle of its head.

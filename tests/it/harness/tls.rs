@@ -111,6 +111,13 @@ pub(crate) fn server_config(pair: &Pair, clients: Option<&Authority>) -> Arc<Ser
     Arc::new(builder.with_single_cert(vec![pair.der()], pair.key_der()).expect("a key that fits"))
 }
 
+/// The same for one that speaks HTTP/2.
+pub(crate) fn http2_server_config(pair: &Pair) -> Arc<ServerConfig> {
+    let mut config = ServerConfig::clone(&server_config(pair, None));
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Arc::new(config)
+}
+
 /// A client that trusts one authority and remembers sessions.
 #[derive(Clone)]
 pub(crate) struct TlsClient(Arc<ClientConfig>);
@@ -157,6 +164,13 @@ impl TlsClient {
                 builder.with_client_auth_cert(vec![pair.der()], pair.key_der()).expect("a key that fits")
             }
         }))
+    }
+
+    /// The same, and it offers these protocols.
+    pub(crate) fn offering(&self, protocols: &[&str]) -> Self {
+        let mut config = ClientConfig::clone(&self.0);
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        Self(Arc::new(config))
     }
 
     /// Shakes hands; names this host.

@@ -12,7 +12,8 @@ use homing::affinity::pick::Failover;
 use homing::affinity::{AdminState, Health, Seed, Weight};
 use homing::model::{
     AccessLog, Address, Affinity, Backend, Config, Forwarding, HealthCheck, Limits, LogFormat, LogOutput,
-    PassiveCheck, Pool, Probe, Remember, Retry, Server, TableConfig, Timeouts, Upstream, UpstreamTimeouts,
+    PassiveCheck, Pool, Probe, Protocol, Remember, Retry, Server, TableConfig, Timeouts, Upstream,
+    UpstreamTimeouts,
 };
 
 /// The upstreams there may be.
@@ -77,6 +78,7 @@ fn random_upstream(name: &str, rng: &mut Rng) -> Upstream {
         backends.push(random_backend("a", rng));
     }
     Upstream {
+        protocol: Protocol::H1,
         name: name.into(),
         backends,
         affinity: Affinity {

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use rustls::HandshakeKind;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -172,6 +175,10 @@ impl Connection {
                     self.stream.write_all(&reply.as_bytes()[..body.midpoint(reply.len())]).await?;
                 }
                 Step::Send(bytes) => self.stream.write_all(&bytes).await?,
+                Step::Accept => {
+                    let reply = self.accept();
+                    self.stream.write_all(reply.as_bytes()).await?;
+                }
                 Step::DripReply => {
                     let reply = self.usual_reply();
                     self.drip(reply.as_bytes()).await?;
@@ -356,6 +363,17 @@ impl Connection {
             self.latest = Some(seen.clone());
             self.shared.seen.lock().push(seen);
         }
+    }
+
+    fn accept(&self) -> String {
+        let request = self.latest.as_ref();
+        let key = request.and_then(|seen| seen.field("sec-websocket-key")).unwrap_or_default();
+        let proof = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+        let proof = BASE64_STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, proof.as_bytes()));
+        format!(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Accept: {proof}\r\n\r\n"
+        )
     }
 
     fn usual_reply(&self) -> String {

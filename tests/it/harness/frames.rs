@@ -1,0 +1,114 @@
+//! Frames of HTTP/2 (RFC 9113 §4.1) written by hand, for what no decent client sends.
+
+use super::raw::RawClient;
+
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const PRIORITY: u8 = 2;
+pub(crate) const RST_STREAM: u8 = 3;
+pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const PING: u8 = 6;
+pub(crate) const GOAWAY: u8 = 7;
+pub(crate) const WINDOW_UPDATE: u8 = 8;
+pub(crate) const CONTINUATION: u8 = 9;
+
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const ACK: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
+
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A frame that arrived.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    pub(crate) kind: u8,
+    pub(crate) flags: u8,
+    pub(crate) stream: u32,
+    pub(crate) payload: Vec<u8>,
+}
+
+impl Frame {
+    /// The error code of RST_STREAM or GOAWAY.
+    pub(crate) fn code(&self) -> u32 {
+        let at = if self.kind == GOAWAY { 4 } else { 0 };
+        u32::from_be_bytes(self.payload[at..at + 4].try_into().expect("four bytes"))
+    }
+}
+
+/// A frame's bytes.
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let [_, a, b, c] = u32::try_from(payload.len()).expect("a short payload").to_be_bytes();
+    let mut bytes = vec![a, b, c, kind, flags];
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+/// A whole head, without a body.
+pub(crate) fn get(stream: u32, path: &str) -> Vec<u8> {
+    let block = block(&[(":method", "GET"), (":scheme", "http"), (":authority", "t"), (":path", path)]);
+    frame(HEADERS, END_STREAM | END_HEADERS, stream, &block)
+}
+
+/// Fields, each as a literal that is not indexed (RFC 7541 §6.2.2).
+pub(crate) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (name, value) in fields {
+        bytes.push(0);
+        for text in [name, value] {
+            write_len(&mut bytes, text.len());
+            bytes.extend_from_slice(text.as_bytes());
+        }
+    }
+    bytes
+}
+
+/// An integer with a prefix of seven bits (RFC 7541 §5.1).
+fn write_len(bytes: &mut Vec<u8>, len: usize) {
+    let Some(mut rest) = len.checked_sub(127) else {
+        bytes.push(u8::try_from(len).expect("less than 127"));
+        return;
+    };
+    bytes.push(127);
+    while rest >= 128 {
+        bytes.push(u8::try_from(rest % 128).expect("seven bits") | 128);
+        rest /= 128;
+    }
+    bytes.push(u8::try_from(rest).expect("seven bits"));
+}
+
+impl RawClient {
+    /// Begins as a client of HTTP/2.
+    pub(crate) async fn begin_http2(&mut self) {
+        self.send([PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await;
+    }
+
+    /// The next frame; `None`: the connection has ended, or broke.
+    pub(crate) async fn next_frame(&mut self) -> Option<Frame> {
+        let head = self.at_most(9).await.ok()?;
+        let len = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let stream = u32::from_be_bytes(head[5..9].try_into().expect("four bytes"));
+        let payload = self.at_most(len as usize).await.ok()?;
+        Some(Frame { kind: head[3], flags: head[4], stream, payload })
+    }
+
+    /// The next frame of this kind; `None`: there will be none.
+    pub(crate) async fn next_of(&mut self, kind: u8) -> Option<Frame> {
+        loop {
+            let frame = self.next_frame().await?;
+            if frame.kind == kind {
+                return Some(frame);
+            }
+        }
+    }
+
+    /// The next frame of this kind on this stream.
+    pub(crate) async fn next_on(&mut self, stream: u32, kind: u8) -> Frame {
+        loop {
+            let frame = self.next_of(kind).await.expect("a frame");
+            if frame.stream == stream {
+                return frame;
+            }
+        }
+    }
+}

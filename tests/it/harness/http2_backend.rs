@@ -1,0 +1,354 @@
+//! A backend, and a client, that speak HTTP/2 by the `h2` crate.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use h2::server::{self, SendResponse};
+use h2::{Reason, RecvStream};
+use http::{HeaderMap, Request, Response};
+use parking_lot::Mutex;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+
+use super::wait::{Gate, in_time};
+
+/// A backend that answers by what it is asked for:
+///
+/// - `/echo` with the body and its trailers, as they come;
+/// - `/hints` with a 103 before, `/status/N` without a body;
+/// - `/gate` once the gate is open;
+/// - `/hang` never, and notes the reset that ends it;
+/// - `/cut` with a head and a part of the body, then with a reset;
+/// - `/reset` with a reset;
+/// - `/short` with less than the length that it announces;
+/// - `/only` with trailers only, as gRPC does;
+/// - `/die` by closing the connection;
+/// - all else with its name.
+pub(crate) struct Http2Backend {
+    pub(crate) name: String,
+    pub(crate) address: SocketAddr,
+    state: Arc<State>,
+    accepting: JoinHandle<()>,
+}
+
+struct State {
+    name: String,
+    max_streams: Option<u32>,
+    tls: Option<TlsAcceptor>,
+    /// Requests that were processed.
+    seen: Mutex<Vec<Request<()>>>,
+    connections: AtomicUsize,
+    streams: AtomicUsize,
+    most_streams: AtomicUsize,
+    refusing: AtomicBool,
+    refused: AtomicUsize,
+    resets: Mutex<Vec<Reason>>,
+    gate: Gate,
+    leave: watch::Sender<usize>,
+}
+
+impl Http2Backend {
+    pub(crate) async fn start(name: &str) -> Self {
+        Self::with(name, None, None).await
+    }
+
+    /// With at most so many streams on a connection; with TLS.
+    pub(crate) async fn with(name: &str, max_streams: Option<u32>, tls: Option<Arc<ServerConfig>>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let address = listener.local_addr().expect("an address");
+        let state = Arc::new(State {
+            name: name.to_owned(),
+            max_streams,
+            tls: tls.map(TlsAcceptor::from),
+            seen: Mutex::default(),
+            connections: AtomicUsize::new(0),
+            streams: AtomicUsize::new(0),
+            most_streams: AtomicUsize::new(0),
+            refusing: AtomicBool::new(false),
+            refused: AtomicUsize::new(0),
+            resets: Mutex::default(),
+            gate: Gate::closed(),
+            leave: watch::Sender::new(0),
+        });
+        let accepting = tokio::spawn(accept(listener, Arc::clone(&state)));
+        Self { name: name.to_owned(), address, state, accepting }
+    }
+
+    /// The request that was processed last.
+    pub(crate) fn last(&self) -> Request<()> {
+        self.state.seen.lock().last().expect("a request").clone()
+    }
+
+    /// How many requests for this path were processed?
+    pub(crate) fn count(&self, path: &str) -> usize {
+        self.state.seen.lock().iter().filter(|request| request.uri().path() == path).count()
+    }
+
+    /// Connections that it has accepted.
+    pub(crate) fn connections(&self) -> usize {
+        self.state.connections.load(Ordering::SeqCst)
+    }
+
+    /// The most streams that were open at a time, over all connections.
+    pub(crate) fn most_streams(&self) -> usize {
+        self.state.most_streams.load(Ordering::SeqCst)
+    }
+
+    /// Streams that are open.
+    pub(crate) fn streams(&self) -> usize {
+        self.state.streams.load(Ordering::SeqCst)
+    }
+
+    /// Is every stream refused, unprocessed?
+    pub(crate) fn refuse(&self, refuse: bool) {
+        self.state.refusing.store(refuse, Ordering::SeqCst);
+    }
+
+    /// Streams that were refused.
+    pub(crate) fn refused(&self) -> usize {
+        self.state.refused.load(Ordering::SeqCst)
+    }
+
+    /// Reasons of the resets that streams in `/hang` have ended with.
+    pub(crate) fn resets(&self) -> Vec<Reason> {
+        self.state.resets.lock().clone()
+    }
+
+    pub(crate) fn open_gate(&self) {
+        self.state.gate.open();
+    }
+
+    /// Ends every connection gracefully (GOAWAY).
+    pub(crate) fn leave(&self) {
+        self.state.leave.send_modify(|times| *times += 1);
+    }
+}
+
+impl Drop for Http2Backend {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, state: Arc<State>) {
+    // Whoever drops the backend drops its connections.
+    let mut connections = tokio::task::JoinSet::new();
+    while let Ok((socket, _)) = listener.accept().await {
+        let _ = socket.set_nodelay(true);
+        state.connections.fetch_add(1, Ordering::SeqCst);
+        let state = Arc::clone(&state);
+        connections.spawn(async move {
+            match state.tls.clone() {
+                None => serve(socket, state).await,
+                Some(tls) => {
+                    if let Ok(stream) = tls.accept(socket).await {
+                        serve(stream, state).await;
+                    }
+                }
+            }
+        });
+    }
+}
+
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, state: Arc<State>) {
+    let mut builder = server::Builder::new();
+    if let Some(max) = state.max_streams {
+        builder.max_concurrent_streams(max);
+    }
+    let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else { return };
+    let mut leave = state.leave.subscribe();
+    let (die, mut dies) = watch::channel(());
+    loop {
+        tokio::select! {
+            accepted = connection.accept() => match accepted {
+                Some(Ok((request, respond))) => {
+                    let (state, die) = (Arc::clone(&state), die.clone());
+                    tokio::spawn(async move { answer(request, respond, &state, &die).await });
+                }
+                _ => return,
+            },
+            Ok(()) = leave.changed() => connection.graceful_shutdown(),
+            Ok(()) = dies.changed() => return,
+        }
+    }
+}
+
+/// A stream in the count of the open ones.
+struct Counted<'a>(&'a State);
+
+impl<'a> Counted<'a> {
+    fn new(state: &'a State) -> Self {
+        let now = state.streams.fetch_add(1, Ordering::SeqCst) + 1;
+        state.most_streams.fetch_max(now, Ordering::SeqCst);
+        Self(state)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// What fails here fails because the other side has gone.
+async fn answer(
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    state: &State,
+    die: &watch::Sender<()>,
+) -> Option<()> {
+    if state.refusing.load(Ordering::SeqCst) {
+        state.refused.fetch_add(1, Ordering::SeqCst);
+        respond.send_reset(Reason::REFUSED_STREAM);
+        return None;
+    }
+    let _counted = Counted::new(state);
+    let (parts, mut body) = request.into_parts();
+    let path = parts.uri.path().to_owned();
+    state.seen.lock().push(Request::from_parts(parts, ()));
+    let response = || Response::builder().header("x-backend", &state.name);
+    let named = response().body(()).ok()?;
+    match path.as_str() {
+        "/echo" => {
+            let mut stream = respond.send_response(named, false).ok()?;
+            while let Some(piece) = body.data().await {
+                let mut piece = piece.ok()?;
+                let _ = body.flow_control().release_capacity(piece.len());
+                while !piece.is_empty() {
+                    stream.reserve_capacity(piece.len());
+                    let room = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await?.ok()?;
+                    stream.send_data(piece.split_to(room.min(piece.len())), false).ok()?;
+                }
+            }
+            let mut trailers = body.trailers().await.ok()?.unwrap_or_default();
+            trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+            stream.send_trailers(trailers).ok()?;
+        }
+        "/hints" => {
+            let hints = Response::builder().status(103).header("link", "</a.css>").body(()).ok()?;
+            respond.send_informational(hints).ok()?;
+            respond.send_response(named, true).ok()?;
+        }
+        "/gate" => {
+            state.gate.opened().await;
+            respond.send_response(named, true).ok()?;
+        }
+        "/hang" => {
+            let reason = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
+            state.resets.lock().push(reason.ok()?);
+        }
+        "/cut" => {
+            let mut stream = respond.send_response(named, false).ok()?;
+            stream.send_data(Bytes::from_static(b"part"), false).ok()?;
+            // Not before it has left.
+            state.gate.opened().await;
+            stream.send_reset(Reason::INTERNAL_ERROR);
+        }
+        "/reset" => respond.send_reset(Reason::INTERNAL_ERROR),
+        "/short" => {
+            let short = response().header("content-length", "5").body(()).ok()?;
+            let mut stream = respond.send_response(short, false).ok()?;
+            stream.send_data(Bytes::from_static(b"abc"), true).ok()?;
+        }
+        "/only" => {
+            let only = response().header("grpc-status", "12").body(()).ok()?;
+            respond.send_response(only, true).ok()?;
+        }
+        "/die" => {
+            let _ = die.send(());
+            // No reset before that.
+            let _ = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
+        }
+        path => {
+            if let Some(status) = path.strip_prefix("/status/") {
+                let bare = response().status(status.parse::<u16>().ok()?).body(()).ok()?;
+                respond.send_response(bare, true).ok()?;
+            } else {
+                let sized = response().header("content-length", state.name.len()).body(()).ok()?;
+                let mut stream = respond.send_response(sized, false).ok()?;
+                stream.send_data(Bytes::from(state.name.clone()), true).ok()?;
+            }
+        }
+    }
+    Some(())
+}
+
+/// A response, whole.
+#[derive(Debug)]
+pub(crate) struct Http2Response {
+    pub(crate) head: Response<()>,
+    pub(crate) body: Vec<u8>,
+    pub(crate) trailers: HeaderMap,
+    /// Did it end with its head?
+    pub(crate) bare: bool,
+}
+
+/// A client with one connection.
+#[derive(Clone)]
+pub(crate) struct Http2Client(SendRequest<Bytes>);
+
+impl Http2Client {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
+        let socket = in_time("a connection", TcpStream::connect(address)).await.expect("connect");
+        let (send, connection) = h2::client::handshake(socket).await.expect("a handshake");
+        tokio::spawn(async move {
+            // How it ends shows in its streams.
+            let _ = connection.await;
+        });
+        Self(send)
+    }
+
+    /// Sends a request, with trailers if there are any; its response, or how the
+    /// stream was reset.
+    pub(crate) async fn ask(
+        &self,
+        request: Request<()>,
+        body: &[u8],
+        trailers: HeaderMap,
+    ) -> Result<Http2Response, h2::Error> {
+        in_time("a response", self.ask_at_ease(request, body, trailers)).await
+    }
+
+    async fn ask_at_ease(
+        &self,
+        request: Request<()>,
+        body: &[u8],
+        trailers: HeaderMap,
+    ) -> Result<Http2Response, h2::Error> {
+        let ended = body.is_empty() && trailers.is_empty();
+        let mut send = self.0.clone().ready().await?;
+        let (response, mut stream) = send.send_request(request, ended)?;
+        let sending = async {
+            if ended {
+                return Ok(());
+            }
+            let mut left = Bytes::copy_from_slice(body);
+            while !left.is_empty() {
+                stream.reserve_capacity(left.len());
+                let Some(room) = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await else { break };
+                stream.send_data(left.split_to(room?.min(left.len())), false)?;
+            }
+            stream.send_trailers(trailers)
+        };
+        let receiving = async {
+            let (parts, mut recv) = response.await?.into_parts();
+            let (bare, mut body) = (recv.is_end_stream(), Vec::new());
+            while let Some(piece) = recv.data().await {
+                let piece = piece?;
+                let _ = recv.flow_control().release_capacity(piece.len());
+                body.extend_from_slice(&piece);
+            }
+            let trailers = recv.trailers().await?.unwrap_or_default();
+            Ok::<_, h2::Error>(Http2Response { head: Response::from_parts(parts, ()), body, trailers, bare })
+        };
+        let (_, received) = tokio::join!(sending, receiving);
+        received
+    }
+}
