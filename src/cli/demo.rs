@@ -24,8 +24,7 @@ pub(super) fn run(file: &Path) -> Result<ExitCode, Error> {
     let instances = Instances::start(&loaded.config)?;
     let Some(running) = run::start(file)? else { return Ok(ExitCode::from(2)) };
     let guide = guide(&loaded.config, file, &running.addresses(), running.admin_address(), &instances);
-    io::stdout().write_all(guide.as_bytes())?;
-    let ended = run::until_stopped(running);
+    let ended = run::until_stopped(running, |_| Ok(io::stdout().write_all(guide.as_bytes())?));
     drop(instances);
     ended
 }

@@ -15,13 +15,15 @@ use crate::model::Config;
 /// Runs the proxy with the configuration in `file`.
 pub(super) fn run(file: &Path) -> Result<ExitCode, Error> {
     let Some(running) = start(file)? else { return Ok(ExitCode::from(2)) };
-    for address in running.addresses() {
-        tracing::info!(%address, "listening");
-    }
-    if let Some(address) = running.admin_address() {
-        tracing::info!(%address, "admin listening");
-    }
-    until_stopped(running)
+    until_stopped(running, |running| {
+        for address in running.addresses() {
+            tracing::info!(%address, "listening");
+        }
+        if let Some(address) = running.admin_address() {
+            tracing::info!(%address, "admin listening");
+        }
+        Ok(())
+    })
 }
 
 /// Reads the configuration and starts the proxy; `None` if the configuration
@@ -49,11 +51,16 @@ pub(super) fn load(file: &Path) -> Result<Option<Loaded>, Error> {
 }
 
 /// Does as signals say, until one says stop: SIGTERM and SIGINT end well (a
-/// second one at once), SIGHUP reads the configuration again.
-pub(super) fn until_stopped(running: Running) -> Result<ExitCode, Error> {
+/// second one at once), SIGHUP reads the configuration again. `ready` is called
+/// once they are heard: who is told before might be killed by its first.
+pub(super) fn until_stopped(
+    running: Running,
+    ready: impl FnOnce(&Running) -> Result<(), Error>,
+) -> Result<ExitCode, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let (mut stop, mut hangup) = (StopSignals::new()?, signal(SignalKind::hangup())?);
+        ready(&running)?;
         loop {
             tokio::select! {
                 _ = hangup.recv() => reload(&running).await,
