@@ -1,12 +1,13 @@
 //! Homing measured against its peers.
 //!
-//! `homing-bench wrk`: what a request costs. `homing-bench affinity`: which
+//! `homing-bench wrk` and `homing-bench h2load`: what a request costs. `homing-bench affinity`: which
 //! sessions break. `homing-bench soak`: whether memory stays flat.
 //! `homing-bench conformance`: what h2spec says. See bench/README.md.
 
 mod affinity;
 mod blind_copy;
 mod conformance;
+mod cost;
 mod facts;
 mod http_server;
 mod interrupt;
@@ -17,7 +18,6 @@ mod soak;
 mod stateful_backend;
 mod static_backend;
 mod table;
-mod wrk;
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -29,12 +29,12 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use affinity::Scenario;
+use cost::{h2load, wrk};
 use proxies::blind::Blind;
 use proxies::haproxy::Haproxy;
 use proxies::homing::Homing;
 use proxies::nginx::Nginx;
 use proxies::{Affinity, Product};
-use wrk::Case;
 
 #[derive(Debug, Parser)]
 #[command(version, about)]
@@ -47,6 +47,8 @@ struct Cli {
 enum Command {
     /// What a request costs: requests/s, latency, CPU and memory, by wrk.
     Wrk(WrkArgs),
+    /// What an HTTP/2 request costs, by h2load.
+    H2load(H2loadArgs),
     /// Which sessions break when backends or the proxy come and go.
     Affinity(AffinityArgs),
     /// HTTP/2 to the letter: h2spec in strict mode.
@@ -76,6 +78,27 @@ struct WrkArgs {
     /// Idle connections in the case `idle`.
     #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(100..=50_000))]
     connections: u32,
+    /// Let proxy and load run on any CPU.
+    #[arg(long)]
+    no_pin: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Args)]
+struct H2loadArgs {
+    /// Length of one measurement.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// Measurements of each proxy in each case.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Which proxies.
+    #[arg(long, value_delimiter = ',', default_value = "all")]
+    only: Vec<PeerName>,
+    /// These cases only.
+    #[arg(long, value_delimiter = ',')]
+    case: Vec<h2load::Case>,
     /// Let proxy and load run on any CPU.
     #[arg(long)]
     no_pin: bool,
@@ -172,21 +195,25 @@ enum CaseName {
     Conn512,
     Post,
     Large,
+    Tls,
+    Resume,
     Idle,
 }
 
 impl CaseName {
     /// `None` for the one that is not wrk's.
-    fn load(self) -> Option<Case> {
-        Case::from_str(self.to_possible_value()?.get_name(), false).ok()
+    fn load(self) -> Option<Box<dyn cost::Case>> {
+        let case = wrk::Case::from_str(self.to_possible_value()?.get_name(), false).ok()?;
+        Some(Box::new(case))
     }
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::StaticBackends { body_length } => wrk::serve_static_backends(body_length),
+        Command::StaticBackends { body_length } => cost::serve_static_backends(body_length),
         Command::BlindCopy { listen, backends } => blind_copy::run(listen, &backends),
         Command::Wrk(args) => interrupt::listen().and_then(|()| run_wrk(&args)),
+        Command::H2load(args) => interrupt::listen().and_then(|()| run_h2load(&args)),
         Command::Affinity(args) => interrupt::listen().and_then(|()| run_affinity(&args)),
         Command::Conformance(args) => interrupt::listen().and_then(|()| run_conformance(&args)),
         Command::Soak(args) => interrupt::listen().and_then(|()| run_soak(&args)),
@@ -206,42 +233,72 @@ fn run_wrk(args: &WrkArgs) -> Result<()> {
     let names = if args.only.is_empty() { all.to_vec() } else { args.only.clone() };
     let products = products(&names, &args.common)?;
     let cases = if args.case.is_empty() { CaseName::value_variants().to_vec() } else { args.case.clone() };
-    let plan = wrk::Plan {
+    let plan = cost::Plan {
         length: Duration::from_secs(args.seconds),
         rounds: args.rounds,
         cases: cases.iter().filter_map(|case| case.load()).collect(),
         idle: if cases.contains(&CaseName::Idle) { args.connections as usize } else { 0 },
         pin: !args.no_pin,
     };
-    let products: Vec<&dyn Product> = products.iter().map(Box::as_ref).collect();
-    let mut subjects: Vec<wrk::Subject<'_>> =
-        names.iter().zip(&products).map(|(name, product)| cost_subject(*name, *product)).collect();
-    let load = facts::load();
-    wrk::run(&plan, &mut subjects)?;
-    let how = format!(
-        "{} rounds of {} s, interleaved; one worker each; load average at the start {load}",
-        args.rounds, args.seconds
-    );
-    publish("wrk", "What a request costs", &how, &products, &wrk::report(&plan, &subjects), args.common.save)
+    let subjects = names.iter().zip(&products).map(|(name, product)| match name {
+        Name::Blind | Name::Nginx | Name::Haproxy => {
+            cost::Subject::new(product.name(), product.as_ref(), Affinity::HashCookie)
+        }
+        Name::Homing => cost::Subject::new("Homing", product.as_ref(), Affinity::Table),
+        Name::HomingRing => cost::Subject::new("Homing (ring)", product.as_ref(), Affinity::HashCookie),
+    });
+    run_cost("wrk", "What a request costs", &plan, subjects.collect(), args.common.save)
 }
 
-fn cost_subject(name: Name, product: &dyn Product) -> wrk::Subject<'_> {
-    match name {
-        Name::Blind | Name::Nginx | Name::Haproxy => {
-            wrk::Subject::new(product.name(), product, Affinity::HashCookie)
-        }
-        Name::Homing => wrk::Subject::new("Homing", product, Affinity::Table),
-        Name::HomingRing => wrk::Subject::new("Homing (ring)", product, Affinity::HashCookie),
+fn run_h2load(args: &H2loadArgs) -> Result<()> {
+    require("h2load")?;
+    let products = products(&peers(&args.only), &args.common)?;
+    let cases =
+        if args.case.is_empty() { h2load::Case::value_variants().to_vec() } else { args.case.clone() };
+    let boxed = |case| -> Box<dyn cost::Case> { Box::new(case) };
+    let plan = cost::Plan {
+        length: Duration::from_secs(args.seconds),
+        rounds: args.rounds,
+        cases: cases.into_iter().map(boxed).collect(),
+        idle: 0,
+        pin: !args.no_pin,
+    };
+    // h2load has one header for all requests, so there is no session but the address.
+    let subjects = products
+        .iter()
+        .map(|product| cost::Subject::new(product.name(), product.as_ref(), Affinity::Address));
+    run_cost("h2load", "What an HTTP/2 request costs", &plan, subjects.collect(), args.common.save)
+}
+
+fn run_cost(
+    what: &str,
+    title: &str,
+    plan: &cost::Plan,
+    mut subjects: Vec<cost::Subject<'_>>,
+    save: bool,
+) -> Result<()> {
+    let load = facts::load();
+    cost::run(plan, &mut subjects)?;
+    let how = format!(
+        "{} rounds of {} s, interleaved; one worker each; load average at the start {load}",
+        plan.rounds,
+        plan.length.as_secs()
+    );
+    let products: Vec<&dyn Product> = subjects.iter().map(|subject| subject.product).collect();
+    publish(what, title, &how, &products, &cost::report(plan, &subjects), save)
+}
+
+/// The proxies that these names mean.
+fn peers(names: &[PeerName]) -> Vec<Name> {
+    if names.contains(&PeerName::All) {
+        return vec![Name::Nginx, Name::Haproxy, Name::Homing];
     }
+    let name = |peer: &PeerName| Name::from_str(peer.to_possible_value()?.get_name(), false).ok();
+    names.iter().filter_map(name).collect()
 }
 
 fn run_affinity(args: &AffinityArgs) -> Result<()> {
-    let names = if args.proxy.contains(&PeerName::All) {
-        vec![Name::Nginx, Name::Haproxy, Name::Homing]
-    } else {
-        let name = |peer: &PeerName| Name::from_str(peer.to_possible_value()?.get_name(), false).ok();
-        args.proxy.iter().filter_map(name).collect()
-    };
+    let names = peers(&args.proxy);
     let products = products(&names, &args.common)?;
     let mut subjects = vec![];
     for (name, product) in names.iter().zip(&products) {
@@ -328,7 +385,7 @@ fn products(names: &[Name], common: &Common) -> Result<Vec<Box<dyn Product>>> {
 
 fn require(program: &str) -> Result<()> {
     if !process::installed(program) {
-        bail!("{program} is missing: apt-get install -y nginx haproxy wrk");
+        bail!("{program} is missing: apt-get install -y nginx haproxy wrk nghttp2-client");
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ use anyhow::{Context, Result};
 use tempfile::TempDir;
 
 use crate::process::{Cpu, free_address};
-use crate::proxies::{Affinity, Product, Proxy, Setup};
+use crate::proxies::{Affinity, Front, Product, Proxy, Setup};
 use crate::stateful_backend::Farm;
 use crate::table::{Table, grouped};
 
@@ -173,6 +173,7 @@ fn start_proxies<'p>(
         let setup = Setup {
             dir: TempDir::new()?,
             listen: free_address([127, 0, 2, number + 1])?,
+            front: Front::Http1,
             side,
             name,
             fleet: fleet.clone(),

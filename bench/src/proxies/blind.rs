@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use super::{Product, Setup};
+use super::{Front, Product, Setup};
 
 /// [`crate::blind_copy`] in a process of its own.
 #[derive(Debug)]
@@ -17,6 +17,10 @@ impl Product for Blind {
 
     fn version(&self) -> Result<String> {
         Ok(format!("homing-bench {}", env!("CARGO_PKG_VERSION")))
+    }
+
+    fn takes(&self, front: Front) -> bool {
+        front == Front::Http1
     }
 
     fn config(&self, _setup: &Setup) -> String {

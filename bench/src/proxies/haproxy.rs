@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use rustix::process::Signal;
 
-use super::{Affinity, Drained, Product, Setup};
+use super::{Affinity, Drained, Front, Product, Setup};
 use crate::process::first_line;
 
 /// `HAProxy` with one thread.
@@ -35,7 +35,9 @@ impl Product for Haproxy {
         if stick || insert {
             backend += "    balance roundrobin\n";
         } else {
-            let _ = write!(backend, "    balance hash {hash}\n    hash-type consistent\n");
+            let balance =
+                if setup.affinity == Affinity::Address { "source" } else { &format!("hash {hash}") };
+            let _ = write!(backend, "    balance {balance}\n    hash-type consistent\n");
         }
         if insert {
             backend += "    cookie HA insert indirect nocache httponly\n";
@@ -66,6 +68,13 @@ impl Product for Haproxy {
                 let _ = writeln!(peers, "    peer {name} {address}");
             }
         }
+        let pem = setup.pem();
+        let speaks = match setup.front {
+            Front::Http1 => String::new(),
+            Front::Https => format!(" ssl crt {} alpn http/1.1", pem.display()),
+            Front::H2c => " proto h2".to_owned(),
+            Front::H2 => format!(" ssl crt {} alpn h2", pem.display()),
+        };
         let socket = setup.file("socket");
         format!(
             "global
@@ -83,7 +92,7 @@ defaults
     option forwardfor
     http-reuse always
 {peers}frontend in
-    bind {} backlog 4096
+    bind {}{speaks} backlog 4096
     default_backend web
 backend web
 {backend}",

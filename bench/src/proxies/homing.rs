@@ -53,6 +53,9 @@ impl Product for Homing {
             "[server]\nworkers = 1\nadmin = \"{}\"\n\n[[listener]]\nbind = \"{}\"\n",
             setup.side, setup.listen
         );
+        if setup.front.tls() {
+            let _ = writeln!(text, "tls = {{ certs = [\"{}\"] }}", setup.pem().display());
+        }
         for backend in &setup.backends {
             let state = if backend.drain { "state = \"drain\"\n" } else { "" };
             let _ = write!(
@@ -61,7 +64,8 @@ impl Product for Homing {
                 backend.id, backend.address
             );
         }
-        let key = if setup.affinity == Affinity::HashIp { "ip" } else { "cookie:SID" };
+        let by_address = matches!(setup.affinity, Affinity::HashIp | Affinity::Address);
+        let key = if by_address { "ip" } else { "cookie:SID" };
         let remember = match setup.affinity {
             Affinity::HashCookie => "remember = \"none\"".to_owned(),
             Affinity::SealedCookie => {
@@ -97,7 +101,7 @@ impl Product for Homing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxies::Backend;
+    use crate::proxies::{Backend, Front};
 
     fn setup(affinity: Affinity, checks: bool) -> Setup {
         let address = |port| ([127, 0, 0, 1], port).into();
@@ -106,6 +110,7 @@ mod tests {
         Setup {
             dir: tempfile::tempdir().unwrap(),
             listen: address(80),
+            front: Front::Http1,
             side: address(81),
             name: "one".into(),
             fleet: vec![],

@@ -39,6 +39,11 @@ pub trait Product {
     /// The command that runs it in the foreground with the file at [`Setup::config`].
     fn command(&self, setup: &Setup) -> Command;
 
+    /// Can clients come to it this way?
+    fn takes(&self, _front: Front) -> bool {
+        true
+    }
+
     /// Makes it read its file again.
     fn reload_signal(&self) -> Signal {
         Signal::HUP
@@ -70,6 +75,31 @@ pub enum Drained {
     ThroughTheFile,
 }
 
+/// What clients speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Front {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/1.1 over TLS.
+    Https,
+    /// HTTP/2 without TLS, by prior knowledge.
+    H2c,
+    /// HTTP/2 over TLS, by ALPN.
+    H2,
+}
+
+impl Front {
+    /// Over TLS?
+    pub fn tls(self) -> bool {
+        matches!(self, Self::Https | Self::H2)
+    }
+
+    /// HTTP/2?
+    pub fn http2(self) -> bool {
+        matches!(self, Self::H2c | Self::H2)
+    }
+}
+
 /// How sessions are tied to backends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Affinity {
@@ -78,6 +108,8 @@ pub enum Affinity {
     /// Hash of the client's address, from X-Forwarded-For. Homing's `hash_ip`
     /// has a table on top.
     HashIp,
+    /// Hash of the address that the client connects from.
+    Address,
     /// `HAProxy`: a stick table learns the cookie SID from responses.
     StickTable,
     /// `HAProxy`: a cookie of its own names the server.
@@ -94,6 +126,7 @@ impl Affinity {
         match self {
             Self::HashCookie => "hash-cookie",
             Self::HashIp => "hash-ip",
+            Self::Address => "address",
             Self::StickTable => "stick-table",
             Self::InsertCookie => "insert-cookie",
             Self::Table => "table",
@@ -120,6 +153,8 @@ pub struct Setup {
     pub dir: TempDir,
     /// Where clients come.
     pub listen: SocketAddr,
+    /// What they speak.
+    pub front: Front,
     /// For what else it serves (metrics; `HAProxy`'s peers).
     pub side: SocketAddr,
     /// Its name among its peers, and theirs with their side address.
@@ -142,6 +177,11 @@ impl Setup {
     /// Its configuration file.
     pub fn config(&self) -> PathBuf {
         self.file("proxy.conf")
+    }
+
+    /// Its certificate and key, if clients come over TLS.
+    pub fn pem(&self) -> PathBuf {
+        self.file("server.pem")
     }
 
     /// A file in its folder.
@@ -168,15 +208,21 @@ impl<'p> Proxy<'p> {
     }
 
     fn spawn(product: &dyn Product, setup: &Setup, cpu: Cpu) -> Result<Process> {
+        if setup.front.tls() && !setup.pem().exists() {
+            // ECDSA with P-256, which is what most of the web has today.
+            let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+            fs::write(setup.pem(), pair.cert.pem() + &pair.signing_key.serialize_pem())?;
+        }
         fs::write(setup.config(), product.config(setup))?;
         Process::spawn(&product.command(setup), cpu, &setup.file("output"), product.stop_signal())
     }
 
     fn wait_for_answer(&mut self) -> Result<()> {
-        let (address, process) = (self.setup.listen, &mut self.process);
+        let (address, front, process) = (self.setup.listen, self.setup.front, &mut self.process);
         let answered = interrupt::until(START, || {
             process.alive()?;
-            Ok(answers(address))
+            // What comes next is checked by the load that speaks it.
+            Ok(if front == Front::Http1 { answers(address) } else { TcpStream::connect(address).is_ok() })
         });
         if !answered.with_context(|| self.product.name())? {
             bail!("{} does not answer within {START:?}:\n{}", self.product.name(), self.process.printed());

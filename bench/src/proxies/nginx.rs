@@ -32,6 +32,7 @@ impl Product for Nginx {
             Affinity::HashIp => {
                 ("set_real_ip_from 127.0.0.0/8; real_ip_header X-Forwarded-For;", "$remote_addr")
             }
+            Affinity::Address => ("", "$remote_addr"),
             _ => ("", "$cookie_SID"),
         };
         // Passive checks are all there is; the time a server is avoided is as
@@ -44,6 +45,18 @@ impl Product for Nginx {
             let _ = writeln!(servers, "        server {} {checks}{down};", backend.address);
         }
         let listen = setup.listen;
+        let (mut speaks, mut tls) = (String::new(), String::new());
+        if setup.front.tls() {
+            speaks += " ssl";
+            let pem = setup.pem();
+            let pem = pem.display();
+            tls = format!(
+                "ssl_certificate {pem};\n        ssl_certificate_key {pem};\n        ssl_protocols TLSv1.2 TLSv1.3;"
+            );
+        }
+        if setup.front.http2() {
+            speaks += " http2";
+        }
         format!(
             "{user}
 daemon off;
@@ -69,7 +82,8 @@ http {{
         keepalive_requests 1000000000;
     }}
     server {{
-        listen {listen} backlog=4096;
+        listen {listen}{speaks} backlog=4096;
+        {tls}
         location / {{
             proxy_pass http://web;
             proxy_http_version 1.1;

@@ -5,6 +5,9 @@ use std::fmt::Write;
 use super::{Case, Measurement, Plan, Subject};
 use crate::table::{Table, median};
 
+/// From this length of responses on, bytes a second say more than requests.
+const LARGE: usize = 64 * 1024;
+
 /// One table a case, and one for memory.
 pub fn report(plan: &Plan, subjects: &[Subject<'_>]) -> String {
     let mut text = String::new();
@@ -14,7 +17,7 @@ pub fn report(plan: &Plan, subjects: &[Subject<'_>]) -> String {
             "### {}: {}\n\n{}",
             case.name(),
             case.description(),
-            table(*case, index, subjects)
+            table(case.as_ref(), index, subjects)
         );
     }
     if plan.idle > 0 {
@@ -28,49 +31,46 @@ pub fn report(plan: &Plan, subjects: &[Subject<'_>]) -> String {
     text
 }
 
-fn table(case: Case, index: usize, subjects: &[Subject<'_>]) -> Table {
-    let rate = if case == Case::Large { "MB/s" } else { "requests/s" };
-    let mut table = Table::new([
-        "proxy",
-        rate,
-        "p50 ms",
-        "p90 ms",
-        "p99 ms",
-        "max ms",
-        "errors",
-        "CPU µs/req",
-        "spread",
-        "user µs",
-        "× blind copy",
-        "vs nginx",
-    ]);
-    let of = |name: &str| subjects.iter().find(|subject| subject.name == name);
+fn table(case: &dyn Case, index: usize, subjects: &[Subject<'_>]) -> Table {
+    let large = case.response_length() >= LARGE;
+    let mut head = vec!["proxy", if large { "MB/s" } else { "requests/s" }];
+    head.extend(case.latencies());
+    head.extend(["errors", "CPU µs/req", "spread", "user µs"]);
+    let of = |name: &str| {
+        let subject = subjects.iter().find(|subject| subject.name == name);
+        subject.map(|subject| &subject.measured[index]).filter(|rounds| !rounds.is_empty())
+    };
+    let blind = of("blind copy");
+    if blind.is_some() {
+        head.push("× blind copy");
+    }
+    head.extend(["vs nginx", "vs HAProxy"]);
+    let mut table = Table::new(head);
     for subject in subjects {
         let rounds = &subject.measured[index];
+        if rounds.is_empty() {
+            continue;
+        }
         let middle = |value: &dyn Fn(&Measurement) -> f64| median(rounds.iter().map(value).collect());
-        let rate = middle(&|m| match case {
-            Case::Large => m.wrk.megabytes_per_second(),
-            _ => m.wrk.per_second(),
+        let rate = middle(&|m| match large {
+            true => m.output.megabytes_per_second(),
+            false => m.output.per_second(),
         });
-        let latency = |part: usize| format!("{:.2}", middle(&|m| thousandth(m.wrk.latency[part])));
-        let blind = of("blind copy").map(|blind| ratio(rounds, &blind.measured[index]));
-        let nginx = of("nginx").map(|nginx| ratio(&nginx.measured[index], rounds));
+        let latency = |part: usize| format!("{:.2}", middle(&|m| thousandth(m.output.latency[part])));
+        let versus = |name: &str| of(name).map(|other| ratio(other, rounds));
         let or_dash =
             |ratio: Option<f64>| ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}"));
-        table.row([
-            subject.name.to_owned(),
-            format!("{rate:.0}"),
-            latency(0),
-            latency(1),
-            latency(2),
-            latency(3),
-            rounds.iter().map(|m| m.wrk.errors.total()).sum::<u64>().to_string(),
+        let mut row = vec![subject.name.to_owned(), format!("{rate:.0}")];
+        row.extend((0..case.latencies().len()).map(latency));
+        row.extend([
+            rounds.iter().map(|m| m.output.errors.total()).sum::<u64>().to_string(),
             format!("{:.1}", middle(&Measurement::cpu)),
             format!("±{:.0} %", spread(rounds)),
             format!("{:.1}", middle(&Measurement::user)),
-            or_dash(blind),
-            or_dash(nginx),
         ]);
+        row.extend(blind.map(|blind| format!("{:.2}", ratio(rounds, blind))));
+        row.extend([or_dash(versus("nginx")), or_dash(versus("HAProxy"))]);
+        table.row(row);
     }
     table
 }
@@ -99,13 +99,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::cost::output::Output;
+    use crate::cost::wrk;
     use crate::proxies::Affinity;
     use crate::proxies::blind::Blind;
-    use crate::wrk::output::WrkOutput;
 
     fn measured(cpu_micros: [u64; 3]) -> Vec<Vec<Measurement>> {
         let measurement = |cpu| Measurement {
-            wrk: WrkOutput { requests: 1000, micros: 1_000_000, ..WrkOutput::default() },
+            output: Output { requests: 1000, micros: 1_000_000, latency: vec![0; 4], ..Output::default() },
             user: Duration::from_micros(cpu * 400),
             system: Duration::from_micros(cpu * 600),
         };
@@ -125,15 +126,20 @@ mod tests {
             subject("nginx", [20, 40, 80]),
             subject("HAProxy", [15, 30, 60]),
         ];
-        let plan =
-            Plan { length: Duration::ZERO, rounds: 3, cases: vec![Case::Small], idle: 5000, pin: false };
+        let plan = Plan {
+            length: Duration::ZERO,
+            rounds: 3,
+            cases: vec![Box::new(wrk::Case::Small)],
+            idle: 5000,
+            pin: false,
+        };
         let text = report(&plan, &subjects);
         let row = |name: &str| {
             let line = text.lines().find(|line| line.starts_with(&format!("| {name}"))).unwrap();
             line.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>()
         };
-        assert_eq!(row("HAProxy")[8..13], ["30.0", "±75 %", "12.0", "1.50", "1.33"]);
-        assert_eq!(row("nginx")[11..13], ["2.00", "1.00"]);
+        assert_eq!(row("HAProxy")[8..14], ["30.0", "±75 %", "12.0", "1.50", "1.33", "1.00"]);
+        assert_eq!(row("nginx")[11..14], ["2.00", "1.00", "0.75"]);
         assert!(text.contains("1234"));
     }
 }

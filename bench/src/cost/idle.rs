@@ -9,6 +9,9 @@ use anyhow::{Context, Result, ensure};
 use crate::proxies::Proxy;
 use crate::{interrupt, procfs};
 
+/// Length of a response's body.
+pub const RESPONSE: usize = 100;
+
 /// Connections before the first look, so that what is allocated once is there.
 const BEFORE: usize = 200;
 

@@ -1,15 +1,15 @@
-//! What a request costs: wrk through each proxy in turn.
+//! What a request costs: wrk or h2load through each proxy in turn.
 //!
 //! Subjects are run interleaved (A B C D A B C D …), each started afresh, so
 //! that what the machine does meanwhile hits all of them alike. Figures are
 //! medians over the rounds; ratios are taken within a round first.
 
-mod case;
+pub mod h2load;
 mod idle;
 mod output;
 mod report;
+pub mod wrk;
 
-use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
@@ -21,11 +21,10 @@ use tempfile::TempDir;
 
 use crate::http_server::Server;
 use crate::process::{Cpu, Process, free_address};
-use crate::proxies::{Affinity, Backend, Product, Proxy, Setup};
+use crate::proxies::{Affinity, Backend, Front, Product, Proxy, Setup};
 use crate::{procfs, static_backend};
 
-pub use case::Case;
-use output::WrkOutput;
+use output::Output;
 pub use report::report;
 
 /// How many backends there are.
@@ -34,15 +33,40 @@ const BACKENDS: u8 = 3;
 /// Load before the measurement, for connections and caches.
 const WARM_UP: Duration = Duration::from_millis(500);
 
+/// A shape of load.
+pub trait Case {
+    /// Its name in tables.
+    fn name(&self) -> &'static str;
+
+    /// What it is, for the reader of a table.
+    fn description(&self) -> &'static str;
+
+    /// What clients speak.
+    fn front(&self) -> Front {
+        Front::Http1
+    }
+
+    /// Client connections.
+    fn connections(&self) -> usize;
+
+    /// Length of the response's body.
+    fn response_length(&self) -> usize;
+
+    /// What the latencies in the output are.
+    fn latencies(&self) -> &'static [&'static str];
+
+    /// Puts a proxy under load for so long.
+    fn run(&self, address: SocketAddr, length: Duration, cpu: Cpu) -> Result<Output>;
+}
+
 /// What is asked for.
-#[derive(Debug, Clone)]
 pub struct Plan {
     /// Length of one measurement.
     pub length: Duration,
     /// Measurements of each subject in each case.
     pub rounds: u32,
     /// The cases.
-    pub cases: Vec<Case>,
+    pub cases: Vec<Box<dyn Case>>,
     /// Connections in the `idle` case; 0: it is left out.
     pub idle: usize,
     /// Are the proxy and its load kept on CPUs of their own?
@@ -52,8 +76,8 @@ pub struct Plan {
 /// What one measurement says.
 #[derive(Debug, Clone)]
 pub struct Measurement {
-    /// What wrk saw.
-    pub wrk: WrkOutput,
+    /// What the client saw.
+    pub output: Output,
     /// The proxy's CPU time in user mode meanwhile.
     pub user: Duration,
     /// The proxy's CPU time in the kernel meanwhile.
@@ -73,7 +97,7 @@ impl Measurement {
 
     #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
     fn requests(&self) -> f64 {
-        self.wrk.requests.max(1) as f64
+        self.output.requests.max(1) as f64
     }
 }
 
@@ -89,7 +113,7 @@ pub struct Subject<'p> {
     pub product: &'p dyn Product,
     /// How sessions are tied to backends.
     pub affinity: Affinity,
-    /// By case, as in the plan, and round.
+    /// By case, as in the plan, and round; none of a case that it does not take.
     pub measured: Vec<Vec<Measurement>>,
     /// Bytes for one idle connection.
     pub idle: Option<f64>,
@@ -111,16 +135,19 @@ pub fn run(plan: &Plan, subjects: &mut [Subject<'_>]) -> Result<()> {
         }
         for round in 1..=plan.rounds {
             for subject in subjects.iter_mut() {
+                if !subject.product.takes(case.front()) {
+                    continue;
+                }
                 let name = subject.name;
-                let measured = measure(plan, *case, subject, cpus)
+                let measured = measure(plan, case.as_ref(), subject, cpus)
                     .with_context(|| format!("{name}, case {}", case.name()))?;
                 eprintln!(
                     "{} {round}/{}: {name}: {:.0} requests/s, {:.1} µs CPU a request, {} errors",
                     case.name(),
                     plan.rounds,
-                    measured.wrk.per_second(),
+                    measured.output.per_second(),
                     measured.cpu(),
-                    measured.wrk.errors.total()
+                    measured.output.errors.total()
                 );
                 subject.measured.last_mut().context("no case")?.push(measured);
             }
@@ -129,8 +156,8 @@ pub fn run(plan: &Plan, subjects: &mut [Subject<'_>]) -> Result<()> {
     if plan.idle > 0 {
         for subject in subjects.iter_mut() {
             let name = subject.name;
-            let backends = BackendProcess::start(Case::Small, cpus.load)?;
-            let proxy = start_proxy(subject, &backends, plan.idle, cpus)?;
+            let backends = BackendProcess::start(idle::RESPONSE, cpus.load)?;
+            let proxy = start_proxy(subject, Front::Http1, &backends, plan.idle, cpus)?;
             let bytes =
                 idle::bytes_per_connection(proxy, plan.idle).with_context(|| format!("{name}, case idle"))?;
             eprintln!("idle: {name}: {bytes:.0} bytes a connection");
@@ -151,7 +178,7 @@ impl Cpus {
     fn choose(pin: bool) -> Self {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         if pin && cpus >= 2 {
-            // With more than two there is room for wrk and the backends side by side.
+            // With more than two there is room for the load and the backends side by side.
             Self { proxy: Cpu::Only(0), load: if cpus == 2 { Cpu::Only(1) } else { Cpu::Any } }
         } else {
             Self { proxy: Cpu::Any, load: Cpu::Any }
@@ -159,18 +186,18 @@ impl Cpus {
     }
 }
 
-fn measure(plan: &Plan, case: Case, subject: &Subject<'_>, cpus: Cpus) -> Result<Measurement> {
-    let backends = BackendProcess::start(case, cpus.load)?;
-    let mut proxy = start_proxy(subject, &backends, case.connections(), cpus)?;
+fn measure(plan: &Plan, case: &dyn Case, subject: &Subject<'_>, cpus: Cpus) -> Result<Measurement> {
+    let backends = BackendProcess::start(case.response_length(), cpus.load)?;
+    let mut proxy = start_proxy(subject, case.front(), &backends, case.connections(), cpus)?;
     let address = proxy.address();
-    wrk(case, address, WARM_UP, cpus.load)?;
+    case.run(address, WARM_UP, cpus.load)?;
     let before = procfs::usage(proxy.process().pid())?;
-    let wrk = wrk(case, address, plan.length, cpus.load)?;
+    let output = case.run(address, plan.length, cpus.load)?;
     let after = procfs::usage(proxy.process().pid())?;
     proxy.process().alive()?;
     proxy.stop()?;
     Ok(Measurement {
-        wrk,
+        output,
         user: after.user.saturating_sub(before.user),
         system: after.system.saturating_sub(before.system),
     })
@@ -178,6 +205,7 @@ fn measure(plan: &Plan, case: Case, subject: &Subject<'_>, cpus: Cpus) -> Result
 
 fn start_proxy<'p>(
     subject: &Subject<'p>,
+    front: Front,
     backends: &BackendProcess,
     connections: usize,
     cpus: Cpus,
@@ -191,6 +219,7 @@ fn start_proxy<'p>(
     let setup = Setup {
         dir: TempDir::new()?,
         listen: free_address([127, 0, 0, 2])?,
+        front,
         side,
         name: "one".into(),
         fleet: vec![("one".into(), side)],
@@ -212,11 +241,11 @@ struct BackendProcess {
 }
 
 impl BackendProcess {
-    fn start(case: Case, cpu: Cpu) -> Result<Self> {
+    fn start(body_length: usize, cpu: Cpu) -> Result<Self> {
         let dir = TempDir::new()?;
         let output = dir.path().join("backends");
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["static-backends", &case.response_length().to_string()]);
+        command.args(["static-backends", &body_length.to_string()]);
         let mut process = Process::spawn(&command, cpu, &output, Signal::TERM)?;
         let mut addresses = vec![];
         crate::interrupt::until(Duration::from_secs(5), || {
@@ -243,19 +272,6 @@ pub fn serve_static_backends(body_length: usize) -> Result<()> {
     println!("ready");
     server.serve();
     Ok(())
-}
-
-fn wrk(case: Case, address: SocketAddr, length: Duration, cpu: Cpu) -> Result<WrkOutput> {
-    let dir = TempDir::new()?;
-    let script = dir.path().join("case.lua");
-    fs::write(&script, case.script())?;
-    let mut command = Command::new("wrk");
-    // wrk knows whole seconds only; the script's own end is its `done`.
-    let seconds = length.as_secs().max(1);
-    command.args(["-t1", &format!("-c{}", case.connections()), &format!("-d{seconds}s"), "--timeout", "10s"]);
-    command.arg("-s").arg(&script).arg(format!("http://{address}/"));
-    let output = run_to_end(&command, cpu, &dir.path().join("output"), Duration::from_secs(seconds + 30))?;
-    WrkOutput::parse(&output).with_context(|| format!("wrk said:\n{output}"))
 }
 
 fn run_to_end(command: &Command, cpu: Cpu, output: &Path, patience: Duration) -> Result<String> {
