@@ -25,8 +25,9 @@ const SEND_BUFFER: usize = 64 * 1024;
 const RESET_STREAMS: usize = 64;
 /// Streams that a client may reset before they were looked at.
 const RESET_UNSEEN: usize = 32;
-/// Errors of a client in its streams that are put up with.
-const STREAM_ERRORS: usize = 128;
+/// Errors of a client in its streams that are put up with. A client may open
+/// more streams than it may have before it has heard how many these are.
+const STREAM_ERRORS: usize = 1024;
 /// How long a connection that is closed has for the last frames.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -118,6 +119,10 @@ impl Open {
                     self.open(request, respond);
                 }
                 Poll::Ready(Some(Err(error))) => {
+                    // The crate has limits of its own.
+                    if error.reason() == Some(Reason::ENHANCE_YOUR_CALM) && error.is_library() {
+                        self.worker.metrics.http2_flooded();
+                    }
                     tracing::debug!(peer = %self.origin.peer, %error, "HTTP/2 connection failed");
                     return Poll::Ready(());
                 }
