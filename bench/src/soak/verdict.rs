@@ -126,9 +126,8 @@ mod tests {
     #[test]
     fn a_step_is_forgiven_up_to_its_limit() {
         for at in [16, 30, 50] {
-            let step = |by: u64| {
-                Trend::of(&samples(|n| if n > at { 20_000_000 + by } else { 20_000_000 })).unwrap()
-            };
+            let step =
+                |by: u64| Trend::of(&samples(|n| if n > at { 20_000_000 + by } else { 20_000_000 })).unwrap();
             assert!(step(4_000_000).is_flat(), "{at}");
             assert!(!step(4_400_000).is_flat(), "{at}");
         }
