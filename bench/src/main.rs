@@ -141,6 +141,9 @@ struct ConformanceArgs {
 
 #[derive(Debug, Args)]
 struct SoakArgs {
+    /// What the clients speak.
+    #[arg(long, value_delimiter = ',', default_value = "h1,tls,h2c,h2")]
+    protocols: Vec<soak::Protocol>,
     /// Time under load.
     #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(20..=86_400))]
     seconds: u64,
@@ -339,7 +342,11 @@ fn run_conformance(args: &ConformanceArgs) -> Result<()> {
 
 fn run_soak(args: &SoakArgs) -> Result<()> {
     let homing = Homing::new(args.common.homing.clone())?;
+    let mut protocols = args.protocols.clone();
+    protocols.sort_unstable();
+    protocols.dedup();
     let plan = soak::Plan {
+        protocols,
         length: Duration::from_secs(args.seconds),
         warm_up: Duration::from_secs(args.warm_up.unwrap_or_else(|| (args.seconds / 4).min(120))),
         interval: Duration::from_secs(args.interval),
@@ -347,7 +354,7 @@ fn run_soak(args: &SoakArgs) -> Result<()> {
         restart: Duration::from_secs(args.restart),
     };
     let outcome = soak::run(&plan, homing.binary())?;
-    let how = format!("{} s, two workers, HTTP/1.1; load average at the end {}", args.seconds, facts::load());
+    let how = format!("{} s, two workers; load average at the end {}", args.seconds, facts::load());
     publish("soak", "Everything at once", &how, &[&homing], &outcome.report, args.common.save)?;
     if !outcome.good {
         bail!("not as it should be");

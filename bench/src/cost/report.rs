@@ -52,10 +52,7 @@ fn table(case: &dyn Case, index: usize, subjects: &[Subject<'_>]) -> Table {
             continue;
         }
         let middle = |value: &dyn Fn(&Measurement) -> f64| median(rounds.iter().map(value).collect());
-        let rate = middle(&|m| match large {
-            true => m.output.megabytes_per_second(),
-            false => m.output.per_second(),
-        });
+        let rate = middle(&|m| if large { m.output.megabytes_per_second() } else { m.output.per_second() });
         let latency = |part: usize| format!("{:.2}", middle(&|m| thousandth(m.output.latency[part])));
         let versus = |name: &str| of(name).map(|other| ratio(other, rounds));
         let or_dash =

@@ -4,12 +4,19 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
-use crate::http_server::Respond;
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
+use crate::http_server::{Respond, field};
 
 /// Bytes of a response to `/large`.
 pub const LARGE: usize = 1 << 20;
 /// Bytes of any other.
 pub const SMALL: usize = 200;
+
+/// What a WebSocket's key is hashed with (RFC 6455 §1.3).
+const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// Answers by path.
 pub struct ByPath;
@@ -47,7 +54,9 @@ fn upgrade(mut stream: TcpStream) -> io::Result<()> {
         }
         held.extend_from_slice(&buffer[..n]);
     }
-    let accept = "Sec-WebSocket-Accept: x";
+    let key = String::from_utf8_lossy(field(&held, "sec-websocket-key").unwrap_or_default());
+    let proof = digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}{GUID}").as_bytes());
+    let accept = format!("Sec-WebSocket-Accept: {}", BASE64_STANDARD.encode(proof));
     let head = format!(
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{accept}\r\n\r\n"
     );

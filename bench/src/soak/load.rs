@@ -1,7 +1,7 @@
 //! The clients: each kind does one thing again and again until told to stop.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -10,11 +10,13 @@ use std::time::Duration;
 use memchr::memmem;
 
 use super::backends::{LARGE, SMALL};
+use super::streams;
+use super::target::{HOST, Protocol, Stream, Target};
 use crate::http_server::field;
 use crate::interrupt::nap;
 
-/// The longest any step may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Between two rounds of a client.
+pub const PAUSE: Duration = Duration::from_millis(4);
 
 /// What a client does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,29 +56,57 @@ pub struct Tally {
     pub failed: AtomicU64,
 }
 
+impl Tally {
+    /// Counts a round.
+    pub fn count(&self, good: bool) {
+        let counter = if good { &self.done } else { &self.failed };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Clients of one kind and protocol.
+pub struct Group {
+    /// What they do.
+    pub kind: Kind,
+    /// Its name.
+    pub name: &'static str,
+    /// What they speak.
+    pub protocol: Protocol,
+    /// How many they are.
+    pub clients: usize,
+    /// What they have done.
+    pub tally: Arc<Tally>,
+}
+
 /// All clients while they run.
 pub struct Load {
     stop: Arc<AtomicBool>,
-    /// By index of [`Kind::ALL`].
-    pub tallies: Vec<Arc<Tally>>,
+    /// The clients.
+    pub groups: Vec<Group>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Load {
-    /// Starts all clients.
-    pub fn start(address: SocketAddr) -> io::Result<Self> {
+    /// Starts all clients; the protocols share them.
+    pub fn start(target: &Target, protocols: &[Protocol]) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let (mut tallies, mut threads) = (vec![], vec![]);
+        let mut load = Self { stop, groups: vec![], threads: vec![] };
         for (kind, name, count) in Kind::ALL {
-            let tally = Arc::new(Tally::default());
-            for number in 0..count {
-                let (stop, tally) = (Arc::clone(&stop), Arc::clone(&tally));
-                let client = move || run(kind, number, address, &stop, &tally);
-                threads.push(std::thread::Builder::new().name(name.into()).spawn(client)?);
+            for &protocol in protocols {
+                let tally = Arc::new(Tally::default());
+                let clients = count.div_ceil(protocols.len());
+                for number in 0..clients {
+                    let (stop, tally, target) = (Arc::clone(&load.stop), Arc::clone(&tally), target.clone());
+                    let client = move || {
+                        let run = if protocol.http2() { streams::run } else { run };
+                        run(kind, number, protocol, &target, &stop, &tally);
+                    };
+                    load.threads.push(std::thread::Builder::new().name(name.into()).spawn(client)?);
+                }
+                load.groups.push(Group { kind, name, protocol, clients, tally });
             }
-            tallies.push(tally);
         }
-        Ok(Self { stop, tallies, threads })
+        Ok(load)
     }
 
     /// Lets all come to the end of their round.
@@ -95,45 +125,43 @@ impl Drop for Load {
     }
 }
 
-fn run(kind: Kind, number: usize, address: SocketAddr, stop: &AtomicBool, tally: &Tally) {
+fn run(kind: Kind, number: usize, protocol: Protocol, target: &Target, stop: &AtomicBool, tally: &Tally) {
+    let open = || target.open(protocol);
     let mut kept = None;
     let mut round = 0;
     while !stop.load(Ordering::Relaxed) {
         round += 1;
         let result = match kind {
-            Kind::Kept => keep(address, &mut kept, &format!("kept{number}"), round),
-            Kind::New => open(address).and_then(|mut stream| {
+            Kind::Kept => keep(open, &mut kept, &format!("kept{number}"), round),
+            Kind::New => open().and_then(|mut stream| {
                 let id = format!("{:x}", fastrand::u64(..));
                 ask(&mut stream, &get("/", &id)).map(|_| ())
             }),
-            Kind::Post => open(address).and_then(|mut stream| post(&mut stream, number)),
-            Kind::Slow => open(address).and_then(|mut stream| read_slowly(&mut stream, number)),
-            Kind::Abort => open(address).and_then(|stream| abort(stream, round)),
-            Kind::Socket => open(address).and_then(|stream| web_socket(stream, round)),
+            Kind::Post => open().and_then(|mut stream| post(&mut stream, number)),
+            Kind::Slow => open().and_then(|mut stream| read_slowly(&mut stream, number)),
+            Kind::Abort if round % 5 == 3 => no_http(target, protocol),
+            Kind::Abort => open().and_then(|stream| abort(stream, round)),
+            Kind::Socket => open().and_then(|stream| web_socket(stream, round)),
         };
-        let counter = if result.is_ok() { &tally.done } else { &tally.failed };
-        counter.fetch_add(1, Ordering::Relaxed);
-        nap(Duration::from_millis(4));
+        tally.count(result.is_ok());
+        nap(PAUSE);
     }
 }
 
-fn open(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(address)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    Ok(stream)
-}
-
 fn get(path: &str, id: &str) -> String {
-    format!("GET {path} HTTP/1.1\r\nHost: soak\r\nCookie: SID={id}\r\n\r\n")
+    format!("GET {path} HTTP/1.1\r\nHost: {HOST}\r\nCookie: SID={id}\r\n\r\n")
 }
 
 /// Two thousand requests to a connection.
-fn keep(address: SocketAddr, kept: &mut Option<TcpStream>, id: &str, round: u32) -> io::Result<()> {
+fn keep(
+    open: impl Fn() -> io::Result<Stream>,
+    kept: &mut Option<Stream>,
+    id: &str,
+    round: u32,
+) -> io::Result<()> {
     let mut stream = match kept.take() {
         Some(stream) => stream,
-        None => open(address)?,
+        None => open()?,
     };
     let goes_on = ask(&mut stream, &get("/", id))?;
     if goes_on && !round.is_multiple_of(2000) {
@@ -143,12 +171,12 @@ fn keep(address: SocketAddr, kept: &mut Option<TcpStream>, id: &str, round: u32)
 }
 
 /// A request without a body and its small response; does the connection go on?
-fn ask(stream: &mut TcpStream, request: &str) -> io::Result<bool> {
+fn ask(stream: &mut Stream, request: &str) -> io::Result<bool> {
     stream.write_all(request.as_bytes())?;
     response(stream, SMALL)
 }
 
-fn response(stream: &mut TcpStream, length: usize) -> io::Result<bool> {
+fn response(stream: &mut Stream, length: usize) -> io::Result<bool> {
     let (head, body) = head(stream)?;
     if !head.starts_with(b"HTTP/1.1 200 ") || body > length {
         return Err(ErrorKind::InvalidData.into());
@@ -158,7 +186,7 @@ fn response(stream: &mut TcpStream, length: usize) -> io::Result<bool> {
 }
 
 /// The head, and how much of the body came with it.
-fn head(stream: &mut TcpStream) -> io::Result<(Vec<u8>, usize)> {
+fn head(stream: &mut Stream) -> io::Result<(Vec<u8>, usize)> {
     let mut held = vec![];
     let mut buffer = [0; 4096];
     loop {
@@ -176,12 +204,12 @@ fn head(stream: &mut TcpStream) -> io::Result<(Vec<u8>, usize)> {
 
 /// Bodies of up to 256 KiB, ten or as many as the connection takes: it ends behind
 /// a response that came before the body was sent whole.
-fn post(stream: &mut TcpStream, number: usize) -> io::Result<()> {
+fn post(stream: &mut Stream, number: usize) -> io::Result<()> {
     for _ in 0..10 {
         let body = vec![b'y'; fastrand::usize(..256 * 1024)];
         let length = body.len();
         let head = format!(
-            "POST / HTTP/1.1\r\nHost: soak\r\nCookie: SID=post{number}\r\nContent-Length: {length}\r\n\r\n"
+            "POST / HTTP/1.1\r\nHost: {HOST}\r\nCookie: SID=post{number}\r\nContent-Length: {length}\r\n\r\n"
         );
         stream.write_all(head.as_bytes())?;
         stream.write_all(&body)?;
@@ -192,7 +220,7 @@ fn post(stream: &mut TcpStream, number: usize) -> io::Result<()> {
     Ok(())
 }
 
-fn read_slowly(stream: &mut TcpStream, number: usize) -> io::Result<()> {
+fn read_slowly(stream: &mut Stream, number: usize) -> io::Result<()> {
     stream.write_all(get("/large", &format!("slow{number}")).as_bytes())?;
     let (_, mut read) = head(stream)?;
     let mut piece = vec![0; 8 * 1024];
@@ -208,12 +236,11 @@ fn read_slowly(stream: &mut TcpStream, number: usize) -> io::Result<()> {
 }
 
 /// Goes away in the head, in the body, before and in the response.
-fn abort(mut stream: TcpStream, round: u32) -> io::Result<()> {
+fn abort(mut stream: Stream, round: u32) -> io::Result<()> {
     match round % 5 {
         0 => stream.write_all(b"GET / HTTP/1.1\r\nHos"),
         1 => stream.write_all(b"POST / HTTP/1.1\r\nHost: soak\r\nContent-Length: 1000000\r\n\r\nsome of it"),
         2 => stream.write_all(get("/large", "abort").as_bytes()),
-        3 => stream.write_all(b"\x16\x03\x01 this is no HTTP\r\n\r\n"),
         _ => {
             stream.write_all(get("/large", "abort").as_bytes())?;
             head(&mut stream).map(|_| ())
@@ -221,11 +248,16 @@ fn abort(mut stream: TcpStream, round: u32) -> io::Result<()> {
     }
 }
 
+/// What is neither HTTP nor TLS.
+fn no_http(target: &Target, protocol: Protocol) -> io::Result<()> {
+    TcpStream::connect(target.address(protocol))?.write_all(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
+}
+
 /// Opens a WebSocket, uses it for a while, and closes or drops it.
-fn web_socket(mut stream: TcpStream, round: u32) -> io::Result<()> {
+fn web_socket(mut stream: Stream, round: u32) -> io::Result<()> {
     let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13";
     let request = format!(
-        "GET /chat HTTP/1.1\r\nHost: soak\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{key}\r\n\r\n"
+        "GET /chat HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{key}\r\n\r\n"
     );
     stream.write_all(request.as_bytes())?;
     let (head, _) = head(&mut stream)?;
@@ -239,7 +271,7 @@ fn web_socket(mut stream: TcpStream, round: u32) -> io::Result<()> {
         nap(Duration::from_millis(20));
     }
     if round.is_multiple_of(2) {
-        stream.shutdown(std::net::Shutdown::Write)?;
+        stream.shut()?;
         while stream.read(&mut [0; 1024])? > 0 {}
     }
     Ok(())

@@ -2,6 +2,8 @@
 
 mod backends;
 mod load;
+mod streams;
+mod target;
 mod verdict;
 
 use std::fmt::Write as _;
@@ -10,7 +12,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -23,6 +25,8 @@ use crate::{interrupt, procfs};
 
 use backends::ByPath;
 use load::{Kind, Load};
+pub use target::Protocol;
+use target::Target;
 use verdict::{Sample, Trend};
 
 /// Bindings the table holds: few, so that it is full when the warm-up is over.
@@ -31,8 +35,10 @@ const ENTRIES: usize = 2_000;
 const SETTLE: Duration = Duration::from_secs(20);
 
 /// What is asked for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Plan {
+    /// What the clients speak.
+    pub protocols: Vec<Protocol>,
     /// Time under load.
     pub length: Duration,
     /// Time of it that does not count.
@@ -57,6 +63,7 @@ pub struct Outcome {
 struct Scene {
     dir: tempfile::TempDir,
     listen: SocketAddr,
+    secure: SocketAddr,
     admin: SocketAddr,
     web: Vec<SocketAddr>,
     chat: SocketAddr,
@@ -67,11 +74,15 @@ impl Scene {
         self.dir.path().join("proxy.toml")
     }
 
+    fn pem(&self) -> std::path::PathBuf {
+        self.dir.path().join("server.pem")
+    }
+
     /// Every other version has one backend less, and other timeouts.
     fn write(&self, version: u64) -> Result<()> {
         let mut text = format!(
             "[server]\nworkers = 2\nadmin = \"{}\"\nshutdown_grace = \"5s\"\n[timeouts]\nresponse_head = \"{}s\"\n\
-             [[listener]]\nbind = \"{}\"\n[[route]]\npath = \"/\"\nupstream = \"web\"\n\
+             [[listener]]\nbind = \"{}\"\n[[listener]]\nbind = \"{}\"\ntls = {{ certs = [\"{}\"] }}\n[[route]]\npath = \"/\"\nupstream = \"web\"\n\
              [[route]]\npath = \"/chat\"\nupstream = \"chat\"\n\
              [upstream.chat]\nhealth_check = false\nbackends = [\"{}\"]\n\
              [upstream.web.affinity]\nkey = [\"cookie:SID\"]\nremember = \"table\"\ntable = {{ max_entries = {ENTRIES} }}\n\
@@ -79,6 +90,8 @@ impl Scene {
             self.admin,
             30 + version % 7,
             self.listen,
+            self.secure,
+            self.pem().display(),
             self.chat
         );
         let there = if version.is_multiple_of(2) { self.web.len() } else { self.web.len() - 1 };
@@ -127,6 +140,7 @@ pub fn run(plan: &Plan, binary: &Path) -> Result<Outcome> {
     let scene = Scene {
         dir: tempfile::tempdir()?,
         listen: address(21)?,
+        secure: address(28)?,
         admin: address(22)?,
         web: (23..27).map(address).collect::<Result<_>>()?,
         chat: address(27)?,
@@ -135,6 +149,7 @@ pub fn run(plan: &Plan, binary: &Path) -> Result<Outcome> {
     let mut servers: Vec<_> =
         (0..scene.web.len()).map(|index| start(index).map(Some)).collect::<Result<_>>()?;
     backends::echo(scene.chat)?;
+    let target = Target::new(scene.listen, scene.secure, &scene.pem())?;
     scene.write(0)?;
     let mut command = Command::new(binary);
     command.args(["run", "--config"]).arg(scene.file());
@@ -148,7 +163,7 @@ pub fn run(plan: &Plan, binary: &Path) -> Result<Outcome> {
     }
     let idle = scene.sample(&process, Duration::ZERO)?;
 
-    let (began, mut load) = (Instant::now(), Load::start(scene.listen)?);
+    let (began, mut load) = (Instant::now(), Load::start(&target, &plan.protocols)?);
     let mut samples: Vec<Sample> = vec![];
     let (mut reloads, mut restarts) = (0, 0);
     let (mut reload_at, mut restart_at) = (plan.reload, plan.restart);
@@ -191,20 +206,18 @@ pub fn run(plan: &Plan, binary: &Path) -> Result<Outcome> {
 
     let measured: Vec<Sample> = samples.iter().copied().filter(|sample| sample.at >= plan.warm_up).collect();
     let trend = Trend::of(&measured).context("too few samples after the warm-up")?;
-    let failed = |kind: Kind| {
-        let index = Kind::ALL.iter().position(|(other, ..)| *other == kind);
-        index.map_or(0, |index| load.tallies[index].failed.load(Ordering::Relaxed))
-    };
     // A POST, a large response or an abort may meet a restart; a GET may not.
-    let lost = failed(Kind::Kept) + failed(Kind::New) + failed(Kind::Socket);
-    let good = trend.is_flat() && gone && in_order && lost == 0;
+    let must_not_fail =
+        load.groups.iter().filter(|group| matches!(group.kind, Kind::Kept | Kind::New | Kind::Socket));
+    let lost: u64 = must_not_fail.map(|group| group.tally.failed.load(Ordering::Relaxed)).sum();
+    // A protocol that did nothing says nothing.
+    let idle_groups =
+        load.groups.iter().filter(|group| group.tally.done.load(Ordering::Relaxed) == 0).count();
+    let good = trend.is_flat() && gone && in_order && lost == 0 && idle_groups == 0;
 
     let mut report = table(&samples);
     let _ = writeln!(report);
-    for ((_, name, count), tally) in Kind::ALL.iter().zip(&load.tallies) {
-        let (done, failed) = (tally.done.load(Ordering::Relaxed), tally.failed.load(Ordering::Relaxed));
-        let _ = writeln!(report, "- {name} ({count} clients): {} rounds, {failed} failed", grouped(done));
-    }
+    let _ = writeln!(report, "{}", clients(&load));
     let megabytes = |bytes: f64| bytes / 1024.0 / 1024.0;
     let _ = writeln!(
         report,
@@ -230,6 +243,21 @@ pub fn run(plan: &Plan, binary: &Path) -> Result<Outcome> {
         },
     );
     Ok(Outcome { report, good })
+}
+
+fn clients(load: &Load) -> Table {
+    let mut table = Table::new(["clients", "speak", "number", "rounds", "failed"]);
+    for group in &load.groups {
+        let count = |counter: &AtomicU64| grouped(counter.load(Ordering::Relaxed));
+        table.row([
+            group.name.to_owned(),
+            group.protocol.name().to_owned(),
+            group.clients.to_string(),
+            count(&group.tally.done),
+            count(&group.tally.failed),
+        ]);
+    }
+    table
 }
 
 /// At most twenty of the samples.

@@ -21,6 +21,11 @@ pub struct Sample {
 const NOISE_SHARE: f64 = 0.03;
 const NOISE_BYTES: f64 = 512.0 * 1024.0;
 
+/// What an allocator's steps come to at most, as a share of the resident set and in
+/// bytes, whichever is more.
+const STEP_SHARE: f64 = 0.15;
+const STEP_BYTES: f64 = 4.0 * 1024.0 * 1024.0;
+
 /// How the resident set went after the warm-up.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Trend {
@@ -32,6 +37,10 @@ pub struct Trend {
     pub noise: f64,
     /// Does it grow in both halves of the time?
     pub steady: bool,
+    /// Bytes from the median of its first quarter to that of its last.
+    pub risen: f64,
+    /// Bytes that are too many for a step.
+    pub step: f64,
 }
 
 impl Trend {
@@ -41,20 +50,29 @@ impl Trend {
         if samples.len() < 6 {
             return None;
         }
-        let mut sizes: Vec<u64> = samples.iter().map(|sample| sample.resident).collect();
-        sizes.sort_unstable();
-        let noise = (float(sizes[sizes.len() / 2]) * NOISE_SHARE).max(NOISE_BYTES);
+        let usual = middle(samples);
+        let noise = (usual * NOISE_SHARE).max(NOISE_BYTES);
+        let quarter = samples.len().div_ceil(4);
+        let (first, last) = (middle(&samples[..quarter]), middle(&samples[samples.len() - quarter..]));
+        let step = (first * STEP_SHARE).max(STEP_BYTES);
         let (slope, grown) = growth(samples);
         let (early, late) = samples.split_at(samples.len() / 2);
         let steady = [early, late].iter().all(|half| growth(half).1 > noise / 4.0);
-        Some(Self { per_hour: slope * 3600.0, grown, noise, steady })
+        Some(Self { per_hour: slope * 3600.0, grown, noise, steady, risen: last - first, step })
     }
 
     /// Is what it has grown no more than noise, or a step that an allocator takes?
-    /// A leak goes on.
+    /// A leak goes on, or is more than a step.
     pub fn is_flat(&self) -> bool {
-        self.grown <= self.noise || !self.steady
+        self.risen <= self.step && (self.grown <= self.noise || !self.steady)
     }
+}
+
+/// The median of the resident set.
+fn middle(samples: &[Sample]) -> f64 {
+    let mut sizes: Vec<u64> = samples.iter().map(|sample| sample.resident).collect();
+    sizes.sort_unstable();
+    float(sizes[sizes.len() / 2])
 }
 
 /// Bytes a second, and bytes over the whole time.
@@ -103,5 +121,17 @@ mod tests {
         let step = Trend::of(&samples(|n| if n > 20 { 22_000_000 } else { 20_000_000 } + n % 7 * 10_000));
         assert!(step.unwrap().is_flat(), "{step:?}");
         assert_eq!(Trend::of(&samples(|n| n)[..5]), None);
+    }
+
+    #[test]
+    fn a_step_is_forgiven_up_to_its_limit() {
+        for at in [16, 30, 50] {
+            let step =
+                |by: u64| Trend::of(&samples(|n| if n > at { 20_000_000 + by } else { 20_000_000 })).unwrap();
+            assert!(step(4_000_000).is_flat(), "{at}");
+            assert!(!step(4_400_000).is_flat(), "{at}");
+        }
+        let large = Trend::of(&samples(|n| if n > 30 { 110_000_000 } else { 100_000_000 })).unwrap();
+        assert!(large.is_flat(), "{large:?}");
     }
 }
