@@ -50,7 +50,7 @@ impl Product for Homing {
 
     fn config(&self, setup: &Setup) -> String {
         let mut text = format!(
-            "[server]\nworkers = 1\nadmin = \"{}\"\n\n[[listener]]\nbind = \"{}\"\n",
+            "[server]\nworkers = 1\nadmin = \"{}\"\n\n[limits]\nconnections_per_client = \"off\"\n\n[[listener]]\nbind = \"{}\"\n",
             setup.side, setup.listen
         );
         if setup.front.tls() {
