@@ -303,10 +303,12 @@ impl Exchange<'_, '_, '_> {
         if !self.watch || !self.upload_ended {
             return Ok(());
         }
+        let before = client.held.as_ref().map_or(0, |held| held.filled().len());
         match client.poll_gone(cx, self.request.worker) {
             Poll::Ready(true) => Err(ProxyError::ClientGone),
             Poll::Ready(false) => {
                 self.watch = false;
+                self.upload.keep_ahead(client.held.as_ref(), before);
                 Ok(())
             }
             Poll::Pending => Ok(()),

@@ -93,6 +93,13 @@ impl Transfer {
         self.kept.take()
     }
 
+    /// What was read beyond the body, behind the first `before` bytes in hand: to
+    /// begin anew with this forgotten would be to lose the next request.
+    pub(super) fn keep_ahead(&mut self, held: Option<&Buffer>, before: usize) {
+        let now = held.map_or(0, |held| held.filled().len());
+        self.keep_read(held, now.saturating_sub(before));
+    }
+
     /// So many more bytes of the source were read.
     fn keep_read(&mut self, held: Option<&Buffer>, n: usize) {
         self.kept = self.kept.take().and_then(|mut kept| {

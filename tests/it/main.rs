@@ -14,6 +14,7 @@ mod faults;
 mod fields;
 mod forwarded;
 mod h2_backend;
+mod h2_backend_turns;
 mod harness;
 mod health;
 mod http;
