@@ -23,8 +23,14 @@ async fn refuse_first_post(mut socket: TcpStream, whole: Arc<AtomicUsize>, refus
     let mut preface = [0; PREFACE.len()];
     socket.read_exact(&mut preface).await.ok()?;
     let (mut reading, mut writing) = socket.into_split();
-    writing.write_all(&frame(SETTINGS, 0, 0, &[])).await.ok()?;
-    let writing = Arc::new(tokio::sync::Mutex::new(writing));
+    let (say, mut said) = tokio::sync::mpsc::unbounded_channel();
+    say.send(frame(SETTINGS, 0, 0, &[])).ok()?;
+    tokio::spawn(async move {
+        while let Some(frame) = said.recv().await {
+            writing.write_all(&frame).await?;
+        }
+        std::io::Result::Ok(())
+    });
     loop {
         let mut head = [0; 9];
         reading.read_exact(&mut head).await.ok()?;
@@ -32,18 +38,16 @@ async fn refuse_first_post(mut socket: TcpStream, whole: Arc<AtomicUsize>, refus
         reading.read_exact(&mut payload).await.ok()?;
         let stream = u32::from_be_bytes(head[5..9].try_into().expect("four bytes"));
         match (head[3], head[4]) {
-            (SETTINGS, 0) => writing.lock().await.write_all(&frame(SETTINGS, ACK, 0, &[])).await.ok()?,
+            (SETTINGS, 0) => say.send(frame(SETTINGS, ACK, 0, &[])).ok()?,
             (HEADERS | DATA, flags) if flags & END_STREAM != 0 => {
                 if head[3] == DATA && whole.fetch_add(1, Ordering::SeqCst) == 0 {
-                    let (writing, refuse) = (Arc::clone(&writing), refuse.clone());
+                    let (say, refuse) = (say.clone(), refuse.clone());
                     tokio::spawn(async move {
                         refuse.opened().await;
-                        let reset = frame(RST_STREAM, 0, stream, &[0, 0, 0, REFUSED_STREAM]);
-                        writing.lock().await.write_all(&reset).await
+                        say.send(frame(RST_STREAM, 0, stream, &[0, 0, 0, REFUSED_STREAM]))
                     });
                 } else {
-                    let answer = frame(HEADERS, END_HEADERS | END_STREAM, stream, OK);
-                    writing.lock().await.write_all(&answer).await.ok()?;
+                    say.send(frame(HEADERS, END_HEADERS | END_STREAM, stream, OK)).ok()?;
                 }
             }
             _ => {}
