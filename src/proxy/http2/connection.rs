@@ -20,7 +20,7 @@ use crate::proxy::request;
 use crate::proxy::worker::Worker;
 
 /// The most that is buffered of one response on its way out.
-const SEND_BUFFER: usize = 64 * 1024;
+const SEND_BUFFER: usize = 16 * 1024;
 /// Streams that a client has reset and that are not yet forgotten.
 const RESET_STREAMS: usize = 64;
 /// Streams that a client may reset before they were looked at.

@@ -27,9 +27,13 @@ async function over(origin, options) {
   const wanted = `${large.length} ${createHash('sha256').update(large).digest('hex')}`;
   const down = await client.request({ path: '/bytes/3000000', method: 'GET', headers: { host } });
   const length = (await down.body.arrayBuffer()).byteLength;
-  const trailing = await client.request({ path: '/trailers', method: 'GET', headers: { host, te: 'trailers' } });
-  await trailing.body.text();
-  const trailers = { ...trailing.trailers };
+  let trailers = {};
+  // Over HTTP/2 undici ends a response at its trailers, and fails on data that it takes after them.
+  if (!options.allowH2) {
+    const trailing = await client.request({ path: '/trailers', method: 'GET', headers: { host, te: 'trailers' } });
+    await trailing.body.text();
+    trailers = { ...trailing.trailers };
+  }
   await client.close();
   const named = Object.entries(homes).map(([session, names]) => [session, [...names]]);
   return { homes: Object.fromEntries(named), up: digest === wanted, length, trailers };

@@ -8,6 +8,12 @@ from concurrent import futures
 
 import grpc
 
+
+def say(line):
+    """Prints a line in one write: calls end in several threads."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
 NAME = sys.argv[1]
 
 
@@ -22,7 +28,7 @@ def unary(request, context):
 
 def server_stream(request, context):
     if request == b"1000000":
-        context.add_callback(lambda: print("broken off", flush=True))
+        context.add_callback(lambda: say("broken off"))
     for number in range(int(request)):
         yield str(number).encode()
     if request == b"5":
@@ -41,7 +47,7 @@ def bidi(requests, context):
 def slow(request, context):
     while context.is_active():
         time.sleep(0.01)
-    print("out of time", flush=True)
+    say("out of time")
     return b""
 
 
@@ -55,6 +61,6 @@ handlers = {
 options = [("grpc.max_receive_message_length", -1)]
 server = grpc.server(futures.ThreadPoolExecutor(16), options=options)
 server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("homing.Test", handlers),))
-print(server.add_insecure_port("127.0.0.1:0"), flush=True)
+say(server.add_insecure_port("127.0.0.1:0"))
 server.start()
 server.wait_for_termination()

@@ -253,7 +253,11 @@ async fn a_drained_proxy_ends_tls_connections_cleanly() {
     let client = secure(&TlsClient::new(&authority), &proxy, "shop.test").await;
     assert_eq!(client.get("/", &[]).await.backend(), "a");
     let ending = proxy.shutting_down(std::time::Duration::from_secs(60));
-    client.ended().await.expect("no error, nor an end without close_notify");
+    // A client may find the connection closed while it has a word to say itself.
+    if let Err(error) = client.ended().await {
+        let kind = error.get_io().map(std::io::Error::kind);
+        assert_eq!(kind, Some(std::io::ErrorKind::BrokenPipe), "an end without close_notify: {error}");
+    }
     assert!(ending.await.expect("the shutdown"));
 }
 
