@@ -10,7 +10,7 @@ use super::error::ProxyError;
 use super::head::ClientFraming;
 use super::http2::Fault;
 use super::pace::{Look, Pace};
-use super::pool::{BackendStream, InUse};
+use super::pool::{BackendStream, InUse, Usage};
 use super::reply::Reply;
 use super::request::Request;
 use super::transfer::{KEPT, Transfer, TransferError, download_error, upload_error};
@@ -28,8 +28,6 @@ pub(super) struct Attempt<'a> {
     pub place: InUse,
     /// The connection.
     pub backend: BackendStream,
-    /// Has the connection served before?
-    pub reused: bool,
     /// The head, as the backend gets it.
     pub out: Vec<u8>,
 }
@@ -40,7 +38,6 @@ pub(super) struct Exchange<'r, 'w, 'a> {
     pub(super) upstream: &'a UpstreamView,
     pub(super) verdict: Verdict,
     backend: BackendStream,
-    reused: bool,
     /// Bytes of the response that were read and not yet passed on.
     held: Option<Buffer>,
     pub(super) scanned: usize,
@@ -64,7 +61,7 @@ pub(super) async fn run(
     client: &mut Client,
     attempt: Attempt<'_>,
 ) -> Result<After, ProxyError> {
-    let Attempt { upstream, verdict, place, backend, reused, out } = attempt;
+    let Attempt { upstream, verdict, place, backend, out } = attempt;
     let Some(framing) = request.facts.as_ref().map(|facts| facts.framing) else {
         return Err(ProxyError::ClientGone);
     };
@@ -92,7 +89,6 @@ pub(super) async fn run(
         upstream,
         verdict,
         backend,
-        reused,
         held: None,
         scanned: 0,
         upload,
@@ -229,7 +225,7 @@ impl Exchange<'_, '_, '_> {
             Fault::Reset => ProxyError::BackendReset,
             Fault::Malformed => ProxyError::ResponseMalformed,
             Fault::Unsendable => ProxyError::Unsendable,
-            Fault::Closed => ProxyError::BackendClosed { reused: self.reused },
+            Fault::Closed => ProxyError::BackendClosed { reused: self.backend.usage() == Usage::Again },
         }
     }
 

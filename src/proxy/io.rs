@@ -43,11 +43,6 @@ pub(super) trait Bridge: fmt::Debug {
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// Whatever was not said to its end is to be seen to break off.
     fn abort(&mut self);
-    /// Of a backend's: had its connection served before, and is it the first
-    /// stream on it?
-    fn serves(&self) -> (bool, bool) {
-        (false, false)
-    }
     /// See [`Stream::has_refused_tunnel`].
     fn has_refused_tunnel(&self) -> bool {
         false

@@ -60,10 +60,22 @@ struct Idle {
 #[derive(Debug)]
 pub(super) struct BackendStream {
     stream: Stream,
+    usage: Usage,
     /// Whom it is for, where the backend was told.
     announced: Option<Box<Announced>>,
     /// `None`: the connection that it is a stream of counts.
     _counted: Option<Counted>,
+}
+
+/// What a request's connection has been through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Usage {
+    /// It was opened for this request.
+    First,
+    /// It was opened for another, and no response has come over it yet.
+    Early,
+    /// It has served before: that it closes says nothing of the backend.
+    Again,
 }
 
 /// A connection in the count of a backend's open ones for as long as it lives.
@@ -138,6 +150,7 @@ impl BackendPool {
                 }
             };
             if stream.is_quiet() {
+                stream.usage = Usage::Again;
                 return Some(stream);
             }
         }
@@ -155,7 +168,7 @@ impl BackendPool {
     ) -> io::Result<BackendStream> {
         let Some(links) = &self.links else {
             let (stream, counted) = self.connect_own(timeout, announced.as_deref()).await?;
-            return Ok(BackendStream { stream, announced, _counted: Some(counted) });
+            return Ok(BackendStream { stream, usage: Usage::First, announced, _counted: Some(counted) });
         };
         let pool = Rc::clone(self);
         let connect = move || {
@@ -309,17 +322,13 @@ impl DerefMut for BackendStream {
 }
 
 impl BackendStream {
-    fn shared(stream: Stream) -> Self {
-        Self { stream, announced: None, _counted: None }
+    fn shared((stream, usage): (Stream, Usage)) -> Self {
+        Self { stream, usage, announced: None, _counted: None }
     }
 
-    /// Of one that was just connected: had its connection served before, and was
-    /// that opened for this?
-    pub(super) fn is_of_old(&self) -> (bool, bool) {
-        match &self.stream {
-            Stream::Bridged(bridge) => bridge.serves(),
-            _ => (false, true),
-        }
+    /// What its connection has been through.
+    pub(super) fn usage(&self) -> Usage {
+        self.usage
     }
 }
 

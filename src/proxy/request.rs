@@ -23,6 +23,7 @@ use super::exchange::{self, Attempt};
 use super::facts::Facts;
 use super::handshake;
 use super::head;
+use super::pool::Usage;
 use super::view::{UpstreamView, View};
 use super::worker::Worker;
 use crate::affinity::key;
@@ -355,21 +356,18 @@ impl<'w> Request<'w> {
         let moves = verdict.rebind && verdict.outcome == Outcome::Moved;
         let announced = pool.announcement(client, self.client_ip(client));
         let idle = if self.fresh || moves { None } else { pool.take_idle(announced.as_deref()) };
-        let (backend, reused, opened) = if let Some(stream) = idle {
-            (stream, true, false)
+        let backend = if let Some(stream) = idle {
+            stream
         } else {
             let began = Instant::now();
             let connected =
                 self.worker.connect(&pool, upstream.state.config.timeouts.connect, announced).await;
             self.tally.connect += began.elapsed();
-            let stream = connected.map_err(ProxyError::of_connecting)?;
-            let (reused, opened) = stream.is_of_old();
-            (stream, reused, opened)
+            connected.map_err(ProxyError::of_connecting)?
         };
-        if opened {
-            upstream.metrics.connection_opened();
-        } else {
-            upstream.metrics.connection_reused();
+        match backend.usage() {
+            Usage::First => upstream.metrics.connection_opened(),
+            Usage::Early | Usage::Again => upstream.metrics.connection_reused(),
         }
         let agreed = self
             .session
@@ -380,7 +378,7 @@ impl<'w> Request<'w> {
             self.tally.attempts -= 1;
             return Ok(Attempted::Outrun);
         }
-        let attempt = Attempt { upstream, verdict, place, backend, reused, out };
+        let attempt = Attempt { upstream, verdict, place, backend, out };
         exchange::run(self, client, attempt).await.map(Attempted::Answered)
     }
 

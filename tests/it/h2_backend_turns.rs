@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::harness::frames::{
     ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame,
 };
-use crate::harness::{Gate, Proxy, ProxyBuilder, eventually};
+use crate::harness::{Gate, Http2Backend, Proxy, ProxyBuilder, eventually};
 
 const OK: &[u8] = &[0x88];
 const REFUSED_STREAM: u8 = 7;
@@ -101,4 +101,35 @@ async fn backend_that_leaves_at_once_is_not_connected_to_without_end() {
     assert!([502, 503, 504].contains(&response.status), "{}", response.status);
     let made = connections.load(Ordering::SeqCst);
     assert!(made <= 8, "{made} connections for one request");
+}
+
+#[tokio::test]
+async fn all_whose_connection_never_answered_blame_the_backend() {
+    let (a, b) = (Http2Backend::start("a").await, Http2Backend::start("b").await);
+    let before = || {
+        let both = Proxy::builder().workers(1).upstream("web", &[]).member("a", a.address);
+        let both = both.member("b", b.address).lines("protocol = \"h2c\"");
+        both.affinity("key = [\"cookie:SID\"], remember = \"none\"").passive("max_fails = 3")
+    };
+    // The same ring: another proxy knows who is at home at a.
+    let finder = before().start().await;
+    let mut at_a = Vec::new();
+    for n in 0..100 {
+        let sid = format!("s{n}");
+        if finder.session(&sid).get("/").await.backend() == "a" {
+            at_a.push(sid);
+        }
+    }
+    let proxy = before().start().await;
+    let mut waiting = Vec::new();
+    for sid in &at_a[..2] {
+        let mut client = proxy.session(sid);
+        waiting.push(tokio::spawn(async move { client.post("/hang", b"x").await }));
+    }
+    eventually("both are at it", async || a.count("/hang") == 2).await;
+    proxy.session(&at_a[2]).post("/die", b"x").await.assert_own(502, "backend_closed");
+    for waiting in waiting {
+        waiting.await.expect("an answer").assert_own(502, "backend_closed");
+    }
+    proxy.backend_is("web", "a", false).await;
 }

@@ -184,10 +184,6 @@ impl Bridge for BackendSide {
             outlet.abort(Reason::CANCEL);
         }
     }
-
-    fn serves(&self) -> (bool, bool) {
-        (self.seat.reused, self.seat.first)
-    }
 }
 
 impl Drop for BackendSide {

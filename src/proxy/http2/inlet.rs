@@ -1,6 +1,6 @@
 //! What the peer of a stream sends, as the bytes of an HTTP/1.1 message.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::task::{Context, Poll, ready};
 
 use ::h2::RecvStream;
@@ -132,6 +132,5 @@ fn write_end(text: &mut Vec<u8>, trailers: Option<&HeaderMap>) {
     for (name, value) in trailers.into_iter().flatten() {
         h1::write_field(text, name.as_str(), value.as_bytes());
     }
-    // Writing into a Vec cannot fail.
-    let _ = text.write_all(b"\r\n");
+    h1::end_head(text);
 }

@@ -95,6 +95,10 @@ impl Driver {
             if Pin::new(&mut self.connection).poll(cx).is_ready() {
                 return Poll::Ready(());
             }
+            // First, so that what is decided next is not decided by a word long answered.
+            if asked && self.answered(cx) {
+                (asked, patience) = (false, None);
+            }
             match link.upgrade() {
                 Some(link) => {
                     if link.doubted.replace(false) && !asked && self.ask() {
@@ -108,9 +112,6 @@ impl Driver {
                 // It is not used any more, and is about to say so.
                 None if patience.is_none() => patience = Some(Box::pin(tokio::time::sleep(FAREWELL))),
                 None => {}
-            }
-            if asked && self.answered(cx) {
-                (asked, patience) = (false, None);
             }
             match patience.as_mut() {
                 Some(patience) => patience.as_mut().poll(cx),

@@ -17,9 +17,10 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::backend_stream::BackendSide;
 use super::link;
 use crate::proxy::io::Stream;
-use crate::proxy::pool::Counted;
+use crate::proxy::pool::{Counted, Usage};
 
 /// What a backend is taken to allow before it was asked.
 const LIKELY_STREAMS: usize = 100;
@@ -63,10 +64,8 @@ pub(super) struct Link {
 pub(super) struct Seat {
     pub(super) link: Rc<Link>,
     links: Weak<Links>,
-    /// Had the connection served before?
-    pub(super) reused: bool,
-    /// Is it the first on the connection?
-    pub(super) first: bool,
+    /// What the connection had been through.
+    usage: Usage,
     pub(super) scheme: &'static str,
 }
 
@@ -112,7 +111,7 @@ impl Links {
     }
 
     /// A stream on a connection that is there.
-    pub(in crate::proxy) fn take(self: &Rc<Self>) -> Option<Stream> {
+    pub(in crate::proxy) fn take(self: &Rc<Self>) -> Option<(Stream, Usage)> {
         self.seat().map(Seat::into_stream)
     }
 
@@ -132,7 +131,7 @@ impl Links {
         self: &Rc<Self>,
         timeout: Duration,
         connect: impl Fn() -> F + Clone + 'static,
-    ) -> io::Result<Stream>
+    ) -> io::Result<(Stream, Usage)>
     where
         F: Future<Output = io::Result<(Stream, Counted)>> + 'static,
     {
@@ -140,11 +139,7 @@ impl Links {
             return Ok(seat.into_stream());
         }
         let (waiting, offered) = oneshot::channel();
-        {
-            let mut line = self.waiting.borrow_mut();
-            line.retain(|waiting| !waiting.is_closed());
-            line.push_back(waiting);
-        }
+        self.waiting.borrow_mut().push_back(waiting);
         self.open_more(timeout, &connect);
         match tokio::time::timeout(timeout, offered).await {
             Ok(Ok(Ok(seat))) => Ok(seat.into_stream()),
@@ -158,7 +153,11 @@ impl Links {
     where
         F: Future<Output = io::Result<(Stream, Counted)>> + 'static,
     {
-        let wanted = self.waiting.borrow().len().div_ceil(self.allowed.get().max(1));
+        let mut line = self.waiting.borrow_mut();
+        // Who has given up needs none.
+        line.retain(|waiting| !waiting.is_closed());
+        let wanted = line.len().div_ceil(self.allowed.get().max(1));
+        drop(line);
         while self.opening.get() < wanted {
             self.opening.set(self.opening.get() + 1);
             let (links, connect, connecting) = (Rc::clone(self), connect.clone(), connect());
@@ -309,16 +308,20 @@ impl Seat {
     fn new(link: &Rc<Link>, links: &Rc<Links>) -> Self {
         link.streams.set(link.streams.get() + 1);
         Self {
-            reused: link.heard.get().is_some(),
-            first: !link.begun.replace(true),
+            usage: match (link.begun.replace(true), link.heard.get()) {
+                (false, _) => Usage::First,
+                (true, None) => Usage::Early,
+                (true, Some(_)) => Usage::Again,
+            },
             scheme: links.scheme,
             link: Rc::clone(link),
             links: Rc::downgrade(links),
         }
     }
 
-    fn into_stream(self) -> Stream {
-        Stream::Bridged(Box::new(super::backend_stream::BackendSide::new(self)))
+    fn into_stream(self) -> (Stream, Usage) {
+        let usage = self.usage;
+        (Stream::Bridged(Box::new(BackendSide::new(self))), usage)
     }
 }
 
