@@ -1,10 +1,23 @@
-//! As much of WebSocket (RFC 6455 §5.2) as it takes to say goodbye: where one
-//! frame ends and the next begins, and the Close frame.
+//! As much of WebSocket (RFC 6455) as a proxy needs: the proof that a server
+//! speaks it, and what it takes to say goodbye: where one frame ends and the
+//! next begins (§5.2), and the Close frame.
+
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
+/// What a key is hashed with (§1.3).
+const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// Close, 1001 going away, from a server.
 pub(super) const GOING_AWAY: &[u8] = &[0x88, 2, 0x03, 0xE9];
 /// The same from a client: masked, with a mask of zeros.
 pub(super) const GOING_AWAY_MASKED: &[u8] = &[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xE9];
+
+/// The Sec-WebSocket-Accept that answers a key (§4.2.2).
+pub(super) fn accept_key(key: &str) -> String {
+    BASE64_STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}{GUID}").as_bytes()))
+}
 
 /// Follows the frames of one direction.
 #[derive(Debug, Default)]
@@ -79,6 +92,11 @@ mod tests {
         }
         frame.extend(std::iter::repeat_n(7, length + if masked { 4 } else { 0 }));
         frame
+    }
+
+    #[test]
+    fn the_accept_key_is_that_of_the_rfc() {
+        assert_eq!(accept_key("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 
     #[test]

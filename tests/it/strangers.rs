@@ -7,7 +7,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use crate::harness::{
-    Authority, Backend, Gate, PemFiles, Proxy, RawClient, Script, Step, TlsClient, eventually,
+    Authority, Backend, Clock, Gate, PemFiles, Proxy, RawClient, Script, Step, TlsClient, eventually,
 };
 
 /// 1000 bytes a second, half a second to begin with.
@@ -85,6 +85,7 @@ async fn slow_backend_is_not_the_clients_fault() {
         .upstream("web", &[&a])
         .start()
         .await;
+    let clock = Clock::start().await;
     let mut raw = proxy.raw().await;
     // More than the sockets on the way take: it waits for the backend.
     let body = vec![b'x'; 32 << 20];
@@ -94,13 +95,13 @@ async fn slow_backend_is_not_the_clients_fault() {
         raw.send(&body).await;
     };
     let opening = async {
-        tokio::time::sleep(patience).await;
+        clock.pass(patience).await;
         taking.open();
     };
     tokio::join!(sending, opening);
     assert_eq!(raw.head().await.backend(), "a");
     assert_eq!(raw.exactly(1).await, b"x");
-    tokio::time::sleep(patience).await;
+    clock.pass(patience).await;
     saying.open();
     assert_eq!(raw.exactly(1).await, b"y");
 }

@@ -8,7 +8,6 @@ use std::task::{Context, Poll};
 use ::h2::ext::Protocol;
 use ::h2::server::SendResponse;
 use ::h2::{Reason, RecvStream};
-use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
@@ -20,9 +19,7 @@ use super::inlet::{self, Inlet};
 use super::outlet::{Outlet, Payload};
 use crate::h1::Framing;
 use crate::proxy::io::Bridge;
-
-/// What a key is hashed with (RFC 6455 §1.3).
-const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+use crate::proxy::websocket;
 
 /// A stream that a client has opened.
 pub(super) struct ClientStream {
@@ -79,7 +76,7 @@ impl ClientStream {
             text: Vec::new(),
             answer: Answer::Head,
             head_only: parts.method == Method::HEAD,
-            accept: key.as_deref().map(accept_key),
+            accept: key.as_deref().map(websocket::accept_key),
         })
     }
 
@@ -205,19 +202,4 @@ fn with_head(status: StatusCode, fields: HeaderMap) -> Response<()> {
     *response.status_mut() = status;
     *response.headers_mut() = fields;
     response
-}
-
-/// What a server proves with that it speaks WebSocket (RFC 6455 §4.2.2).
-fn accept_key(key: &str) -> String {
-    BASE64_STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}{GUID}").as_bytes()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_accept_key_is_that_of_the_rfc() {
-        assert_eq!(accept_key("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-    }
 }

@@ -60,7 +60,8 @@ pub(in crate::proxy) async fn serve(worker: Rc<Worker>, client: Client) {
     let Some(connection) = connection.await else { return };
     worker.metrics.http2_opened();
     let streams = Rc::new(Streams::default());
-    let mut open = Open { worker, origin, deadline, connection, gauge, streams, end: End::Open };
+    let mut open =
+        Open { worker, origin, deadline, connection, gauge, streams, end: End::Open, waits: FAREWELL };
     open.deadline.set(wait);
     std::future::poll_fn(|cx| open.poll(cx)).await;
     let Open { connection, streams, .. } = open;
@@ -93,6 +94,8 @@ struct Open {
     gauge: Rc<Gauge>,
     streams: Rc<Streams>,
     end: End,
+    /// How long a leaving client is waited for.
+    waits: Duration,
 }
 
 /// How near the connection is to its end.
@@ -145,18 +148,27 @@ impl Open {
                 Poll::Pending
             }
             // Responses may still be on their way to a slow client.
-            (true, End::Leaving) if self.gauge.moved() => {
-                self.deadline.set(self.farewell());
+            (true, End::Leaving) if self.takes_enough() => {
+                self.wait_for_the_rest();
                 Poll::Pending
             }
             (true, _) => Poll::Ready(()),
         }
     }
 
-    /// How long a client may take to take what is left for it.
-    fn farewell(&self) -> Duration {
+    /// From now on the client has a while to take what is left for it.
+    fn wait_for_the_rest(&mut self) {
         let idle = self.worker.view().snapshot.config.timeouts.upstream.body_idle;
-        if self.gauge.blocked() { idle.max(FAREWELL) } else { FAREWELL }
+        self.waits = if self.gauge.blocked() { idle.max(FAREWELL) } else { FAREWELL };
+        self.gauge.taken();
+        self.deadline.set(self.waits);
+    }
+
+    /// Did it take as much in that while as a client must?
+    fn takes_enough(&self) -> bool {
+        let rate = self.worker.view().snapshot.config.timeouts.upstream.min_body_rate.unwrap_or(0);
+        let wanted = rate.saturating_mul(self.waits.as_secs()).max(1);
+        u64::try_from(self.gauge.taken()).is_ok_and(|taken| taken >= wanted)
     }
 
     /// There is a stream again.
@@ -192,8 +204,7 @@ impl Open {
             }
             End::Announced if !busy => {
                 self.end = End::Leaving;
-                self.gauge.moved();
-                self.deadline.set(self.farewell());
+                self.wait_for_the_rest();
                 false
             }
             _ => false,

@@ -103,12 +103,8 @@ impl ResponseText {
         let (line, lines) = split_line(text)?;
         let status = StatusCode::from_bytes(line.strip_prefix(b"HTTP/1.1 ")?.get(..3)?).ok()?;
         let (mut fields, mut framing, mut accept) = (HeaderMap::new(), Framing::None, None);
-        for line in lines.split_inclusive(|&byte| byte == b'\n') {
-            if line == b"\r\n" {
-                break;
-            }
-            let (name, value) = split_field(line)?;
-            let value = HeaderValue::from_bytes(value).ok()?;
+        for field in fields_of(lines) {
+            let (name, value) = field?;
             match FieldKind::classify(name) {
                 FieldKind::TransferEncoding => framing = Framing::Chunked,
                 kind if h1::is_hop_by_hop(kind) => {}
@@ -194,8 +190,16 @@ pub(super) fn split_line(text: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((text[..end].strip_suffix(b"\r")?, &text[end + 1..]))
 }
 
+/// Names and values of the lines up to the empty one; `None`: of what is no field line.
+pub(super) fn fields_of(lines: &[u8]) -> impl Iterator<Item = Option<(&[u8], HeaderValue)>> {
+    lines.split_inclusive(|&byte| byte == b'\n').take_while(|line| line != b"\r\n").map(|line| {
+        let (name, value) = split_field(line)?;
+        Some((name, HeaderValue::from_bytes(value).ok()?))
+    })
+}
+
 /// Name and value of a field line.
-pub(super) fn split_field(line: &[u8]) -> Option<(&[u8], &[u8])> {
+fn split_field(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let colon = memchr::memchr(b':', line)?;
     Some((&line[..colon], line[colon + 1..].trim_ascii()))
 }

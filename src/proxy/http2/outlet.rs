@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use ::h2::{Reason, SendStream};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 
 use crate::h1::Body;
 
@@ -126,11 +126,9 @@ impl Outlet {
 
     /// Keeps trailer lines for the end.
     fn collect(&mut self, lines: &[u8]) -> io::Result<()> {
-        for line in lines.split_inclusive(|&byte| byte == b'\n') {
-            let (name, value) = super::head::split_field(line).ok_or(io::ErrorKind::InvalidData)?;
-            let name = HeaderName::from_bytes(name).map_err(io::Error::other)?;
-            let value = HeaderValue::from_bytes(value).map_err(io::Error::other)?;
-            self.trailers.append(name, value);
+        for field in super::head::fields_of(lines) {
+            let (name, value) = field.ok_or(io::ErrorKind::InvalidData)?;
+            self.trailers.append(HeaderName::from_bytes(name).map_err(io::Error::other)?, value);
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, Request, Uri, Version};
 
-use super::head::{split_field, split_line};
+use super::head::{fields_of, split_line};
 use crate::h1::{self, FieldKind, Framing};
 
 /// A request's head.
@@ -26,12 +26,8 @@ impl RequestText {
         *request.version_mut() = Version::HTTP_2;
         let (mut authority, mut framing) = (None, Framing::None);
         let fields = request.headers_mut();
-        for line in lines.split_inclusive(|&byte| byte == b'\n') {
-            if line == b"\r\n" {
-                break;
-            }
-            let (name, value) = split_field(line)?;
-            let value = HeaderValue::from_bytes(value).ok()?;
+        for field in fields_of(lines) {
+            let (name, value) = field?;
             match FieldKind::classify(name) {
                 FieldKind::Host => authority = Some(value),
                 FieldKind::TransferEncoding => framing = Framing::Chunked,

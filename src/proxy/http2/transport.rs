@@ -35,9 +35,9 @@ impl Gauge {
         self.blocked.get()
     }
 
-    /// Has the client taken anything since this was asked last?
-    pub(super) fn moved(&self) -> bool {
-        self.written.take() > 0
+    /// Bytes that the client has taken since this was asked last.
+    pub(super) fn taken(&self) -> usize {
+        self.written.take()
     }
 
     fn wrote(&self, outcome: &Poll<io::Result<usize>>) {

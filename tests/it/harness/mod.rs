@@ -3,6 +3,7 @@
 
 mod backend;
 mod client;
+mod clock;
 pub(crate) mod frame_client;
 pub(crate) mod frames;
 pub(crate) mod http2;
@@ -17,6 +18,7 @@ mod wire;
 
 pub(crate) use backend::Backend;
 pub(crate) use client::Client;
+pub(crate) use clock::Clock;
 pub(crate) use http2::{H2Client, H2Stream};
 pub(crate) use http2_backend::{Http2Backend, Http2Client};
 pub(crate) use message::Response;

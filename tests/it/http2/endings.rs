@@ -6,25 +6,11 @@ use h2::Reason;
 use tokio::net::TcpStream;
 
 use crate::harness::frames::{self, DATA, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, block, frame};
-use crate::harness::{Backend, Gate, Proxy, RawClient, Script, Step, eventually};
+use crate::harness::{Backend, Clock, Gate, Proxy, RawClient, Script, Step, eventually, in_time};
 
 const LONG: Duration = Duration::from_secs(60);
-/// Responses on their way to a slow client.
-const STREAMS: u32 = 100;
-
-/// A proxy that tells the time: of connections to it that say nothing it ends each
-/// in due time.
-async fn clock() -> (Backend, Proxy) {
-    let nobody = Backend::start("nobody").await;
-    let timeouts = "request_head = \"50ms\"";
-    let proxy = Proxy::builder().timeouts(timeouts).upstream("web", &[&nobody]).start().await;
-    (nobody, proxy)
-}
-
-/// 50 ms at least.
-async fn a_while(clock: &Proxy) {
-    clock.raw().await.read_to_any_end().await;
-}
+/// Responses on their way to a slow client: more than a socket takes.
+const STREAMS: u32 = 500;
 
 /// Waits for the GOAWAY that says that all is well, and for the end.
 async fn assert_let_go(raw: &mut RawClient) {
@@ -155,19 +141,11 @@ async fn responses_that_a_slow_client_still_reads_are_whole_after_the_shutdown_b
     let head = b"HTTP/1.1 200 OK\r\nX-Backend: a\r\nContent-Length: 12000\r\n\r\n".to_vec();
     let a = Backend::named("a").script(Script::new([Step::ReadHead, Step::Send(head), Step::Zeros(12_000)]));
     let a = a.start().await;
-    let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
-    let mut raw = RawClient::connect_narrow(proxy.addr()).await;
-    // All windows are open; it is the socket that is full.
-    let settings = frame(frames::SETTINGS, 0, 0, &[0, 4, 0x10, 0, 0, 0]);
-    let window = frame(frames::WINDOW_UPDATE, 0, 0, &(1u32 << 28).to_be_bytes());
-    raw.send([frames::PREFACE, &settings, &window].concat()).await;
-    for n in 0..STREAMS {
-        raw.send(frames::get(2 * n + 1, "/")).await;
-    }
-    proxy.metric_becomes("homing_responses_total", &[("class", "2xx")], STREAMS.into()).await;
+    let proxy = Proxy::builder().limits("streams = 1000").upstream("web", &[&a]).start().await;
+    let mut raw = backed_up(&proxy).await;
     let ending = proxy.shutting_down(LONG);
     let (mut ended, mut received, mut frames) = (0, 0, 0);
-    let (_nobody, clock) = clock().await;
+    let clock = Clock::start().await;
     while ended < STREAMS {
         let frame = raw.next_frame().await.expect("all of what was said to be there");
         assert_ne!(frame.kind, RST_STREAM, "{frame:?}");
@@ -176,14 +154,53 @@ async fn responses_that_a_slow_client_still_reads_are_whole_after_the_shutdown_b
             ended += u32::from(frame.flags & END_STREAM != 0);
             frames += 1;
             // Slowly: over far more than the second that a farewell takes.
-            if frames % 4 == 0 {
-                a_while(&clock).await;
+            if frames % 20 == 0 {
+                clock.tick().await;
             }
         }
     }
     assert_eq!(received, 12_000 * STREAMS as usize);
     drop(raw);
     assert!(ending.await.expect("the shutdown"), "it ended by itself");
+}
+
+/// A client that has [`STREAMS`] responses waiting for it, all windows open and a
+/// socket that is full.
+async fn backed_up(proxy: &Proxy) -> RawClient {
+    let mut raw = RawClient::connect_narrow(proxy.addr()).await;
+    let settings = frame(frames::SETTINGS, 0, 0, &[0, 4, 0x10, 0, 0, 0]);
+    let window = frame(frames::WINDOW_UPDATE, 0, 0, &(1u32 << 28).to_be_bytes());
+    raw.send([frames::PREFACE, &settings, &window].concat()).await;
+    for n in 0..STREAMS {
+        raw.send(frames::get(2 * n + 1, "/")).await;
+    }
+    proxy.metric_becomes("homing_responses_total", &[("class", "2xx")], STREAMS.into()).await;
+    raw
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_trickles_does_not_hold_the_shutdown_up() {
+    let head = b"HTTP/1.1 200 OK\r\nX-Backend: a\r\nContent-Length: 12000\r\n\r\n".to_vec();
+    let a = Backend::named("a").script(Script::new([Step::ReadHead, Step::Send(head), Step::Zeros(12_000)]));
+    let a = a.start().await;
+    let timeouts = "body_idle = \"3s\"\nmin_body_rate = \"10MiB\"";
+    let proxy =
+        Proxy::builder().timeouts(timeouts).limits("streams = 1000").upstream("web", &[&a]).start().await;
+    let mut raw = backed_up(&proxy).await;
+    let ending = proxy.shutting_down(LONG);
+    let clock = Clock::start().await;
+    // It takes something all the time, and would take long for all.
+    let trickle = async {
+        while raw.at_most(64 << 10).await.is_ok() {
+            clock.tick().await;
+        }
+    };
+    let ended = in_time("the shutdown", ending);
+    let ended = tokio::select! {
+        ended = ended => ended,
+        () = trickle => panic!("it got all that was there for it"),
+    };
+    assert!(ended.expect("the shutdown"), "it ended by itself");
 }
 
 #[tokio::test]
@@ -234,7 +251,7 @@ async fn pings_keep_no_connection_from_being_idle() {
     raw.send(frames::get(1, "/")).await;
     raw.next_on(1, DATA).await;
     let ping = frame(PING, 0, 0, b"are you?");
-    let (_nobody, clock) = clock().await;
+    let clock = Clock::start().await;
     raw.send(&ping).await;
     loop {
         match raw.next_frame().await.expect("a word before the end") {
@@ -243,7 +260,7 @@ async fn pings_keep_no_connection_from_being_idle() {
             frame if frame.kind == PING => assert!(raw.try_send(&ping).await),
             _ => {}
         }
-        a_while(&clock).await;
+        clock.tick().await;
     }
 }
 
