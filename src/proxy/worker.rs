@@ -323,13 +323,19 @@ impl Worker {
         self.own_connections.set(self.own_connections.get() + 1);
         self.metrics.connection_opened();
         let counted = Counted { worker: Rc::clone(self), _held: held };
+        // Each future is made where it is awaited: handed in, it would be held twice.
         match service.tls.clone() {
-            _ if service.proxy_protocol != ProxyProtocol::Off => {
-                counted.spawn(proxy_header::serve(Rc::clone(self), arrival, service));
-            }
-            None => counted.spawn(connection::serve(Rc::clone(self), arrival, &service)),
-            Some(tls) => counted.spawn(connection::serve_secure(Rc::clone(self), arrival, tls)),
-        }
+            _ if service.proxy_protocol != ProxyProtocol::Off => tokio::task::spawn_local(async move {
+                proxy_header::serve(Rc::clone(&counted.worker), arrival, service).await;
+            }),
+            None => tokio::task::spawn_local(async move {
+                let worker = Rc::clone(&counted.worker);
+                connection::serve(worker, arrival, &service).await;
+            }),
+            Some(tls) => tokio::task::spawn_local(async move {
+                connection::serve_secure(Rc::clone(&counted.worker), arrival, tls).await;
+            }),
+        };
     }
 
     /// One of a client's places, where their number is limited; trusted peers
@@ -367,16 +373,6 @@ struct Counted {
     worker: Rc<Worker>,
     /// Its place in its client's count.
     _held: Option<Held>,
-}
-
-impl Counted {
-    /// Serves the connection in a task of its own.
-    fn spawn(self, serving: impl Future<Output = ()> + 'static) {
-        tokio::task::spawn_local(async move {
-            serving.await;
-            drop(self);
-        });
-    }
 }
 
 impl Drop for Counted {
