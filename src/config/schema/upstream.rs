@@ -166,7 +166,7 @@ pub(in crate::config) static MAX_CONNECTIONS: Optional<Int<u32>> = Optional {
     name: "max_connections",
     rule: Int { least: 1, most: 1_000_000 },
     absent: "any number",
-    doc: "Connections to it at a time, over all workers.",
+    doc: "Requests at a time for it, over all workers; over HTTP/1.1 each has a connection of its own.",
 };
 
 /// `[upstream.NAME.health_check]`.
