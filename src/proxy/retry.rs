@@ -10,7 +10,7 @@ use crate::model::Retry;
 
 /// One worker's budget for one upstream: a bucket of hundredths of a retry.
 #[derive(Debug)]
-pub(super) struct RetryBudget {
+pub(crate) struct RetryBudget {
     hundredths: Cell<u32>,
     percent: u32,
     /// Hundredths that arrive each second whatever happens.
@@ -26,7 +26,7 @@ const SAVED_REQUESTS: u32 = 1000;
 
 impl RetryBudget {
     /// `workers` share the minimum rate.
-    pub(super) fn new(retry: &Retry, workers: usize, now: Instant) -> Self {
+    pub(crate) fn new(retry: &Retry, workers: usize, now: Instant) -> Self {
         let workers = u32::try_from(workers).unwrap_or(u32::MAX).max(1);
         let per_second = retry.min_per_second.saturating_mul(100).div_ceil(workers);
         Self {
@@ -43,12 +43,12 @@ impl RetryBudget {
     }
 
     /// A request arrived: it brings its share.
-    pub(super) fn deposit(&self) {
+    pub(crate) fn deposit(&self) {
         self.hundredths.set(self.hundredths.get().saturating_add(self.percent).min(self.cap()));
     }
 
     /// Takes one retry, if there is one.
-    pub(super) fn withdraw(&self, now: Instant) -> bool {
+    pub(crate) fn withdraw(&self, now: Instant) -> bool {
         let seconds = now.duration_since(self.filled.get()).as_secs();
         if seconds > 0 {
             self.filled.set(self.filled.get() + Duration::from_secs(seconds));

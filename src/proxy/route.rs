@@ -10,7 +10,7 @@ use crate::model::{HostPattern, Route};
 /// under it the longest path prefix. A host whose routes do not take the path
 /// leaves it to the next less specific one.
 #[derive(Debug, Default)]
-pub(super) struct RouteTable {
+pub(crate) struct RouteTable {
     exact: AHashMap<String, Vec<(String, usize)>>,
     suffixes: Vec<(String, String, usize)>,
     any: Vec<(String, usize)>,
@@ -18,7 +18,7 @@ pub(super) struct RouteTable {
 
 impl RouteTable {
     /// Arranges routes; their order does not matter.
-    pub(super) fn new(routes: &[Route]) -> Self {
+    pub(crate) fn new(routes: &[Route]) -> Self {
         let mut table = Self::default();
         for route in routes {
             let path = route.path.clone();
@@ -39,7 +39,7 @@ impl RouteTable {
     }
 
     /// The upstream for this Host (a port is ignored) and path.
-    pub(super) fn find(&self, host: &str, path: &str) -> Option<usize> {
+    pub(crate) fn find(&self, host: &str, path: &str) -> Option<usize> {
         if !(self.exact.is_empty() && self.suffixes.is_empty()) {
             let name = without_port(host);
             let name = name.strip_suffix('.').unwrap_or(name);
@@ -74,7 +74,7 @@ fn takes(prefix: &str, path: &str) -> bool {
 }
 
 /// A host without its port; IPv6 addresses stay in brackets.
-pub(super) fn without_port(host: &str) -> &str {
+pub(crate) fn without_port(host: &str) -> &str {
     match host.rfind(':') {
         Some(colon) if !host[colon..].contains(']') => &host[..colon],
         _ => host,

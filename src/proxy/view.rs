@@ -7,7 +7,6 @@ use std::sync::Arc;
 use ahash::AHashMap;
 use tokio::time::Instant;
 
-use super::pool::BackendPool;
 use super::retry::RetryBudget;
 use super::route::RouteTable;
 use crate::affinity::pick::{Loads, Policy};
@@ -15,11 +14,12 @@ use crate::affinity::{BackendId, Slot};
 use crate::h1::HeadLimits;
 use crate::model::Address;
 use crate::model::snapshot::{Observation, Report, Snapshot, UpstreamState};
+use crate::proxy::backend::pool::BackendPool;
 use crate::telemetry::{UpstreamMetrics, WorkerMetrics};
 
 /// One request uses one of these from beginning to end.
 #[derive(Debug)]
-pub(super) struct View {
+pub(crate) struct View {
     /// What all workers share.
     pub snapshot: Arc<Snapshot>,
     /// Its routes, arranged.
@@ -34,7 +34,7 @@ pub(super) struct View {
 
 /// One upstream, in one worker.
 #[derive(Debug)]
-pub(super) struct UpstreamView {
+pub(crate) struct UpstreamView {
     /// What all workers share.
     pub state: Arc<UpstreamState>,
     /// This worker's counters for it.
@@ -50,11 +50,11 @@ pub(super) struct UpstreamView {
 }
 
 /// Pools outlive snapshots for as long as id and address stay.
-pub(super) type PoolKey = (Arc<str>, BackendId, Address);
+pub(crate) type PoolKey = (Arc<str>, BackendId, Address);
 
 impl View {
     /// Arranges a snapshot for a worker; what `previous` had is taken over.
-    pub(super) fn new(
+    pub(crate) fn new(
         worker: usize,
         snapshot: Arc<Snapshot>,
         metrics: &WorkerMetrics,
@@ -127,27 +127,27 @@ impl View {
 
 impl UpstreamView {
     /// The slot of a member.
-    pub(super) fn slot(&self, member: u16) -> Slot {
+    pub(crate) fn slot(&self, member: u16) -> Slot {
         self.state.cluster.members()[usize::from(member)].slot
     }
 
     /// The id of a member.
-    pub(super) fn id(&self, member: u16) -> &BackendId {
+    pub(crate) fn id(&self, member: u16) -> &BackendId {
         &self.state.cluster.members()[usize::from(member)].id
     }
 
     /// Since when a member cannot serve its sessions, if it cannot.
-    pub(super) fn away_since(&self, member: u16) -> Option<Instant> {
+    pub(crate) fn away_since(&self, member: u16) -> Option<Instant> {
         self.away.get(usize::from(member)).copied().flatten()
     }
 
     /// Do responses with a 5xx status count against a backend?
-    pub(super) fn counts_server_errors(&self) -> bool {
+    pub(crate) fn counts_server_errors(&self) -> bool {
         self.state.config.passive.as_ref().is_some_and(|passive| passive.max_5xx.is_some())
     }
 
     /// What a request saw of a member, for the control plane.
-    pub(super) fn report(&self, member: u16, observation: Observation) -> Report {
+    pub(crate) fn report(&self, member: u16, observation: Observation) -> Report {
         Report { upstream: Arc::clone(&self.state.config.name), slot: self.slot(member), observation }
     }
 }

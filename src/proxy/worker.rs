@@ -14,20 +14,20 @@ use tokio::runtime::LocalRuntime;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::acceptor::{Acceptor, Arrival};
-use super::buffer::Buffers;
-use super::clients::{Clients, Held};
-use super::connection;
-use super::deadline::{self, Deadlines};
-use super::descriptors::{self, Descriptors};
-use super::error::{self, Answer};
-use super::listener::{Entrance, Listening};
-use super::proxy_header;
-use super::socket::Socket;
+use super::connection_counts::{Clients, Held};
 use super::view::View;
 use crate::affinity::Timestamp;
 use crate::model::snapshot::{Report, Snapshot};
 use crate::model::{Bind, ProxyProtocol};
+use crate::proxy::client::acceptor::{Acceptor, Arrival};
+use crate::proxy::client::connection;
+use crate::proxy::client::listener::{Entrance, Listening};
+use crate::proxy::client::proxy_header;
+use crate::proxy::client::room::{self, Descriptors};
+use crate::proxy::request::error::{self, Answer};
+use crate::proxy::wire::buffer::Buffers;
+use crate::proxy::wire::deadline::{self, Deadlines};
+use crate::proxy::wire::socket::Socket;
 use crate::telemetry::{AccessLog, Refusal, WorkerMetrics};
 
 /// Pause after a failed accept, typically for want of file descriptors.
@@ -73,14 +73,14 @@ pub struct Parts {
 }
 
 /// A worker's state, shared by its tasks.
-pub(super) struct Worker {
-    pub(super) buffers: Buffers,
-    pub(super) deadlines: Rc<Deadlines>,
-    pub(super) descriptors: Descriptors,
+pub(crate) struct Worker {
+    pub(crate) buffers: Buffers,
+    pub(crate) deadlines: Rc<Deadlines>,
+    pub(crate) descriptors: Descriptors,
     /// TLS handshakes in progress.
-    pub(super) handshakes: Cell<usize>,
-    pub(super) metrics: Arc<WorkerMetrics>,
-    pub(super) log: AccessLog,
+    pub(crate) handshakes: Cell<usize>,
+    pub(crate) metrics: Arc<WorkerMetrics>,
+    pub(crate) log: AccessLog,
     index: usize,
     view: RefCell<Rc<View>>,
     changed: Notify,
@@ -192,43 +192,43 @@ async fn serve(parts: Parts) {
 
 impl Worker {
     /// The state of the world, now.
-    pub(super) fn view(&self) -> Rc<View> {
+    pub(crate) fn view(&self) -> Rc<View> {
         Rc::clone(&self.view.borrow())
     }
 
     /// Is no new request wanted on old connections?
-    pub(super) fn draining(&self) -> bool {
+    pub(crate) fn draining(&self) -> bool {
         self.phase.get() > Phase::Serving
     }
 
     /// Are tunnels to take their leave?
-    pub(super) fn closing(&self) -> bool {
+    pub(crate) fn closing(&self) -> bool {
         self.phase.get() > Phase::Draining
     }
 
     /// The time, at most a tick old.
-    pub(super) fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         self.now.get()
     }
 
     /// The time of the last tick, for what needs no better.
-    pub(super) fn coarse_now(&self) -> Instant {
+    pub(crate) fn coarse_now(&self) -> Instant {
         self.ticked.get()
     }
 
     /// A random number; not for secrets.
-    pub(super) fn random(&self) -> u64 {
+    pub(crate) fn random(&self) -> u64 {
         self.random.borrow_mut().u64(..)
     }
 
     /// Tells the control plane of a backend. If it is too busy to listen, the
     /// observation is lost: there will be more of the kind.
-    pub(super) fn report(&self, report: Report) {
+    pub(crate) fn report(&self, report: Report) {
         let _ = self.reports.try_send(report);
     }
 
     /// Waits until the state of the world is as wanted, or until then.
-    pub(super) async fn wait_until(&self, until: Instant, wanted: impl Fn(&View) -> bool) {
+    pub(crate) async fn wait_until(&self, until: Instant, wanted: impl Fn(&View) -> bool) {
         loop {
             let changed = self.changed.notified();
             if wanted(&self.view()) {
@@ -285,7 +285,7 @@ impl Worker {
                     Err(error) if is_of_one_connection(&error) => {}
                     Err(error) => {
                         let plain = entrance.service().tls.is_none();
-                        if descriptors::are_exhausted(&error) && self.shed(&listener, plain).await {
+                        if room::are_exhausted(&error) && self.shed(&listener, plain).await {
                             continue;
                         }
                         tracing::warn!(worker = self.index, %error, "cannot accept; trying again");
@@ -340,7 +340,7 @@ impl Worker {
 
     /// One of a client's places, where their number is limited; trusted peers
     /// have as many as they like.
-    pub(super) fn place_for(&self, client: IpAddr) -> Result<Option<Held>, Refusal> {
+    pub(crate) fn place_for(&self, client: IpAddr) -> Result<Option<Held>, Refusal> {
         let view = self.view();
         let config = &view.snapshot.config;
         match config.limits.connections_per_client {
@@ -352,7 +352,7 @@ impl Worker {
     }
 
     /// Closes a connection, after a word that there are too many.
-    pub(super) fn refuse(&self, socket: &Socket, plain: bool, refusal: Refusal, peer: SocketAddr) {
+    pub(crate) fn refuse(&self, socket: &Socket, plain: bool, refusal: Refusal, peer: SocketAddr) {
         self.metrics.refused_connection(refusal);
         tracing::debug!(%peer, limit = refusal.as_str(), "connection refused");
         // Over TLS it would take a handshake to say so.

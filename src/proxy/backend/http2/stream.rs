@@ -1,0 +1,202 @@
+//! A stream of a backend's connection, to the pipeline: a connection that
+//! takes one HTTP/1.1 request and answers in HTTP/1.1.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use ::h2::client::ResponseFuture;
+use ::h2::{Reason, RecvStream};
+use http::{Method, Response};
+use tokio::time::Instant;
+
+use super::links::Seat;
+use crate::h1::Framing;
+use crate::proxy::bridge::head::{self, Malformed};
+use crate::proxy::bridge::inlet::{self, Inlet};
+use crate::proxy::bridge::outlet::{Outlet, Payload};
+use crate::proxy::bridge::request_text::RequestText;
+use crate::proxy::wire::stream::Bridge;
+
+/// A stream that is, or will be, opened at a backend.
+pub(crate) struct BackendSide {
+    seat: Seat,
+    /// A request's head of which the end has not come yet; then an interim
+    /// response's.
+    text: Vec<u8>,
+    /// So much of an interim response's was read.
+    read: usize,
+    head_only: bool,
+    outlet: Option<Outlet>,
+    answer: Answer,
+    /// When it was begun.
+    since: Instant,
+}
+
+/// How far the answer is.
+enum Answer {
+    /// The request's head is to come.
+    Unasked,
+    Awaited(ResponseFuture),
+    Coming(Inlet),
+    Failed(io::ErrorKind),
+}
+
+impl BackendSide {
+    pub(crate) fn new(seat: Seat) -> Self {
+        Self {
+            seat,
+            text: Vec::new(),
+            read: 0,
+            head_only: false,
+            outlet: None,
+            answer: Answer::Unasked,
+            since: Instant::now(),
+        }
+    }
+
+    /// Takes bytes of the head; opens the stream once it is whole.
+    fn write_head(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let before = self.text.len();
+        self.text.extend_from_slice(bytes);
+        let Some(end) = head::find_end(&self.text, before) else { return Ok(bytes.len()) };
+        let opened = self.open(end);
+        self.text.clear();
+        opened.map(|()| end - before)
+    }
+
+    fn open(&mut self, end: usize) -> io::Result<()> {
+        self.answer = Answer::Failed(io::ErrorKind::InvalidInput);
+        let request = RequestText::parse(&self.text[..end], self.seat.scheme);
+        let RequestText { request, framing } = request.ok_or(io::ErrorKind::InvalidInput)?;
+        self.head_only = request.method() == Method::HEAD;
+        let ended = matches!(framing, Framing::None | Framing::Length(0));
+        let payload = if ended { Payload::Ended } else { Payload::Framed(head::body(framing)) };
+        let mut send = self.seat.link.send.clone();
+        let (response, stream) = send.send_request(request, ended).map_err(|error| {
+            if error.is_io() || error.is_go_away() {
+                // It has ended in the meantime, and has seen nothing of this.
+                self.answer = Answer::Failed(io::ErrorKind::NotConnected);
+            }
+            io::Error::other(error)
+        })?;
+        self.outlet = Some(Outlet::new(stream, payload));
+        self.answer = Answer::Awaited(response);
+        Ok(())
+    }
+
+    /// Sees that there is something to read; false if there will be nothing more.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        loop {
+            if self.read < self.text.len() {
+                return Poll::Ready(Ok(true));
+            }
+            match &mut self.answer {
+                // What waits to be asked has nothing to say.
+                Answer::Unasked => return Poll::Ready(Ok(false)),
+                Answer::Failed(kind) => return Poll::Ready(Err((*kind).into())),
+                Answer::Coming(inlet) => return inlet.poll_fill(cx),
+                Answer::Awaited(_) => {
+                    if let Err(error) = ready!(self.poll_head(cx)) {
+                        self.answer = Answer::Failed(error.kind());
+                        return Poll::Ready(Err(error));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes the next head, interim or final.
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Answer::Awaited(response) = &mut self.answer else { return Poll::Ready(Ok(())) };
+        self.text.clear();
+        self.read = 0;
+        if let Some(interim) = ready!(response.poll_informational(cx)) {
+            let interim = interim.map_err(io::Error::other)?;
+            return Poll::Ready(
+                head::write_response(&mut self.text, &interim, head::Ending::Interim)
+                    .map_err(io::Error::other),
+            );
+        }
+        let response = ready!(Pin::new(response).poll(cx)).map_err(io::Error::other)?;
+        self.seat.link.heard();
+        self.answer = Answer::Coming(self.begin(response).map_err(io::Error::other)?);
+        Poll::Ready(Ok(()))
+    }
+
+    fn begin(&mut self, response: Response<RecvStream>) -> Result<Inlet, Malformed> {
+        let (parts, recv) = response.into_parts();
+        let response = Response::from_parts(parts, ());
+        let bodiless = self.head_only || matches!(response.status().as_u16(), 204 | 304);
+        let known = response.headers().contains_key(http::header::CONTENT_LENGTH);
+        let ending = match (bodiless || known, recv.is_end_stream()) {
+            (true, _) => head::Ending::Given,
+            (false, true) => head::Ending::Empty,
+            (false, false) => head::Ending::Chunked,
+        };
+        let framing = match ending {
+            head::Ending::Chunked => inlet::Framing::Chunked,
+            _ => inlet::Framing::Raw,
+        };
+        let mut text = Vec::with_capacity(1024);
+        head::write_response(&mut text, &response, ending)?;
+        Ok(Inlet::new(recv, text, framing))
+    }
+}
+
+impl Bridge for BackendSide {
+    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        if !ready!(self.poll_fill(cx))? {
+            return Poll::Ready(Ok(0));
+        }
+        if let Answer::Coming(inlet) = &mut self.answer {
+            return inlet.poll_read(cx, into);
+        }
+        let n = into.len().min(self.text.len() - self.read);
+        into[..n].copy_from_slice(&self.text[self.read..self.read + n]);
+        self.read += n;
+        Poll::Ready(Ok(n))
+    }
+
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_fill(cx).map_ok(|_| ())
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.outlet {
+            None => Poll::Ready(self.write_head(bytes)),
+            Some(outlet) => outlet.poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // What was taken had room at the backend; the connection sees it out.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn abort(&mut self) {
+        if let Some(outlet) = &mut self.outlet {
+            outlet.abort(Reason::CANCEL);
+        }
+    }
+}
+
+impl Drop for BackendSide {
+    fn drop(&mut self) {
+        // Nothing came for as long as it was waited for: is the backend there at all?
+        if matches!(self.answer, Answer::Awaited(_)) {
+            self.seat.link.waited_in_vain(self.since);
+        }
+    }
+}
+
+impl fmt::Debug for BackendSide {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BackendSide").field("link", &self.seat.link).finish_non_exhaustive()
+    }
+}

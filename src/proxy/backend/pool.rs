@@ -1,0 +1,362 @@
+//! Connections to one backend, of one worker: no lock, no sharing.
+//!
+//! The connection used last is used first, so that the others age and go. One
+//! that has anything to read while it waits (its end, or bytes nobody asked
+//! for) is not used again.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::IpAddr;
+use std::ops::{Deref, DerefMut};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::Instant;
+
+use super::announced::Announced;
+use super::http2::{self, Links};
+use crate::model::live::BackendLive;
+use crate::model::{Address, Backend, Pool as Settings, ProxyVersion, Upstream};
+use crate::proxy::client::connection::Client;
+use crate::proxy::client::handshake::{ToBackend, is_tls_failure};
+use crate::proxy::wire::socket::Socket;
+use crate::proxy::wire::stream::Stream;
+
+/// How long a stream of HTTP/2 has to end after its response.
+const RUN_OUT: Duration = Duration::from_secs(5);
+/// Time between two words about a backend's TLS.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
+
+/// A worker's connections to one backend, and its share of the counters.
+#[derive(Debug)]
+pub(crate) struct BackendPool {
+    worker: usize,
+    address: Address,
+    /// The address as a Host, for requests that name none.
+    authority: Box<str>,
+    tls: Option<ToBackend>,
+    /// Are clients announced?
+    proxy_protocol: Option<ProxyVersion>,
+    /// When a failed handshake was last logged.
+    complained: Cell<Option<Instant>>,
+    live: Arc<BackendLive>,
+    settings: Cell<Settings>,
+    max_in_use: Cell<Option<u32>>,
+    idle: RefCell<Vec<Idle>>,
+    /// Its connections, if it speaks HTTP/2.
+    links: Option<Rc<Links>>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    stream: BackendStream,
+    since: Instant,
+}
+
+/// A connection to a backend, or a stream of a shared one.
+#[derive(Debug)]
+pub(crate) struct BackendStream {
+    stream: Stream,
+    usage: Usage,
+    /// Whom it is for, where the backend was told.
+    announced: Option<Box<Announced>>,
+    /// `None`: the connection that it is a stream of counts.
+    _counted: Option<Counted>,
+}
+
+/// What a request's connection has been through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Usage {
+    /// It was opened for this request.
+    First,
+    /// It was opened for another, and no response has come over it yet.
+    Early,
+    /// It has served before: that it closes says nothing of the backend.
+    Again,
+}
+
+/// A connection in the count of a backend's open ones for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Counted(Arc<BackendLive>);
+
+impl BackendPool {
+    /// An empty pool.
+    pub(crate) fn new(worker: usize, backend: &Backend, live: Arc<BackendLive>, upstream: &Upstream) -> Self {
+        let tls = upstream.tls.as_ref();
+        let links = || Links::new(tls.is_some(), upstream.pool.max_idle);
+        Self {
+            links: upstream.protocol.is_http2().then(links),
+            proxy_protocol: upstream.proxy_protocol,
+            tls: tls.map(|client| ToBackend::new(Arc::clone(client), backend)),
+            complained: Cell::default(),
+            worker,
+            address: backend.address.clone(),
+            authority: backend.address.authority().into_boxed_str(),
+            live,
+            settings: Cell::new(upstream.pool),
+            max_in_use: Cell::new(backend.max_connections),
+            idle: RefCell::default(),
+        }
+    }
+
+    /// The settings after a reload.
+    pub(crate) fn configure(&self, backend: &Backend, upstream: &Upstream) {
+        self.settings.set(upstream.pool);
+        self.max_in_use.set(backend.max_connections);
+        if let Some(links) = &self.links {
+            links.keep_at_most(upstream.pool.max_idle);
+        }
+    }
+
+    /// No request will be sent here any more: nothing is kept from now on.
+    pub(crate) fn retire(&self) {
+        self.settings.set(Settings { max_idle: 0, ..self.settings.get() });
+        self.idle.borrow_mut().clear();
+        if let Some(links) = &self.links {
+            links.keep_at_most(0);
+        }
+    }
+
+    /// Takes one of the backend's places for a request, if it has one left.
+    pub(crate) fn begin(self: &Rc<Self>) -> Option<InUse> {
+        let limit = self.max_in_use.get();
+        if limit.is_some() && !self.live.try_use(limit) {
+            return None;
+        }
+        self.live.begin(self.worker);
+        Some(InUse { pool: Rc::clone(self), limited: limit.is_some() })
+    }
+
+    /// What the backend is to be told of whom a connection is for, if anything.
+    pub(crate) fn announcement(&self, client: &Client, client_ip: IpAddr) -> Option<Box<Announced>> {
+        self.proxy_protocol.map(|_| Box::new(Announced::new(client, client_ip)))
+    }
+
+    /// A connection that waits to be used again, by whom it is for.
+    pub(crate) fn take_idle(&self, announced: Option<&Announced>) -> Option<BackendStream> {
+        if let Some(links) = &self.links {
+            return links.take().map(BackendStream::shared);
+        }
+        let mut idle = self.idle.borrow_mut();
+        loop {
+            let Idle { mut stream, .. } = match announced {
+                None => idle.pop()?,
+                Some(announced) => {
+                    let at = idle.iter().rposition(|idle| idle.stream.is_for(announced))?;
+                    idle.remove(at)
+                }
+            };
+            if stream.is_quiet() {
+                stream.usage = Usage::Again;
+                return Some(stream);
+            }
+        }
+    }
+
+    /// Opens a connection, and says whom it is for; to a backend that speaks
+    /// HTTP/2 only if none has room.
+    ///
+    /// # Errors
+    /// The system's; `TimedOut` after `timeout`.
+    pub(crate) async fn connect(
+        self: &Rc<Self>,
+        timeout: Duration,
+        announced: Option<Box<Announced>>,
+    ) -> io::Result<BackendStream> {
+        let Some(links) = &self.links else {
+            let (stream, counted) = self.connect_own(timeout, announced.as_deref()).await?;
+            return Ok(BackendStream { stream, usage: Usage::First, announced, _counted: Some(counted) });
+        };
+        let pool = Rc::clone(self);
+        let connect = move || {
+            let pool = Rc::clone(&pool);
+            async move { pool.connect_own(timeout, None).await }
+        };
+        // Boxed, so that others hold no room for it.
+        let stream = Box::pin(links.wait(timeout, connect)).await;
+        Ok(BackendStream::shared(stream.inspect_err(|error| {
+            if http2::is_not_http2(error) {
+                self.complain(error);
+            }
+        })?))
+    }
+
+    async fn connect_own(
+        &self,
+        timeout: Duration,
+        announced: Option<&Announced>,
+    ) -> io::Result<(Stream, Counted)> {
+        let header = announced.zip(self.proxy_protocol).map(|(who, version)| who.header(version));
+        let connecting = async {
+            io::Result::Ok(match &self.address {
+                Address::Ip(address) => Socket::from(TcpStream::connect(address).await?),
+                Address::Name(host, port) => TcpStream::connect((host.as_str(), *port)).await?.into(),
+                Address::Unix(path) => UnixStream::connect(path).await?.into(),
+            })
+        };
+        let connecting = async {
+            let mut socket = connecting.await?;
+            if let Some(header) = header {
+                socket.write_all(&header).await?;
+            }
+            let Some(tls) = &self.tls else { return Ok(Stream::new(socket)) };
+            // Boxed, so that plain connections hold no room for it.
+            Box::pin(tls.connect(socket)).await
+        };
+        let stream = match tokio::time::timeout(timeout, connecting).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                if is_tls_failure(&error) {
+                    self.complain(&error);
+                }
+                return Err(error);
+            }
+            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+        };
+        if self.links.is_some() && !stream.chose_http2() {
+            return Err(http2::not_chosen());
+        }
+        self.live.opened();
+        Ok((stream, Counted(Arc::clone(&self.live))))
+    }
+
+    /// Says why nothing can be said to the backend, but not with every request again.
+    fn complain(&self, error: &io::Error) {
+        let now = Instant::now();
+        if self.complained.get().is_none_or(|at| now.duration_since(at) >= COMPLAIN_EVERY) {
+            self.complained.set(Some(now));
+            tracing::warn!(backend = %self.address, %error, "no understanding with a backend");
+        }
+    }
+
+    /// Do its connections begin as the upstream says: encrypted, announced, in
+    /// which protocol?
+    pub(crate) fn fits(&self, upstream: &Upstream) -> bool {
+        let same_tls = match (&self.tls, &upstream.tls) {
+            (Some(own), Some(tls)) => own.is(tls),
+            (own, tls) => own.is_none() && tls.is_none(),
+        };
+        let same_protocol = self.links.is_some() == upstream.protocol.is_http2();
+        same_tls && same_protocol && self.proxy_protocol == upstream.proxy_protocol
+    }
+
+    /// Keeps a connection whose exchange ended cleanly; `now` may be a tick old.
+    pub(crate) fn keep(&self, mut stream: BackendStream, now: Instant) {
+        if self.links.is_some() {
+            // Its last frame may be on its way: leaving now would look like giving up.
+            if stream.is_quiet() {
+                tokio::task::spawn_local(async move {
+                    let end = std::future::poll_fn(|cx| stream.poll_readable(cx));
+                    let _ = tokio::time::timeout(RUN_OUT, end).await;
+                });
+            }
+            return;
+        }
+        let mut idle = self.idle.borrow_mut();
+        let most = self.settings.get().max_idle;
+        if idle.len() >= most && self.proxy_protocol.is_some() {
+            idle.retain(|idle| !idle.stream.is_over());
+        }
+        if idle.len() < most {
+            idle.push(Idle { stream, since: now });
+        }
+    }
+
+    /// Closes what has waited too long, was closed by the backend, or is for a
+    /// client that is gone.
+    pub(crate) fn sweep(&self, now: Instant) {
+        let timeout = self.settings.get().idle_timeout;
+        if let Some(links) = &self.links {
+            links.sweep(now, timeout);
+        }
+        self.idle.borrow_mut().retain_mut(|Idle { stream, since }| {
+            now.saturating_duration_since(*since) < timeout && !stream.is_over() && stream.is_quiet()
+        });
+    }
+
+    /// Closes the idle connection that has waited longest; false if there is none.
+    pub(crate) fn drop_oldest(&self) -> bool {
+        let mut idle = self.idle.borrow_mut();
+        let some = !idle.is_empty();
+        drop(idle.drain(..usize::from(some)));
+        some || self.links.as_ref().is_some_and(|links| links.drop_oldest())
+    }
+
+    /// The backend's address as a Host, for requests that name none.
+    pub(crate) fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// The backend's counters.
+    pub(crate) fn live(&self) -> &BackendLive {
+        &self.live
+    }
+}
+
+impl BackendStream {
+    fn is_for(&self, announced: &Announced) -> bool {
+        self.announced.as_ref().is_some_and(|own| own.is(announced))
+    }
+
+    /// Is it for a client that is gone?
+    fn is_over(&self) -> bool {
+        self.announced.as_ref().is_some_and(|own| own.is_over())
+    }
+}
+
+impl Deref for BackendStream {
+    type Target = Stream;
+
+    fn deref(&self) -> &Stream {
+        &self.stream
+    }
+}
+
+impl DerefMut for BackendStream {
+    fn deref_mut(&mut self) -> &mut Stream {
+        &mut self.stream
+    }
+}
+
+impl BackendStream {
+    fn shared((stream, usage): (Stream, Usage)) -> Self {
+        Self { stream, usage, announced: None, _counted: None }
+    }
+
+    /// What its connection has been through.
+    pub(crate) fn usage(&self) -> Usage {
+        self.usage
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.closed();
+    }
+}
+
+/// One request's place at a backend; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct InUse {
+    pool: Rc<BackendPool>,
+    limited: bool,
+}
+
+impl InUse {
+    /// The backend's pool.
+    pub(crate) fn pool(&self) -> &Rc<BackendPool> {
+        &self.pool
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.pool.live.end(self.pool.worker);
+        if self.limited {
+            self.pool.live.unused();
+        }
+    }
+}

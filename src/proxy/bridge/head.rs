@@ -1,0 +1,308 @@
+//! Heads, from HTTP/2 to the text of HTTP/1.1 and back.
+//!
+//! What goes into text is judged there, by the same strict parser as every
+//! other request: nothing is decided on twice. The text that comes out of the
+//! pipeline is its own and is right; it is only taken apart here.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{Method, Response, StatusCode};
+
+use crate::h1::{self, Body, BodyLimits, FieldKind, Framing};
+
+/// A message that may not be passed on in any form (RFC 9113 §8.1.1).
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the message is malformed: {0}")]
+pub(crate) struct Malformed(&'static str);
+
+/// Writes a request's head, a WebSocket's (RFC 8441) as an upgrade with this
+/// key. `body`: is one to come whose length is not given?
+///
+/// # Errors
+/// What text would hide.
+pub(crate) fn write_request(
+    out: &mut Vec<u8>,
+    request: &Parts,
+    body: bool,
+    websocket_key: Option<&str>,
+) -> Result<(), Malformed> {
+    let fields = &request.headers;
+    let authority = request.uri.authority().map_or("", |authority| authority.as_str());
+    let target = match (&request.method, websocket_key) {
+        // The target of a tunnel, which the parser refuses.
+        (&Method::CONNECT, None) => authority,
+        _ => request.uri.path_and_query().map_or("", |target| target.as_str()),
+    };
+    let method = if websocket_key.is_some() { "GET" } else { request.method.as_str() };
+    h1::write_request_line(out, method, target);
+    // Two that differ are two: the parser refuses them (RFC 9113 §8.3.1).
+    let host = fields.get(header::HOST);
+    if !authority.is_empty() || host.is_none() {
+        h1::write_field(out, "host", authority.as_bytes());
+    }
+    let is_same = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(authority.as_bytes());
+    for (name, value) in fields {
+        let bytes = value.as_bytes();
+        if bytes != bytes.trim_ascii() {
+            return Err(Malformed("whitespace around a value"));
+        }
+        match FieldKind::classify(name.as_str().as_bytes()) {
+            FieldKind::Connection
+            | FieldKind::TransferEncoding
+            | FieldKind::Upgrade
+            | FieldKind::KeepAlive
+            | FieldKind::ProxyConnection => return Err(Malformed("a field of connections")),
+            FieldKind::Te if bytes != b"trailers" => return Err(Malformed("te")),
+            FieldKind::Cookie => {}
+            FieldKind::Host if is_same(value) && !authority.is_empty() => {}
+            _ if websocket_key.is_some() && name == header::SEC_WEBSOCKET_KEY => {}
+            _ => h1::write_field(out, name.as_str(), bytes),
+        }
+    }
+    write_cookies(out, fields);
+    if let Some(key) = websocket_key {
+        h1::write_field(out, "connection", b"upgrade");
+        h1::write_field(out, "upgrade", b"websocket");
+        h1::write_field(out, "sec-websocket-key", key.as_bytes());
+    } else if body && !fields.contains_key(header::CONTENT_LENGTH) {
+        h1::write_field(out, "transfer-encoding", b"chunked");
+    }
+    h1::end_head(out);
+    Ok(())
+}
+
+/// HTTP/2 splits cookies for its compression; elsewhere they are one field
+/// (RFC 9113 §8.2.3).
+fn write_cookies(out: &mut Vec<u8>, fields: &HeaderMap) {
+    let mut cookies = fields.get_all(header::COOKIE).iter();
+    let Some(first) = cookies.next() else { return };
+    out.extend_from_slice(b"cookie: ");
+    out.extend_from_slice(first.as_bytes());
+    for more in cookies {
+        out.extend_from_slice(b"; ");
+        out.extend_from_slice(more.as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// A response's head, taken from its text.
+#[derive(Debug)]
+pub(crate) struct ResponseText {
+    pub status: StatusCode,
+    /// Without what concerns connections.
+    pub fields: HeaderMap,
+    /// How its body is framed, if it has one.
+    pub framing: Framing,
+    /// Sec-WebSocket-Accept, which is not among the fields.
+    pub accept: Option<HeaderValue>,
+}
+
+impl ResponseText {
+    /// `text` ends with the empty line. `None`: it is no head.
+    pub(crate) fn parse(text: &[u8], head_only: bool) -> Option<Self> {
+        let (line, lines) = split_line(text)?;
+        let status = StatusCode::from_bytes(line.strip_prefix(b"HTTP/1.1 ")?.get(..3)?).ok()?;
+        let (mut fields, mut framing, mut accept) = (HeaderMap::new(), Framing::None, None);
+        for field in fields_of(lines) {
+            let (name, value) = field?;
+            match FieldKind::classify(name) {
+                FieldKind::TransferEncoding => framing = Framing::Chunked,
+                kind if h1::is_hop_by_hop(kind) => {}
+                kind => {
+                    if kind == FieldKind::ContentLength {
+                        framing = Framing::Length(value.to_str().ok()?.parse().ok()?);
+                    }
+                    let name = HeaderName::from_bytes(name).ok()?;
+                    if name == header::SEC_WEBSOCKET_ACCEPT {
+                        accept = Some(value);
+                    } else {
+                        fields.append(name, value);
+                    }
+                }
+            }
+        }
+        if head_only || matches!(status.as_u16(), 100..200 | 204 | 304) {
+            framing = Framing::None;
+        }
+        Some(Self { status, fields, framing, accept })
+    }
+}
+
+/// How a response's head says where its body ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// It is an interim one.
+    Interim,
+    /// By what is in it.
+    Given,
+    /// There is none.
+    Empty,
+    Chunked,
+}
+
+/// Writes a backend's response head.
+///
+/// # Errors
+/// What text would hide.
+pub(crate) fn write_response<T>(
+    out: &mut Vec<u8>,
+    response: &Response<T>,
+    ending: Ending,
+) -> Result<(), Malformed> {
+    let status = response.status();
+    h1::write_status_line(out, status.as_u16(), status.canonical_reason().unwrap_or("").as_bytes());
+    for (name, value) in response.headers() {
+        let bytes = value.as_bytes();
+        if bytes != bytes.trim_ascii() {
+            return Err(Malformed("whitespace around a value"));
+        }
+        match FieldKind::classify(name.as_str().as_bytes()) {
+            FieldKind::ContentLength if ending == Ending::Interim => {}
+            FieldKind::TransferEncoding => return Err(Malformed("a framing of HTTP/1.1")),
+            kind if h1::is_hop_by_hop(kind) => return Err(Malformed("a field of connections")),
+            _ => h1::write_field(out, name.as_str(), bytes),
+        }
+    }
+    match ending {
+        Ending::Interim | Ending::Given => {}
+        Ending::Empty => h1::write_field(out, "content-length", b"0"),
+        Ending::Chunked => h1::write_field(out, "transfer-encoding", b"chunked"),
+    }
+    h1::end_head(out);
+    Ok(())
+}
+
+/// The body that follows a head, for an outlet.
+pub(crate) fn body(framing: Framing) -> Body {
+    Body::new(framing, BodyLimits::default()).with_data_and_trailers()
+}
+
+/// Where the head that `text` begins with ends, its empty line included.
+/// Nothing before `from` is looked at again.
+pub(crate) fn find_end(text: &[u8], from: usize) -> Option<usize> {
+    let from = from.saturating_sub(3);
+    memchr::memmem::find(&text[from..], b"\r\n\r\n").map(|at| from + at + 4)
+}
+
+/// The first line, and the rest.
+pub(crate) fn split_line(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = memchr::memchr(b'\n', text)?;
+    Some((text[..end].strip_suffix(b"\r")?, &text[end + 1..]))
+}
+
+/// Names and values of the lines up to the empty one; `None`: of what is no field line.
+pub(crate) fn fields_of(lines: &[u8]) -> impl Iterator<Item = Option<(&[u8], HeaderValue)>> {
+    lines.split_inclusive(|&byte| byte == b'\n').take_while(|line| line != b"\r\n").map(|line| {
+        let (name, value) = split_field(line)?;
+        Some((name, HeaderValue::from_bytes(value).ok()?))
+    })
+}
+
+/// Name and value of a field line.
+fn split_field(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let colon = memchr::memchr(b':', line)?;
+    Some((&line[..colon], line[colon + 1..].trim_ascii()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(build: http::request::Builder, body: bool, key: Option<&str>) -> Result<String, Malformed> {
+        let (parts, ()) = build.body(()).unwrap().into_parts();
+        let mut out = Vec::new();
+        write_request(&mut out, &parts, body, key).map(|()| String::from_utf8(out).unwrap())
+    }
+
+    fn get(uri: &str) -> http::request::Builder {
+        http::Request::get(uri)
+    }
+
+    #[test]
+    fn cookies_are_one_field_and_host_is_the_authority() {
+        let request = get("https://a.example/x?y")
+            .header("cookie", "a=1")
+            .header("cookie", "b=2")
+            .header("host", "A.example")
+            .header("te", "trailers")
+            .header("x", "y");
+        assert_eq!(
+            text(request, false, None).unwrap(),
+            "GET /x?y HTTP/1.1\r\nhost: a.example\r\nte: trailers\r\nx: y\r\ncookie: a=1; b=2\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn a_body_of_unknown_length_is_chunked_and_a_known_one_is_not() {
+        let unknown = text(get("https://a.example/"), true, None).unwrap();
+        assert_eq!(unknown, "GET / HTTP/1.1\r\nhost: a.example\r\ntransfer-encoding: chunked\r\n\r\n");
+        let known = text(get("https://a.example/").header("content-length", "5"), true, None).unwrap();
+        assert_eq!(known, "GET / HTTP/1.1\r\nhost: a.example\r\ncontent-length: 5\r\n\r\n");
+    }
+
+    #[test]
+    fn an_authority_that_is_not_the_host_is_left_to_the_parser_to_refuse() {
+        let two = text(get("https://a.example/").header("host", "b.example"), false, None).unwrap();
+        assert_eq!(two, "GET / HTTP/1.1\r\nhost: a.example\r\nhost: b.example\r\n\r\n");
+    }
+
+    #[test]
+    fn what_text_would_hide_is_malformed() {
+        for (name, value) in
+            [("connection", "close"), ("te", "gzip"), ("x", " a"), ("x", "a\t"), ("upgrade", "websocket")]
+        {
+            assert!(text(get("https://a/").header(name, value), false, None).is_err(), "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn a_websocket_is_asked_for_by_upgrade() {
+        let connect = http::Request::connect("https://a.example/chat").header("sec-websocket-version", "13");
+        assert_eq!(
+            text(connect, false, Some("KEY")).unwrap(),
+            "GET /chat HTTP/1.1\r\nhost: a.example\r\nsec-websocket-version: 13\r\nconnection: upgrade\r\n\
+             upgrade: websocket\r\nsec-websocket-key: KEY\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn a_response_loses_what_concerns_its_connection() {
+        let head = b"HTTP/1.1 200 OK\r\nContent-Length:  5 \r\nConnection: close\r\nX: y\r\n\r\n";
+        let response = ResponseText::parse(head, false).unwrap();
+        assert_eq!(response.framing, Framing::Length(5));
+        assert_eq!(response.fields.len(), 2);
+        assert_eq!(response.fields["x"], "y");
+        let to_head = ResponseText::parse(head, true).unwrap();
+        assert_eq!((to_head.framing, to_head.fields.len()), (Framing::None, 2));
+    }
+
+    #[test]
+    fn a_backends_response_says_where_its_body_ends() {
+        let response = Response::builder().status(404).header("x", "y").body(()).unwrap();
+        let text = |ending| {
+            let mut out = Vec::new();
+            write_response(&mut out, &response, ending).map(|()| String::from_utf8(out).unwrap())
+        };
+        let head = "HTTP/1.1 404 Not Found\r\nx: y\r\n";
+        assert_eq!(text(Ending::Given).unwrap(), format!("{head}\r\n"));
+        assert_eq!(text(Ending::Empty).unwrap(), format!("{head}content-length: 0\r\n\r\n"));
+        assert_eq!(text(Ending::Chunked).unwrap(), format!("{head}transfer-encoding: chunked\r\n\r\n"));
+    }
+
+    #[test]
+    fn a_backends_response_with_a_field_of_connections_is_malformed() {
+        for (name, value) in [("connection", "close"), ("transfer-encoding", "chunked"), ("x", "a ")] {
+            let response = Response::builder().header(name, value).body(()).unwrap();
+            assert!(write_response(&mut Vec::new(), &response, Ending::Given).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_heads_end_is_found_however_it_comes() {
+        let head = b"HTTP/1.1 200 OK\r\nX: y\r\n\r\nbody";
+        for seen in 0..25 {
+            assert_eq!(find_end(head, seen), Some(25), "{seen}");
+        }
+        assert_eq!(find_end(&head[..24], 0), None);
+    }
+}

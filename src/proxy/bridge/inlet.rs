@@ -1,0 +1,136 @@
+//! What the peer of a stream sends, as the bytes of an HTTP/1.1 message.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use ::h2::RecvStream;
+use bytes::Bytes;
+use http::HeaderMap;
+
+use crate::h1;
+
+/// The receiving side of a stream.
+pub(crate) struct Inlet {
+    recv: RecvStream,
+    /// Head, chunk framing and trailers that were not read yet.
+    text: Vec<u8>,
+    read: usize,
+    /// Data that was not read yet; it comes after the text.
+    piece: Bytes,
+    framing: Framing,
+    state: State,
+}
+
+/// How the body's data is to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// In chunks, with trailers at its end.
+    Chunked,
+    /// As it is: its length was given, or it is a tunnel's.
+    Raw,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Data,
+    Trailers,
+    Ended,
+    Failed,
+}
+
+impl Inlet {
+    /// `head` comes first.
+    pub(crate) fn new(recv: RecvStream, head: Vec<u8>, framing: Framing) -> Self {
+        let state = if recv.is_end_stream() { State::Ended } else { State::Data };
+        Self { recv, text: head, read: 0, piece: Bytes::new(), framing, state }
+    }
+
+    /// Reads what is there; 0 is the end of the peer's side. What was read of
+    /// the data may be sent anew: so much the peer learns with it.
+    ///
+    /// # Errors
+    /// The connection's, or that the peer has reset the stream.
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut n = 0;
+        while n < into.len() {
+            match self.poll_fill(cx) {
+                Poll::Ready(Ok(true)) => n += self.take(&mut into[n..]),
+                Poll::Ready(Ok(false)) => break,
+                _ if n > 0 => break,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(n))
+    }
+
+    fn take(&mut self, into: &mut [u8]) -> usize {
+        if self.read < self.text.len() {
+            let n = into.len().min(self.text.len() - self.read);
+            into[..n].copy_from_slice(&self.text[self.read..self.read + n]);
+            self.read += n;
+            return n;
+        }
+        let n = into.len().min(self.piece.len());
+        into[..n].copy_from_slice(&self.piece.split_to(n));
+        // Fails only if more is released than was received.
+        let _ = self.recv.flow_control().release_capacity(n);
+        if self.piece.is_empty() && self.framing == Framing::Chunked {
+            self.write_text(|text| text.extend_from_slice(h1::CHUNK_END));
+        }
+        n
+    }
+
+    /// Sees that there is something to read; false if there will be nothing more.
+    ///
+    /// # Errors
+    /// See [`Self::poll_read`].
+    pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        while self.read == self.text.len() && self.piece.is_empty() {
+            match self.state {
+                State::Data => match ready!(self.recv.poll_data(cx)) {
+                    Some(Ok(piece)) => {
+                        if !piece.is_empty() && self.framing == Framing::Chunked {
+                            self.write_text(|text| h1::write_chunk_prefix(text, piece.len()));
+                        }
+                        self.piece = piece;
+                    }
+                    Some(Err(error)) => return self.fail(error),
+                    None => self.state = State::Trailers,
+                },
+                State::Trailers => match ready!(self.recv.poll_trailers(cx)) {
+                    Ok(trailers) => {
+                        self.state = State::Ended;
+                        if self.framing == Framing::Chunked {
+                            self.write_text(|text| write_end(text, trailers.as_ref()));
+                        }
+                    }
+                    Err(error) => return self.fail(error),
+                },
+                State::Ended => return Poll::Ready(Ok(false)),
+                State::Failed => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            }
+        }
+        Poll::Ready(Ok(true))
+    }
+
+    fn fail<T>(&mut self, error: ::h2::Error) -> Poll<io::Result<T>> {
+        self.state = State::Failed;
+        Poll::Ready(Err(io::Error::other(error)))
+    }
+
+    fn write_text(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        self.text.clear();
+        self.read = 0;
+        write(&mut self.text);
+    }
+}
+
+/// The last chunk, with trailers.
+fn write_end(text: &mut Vec<u8>, trailers: Option<&HeaderMap>) {
+    text.extend_from_slice(b"0\r\n");
+    for (name, value) in trailers.into_iter().flatten() {
+        h1::write_field(text, name.as_str(), value.as_bytes());
+    }
+    h1::end_head(text);
+}

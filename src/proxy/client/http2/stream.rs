@@ -1,0 +1,205 @@
+//! A client's stream, to the pipeline: a connection with one HTTP/1.1 request
+//! on it, which is answered in HTTP/1.1.
+
+use std::fmt;
+use std::io;
+use std::task::{Context, Poll};
+
+use ::h2::ext::Protocol;
+use ::h2::server::SendResponse;
+use ::h2::{Reason, RecvStream};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HeaderMap};
+use http::{Method, Request, Response, StatusCode};
+
+use crate::h1::Framing;
+use crate::proxy::bridge::head::{self, Malformed, ResponseText};
+use crate::proxy::bridge::inlet::{self, Inlet};
+use crate::proxy::bridge::outlet::{Outlet, Payload};
+use crate::proxy::wire::stream::Bridge;
+use crate::proxy::wire::websocket;
+
+/// A stream that a client has opened.
+pub(crate) struct ClientStream {
+    inlet: Inlet,
+    respond: SendResponse<Bytes>,
+    /// A response's head of which the end has not come yet.
+    text: Vec<u8>,
+    answer: Answer,
+    /// Is it to HEAD?
+    head_only: bool,
+    /// The Sec-WebSocket-Accept that opens a tunnel, where one is asked for.
+    accept: Option<String>,
+}
+
+/// How far the answer is.
+enum Answer {
+    /// Its head is to come.
+    Head,
+    Body(Outlet),
+    Tunnel(Outlet),
+    /// The client was told that there is no tunnel, whatever the backend says.
+    Refused,
+}
+
+impl ClientStream {
+    /// `random` makes the key of a WebSocket.
+    ///
+    /// # Errors
+    /// If the request cannot be put as one of HTTP/1.1; then the stream was reset.
+    pub(crate) fn new(
+        request: Request<RecvStream>,
+        mut respond: SendResponse<Bytes>,
+        random: impl Fn() -> u64,
+    ) -> Result<Self, Malformed> {
+        let (parts, recv) = request.into_parts();
+        let protocol = parts.extensions.get::<Protocol>();
+        let websocket = protocol.is_some_and(|protocol| protocol.as_str() == "websocket");
+        let key = websocket.then(|| {
+            let bytes = [random().to_ne_bytes(), random().to_ne_bytes()];
+            BASE64_STANDARD.encode(bytes.as_flattened())
+        });
+        let body = !websocket && !recv.is_end_stream();
+        let mut text = Vec::with_capacity(1024);
+        head::write_request(&mut text, &parts, body, key.as_deref())
+            .inspect_err(|_| respond.send_reset(Reason::PROTOCOL_ERROR))?;
+        let framing = if body && !parts.headers.contains_key(CONTENT_LENGTH) {
+            inlet::Framing::Chunked
+        } else {
+            inlet::Framing::Raw
+        };
+        Ok(Self {
+            inlet: Inlet::new(recv, text, framing),
+            respond,
+            text: Vec::new(),
+            answer: Answer::Head,
+            head_only: parts.method == Method::HEAD,
+            accept: key.as_deref().map(websocket::accept_key),
+        })
+    }
+
+    fn is_tunnel(&self) -> bool {
+        matches!(self.answer, Answer::Tunnel(_))
+    }
+
+    /// Nothing more is to be read: an end of the connection, if it is a tunnel.
+    /// Else the request has ended, and the client waits.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let gone = match &mut self.answer {
+            Answer::Refused => Poll::Ready(()),
+            Answer::Tunnel(_) => return Poll::Ready(Ok(0)),
+            Answer::Body(outlet) => outlet.poll_reset(cx),
+            Answer::Head => self.respond.poll_reset(cx).map(|_| ()),
+        };
+        gone.map(|()| Err(io::ErrorKind::ConnectionReset.into()))
+    }
+
+    /// Takes bytes of the head; sends it once it is whole.
+    fn write_head(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let before = self.text.len();
+        self.text.extend_from_slice(bytes);
+        let Some(end) = head::find_end(&self.text, before) else { return Ok(bytes.len()) };
+        let response = ResponseText::parse(&self.text[..end], self.head_only);
+        self.send_head(response.ok_or(io::ErrorKind::InvalidData)?).map_err(io::Error::other)?;
+        self.text.clear();
+        Ok(end - before)
+    }
+
+    fn send_head(&mut self, response: ResponseText) -> Result<(), ::h2::Error> {
+        let ResponseText { status, fields, framing, accept } = response;
+        if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+            return self.respond.send_informational(with_head(status, fields));
+        }
+        let (status, payload) = match &self.accept {
+            Some(expected) if status == StatusCode::SWITCHING_PROTOCOLS => {
+                if accept.is_none_or(|accept| accept.as_bytes() != expected.as_bytes()) {
+                    return self.refuse_tunnel();
+                }
+                (StatusCode::OK, Payload::Raw)
+            }
+            // To the client it would mean that there is a tunnel now.
+            Some(_) if status.is_success() => return self.refuse_tunnel(),
+            _ if matches!(framing, Framing::None | Framing::Length(0)) => (status, Payload::Ended),
+            _ => (status, Payload::Framed(head::body(framing))),
+        };
+        let (ended, tunnel) = (matches!(payload, Payload::Ended), matches!(payload, Payload::Raw));
+        let stream = self.respond.send_response(with_head(status, fields), ended)?;
+        let outlet = Outlet::new(stream, payload);
+        self.answer = if tunnel { Answer::Tunnel(outlet) } else { Answer::Body(outlet) };
+        Ok(())
+    }
+
+    /// The backend did not open the WebSocket as it should.
+    fn refuse_tunnel(&mut self) -> Result<(), ::h2::Error> {
+        self.answer = Answer::Refused;
+        self.respond.send_response(with_head(StatusCode::BAD_GATEWAY, HeaderMap::new()), true)?;
+        Ok(())
+    }
+}
+
+impl Bridge for ClientStream {
+    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        match self.inlet.poll_read(cx, into) {
+            Poll::Ready(Ok(0)) => self.poll_end(cx),
+            other => other,
+        }
+    }
+
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.inlet.poll_fill(cx) {
+            Poll::Ready(Ok(false)) => self.poll_end(cx).map_ok(|_| ()),
+            other => other.map_ok(|_| ()),
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.answer {
+            Answer::Head => Poll::Ready(self.write_head(bytes)),
+            Answer::Body(outlet) | Answer::Tunnel(outlet) => outlet.poll_write(cx, bytes),
+            Answer::Refused => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        }
+    }
+
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // What was taken had room at the client; the connection sees it out.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(match &mut self.answer {
+            Answer::Tunnel(outlet) => outlet.shut(),
+            Answer::Head | Answer::Body(_) | Answer::Refused => Ok(()),
+        })
+    }
+
+    fn abort(&mut self) {
+        match &mut self.answer {
+            Answer::Head => self.respond.send_reset(Reason::INTERNAL_ERROR),
+            Answer::Tunnel(outlet) => outlet.abort(Reason::CONNECT_ERROR),
+            Answer::Body(outlet) => outlet.abort(Reason::INTERNAL_ERROR),
+            Answer::Refused => {}
+        }
+    }
+
+    fn has_refused_tunnel(&self) -> bool {
+        matches!(self.answer, Answer::Refused)
+    }
+}
+
+impl fmt::Debug for ClientStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientStream")
+            .field("id", &self.respond.stream_id())
+            .field("tunnel", &self.is_tunnel())
+            .finish_non_exhaustive()
+    }
+}
+
+fn with_head(status: StatusCode, fields: HeaderMap) -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    *response.headers_mut() = fields;
+    response
+}

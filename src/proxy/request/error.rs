@@ -1,0 +1,337 @@
+//! What can go wrong with a request, whose fault it is, what the client is
+//! told, and whether another attempt is safe. Errors become responses here
+//! and nowhere else.
+
+use std::io;
+use std::time::{Duration, SystemTime};
+
+use super::head::{self, AffinityReport};
+use crate::affinity::pick::Reason;
+use crate::h1::{self, BodyError, HeadError};
+use crate::proxy::backend::http2::is_not_http2;
+use crate::proxy::client::handshake::is_tls_failure;
+use crate::proxy::client::room::are_exhausted;
+
+/// Why a request was not answered by a backend, or not to its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProxyError {
+    /// The request's head is not right.
+    #[error("request head: {0}")]
+    RequestHead(HeadError),
+    /// The request's head did not come to its end in time.
+    #[error("the request head took too long")]
+    RequestHeadTimeout,
+    /// The request's body is not framed right.
+    #[error("request body: {0}")]
+    RequestBody(BodyError),
+    /// The request's body is larger than the limit.
+    #[error("the request body is too large")]
+    RequestBodyTooLarge,
+    /// The request's body stopped coming.
+    #[error("the request body stalled")]
+    RequestBodyTimeout,
+    /// The request's body comes too slowly.
+    #[error("the request body comes too slowly")]
+    RequestBodyTooSlow,
+    /// The client closed or broke its connection.
+    #[error("the client is gone")]
+    ClientGone,
+    /// The client does not take its response.
+    #[error("the client does not read")]
+    ClientStalled,
+    /// The client takes its response too slowly.
+    #[error("the client reads too slowly")]
+    ClientTooSlow,
+    /// The client is to ask again with https; there.
+    #[error("https is spoken at {location}")]
+    UseHttps {
+        /// 301 or 308.
+        status: u16,
+        /// A whole URL.
+        location: String,
+    },
+    /// The client has named another host in its TLS handshake, and the
+    /// certificate that it got is not for this one.
+    #[error("the host is not the one of the TLS handshake")]
+    Misdirected,
+    /// No route takes the request's host and path.
+    #[error("no route takes this host and path")]
+    NoRoute,
+    /// Nobody may serve the session now.
+    #[error("no backend may serve this session")]
+    Unavailable(Option<Reason>),
+    /// The backend has no place left.
+    #[error("the backend is at its limit")]
+    Saturated,
+    /// Homing has no descriptor left for a connection to the backend.
+    #[error("no file descriptor is left")]
+    NoDescriptors,
+    /// The backend could not be connected to.
+    #[error("connect: {0}")]
+    Connect(#[source] io::Error),
+    /// The backend's TLS is not as configured, or broke off.
+    #[error("TLS with the backend: {0}")]
+    BackendTls(#[source] io::Error),
+    /// It did not accept in time.
+    #[error("connect timed out")]
+    ConnectTimeout,
+    /// The backend closed or broke its connection before its response.
+    #[error("the backend closed before its response")]
+    BackendClosed {
+        /// Was it a connection that had served before?
+        reused: bool,
+    },
+    /// The backend speaks another protocol than it should.
+    #[error("{0}")]
+    NotHttp2(#[source] io::Error),
+    /// The backend has not looked at the request, and said so (HTTP/2).
+    #[error("the backend did not take the request")]
+    BackendRefused {
+        /// Is all of the request there, to be sent again?
+        replayable: bool,
+        /// Is it only that the connection is about to end?
+        leaving: bool,
+    },
+    /// The backend has broken off the request's stream (HTTP/2).
+    #[error("the backend reset the stream")]
+    BackendReset,
+    /// The response is not right (HTTP/2).
+    #[error("the response is malformed")]
+    ResponseMalformed,
+    /// HTTP/2 cannot say what the request is for.
+    #[error("the request cannot be sent over HTTP/2")]
+    Unsendable,
+    /// A tunnel was asked for, which the backend's protocol has not.
+    #[error("no tunnel leads over HTTP/2 to a backend")]
+    NoTunnel,
+    /// The response's head did not come in time.
+    #[error("the response head took too long")]
+    ResponseHeadTimeout,
+    /// The response's head is not right.
+    #[error("response head: {0}")]
+    ResponseHead(HeadError),
+    /// The backend sends interim responses (1xx) without end.
+    #[error("too many interim responses")]
+    TooManyInterim,
+    /// The backend upgrades a connection that was not asked to be.
+    #[error("the backend switched protocols unasked")]
+    UnaskedUpgrade,
+    /// The backend was asked for a WebSocket and answered something else that
+    /// looks like success.
+    #[error("the backend did not open the WebSocket")]
+    NoUpgrade,
+    /// The backend broke off in its response.
+    #[error("the backend broke off in its response")]
+    ResponseTruncated,
+    /// The response's body is not framed right.
+    #[error("response body: {0}")]
+    ResponseBody(BodyError),
+    /// The response's body stopped coming.
+    #[error("the response body stalled")]
+    ResponseBodyTimeout,
+}
+
+impl ProxyError {
+    /// Why a backend could not be connected to.
+    pub(crate) fn of_connecting(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::TimedOut => Self::ConnectTimeout,
+            _ if are_exhausted(&error) => Self::NoDescriptors,
+            _ if is_not_http2(&error) => Self::NotHttp2(error),
+            _ if is_tls_failure(&error) => Self::BackendTls(error),
+            _ => Self::Connect(error),
+        }
+    }
+
+    /// The status the client is told, while it can be told any; 499 stands in
+    /// the log for a client that was gone.
+    pub(crate) fn status(&self) -> u16 {
+        match self {
+            Self::RequestHead(error) => error.status(),
+            Self::RequestBody(error) => error.status(),
+            Self::RequestHeadTimeout | Self::RequestBodyTimeout | Self::RequestBodyTooSlow => 408,
+            Self::RequestBodyTooLarge => 413,
+            Self::ClientGone | Self::ClientStalled | Self::ClientTooSlow => 499,
+            Self::Unsendable => 400,
+            Self::NoTunnel => 501,
+            Self::NoRoute => 404,
+            Self::Misdirected => 421,
+            Self::UseHttps { status, .. } => *status,
+            // Nothing was sent, and whoever else might serve was asked: it is worth another try.
+            Self::Unavailable(_)
+            | Self::Saturated
+            | Self::NoDescriptors
+            | Self::Connect(_)
+            | Self::BackendRefused { replayable: true, .. } => 503,
+            Self::BackendTls(_)
+            | Self::NotHttp2(_)
+            | Self::BackendRefused { replayable: false, .. }
+            | Self::BackendReset
+            | Self::ResponseMalformed
+            | Self::BackendClosed { .. }
+            | Self::ResponseHead(_)
+            | Self::TooManyInterim
+            | Self::UnaskedUpgrade
+            | Self::NoUpgrade
+            | Self::ResponseTruncated
+            | Self::ResponseBody(_) => 502,
+            Self::ConnectTimeout | Self::ResponseHeadTimeout | Self::ResponseBodyTimeout => 504,
+        }
+    }
+
+    /// Where else to ask.
+    pub(crate) fn location(&self) -> Option<&str> {
+        match self {
+            Self::UseHttps { location, .. } => Some(location),
+            _ => None,
+        }
+    }
+
+    /// One word for logs and metrics.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::RequestHead(error) => error.code(),
+            Self::RequestBody(_) => "request_body_malformed",
+            Self::RequestHeadTimeout => "request_head_timeout",
+            Self::RequestBodyTimeout => "request_body_timeout",
+            Self::RequestBodyTooLarge => "request_body_too_large",
+            Self::RequestBodyTooSlow => "request_body_too_slow",
+            Self::ClientGone => "client_gone",
+            Self::ClientTooSlow => "client_too_slow",
+            Self::ClientStalled => "client_stalled",
+            Self::NoRoute => "no_route",
+            Self::Misdirected => "misdirected",
+            Self::UseHttps { .. } => "use_https",
+            Self::Unavailable(_) => "unavailable",
+            Self::Saturated => "saturated",
+            Self::NoDescriptors => "out_of_descriptors",
+            Self::Connect(_) => "connect_failed",
+            Self::BackendTls(_) => "backend_tls_failed",
+            Self::NotHttp2(_) => "backend_not_http2",
+            Self::BackendRefused { .. } => "backend_refused",
+            Self::BackendReset => "backend_reset",
+            Self::ResponseMalformed => "response_malformed",
+            Self::Unsendable => "request_not_for_http2",
+            Self::NoTunnel => "no_tunnel",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::BackendClosed { .. } => "backend_closed",
+            Self::ResponseHead(_) => "response_head_malformed",
+            Self::ResponseHeadTimeout => "response_head_timeout",
+            Self::TooManyInterim => "too_many_interim",
+            Self::UnaskedUpgrade => "unasked_upgrade",
+            Self::NoUpgrade => "no_upgrade",
+            Self::ResponseTruncated => "response_truncated",
+            Self::ResponseBody(_) => "response_body_malformed",
+            Self::ResponseBodyTimeout => "response_body_timeout",
+        }
+    }
+
+    /// Does it count against the backend?
+    pub(crate) fn blames_backend(&self) -> bool {
+        match self {
+            Self::Connect(_)
+            | Self::BackendTls(_)
+            | Self::NotHttp2(_)
+            | Self::BackendReset
+            | Self::ResponseMalformed
+            | Self::ConnectTimeout
+            | Self::ResponseHeadTimeout
+            | Self::ResponseHead(_)
+            | Self::TooManyInterim
+            | Self::UnaskedUpgrade
+            | Self::NoUpgrade
+            | Self::ResponseTruncated
+            | Self::ResponseBody(_)
+            | Self::ResponseBodyTimeout => true,
+            // A connection that had served before may close at any time.
+            Self::BackendClosed { reused } => !reused,
+            _ => false,
+        }
+    }
+
+    /// Did it come after the connection: may it be of this request and no other?
+    pub(crate) fn is_of_the_request(&self) -> bool {
+        !matches!(self, Self::Connect(_) | Self::BackendTls(_) | Self::NotHttp2(_) | Self::ConnectTimeout)
+    }
+
+    /// May the request go on to another attempt? Nothing of it was processed if
+    /// there was no connection; if a connection closed without a word, the backend
+    /// may have died at work: only what may be done twice is sent again.
+    pub(crate) fn allows_retry(&self, replayable: bool) -> bool {
+        match self {
+            Self::Connect(_) | Self::BackendTls(_) | Self::NotHttp2(_) | Self::ConnectTimeout => true,
+            // Not processed either; but what is not kept cannot be sent again.
+            Self::BackendRefused { replayable, .. } => *replayable,
+            Self::BackendClosed { .. } => replayable,
+            _ => false,
+        }
+    }
+}
+
+/// A response of Homing's own.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Answer<'a> {
+    /// Its status.
+    pub status: u16,
+    /// One word that says why.
+    pub code: &'a str,
+    /// When another try is worth it.
+    pub retry_after: Option<Duration>,
+    /// Where else to ask.
+    pub location: Option<&'a str>,
+    /// X-Affinity-Outcome, where it was asked for.
+    pub report: Option<AffinityReport<'a>>,
+    /// Is it without its body?
+    pub head_only: bool,
+    /// Does the connection go on?
+    pub persistent: bool,
+}
+
+impl<'a> Answer<'a> {
+    /// The last one on its connection.
+    pub(crate) fn new(status: u16, code: &'a str) -> Self {
+        Self {
+            status,
+            code,
+            retry_after: None,
+            location: None,
+            report: None,
+            head_only: false,
+            persistent: false,
+        }
+    }
+}
+
+/// Appends the response that tells the client.
+pub(crate) fn write_response(out: &mut Vec<u8>, answer: &Answer<'_>) {
+    let Answer { status, code, retry_after, location, report, head_only, persistent } = *answer;
+    let reason = reason_phrase(status);
+    let body = format!("{status} {reason}\n{code}\n");
+    h1::write_status_line(out, status, reason.as_bytes());
+    h1::write_field(out, "date", httpdate::fmt_http_date(SystemTime::now()).as_bytes());
+    h1::write_field(out, "content-type", b"text/plain; charset=utf-8");
+    h1::write_field(out, "content-length", body.len().to_string().as_bytes());
+    h1::write_field(out, "cache-control", b"no-store");
+    if let Some(wait) = retry_after {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        h1::write_field(out, "retry-after", seconds.max(1).to_string().as_bytes());
+    }
+    if let Some(location) = location {
+        h1::write_field(out, "location", location.as_bytes());
+    }
+    if let Some(report) = &report {
+        head::write_report(out, report);
+    }
+    if !persistent {
+        h1::write_field(out, "connection", b"close");
+    }
+    h1::end_head(out);
+    if !head_only {
+        out.extend_from_slice(body.as_bytes());
+    }
+}
+
+/// The phrase of a status that Homing itself answers with.
+fn reason_phrase(status: u16) -> &'static str {
+    http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or("Error")
+}

@@ -1,0 +1,352 @@
+//! One request sent to one backend, and its response brought back: both
+//! directions in one task, each as fast as the slower of its two sides.
+
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use super::error::ProxyError;
+use super::head::ClientFraming;
+use super::pipeline::Request;
+use super::reply::Reply;
+use super::tunnel;
+use crate::affinity::pick::Verdict;
+use crate::h1::{Body, BodyLimits, Framing};
+use crate::model::UpstreamTimeouts;
+use crate::proxy::backend::http2::Fault;
+use crate::proxy::backend::pool::{BackendStream, InUse, Usage};
+use crate::proxy::client::connection::{After, Client};
+use crate::proxy::view::UpstreamView;
+use crate::proxy::wire::buffer::{Buffer, Size};
+use crate::proxy::wire::pace::{Look, Pace};
+use crate::proxy::wire::transfer::{KEPT, Transfer, TransferError, download_error, upload_error};
+
+/// A request on its way to a backend.
+pub(crate) struct Attempt<'a> {
+    pub upstream: &'a UpstreamView,
+    pub verdict: Verdict,
+    /// Its place at the backend.
+    pub place: InUse,
+    /// The connection.
+    pub backend: BackendStream,
+    /// The head, as the backend gets it.
+    pub out: Vec<u8>,
+}
+
+/// The two directions while they run.
+pub(crate) struct Exchange<'r, 'w, 'a> {
+    pub(crate) request: &'r mut Request<'w>,
+    pub(crate) upstream: &'a UpstreamView,
+    pub(crate) verdict: Verdict,
+    backend: BackendStream,
+    /// Bytes of the response that were read and not yet passed on.
+    held: Option<Buffer>,
+    pub(crate) scanned: usize,
+    pub(crate) upload: Transfer,
+    upload_ended: bool,
+    upload_pace: Pace,
+    /// Interim and final heads on their way to the client.
+    pub(crate) out: Vec<u8>,
+    pub(crate) interim: u32,
+    /// Is the client looked at for going away?
+    watch: bool,
+}
+
+/// Sends the request and brings the response back.
+///
+/// # Errors
+/// Whatever keeps the response from being passed on whole. As long as
+/// `tally.status` is 0 the client has been told nothing.
+pub(crate) async fn run(
+    request: &mut Request<'_>,
+    client: &mut Client,
+    attempt: Attempt<'_>,
+) -> Result<After, ProxyError> {
+    let Attempt { upstream, verdict, place, backend, out } = attempt;
+    let Some(framing) = request.facts.as_ref().map(|facts| facts.framing) else {
+        return Err(ProxyError::ClientGone);
+    };
+    let worker = request.worker;
+    let timeouts = upstream.state.config.timeouts;
+
+    let has_body = framing != Framing::None;
+    let read = upstream.state.config.protocol.is_http2().then(|| client.held.as_ref().map(Buffer::filled));
+    let read = read.flatten().filter(|read| has_body && read.len() <= KEPT).map(<[u8]>::to_vec);
+    if has_body {
+        request.pass_head(client);
+    }
+    let head_sent = out.len() as u64;
+    let max_body = request.view.snapshot.config.limits.body_bytes;
+    let mut upload =
+        Transfer::new(out, Body::new(framing, BodyLimits::default()), false).limit_content(max_body);
+    if let Some(read) = read {
+        upload = upload.keep(read);
+    }
+    upload.join(&mut client.held).map_err(|e| upload_error(&e))?;
+    let out = worker.buffers.take_output();
+    let watch = request.view.snapshot.config.server.cancel_on_client_close;
+    let mut exchange = Exchange {
+        request,
+        upstream,
+        verdict,
+        backend,
+        held: None,
+        scanned: 0,
+        upload,
+        upload_ended: false,
+        upload_pace: Pace::new(&timeouts),
+        out,
+        interim: 0,
+        watch,
+    };
+
+    client.deadline.set(if has_body { timeouts.body_idle } else { timeouts.response_head });
+    let reply = match std::future::poll_fn(|cx| exchange.poll_head(cx, client, &timeouts)).await {
+        Ok(reply) => reply,
+        Err(mut error) => {
+            worker.buffers.put_back(&mut exchange.held);
+            if let (ProxyError::BackendRefused { replayable, .. }, true) = (&mut error, has_body) {
+                let kept = exchange.upload.take_kept();
+                *replayable = kept.is_some_and(|kept| worker.buffers.restore(&mut client.held, &kept));
+                if *replayable {
+                    return Err(error);
+                }
+            }
+            exchange.request.tally.bytes_in += exchange.upload.sent().saturating_sub(head_sent);
+            if exchange.request.tally.bytes_out > 0 && !exchange.out.is_empty() {
+                // An interim response was cut: nothing that follows would be understood.
+                exchange.request.tally.status = error.status();
+            }
+            return Err(error);
+        }
+    };
+    exchange.request.pass_head(client);
+    if reply.upgraded {
+        let Exchange { request, backend, held, out, .. } = exchange;
+        return tunnel::run(request, client, place, tunnel::Upgraded { backend, held, out }, &timeouts).await;
+    }
+
+    let rechunk = reply.framing == ClientFraming::Chunked;
+    let mut download = Transfer::new(std::mem::take(&mut exchange.out), reply.body, rechunk);
+    let mut result = download.join(&mut exchange.held).map_err(|e| download_error(&e));
+    if result.is_err() {
+        // Nothing of it was sent: the client can still be told.
+        exchange.request.tally.status = 0;
+    } else {
+        client.deadline.set(timeouts.body_idle);
+        let mut pace = Pace::new(&timeouts);
+        result =
+            std::future::poll_fn(|cx| exchange.poll_body(cx, client, &mut download, &mut pace, &timeouts))
+                .await;
+    }
+
+    let Exchange { request, backend, mut held, upload, .. } = exchange;
+    request.tally.bytes_out += download.sent();
+    // The head was counted as it came.
+    request.tally.bytes_in += upload.sent().saturating_sub(head_sent);
+    let uploaded = upload.is_complete();
+    let clean = held.as_ref().is_none_or(Buffer::is_empty);
+    worker.buffers.put_back(&mut held);
+    worker.buffers.put_output(upload.into_output());
+    worker.buffers.put_output(download.into_output());
+    if result.is_ok() && reply.backend_persistent && uploaded && clean {
+        place.pool().keep(backend, worker.coarse_now());
+    }
+    result?;
+    Ok(match (reply.client_persistent, uploaded) {
+        (true, true) => After::Next,
+        _ => After::Linger,
+    })
+}
+
+impl Exchange<'_, '_, '_> {
+    /// Sends the request and waits for the response's head.
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Client,
+        timeouts: &UpstreamTimeouts,
+    ) -> Poll<Result<Reply, ProxyError>> {
+        if let Err(error) = self.poll_upload(cx, client, timeouts.body_idle, timeouts.response_head, true) {
+            return Poll::Ready(Err(error));
+        }
+        loop {
+            if let Some(buffer) = self.held.take_if(|b| !b.is_empty()) {
+                let reply = self.parse_head(&buffer);
+                let (reply, consumed) = match reply {
+                    Ok((reply, consumed)) => (reply, consumed),
+                    Err(error) => {
+                        self.held = Some(buffer);
+                        return Poll::Ready(Err(error));
+                    }
+                };
+                let held = self.held.insert(buffer);
+                held.consume(consumed);
+                if let Some(reply) = reply {
+                    return Poll::Ready(Ok(reply));
+                }
+                if consumed > 0 {
+                    continue;
+                }
+            }
+            let buffers = &self.request.worker.buffers;
+            match buffers.poll_fill(&mut self.held, Size::Large, &mut self.backend, cx) {
+                Poll::Ready(Ok(n)) if n > 0 => {}
+                Poll::Ready(_) if self.held.is_some() || self.interim > 0 => {
+                    return Poll::Ready(Err(ProxyError::ResponseTruncated));
+                }
+                Poll::Ready(outcome) => {
+                    let http2 = self.upstream.state.config.protocol.is_http2();
+                    let fault = outcome.err().filter(|_| http2).map_or(Fault::Closed, |e| Fault::of(&e));
+                    return Poll::Ready(Err(self.no_response(fault)));
+                }
+                Poll::Pending => break,
+            }
+        }
+        if let Err(error) = self.poll_interim(cx, client) {
+            return Poll::Ready(Err(error));
+        }
+        if let Err(error) = self.poll_client_gone(cx, client) {
+            return Poll::Ready(Err(error));
+        }
+        if client.deadline.expired(cx) {
+            return Poll::Ready(Err(match (self.upload_ended, self.upload.is_blocked_by_source()) {
+                (false, true) => ProxyError::RequestBodyTimeout,
+                _ => ProxyError::ResponseHeadTimeout,
+            }));
+        }
+        Poll::Pending
+    }
+
+    /// Why there is no response.
+    fn no_response(&self, fault: Fault) -> ProxyError {
+        match fault {
+            Fault::Leaving => ProxyError::BackendRefused { replayable: true, leaving: true },
+            Fault::Refused => ProxyError::BackendRefused { replayable: true, leaving: false },
+            Fault::Reset => ProxyError::BackendReset,
+            Fault::Malformed => ProxyError::ResponseMalformed,
+            Fault::Unsendable => ProxyError::Unsendable,
+            Fault::Closed => ProxyError::BackendClosed { reused: self.backend.usage() == Usage::Again },
+        }
+    }
+
+    /// Moves the request's body on. It may pause for `idle`; once it has ended,
+    /// the next of the response is awaited for `then`. Once the backend has
+    /// begun to answer it may come as it likes: then it is a conversation.
+    fn poll_upload(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Client,
+        idle: Duration,
+        then: Duration,
+        paced: bool,
+    ) -> Result<(), ProxyError> {
+        if self.upload_ended {
+            return Ok(());
+        }
+        let buffers = &self.request.worker.buffers;
+        match self.upload.poll(cx, buffers, &mut client.stream, &mut client.held, &mut self.backend) {
+            Poll::Ready(Ok(())) => {
+                self.upload_ended = true;
+                client.deadline.set(then);
+                Ok(())
+            }
+            // The backend does not want the rest: its response may be there already.
+            Poll::Ready(Err(TransferError::Sink)) => {
+                self.upload_ended = true;
+                Ok(())
+            }
+            Poll::Ready(Err(error)) => Err(upload_error(&error)),
+            Poll::Pending => {
+                let waits = paced && self.upload.is_blocked_by_source() && !self.awaits_continue();
+                let look = self.upload_pace.look(client.deadline.now(), self.upload.sent(), waits, idle);
+                match look {
+                    Look::Wait(time) => client.deadline.set(time),
+                    Look::TooSlow => return Err(ProxyError::RequestBodyTooSlow),
+                    Look::Same => {}
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Does the client wait for the backend to ask for the body?
+    fn awaits_continue(&self) -> bool {
+        let expects = self.request.facts.as_ref().is_some_and(|facts| facts.expects_continue);
+        expects && self.interim == 0 && !self.upload.has_begun_body()
+    }
+
+    /// Sends interim responses as soon as the client takes them.
+    fn poll_interim(&mut self, cx: &mut Context<'_>, client: &mut Client) -> Result<(), ProxyError> {
+        while !self.out.is_empty() {
+            match client.stream.poll_write(cx, &self.out) {
+                Poll::Ready(Ok(n)) => {
+                    self.out.drain(..n);
+                    self.request.tally.bytes_out += n as u64;
+                }
+                Poll::Ready(Err(_)) => return Err(ProxyError::ClientGone),
+                Poll::Pending => return Ok(()),
+            }
+        }
+        match client.stream.poll_flush(cx) {
+            Poll::Ready(Err(_)) => Err(ProxyError::ClientGone),
+            _ => Ok(()),
+        }
+    }
+
+    /// Notices a client that goes away while it waits. What it sends ahead is
+    /// kept for the next request, and then it is not looked at any more.
+    fn poll_client_gone(&mut self, cx: &mut Context<'_>, client: &mut Client) -> Result<(), ProxyError> {
+        if !self.watch || !self.upload_ended {
+            return Ok(());
+        }
+        let before = client.held.as_ref().map_or(0, |held| held.filled().len());
+        match client.poll_gone(cx, self.request.worker) {
+            Poll::Ready(true) => Err(ProxyError::ClientGone),
+            Poll::Ready(false) => {
+                self.watch = false;
+                self.upload.keep_ahead(client.held.as_ref(), before);
+                Ok(())
+            }
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Brings the response's body back, the rest of the request's meanwhile forth.
+    fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Client,
+        download: &mut Transfer,
+        pace: &mut Pace,
+        timeouts: &UpstreamTimeouts,
+    ) -> Poll<Result<(), ProxyError>> {
+        if let Err(error) = self.poll_upload(cx, client, timeouts.body_idle, timeouts.body_idle, false) {
+            return Poll::Ready(Err(error));
+        }
+        let buffers = &self.request.worker.buffers;
+        match download.poll(cx, buffers, &mut self.backend, &mut self.held, &mut client.stream) {
+            Poll::Ready(result) => return Poll::Ready(result.map_err(|e| download_error(&e))),
+            Poll::Pending => {
+                let waits = !download.is_blocked_by_source();
+                match pace.look(client.deadline.now(), download.sent(), waits, timeouts.body_idle) {
+                    Look::Wait(time) => client.deadline.set(time),
+                    Look::TooSlow => return Poll::Ready(Err(ProxyError::ClientTooSlow)),
+                    Look::Same => {}
+                }
+            }
+        }
+        if let Err(error) = self.poll_client_gone(cx, client) {
+            return Poll::Ready(Err(error));
+        }
+        if client.deadline.expired(cx) {
+            let upload_stalls = !self.upload_ended && self.upload.is_blocked_by_source();
+            return Poll::Ready(Err(match (download.is_blocked_by_source(), upload_stalls) {
+                (false, _) => ProxyError::ClientStalled,
+                // The backend may be waiting for it: not its fault.
+                (true, true) => ProxyError::RequestBodyTimeout,
+                (true, false) => ProxyError::ResponseBodyTimeout,
+            }));
+        }
+        Poll::Pending
+    }
+}

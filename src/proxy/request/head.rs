@@ -1,0 +1,347 @@
+//! Heads on their way through: what is left out, what is set, what is added.
+
+use std::io::Write as _;
+use std::net::IpAddr;
+
+use crate::affinity::cookie;
+use crate::affinity::pick::{Outcome, Reason};
+use crate::h1::{self, Edit, Field, FieldKind, RequestHead, ResponseHead, Version};
+use crate::model::Forwarding;
+
+/// What a backend is told beside what the client said.
+#[derive(Debug)]
+pub(crate) struct RequestEdits<'a> {
+    /// The peer of the client connection.
+    pub peer: IpAddr,
+    /// Are its forwarding fields believed?
+    pub trusted: bool,
+    /// Host where the request names none (HTTP/1.0).
+    pub default_host: &'a str,
+    /// Which fields are set.
+    pub forwarding: &'a Forwarding,
+    /// `http` or `https`.
+    pub scheme: &'static str,
+    /// The version that the client speaks, as in Via.
+    pub version: &'static str,
+    /// Subject and digest of the client's certificate.
+    pub certificate: Option<(&'a str, &'a str)>,
+    /// A cookie of ours that is not the backend's business.
+    pub own_cookie: Option<&'a str>,
+    /// X-Affinity-Backend and X-Affinity-Successor.
+    pub announce: Option<(&'a str, Option<&'a str>)>,
+    /// Is the connection to be upgraded?
+    pub upgrade: bool,
+}
+
+/// Appends the request's head as the backend gets it.
+pub(crate) fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: &RequestEdits<'_>) {
+    h1::write_request_line(out, head.method, head.target.path_and_query());
+    let host = if head.host.is_empty() { edits.default_host } else { head.host };
+    h1::write_field(out, "host", host.as_bytes());
+    let forwarding = edits.forwarding;
+    let http10 = head.version == Version::Http10;
+    let names_fields = head.connection.options().next().is_some();
+    let mut takes_trailers = false;
+    h1::copy_fields(out, &head.fields, |field| match field.kind {
+        FieldKind::Te => {
+            takes_trailers |= names_trailers(field.value);
+            Edit::Drop
+        }
+        // Only Homing says these.
+        FieldKind::Host | FieldKind::Affinity | FieldKind::ClientCert => Edit::Drop,
+        FieldKind::Cookie if edits.own_cookie.is_some() => Edit::Drop,
+        // What an untrusted peer says of others is not passed on, whether or not
+        // something better is said instead.
+        FieldKind::XForwardedFor if forwarding.x_forwarded || !edits.trusted => Edit::Drop,
+        FieldKind::XForwardedProto | FieldKind::XForwardedHost if !edits.trusted => Edit::Drop,
+        FieldKind::Forwarded if forwarding.forwarded || !edits.trusted => Edit::Drop,
+        FieldKind::Expect if http10 => Edit::Drop,
+        // Framing was checked and is passed through as it is.
+        FieldKind::TransferEncoding => Edit::Keep,
+        kind if h1::is_hop_by_hop(kind) => Edit::Drop,
+        FieldKind::ContentLength => Edit::Keep,
+        _ if names_fields && head.connection.names(field.name) => Edit::Drop,
+        FieldKind::Other if !forwarding.underscores && field.name.as_bytes().contains(&b'_') => Edit::Drop,
+        FieldKind::Other if is_claim(field.name, edits.trusted) => Edit::Drop,
+        _ => Edit::Keep,
+    });
+    if let Some(own) = edits.own_cookie {
+        write_cookies_without(out, head, own);
+    }
+    if forwarding.x_forwarded {
+        write_x_forwarded(out, head, edits);
+    }
+    if forwarding.forwarded {
+        write_forwarded(out, head, edits);
+    }
+    write_via(out, forwarding, edits.version);
+    if let Some((backend, successor)) = edits.announce {
+        h1::write_field(out, "x-affinity-backend", backend.as_bytes());
+        if let Some(successor) = successor {
+            h1::write_field(out, "x-affinity-successor", successor.as_bytes());
+        }
+    }
+    if let Some((subject, digest)) = edits.certificate {
+        if !subject.is_empty() {
+            h1::write_field(out, "x-client-cert-subject", subject.as_bytes());
+        }
+        h1::write_field(out, "x-client-cert-sha256", digest.as_bytes());
+    }
+    if let (true, Some(protocol)) = (edits.upgrade, head.upgrade) {
+        h1::write_field(out, "connection", b"upgrade");
+        h1::write_field(out, "upgrade", protocol);
+    } else if takes_trailers && !http10 {
+        // Some backends send trailers only where they are asked for; they go through.
+        h1::write_field(out, "te", b"trailers");
+        h1::write_field(out, "connection", b"te");
+    }
+    h1::end_head(out);
+}
+
+/// Does TE say that trailers are welcome (RFC 9110 §10.1.4)?
+fn names_trailers(te: &[u8]) -> bool {
+    te.split(|byte| *byte == b',').any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+}
+
+/// Is it a field by another name, or a further one, of those that only a
+/// trusted peer (or nobody) may set? CGI and WSGI know no difference between
+/// `-` and `_` in names, so neither does this.
+fn is_claim(name: &str, trusted: bool) -> bool {
+    let name = name.as_bytes();
+    if name[0] | 0x20 != b'x' {
+        return false;
+    }
+    let starts = |prefix: &[u8]| {
+        let dashed = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+        name.len() >= prefix.len() && name.iter().zip(prefix).all(|(&byte, &wanted)| dashed(byte) == wanted)
+    };
+    starts(b"x-affinity-") || (!trusted && (starts(b"x-forwarded-") || starts(b"x-real-ip")))
+}
+
+/// The client's cookies but ours.
+fn write_cookies_without(out: &mut Vec<u8>, head: &RequestHead<'_>, own: &str) {
+    let mut rest = Vec::new();
+    for field in head.fields.iter().filter(|f| f.kind == FieldKind::Cookie) {
+        rest.clear();
+        match cookie::strip_cookie(&mut rest, field.value, own.as_bytes()) {
+            cookie::Stripped::Unchanged => h1::write_field(out, "cookie", field.value),
+            cookie::Stripped::Changed => h1::write_field(out, "cookie", &rest),
+            cookie::Stripped::Empty => {}
+        }
+    }
+}
+
+/// X-Forwarded-For is the believed list and the peer; -Proto and -Host are what
+/// a trusted proxy says, or what is seen here.
+fn write_x_forwarded(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: &RequestEdits<'_>) {
+    out.extend_from_slice(b"x-forwarded-for: ");
+    let (mut proto, mut host) = (false, false);
+    if edits.trusted {
+        for field in &head.fields {
+            match field.kind {
+                FieldKind::XForwardedFor if !field.value.is_empty() => {
+                    out.extend_from_slice(field.value);
+                    out.extend_from_slice(b", ");
+                }
+                FieldKind::XForwardedProto => proto = true,
+                FieldKind::XForwardedHost => host = true,
+                _ => {}
+            }
+        }
+    }
+    write_ip(out, edits.peer);
+    out.extend_from_slice(b"\r\n");
+    if !proto {
+        h1::write_field(out, "x-forwarded-proto", edits.scheme.as_bytes());
+    }
+    if !host && !head.host.is_empty() {
+        h1::write_field(out, "x-forwarded-host", head.host.as_bytes());
+    }
+}
+
+/// Forwarded (RFC 7239): the believed elements and one of our own.
+fn write_forwarded(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: &RequestEdits<'_>) {
+    out.extend_from_slice(b"forwarded: ");
+    if edits.trusted {
+        for field in head.fields.iter().filter(|f| f.kind == FieldKind::Forwarded && !f.value.is_empty()) {
+            out.extend_from_slice(field.value);
+            out.extend_from_slice(b", ");
+        }
+    }
+    out.extend_from_slice(b"for=");
+    match edits.peer {
+        IpAddr::V4(_) => write_ip(out, edits.peer),
+        IpAddr::V6(_) => {
+            out.extend_from_slice(b"\"[");
+            write_ip(out, edits.peer);
+            out.extend_from_slice(b"]\"");
+        }
+    }
+    if !head.host.is_empty() {
+        // A Host that was accepted holds nothing that would end a quoted string.
+        out.extend_from_slice(b";host=\"");
+        out.extend_from_slice(head.host.as_bytes());
+        out.push(b'"');
+    }
+    out.extend_from_slice(b";proto=");
+    out.extend_from_slice(edits.scheme.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// A version of HTTP/1, as in Via.
+pub(crate) fn via_version(version: Version) -> &'static str {
+    match version {
+        Version::Http10 => "1.0",
+        Version::Http11 => "1.1",
+    }
+}
+
+fn write_via(out: &mut Vec<u8>, forwarding: &Forwarding, version: &str) {
+    if let Some(pseudonym) = &forwarding.via {
+        out.extend_from_slice(b"via: ");
+        out.extend_from_slice(version.as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(pseudonym.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn write_ip(out: &mut Vec<u8>, ip: IpAddr) {
+    match ip {
+        IpAddr::V4(v4) => {
+            let mut digits = itoa::Buffer::new();
+            for (i, octet) in v4.octets().into_iter().enumerate() {
+                if i > 0 {
+                    out.push(b'.');
+                }
+                out.extend_from_slice(digits.format(octet).as_bytes());
+            }
+        }
+        IpAddr::V6(v6) => {
+            // Writing into a Vec cannot fail.
+            let _ = write!(out, "{v6}");
+        }
+    }
+}
+
+/// What the client is told beside what the backend said.
+#[derive(Debug)]
+pub(crate) struct ResponseEdits<'a> {
+    /// Does the client connection go on?
+    pub persistent: bool,
+    /// The client's version.
+    pub version: Version,
+    /// The body's framing towards the client.
+    pub framing: ClientFraming,
+    /// The Via pseudonym is taken from here.
+    pub forwarding: &'a Forwarding,
+    /// X-Affinity-Outcome, where it was asked for.
+    pub report: Option<AffinityReport<'a>>,
+    /// Our cookie, a whole Set-Cookie value.
+    pub set_cookie: Option<&'a [u8]>,
+    /// Is `private` added to Cache-Control?
+    pub make_private: bool,
+    /// The protocol of a 101.
+    pub upgrade: Option<&'a [u8]>,
+}
+
+/// How a response's body is framed towards the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ClientFraming {
+    /// As the backend framed it.
+    Same,
+    /// In chunks, where the backend's ended with its connection.
+    Chunked,
+    /// Ended by the connection's end, for a client of HTTP/1.0.
+    UntilClose,
+}
+
+/// What X-Affinity-Outcome says.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AffinityReport<'a> {
+    pub outcome: Outcome,
+    pub reason: Option<Reason>,
+    pub backend: &'a str,
+}
+
+/// Appends the response's head as the client gets it.
+pub(crate) fn write_response(out: &mut Vec<u8>, head: &ResponseHead<'_>, edits: &ResponseEdits<'_>) {
+    h1::write_status_line(out, head.status, head.reason);
+    let names_fields = head.connection.options().next().is_some();
+    h1::copy_fields(out, &head.fields, |field: &Field<'_>| match field.kind {
+        // Never to a client of HTTP/1.0, even where there is no body (RFC 9112 §6.1).
+        FieldKind::TransferEncoding
+            if edits.framing == ClientFraming::Same && edits.version == Version::Http11 =>
+        {
+            Edit::Keep
+        }
+        FieldKind::TransferEncoding | FieldKind::Affinity => Edit::Drop,
+        kind if h1::is_hop_by_hop(kind) => Edit::Drop,
+        // RFC 9110 §8.6: never there.
+        FieldKind::ContentLength if matches!(head.status, 101 | 204) => Edit::Drop,
+        FieldKind::ContentLength => Edit::Keep,
+        _ if names_fields && head.connection.names(field.name) => Edit::Drop,
+        _ => Edit::Keep,
+    });
+    if edits.framing == ClientFraming::Chunked {
+        h1::write_field(out, "transfer-encoding", b"chunked");
+    }
+    if edits.make_private {
+        h1::write_field(out, "cache-control", b"private");
+    }
+    if let Some(cookie) = edits.set_cookie {
+        h1::write_field(out, "set-cookie", cookie);
+    }
+    write_via(out, edits.forwarding, via_version(head.version));
+    if let Some(report) = &edits.report {
+        write_report(out, report);
+    }
+    if let Some(protocol) = edits.upgrade {
+        h1::write_field(out, "connection", b"upgrade");
+        h1::write_field(out, "upgrade", protocol);
+    } else if !edits.persistent {
+        h1::write_field(out, "connection", b"close");
+    } else if edits.version == Version::Http10 {
+        h1::write_field(out, "connection", b"keep-alive");
+    }
+    h1::end_head(out);
+}
+
+/// Appends an interim response (1xx, not 101) as it came, without what is not
+/// the client's business and without Content-Length (RFC 9110 §8.6).
+pub(crate) fn write_interim(out: &mut Vec<u8>, head: &ResponseHead<'_>) {
+    h1::write_status_line(out, head.status, head.reason);
+    h1::copy_fields(out, &head.fields, |field| match field.kind {
+        FieldKind::Affinity | FieldKind::ContentLength => Edit::Drop,
+        kind if h1::is_hop_by_hop(kind) || head.connection.names(field.name) => Edit::Drop,
+        _ => Edit::Keep,
+    });
+    h1::end_head(out);
+}
+
+/// Appends X-Affinity-Outcome.
+pub(crate) fn write_report(out: &mut Vec<u8>, report: &AffinityReport<'_>) {
+    out.extend_from_slice(b"x-affinity-outcome: ");
+    out.extend_from_slice(report.outcome.as_str().as_bytes());
+    if let Some(reason) = report.reason {
+        out.extend_from_slice(b"; reason=");
+        out.extend_from_slice(reason.as_str().as_bytes());
+    }
+    out.extend_from_slice(b"; backend=");
+    out.extend_from_slice(report.backend.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Does a proxy in front say that the request came over TLS?
+pub(crate) fn says_https(head: &RequestHead<'_>) -> bool {
+    let proto = head.fields.iter().find(|f| f.kind == FieldKind::XForwardedProto);
+    // Of a list, the first is what the client spoke.
+    let first = proto.and_then(|f| f.value.split(|b| *b == b',').next());
+    first.is_some_and(|scheme| scheme.trim_ascii().eq_ignore_ascii_case(b"https"))
+}
+
+/// Does it ask for WebSocket? No other upgrade is passed on: what Homing
+/// cannot follow, it does not carry.
+pub(crate) fn asks_for_websocket(head: &RequestHead<'_>) -> bool {
+    head.upgrade.is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
+}

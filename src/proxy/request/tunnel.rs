@@ -1,0 +1,202 @@
+//! A connection after its upgrade: bytes both ways until both sides have
+//! ended, nothing was said for too long, its way was removed, or Homing stops.
+
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::error::ProxyError;
+use super::pipeline::Request;
+use super::removal::Way;
+use crate::model::UpstreamTimeouts;
+use crate::proxy::backend::pool::{BackendStream, InUse};
+use crate::proxy::client::connection::{After, Client};
+use crate::proxy::wire::buffer::{Buffer, Buffers, Size};
+use crate::proxy::wire::stream::Stream;
+use crate::proxy::wire::websocket::{self, Boundary};
+
+/// The backend's side of a tunnel, right after the 101.
+pub(crate) struct Upgraded {
+    pub backend: BackendStream,
+    /// What the backend sent behind its head.
+    pub held: Option<Buffer>,
+    /// The 101's head, on its way to the client.
+    pub out: Vec<u8>,
+}
+
+/// Bytes from one side to the other.
+#[derive(Debug, Default)]
+struct Pipe {
+    /// Written before anything that is read.
+    out: Vec<u8>,
+    written: usize,
+    ended: bool,
+    shut: bool,
+    moved: u64,
+    boundary: Boundary,
+}
+
+/// Which side of a pipe has broken its connection.
+#[derive(Debug)]
+enum Broken {
+    Source,
+    Sink,
+}
+
+/// Carries a tunnel to its end.
+pub(crate) async fn run(
+    request: &mut Request<'_>,
+    client: &mut Client,
+    place: InUse,
+    upgraded: Upgraded,
+    timeouts: &UpstreamTimeouts,
+) -> Result<After, ProxyError> {
+    let Upgraded { mut backend, mut held, out } = upgraded;
+    let worker = request.worker;
+    let buffers = &worker.buffers;
+    request.tally.tunnel = true;
+    worker.metrics.tunnel_opened();
+    let head = out.len() as u64;
+    let mut down = Pipe { out, ..Pipe::default() };
+    let mut up = Pipe::default();
+    let mut way = Way::of(request);
+    // When it is to take its leave, because its way was removed.
+    let (mut leave, mut late): (Option<Instant>, bool) = (None, false);
+    client.deadline.set(timeouts.tunnel_idle);
+    let mut farewell = false;
+    let client_broke = std::future::poll_fn(|cx| {
+        let before = (up.moved, down.moved);
+        let ends = way.as_mut().and_then(|way| way.ends(worker));
+        let leave_now = ends.map(|end| end.checked_sub(FAREWELL).unwrap_or(end));
+        if leave_now != leave {
+            (leave, late) = (leave_now, false);
+            client.deadline.set(patience(timeouts.tunnel_idle, leave));
+        }
+        if (worker.closing() || late) && !farewell {
+            farewell = true;
+            client.deadline.set(FAREWELL);
+        }
+        if farewell {
+            // Only between two frames can a frame of ours go out.
+            up.say_farewell(websocket::GOING_AWAY_MASKED);
+            down.say_farewell(websocket::GOING_AWAY);
+        }
+        let upward = up.poll(cx, buffers, &mut client.stream, &mut client.held, &mut backend);
+        let downward = down.poll(cx, buffers, &mut backend, &mut held, &mut client.stream);
+        match (upward, downward) {
+            (Err(Broken::Source), _) | (_, Err(Broken::Sink)) => return Poll::Ready(true),
+            // The backend is gone, but what it said before is still to arrive.
+            (_, Err(Broken::Source)) => {
+                (up.shut, down.ended) = (true, true);
+                cx.waker().wake_by_ref();
+            }
+            (Err(Broken::Sink), _) => up.shut = true,
+            _ => {}
+        }
+        if farewell {
+            let upward = up.say_farewell(websocket::GOING_AWAY_MASKED);
+            let downward = down.say_farewell(websocket::GOING_AWAY);
+            if upward || downward {
+                // Nothing else would have it written.
+                cx.waker().wake_by_ref();
+            }
+        }
+        if up.shut && down.shut {
+            return Poll::Ready(false);
+        }
+        if before != (up.moved, down.moved) && !farewell {
+            client.deadline.set(patience(timeouts.tunnel_idle, leave));
+        }
+        if !client.deadline.expired(cx) {
+            return Poll::Pending;
+        }
+        if leave.is_some() && !farewell {
+            late = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(false)
+    })
+    .await;
+    worker.metrics.tunnel_closed();
+    buffers.put_back(&mut held);
+    request.tally.bytes_in += up.moved;
+    request.tally.bytes_out += down.moved.max(head);
+    drop((backend, place));
+    Ok(if client_broke { After::Abort } else { After::Linger })
+}
+
+/// How long both sides have to take their farewell.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// How long a tunnel may be quiet that is to take its leave then.
+fn patience(idle: Duration, leave: Option<Instant>) -> Duration {
+    leave.map_or(idle, |leave| idle.min(leave.saturating_duration_since(Instant::now())))
+}
+
+impl Pipe {
+    /// Moves on as far as it goes.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffers: &Buffers,
+        source: &mut Stream,
+        held: &mut Option<Buffer>,
+        sink: &mut Stream,
+    ) -> Result<(), Broken> {
+        while !self.shut {
+            if self.written < self.out.len() {
+                match sink.poll_write(cx, &self.out[self.written..]) {
+                    Poll::Ready(Ok(n)) => {
+                        self.written += n;
+                        self.moved += n as u64;
+                    }
+                    Poll::Ready(Err(_)) => return Err(Broken::Sink),
+                    Poll::Pending => return Ok(()),
+                }
+            } else if let Some(buffer) = held.as_mut().filter(|b| !b.is_empty() && !self.ended) {
+                match sink.poll_write(cx, buffer.filled()) {
+                    Poll::Ready(Ok(n)) => {
+                        self.boundary.advance(&buffer.filled()[..n]);
+                        self.moved += n as u64;
+                        buffer.consume(n);
+                    }
+                    Poll::Ready(Err(_)) => return Err(Broken::Sink),
+                    Poll::Pending => return Ok(()),
+                }
+            } else if self.ended {
+                match sink.poll_shutdown(cx) {
+                    Poll::Ready(_) => self.shut = true,
+                    Poll::Pending => return Ok(()),
+                }
+            } else {
+                match buffers.poll_fill(held, Size::Large, source, cx) {
+                    Poll::Ready(Ok(0)) => self.ended = true,
+                    Poll::Ready(Ok(_)) => {}
+                    Poll::Ready(Err(_)) => return Err(Broken::Source),
+                    Poll::Pending => {
+                        return match sink.poll_flush(cx) {
+                            Poll::Ready(Err(_)) => Err(Broken::Sink),
+                            _ => Ok(()),
+                        };
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends this direction with a Close frame, if it is between two frames.
+    /// True if it does now.
+    fn say_farewell(&mut self, frame: &[u8]) -> bool {
+        let ends = !self.ended && self.written == self.out.len() && self.boundary.is_between_frames();
+        if ends {
+            self.ended = true;
+            self.out.clear();
+            self.out.extend_from_slice(frame);
+            self.written = 0;
+        }
+        ends
+    }
+}

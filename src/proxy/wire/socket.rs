@@ -1,0 +1,183 @@
+//! A connected socket, whatever family it is of.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use rustix::net::{RecvFlags, recv};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+/// What bytes come over.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    /// TCP.
+    Tcp(TcpStream),
+    /// A Unix domain socket.
+    Unix(UnixStream),
+}
+
+impl From<TcpStream> for Socket {
+    /// Small writes are sent at once. A socket that refuses works, only slower.
+    fn from(socket: TcpStream) -> Self {
+        let _ = socket.set_nodelay(true);
+        Self::Tcp(socket)
+    }
+}
+
+impl From<UnixStream> for Socket {
+    fn from(socket: UnixStream) -> Self {
+        Self::Unix(socket)
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(socket) => socket.as_fd(),
+            Self::Unix(socket) => socket.as_fd(),
+        }
+    }
+}
+
+impl Socket {
+    /// Closing it will reset it. A Unix socket knows no reset; it just ends.
+    pub(crate) fn reset_on_close(&self) {
+        if let Self::Tcp(socket) = self {
+            // A socket that is gone already needs no reset.
+            let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+        }
+    }
+
+    /// The IP address and port at this end, where it has any.
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(socket) => socket.local_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// Ready when there is something to read: bytes, the end or an error.
+    pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(socket) => socket.poll_read_ready(cx),
+            Self::Unix(socket) => socket.poll_read_ready(cx),
+        }
+    }
+
+    /// Writes what is taken now, without waiting.
+    ///
+    /// # Errors
+    /// The system's; `WouldBlock`.
+    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => socket.try_write(bytes),
+            Self::Unix(socket) => socket.try_write(bytes),
+        }
+    }
+
+    /// Looks at the first bytes and leaves them there, once there are more than
+    /// `known` of them; 0 is the end. A peer that ends its side after no more
+    /// than those is waited for like one that says nothing.
+    pub(crate) fn poll_peek(
+        &self,
+        cx: &mut Context<'_>,
+        into: &mut [u8],
+        known: usize,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_read_ready(cx))?;
+            let mut peek = || {
+                let (peeked, _) = recv(self.as_fd(), &mut *into, RecvFlags::PEEK)?;
+                // As if there were nothing: only then is more waited for.
+                if peeked > 0 && peeked <= known { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(peeked) }
+            };
+            let peeked = match self {
+                Self::Tcp(socket) => socket.try_io(Interest::READABLE, &mut peek),
+                Self::Unix(socket) => socket.try_io(Interest::READABLE, &mut peek),
+            };
+            match peeked {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                peeked => return Poll::Ready(peeked),
+            }
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(socket) => Pin::new(socket).poll_read(cx, buf),
+            Self::Unix(socket) => Pin::new(socket).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(socket) => Pin::new(socket).poll_write(cx, buf),
+            Self::Unix(socket) => Pin::new(socket).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
+            Self::Unix(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
+            Self::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn peeking_waits_for_more_than_is_known_and_takes_nothing() {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let mut theirs = Socket::from(theirs);
+        let mut seen = [0; 8];
+        ours.write_all(b"ab").await.unwrap();
+        let n = std::future::poll_fn(|cx| theirs.poll_peek(cx, &mut seen, 0)).await.unwrap();
+        assert_eq!(&seen[..n], b"ab");
+        let more = std::future::poll_fn(|cx| Poll::Ready(theirs.poll_peek(cx, &mut seen, 2)));
+        assert!(more.await.is_pending(), "no more than was known");
+        let (n, _) = tokio::join!(
+            std::future::poll_fn(|cx| theirs.poll_peek(cx, &mut seen, 2)),
+            ours.write_all(b"c"),
+        );
+        assert_eq!(&seen[..n.unwrap()], b"abc");
+        let mut read = [0; 3];
+        tokio::io::AsyncReadExt::read_exact(&mut theirs, &mut read).await.unwrap();
+        assert_eq!(&read, b"abc");
+        drop(ours);
+        let n = std::future::poll_fn(|cx| theirs.poll_peek(cx, &mut seen, 0)).await.unwrap();
+        assert_eq!(n, 0);
+    }
+}
