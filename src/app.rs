@@ -25,8 +25,9 @@ use crate::control::{self, ControlError, ControlHandle, ReloadSummary};
 use crate::model::snapshot::Snapshot;
 use crate::model::{Bind, Config, Listener};
 use crate::proxy::client::listener::{self, Entrance, SocketFile};
-use crate::proxy::connection_counts::Clients;
-use crate::proxy::worker::{self, Command, Parts};
+use crate::proxy::connection_counts::ConnectionCounts;
+use crate::proxy::event_loop::{self, Command};
+use crate::proxy::worker;
 use crate::telemetry::{AccessLog, Metrics};
 use crate::{config, error_chain};
 
@@ -137,24 +138,23 @@ pub fn start(config: Config, file: Option<&Path>) -> Result<Running, AppError> {
     let metrics = Arc::new(Metrics::new(count));
     metrics.watch_access_log(&log);
     let connections = Arc::new(AtomicUsize::new(0));
-    let clients = Arc::new(Clients::default());
+    let clients = Arc::new(ConnectionCounts::default());
     let (end, ended) = mpsc::unbounded_channel();
     let (mut commands, mut workers) = (Vec::new(), Vec::new());
     for index in 0..count {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let parts = Parts {
+        let snapshots = snapshots.clone();
+        let shared = worker::Shared {
             index,
-            snapshots: snapshots.clone(),
             reports: control.reporter(),
             metrics: metrics.worker(index),
             log: log.clone(),
             connections: Arc::clone(&connections),
             clients: Arc::clone(&clients),
-            commands: receiver,
         };
         let end = end.clone();
         let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-            if let Err(error) = worker::run(parts) {
+            if let Err(error) = event_loop::run(shared, snapshots, receiver) {
                 tracing::error!(worker = index, %error, "a worker could not run");
             }
             let _ = end.send(());
@@ -270,7 +270,7 @@ impl Running {
         if self.wait_for_workers(left, end.checked_sub(FAREWELL)).await {
             return true;
         }
-        self.shared.tell(|| Command::Farewell);
+        self.shared.tell(|| Command::CloseTunnels);
         self.wait_for_workers(left, Some(end)).await
     }
 

@@ -18,6 +18,7 @@ use crate::affinity::pick::{Binding, Decision, Idle, Policy, Query, Reason, Trie
 use crate::affinity::table::{Table, file};
 use crate::affinity::{AdminState, BackendId, Cluster, Health, Member, Slot, Timestamp};
 use crate::config;
+use crate::model::router::Router;
 use crate::model::{Config, CookieConfig, Remember, TableConfig, Upstream};
 
 /// The question: a request, and what is supposed of the backends.
@@ -77,7 +78,8 @@ fn answer(question: &Question, config: &Config, now: Timestamp) -> Result<String
     let client = config.client_ip.client_ip(peer, &request);
     let mut text = String::new();
     line(&mut text, "client ip", &origin_of(&config.client_ip, peer, client));
-    let Some(route) = config.route(request.host(), &question.path) else {
+    let routed = Router::new(&config.routes).find(request.host(), &question.path);
+    let Some(route) = routed.and_then(|index| config.routes.get(index)) else {
         line(&mut text, "route", &format!("none for {}{}: 404", request.host(), question.path));
         return Ok(text);
     };

@@ -46,14 +46,6 @@ pub struct Config {
     pub upstreams: Vec<Arc<Upstream>>,
 }
 
-impl Config {
-    /// The route that a request takes: the first whose host and path fit.
-    /// `host` is in lower case and without port, `path` may have a query.
-    pub fn route(&self, host: &str, path: &str) -> Option<&Route> {
-        self.routes.iter().find(|route| route.host.matches(host) && route.takes_path(path))
-    }
-}
-
 /// `[server]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {

@@ -5,6 +5,7 @@
 
 mod config;
 pub mod live;
+pub mod router;
 pub mod snapshot;
 
 pub use config::*;

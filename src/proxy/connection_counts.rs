@@ -12,22 +12,22 @@ const SHARDS: usize = 64;
 /// The counts; an address without connections takes no room. Touched when a
 /// connection comes and when it goes, never for a request.
 #[derive(Debug)]
-pub struct Clients(Box<[Mutex<AHashMap<u64, u32>>]>);
+pub struct ConnectionCounts(Box<[Mutex<AHashMap<u64, u32>>]>);
 
 /// One connection in its client's count, for as long as this lives.
 #[derive(Debug)]
 pub(crate) struct Held {
-    clients: Arc<Clients>,
+    clients: Arc<ConnectionCounts>,
     key: u64,
 }
 
-impl Default for Clients {
+impl Default for ConnectionCounts {
     fn default() -> Self {
         Self((0..SHARDS).map(|_| Mutex::default()).collect())
     }
 }
 
-impl Clients {
+impl ConnectionCounts {
     /// Counts one more, unless the client has `limit` already.
     pub(crate) fn enter(self: &Arc<Self>, client: IpAddr, limit: u32) -> Option<Held> {
         let key = key(client);
@@ -83,13 +83,13 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn entries(clients: &Clients) -> usize {
+    fn entries(clients: &ConnectionCounts) -> usize {
         clients.0.iter().map(|shard| shard.lock().len()).sum()
     }
 
     #[test]
     fn a_client_has_its_limit_and_no_more() {
-        let clients = Arc::new(Clients::default());
+        let clients = Arc::new(ConnectionCounts::default());
         let one = clients.enter(ip("192.0.2.1"), 2).unwrap();
         let two = clients.enter(ip("::ffff:192.0.2.1"), 2).unwrap();
         assert!(clients.enter(ip("192.0.2.1"), 2).is_none());
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn ipv6_counts_by_network() {
-        let clients = Arc::new(Clients::default());
+        let clients = Arc::new(ConnectionCounts::default());
         let _one = clients.enter(ip("2001:db8::1"), 1).unwrap();
         assert!(clients.enter(ip("2001:db8::ffff:2"), 1).is_none());
         assert!(clients.enter(ip("2001:db8:0:1::1"), 1).is_some());
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn who_has_gone_takes_no_room() {
-        let clients = Arc::new(Clients::default());
+        let clients = Arc::new(ConnectionCounts::default());
         let crowd = (0u32..100_000).map(|n| clients.enter(IpAddr::V4(n.into()), 1).unwrap());
         let crowd: Vec<_> = crowd.collect();
         assert_eq!(entries(&clients), 100_000);

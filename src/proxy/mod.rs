@@ -1,16 +1,25 @@
-//! The data plane: accepts connections, forwards requests.
+//! The data plane: accepts connections and forwards requests.
 //!
-//! `request/pipeline.rs` is the path of a request, top to bottom; start there. Nothing here
-//! writes what another worker reads on a request's way, but the backends' live counters and
-//! the table.
+//! ```text
+//! event_loop ─ client ─ request ─ backend
+//!                 │        │         │
+//!                 │     worker, view │   (the worker's state; the snapshot with its pools)
+//!                 └────── bridge ────┘   (HTTP/2 streams as HTTP/1.1)
+//!                          wire          (bytes)
+//! ```
+//!
+//! `request/pipeline.rs` is the path of a request, top to bottom; start there. On the path of
+//! a request nothing is written that another worker reads, except the backends' live counters
+//! and the session table.
 
 mod backend;
 mod bridge;
 pub mod client;
 pub mod connection_counts;
+mod descriptors;
+pub mod event_loop;
 mod request;
-mod retry;
-mod route;
+mod retry_budget;
 mod view;
 mod wire;
 pub mod worker;

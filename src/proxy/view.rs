@@ -7,12 +7,12 @@ use std::sync::Arc;
 use ahash::AHashMap;
 use tokio::time::Instant;
 
-use super::retry::RetryBudget;
-use super::route::RouteTable;
+use super::retry_budget::RetryBudget;
 use crate::affinity::pick::{Loads, Policy};
 use crate::affinity::{BackendId, Slot};
 use crate::h1::HeadLimits;
 use crate::model::Address;
+use crate::model::router::Router;
 use crate::model::snapshot::{Observation, Report, Snapshot, UpstreamState};
 use crate::proxy::backend::pool::BackendPool;
 use crate::telemetry::{UpstreamMetrics, WorkerMetrics};
@@ -23,7 +23,7 @@ pub(crate) struct View {
     /// What all workers share.
     pub snapshot: Arc<Snapshot>,
     /// Its routes, arranged.
-    pub routes: RouteTable,
+    pub router: Router,
     /// The limits of heads, either way.
     pub head_limits: HeadLimits,
     /// By index of the configuration's upstreams.
@@ -121,7 +121,14 @@ impl View {
         let limits = &snapshot.config.limits;
         let head_limits =
             HeadLimits { head_bytes: limits.head_bytes, fields: limits.fields, uri_bytes: limits.uri_bytes };
-        Self { routes: RouteTable::new(&snapshot.config.routes), head_limits, upstreams, announces, snapshot }
+        Self { router: Router::new(&snapshot.config.routes), head_limits, upstreams, announces, snapshot }
+    }
+}
+
+impl View {
+    /// The upstream that a route leads to.
+    pub(crate) fn upstream_of(&self, route: usize) -> &UpstreamView {
+        &self.upstreams[self.snapshot.config.routes[route].upstream]
     }
 }
 

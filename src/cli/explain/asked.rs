@@ -2,6 +2,7 @@
 
 use super::Question;
 use crate::affinity::key::RequestView;
+use crate::model::router::host_name;
 
 /// A request made of arguments.
 pub(super) struct Asked {
@@ -36,21 +37,17 @@ impl Asked {
             (None, Some((_, value))) => String::from_utf8_lossy(value).into_owned(),
             (None, None) => String::new(),
         };
-        Ok(Self { path_and_query: question.path.clone(), host: without_port(&host), fields })
+        Ok(Self {
+            path_and_query: question.path.clone(),
+            host: host_name(&host).to_ascii_lowercase(),
+            fields,
+        })
     }
 
     /// The host asked for, in lower case, without port.
     pub(super) fn host(&self) -> &str {
         &self.host
     }
-}
-
-fn without_port(host: &str) -> String {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !host.ends_with(']') => name,
-        _ => host,
-    };
-    name.to_ascii_lowercase()
 }
 
 impl RequestView for Asked {

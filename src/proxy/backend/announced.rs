@@ -1,54 +1,37 @@
-//! The PROXY protocol to backends: whose connection a backend's connection is.
+//! The PROXY protocol to backends: which client a backend connection is for.
 //!
-//! What was announced holds for the whole connection. It is used again only
-//! for requests of the very same client, as long as that one's connection
-//! lives: whoever had it next would be taken for somebody else.
+//! A PROXY header names one client for the whole connection. The connection is therefore
+//! reused only for requests of the same client connection, and only while that one is open.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::rc::{Rc, Weak};
+use std::any::Any;
+use std::net::SocketAddr;
+use std::rc::Weak;
 
 use crate::model::ProxyVersion;
-use crate::proxy::client::connection::{Client, Origin};
 use crate::proxy_protocol::{self, Header};
 
-/// What a backend was told of whom its connection is for.
+/// The client that a backend connection was opened for.
 #[derive(Debug, Clone)]
 pub(crate) struct Announced {
-    source: SocketAddr,
-    destination: SocketAddr,
-    /// The connection it is for.
-    client: Weak<Origin>,
+    pub(crate) source: SocketAddr,
+    pub(crate) destination: SocketAddr,
+    /// The client connection; dead once that is closed.
+    pub(crate) client: Weak<dyn Any>,
 }
 
 impl Announced {
-    /// For a request of this client whose address is `client_ip`. The port is
-    /// the peer's where that is the client, and 0 where a proxy names it.
-    pub(crate) fn new(client: &Client, client_ip: IpAddr) -> Self {
-        let origin = &client.origin;
-        let port = if client_ip == origin.peer { origin.port } else { 0 };
-        let nowhere: IpAddr = match client_ip {
-            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        Self {
-            source: SocketAddr::new(client_ip, port),
-            destination: origin.destination.unwrap_or_else(|| SocketAddr::new(nowhere, 0)),
-            client: Rc::downgrade(origin),
-        }
-    }
-
-    /// Is that the same?
-    pub(crate) fn is(&self, other: &Self) -> bool {
+    /// Do both name the same client connection, with the same addresses?
+    pub(crate) fn same_as(&self, other: &Self) -> bool {
         (self.source, self.destination) == (other.source, other.destination)
             && self.client.ptr_eq(&other.client)
     }
 
-    /// Is the client's connection gone?
-    pub(crate) fn is_over(&self) -> bool {
+    /// Is the client's connection closed?
+    pub(crate) fn client_is_gone(&self) -> bool {
         self.client.strong_count() == 0
     }
 
-    /// The header that says so.
+    /// The PROXY header to send.
     pub(crate) fn header(&self, version: ProxyVersion) -> Vec<u8> {
         let header = Header::Tcp { source: self.source, destination: self.destination };
         let mut out = Vec::new();

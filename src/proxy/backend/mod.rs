@@ -1,5 +1,10 @@
-//! The backend side.
+//! The backend side: connections to backends, pooled per worker.
 
 pub(crate) mod announced;
-pub(crate) mod http2;
+pub(crate) mod connect_error;
+mod http2;
+pub(crate) mod lease;
 pub(crate) mod pool;
+mod tls;
+
+pub(crate) use http2::Fault;

@@ -5,9 +5,6 @@
 //! for) is not used again.
 
 use std::cell::{Cell, RefCell};
-use std::io;
-use std::net::IpAddr;
-use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,18 +14,19 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
 use super::announced::Announced;
+use super::connect_error::ConnectError;
 use super::http2::{self, Links};
+use super::lease::{BackendStream, OpenConnection};
+use super::tls::BackendTls;
 use crate::model::live::BackendLive;
 use crate::model::{Address, Backend, Pool as Settings, ProxyVersion, Upstream};
-use crate::proxy::client::connection::Client;
-use crate::proxy::client::handshake::{ToBackend, is_tls_failure};
 use crate::proxy::wire::socket::Socket;
 use crate::proxy::wire::stream::Stream;
 
 /// How long a stream of HTTP/2 has to end after its response.
 const RUN_OUT: Duration = Duration::from_secs(5);
 /// Time between two words about a backend's TLS.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
+const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// A worker's connections to one backend, and its share of the counters.
 #[derive(Debug)]
@@ -37,11 +35,11 @@ pub(crate) struct BackendPool {
     address: Address,
     /// The address as a Host, for requests that name none.
     authority: Box<str>,
-    tls: Option<ToBackend>,
+    tls: Option<BackendTls>,
     /// Are clients announced?
     proxy_protocol: Option<ProxyVersion>,
     /// When a failed handshake was last logged.
-    complained: Cell<Option<Instant>>,
+    warned: Cell<Option<Instant>>,
     live: Arc<BackendLive>,
     settings: Cell<Settings>,
     max_in_use: Cell<Option<u32>>,
@@ -56,32 +54,6 @@ struct Idle {
     since: Instant,
 }
 
-/// A connection to a backend, or a stream of a shared one.
-#[derive(Debug)]
-pub(crate) struct BackendStream {
-    stream: Stream,
-    usage: Usage,
-    /// Whom it is for, where the backend was told.
-    announced: Option<Box<Announced>>,
-    /// `None`: the connection that it is a stream of counts.
-    _counted: Option<Counted>,
-}
-
-/// What a request's connection has been through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Usage {
-    /// It was opened for this request.
-    First,
-    /// It was opened for another, and no response has come over it yet.
-    Early,
-    /// It has served before: that it closes says nothing of the backend.
-    Again,
-}
-
-/// A connection in the count of a backend's open ones for as long as it lives.
-#[derive(Debug)]
-pub(crate) struct Counted(Arc<BackendLive>);
-
 impl BackendPool {
     /// An empty pool.
     pub(crate) fn new(worker: usize, backend: &Backend, live: Arc<BackendLive>, upstream: &Upstream) -> Self {
@@ -90,8 +62,8 @@ impl BackendPool {
         Self {
             links: upstream.protocol.is_http2().then(links),
             proxy_protocol: upstream.proxy_protocol,
-            tls: tls.map(|client| ToBackend::new(Arc::clone(client), backend)),
-            complained: Cell::default(),
+            tls: tls.map(|client| BackendTls::new(Arc::clone(client), backend)),
+            warned: Cell::default(),
             worker,
             address: backend.address.clone(),
             authority: backend.address.authority().into_boxed_str(),
@@ -130,15 +102,15 @@ impl BackendPool {
         Some(InUse { pool: Rc::clone(self), limited: limit.is_some() })
     }
 
-    /// What the backend is to be told of whom a connection is for, if anything.
-    pub(crate) fn announcement(&self, client: &Client, client_ip: IpAddr) -> Option<Box<Announced>> {
-        self.proxy_protocol.map(|_| Box::new(Announced::new(client, client_ip)))
+    /// Does a new connection begin with a PROXY header that names the client?
+    pub(crate) fn announces_clients(&self) -> bool {
+        self.proxy_protocol.is_some()
     }
 
     /// A connection that waits to be used again, by whom it is for.
     pub(crate) fn take_idle(&self, announced: Option<&Announced>) -> Option<BackendStream> {
         if let Some(links) = &self.links {
-            return links.take().map(BackendStream::shared);
+            return links.take().map(http2::bridged);
         }
         let mut idle = self.idle.borrow_mut();
         loop {
@@ -150,8 +122,7 @@ impl BackendPool {
                 }
             };
             if stream.is_quiet() {
-                stream.usage = Usage::Again;
-                return Some(stream);
+                return Some(stream.reused());
             }
         }
     }
@@ -165,10 +136,10 @@ impl BackendPool {
         self: &Rc<Self>,
         timeout: Duration,
         announced: Option<Box<Announced>>,
-    ) -> io::Result<BackendStream> {
+    ) -> Result<BackendStream, ConnectError> {
         let Some(links) = &self.links else {
             let (stream, counted) = self.connect_own(timeout, announced.as_deref()).await?;
-            return Ok(BackendStream { stream, usage: Usage::First, announced, _counted: Some(counted) });
+            return Ok(BackendStream::opened(stream, announced, counted));
         };
         let pool = Rc::clone(self);
         let connect = move || {
@@ -176,29 +147,26 @@ impl BackendPool {
             async move { pool.connect_own(timeout, None).await }
         };
         // Boxed, so that others hold no room for it.
-        let stream = Box::pin(links.wait(timeout, connect)).await;
-        Ok(BackendStream::shared(stream.inspect_err(|error| {
-            if http2::is_not_http2(error) {
-                self.complain(error);
+        let seat = Box::pin(links.wait(timeout, connect)).await;
+        seat.map(http2::bridged).inspect_err(|error| {
+            if matches!(error, ConnectError::NotHttp2(_)) {
+                self.warn_of_mismatch(error);
             }
-        })?))
+        })
     }
 
     async fn connect_own(
         &self,
         timeout: Duration,
         announced: Option<&Announced>,
-    ) -> io::Result<(Stream, Counted)> {
+    ) -> Result<(Stream, OpenConnection), ConnectError> {
         let header = announced.zip(self.proxy_protocol).map(|(who, version)| who.header(version));
         let connecting = async {
-            io::Result::Ok(match &self.address {
+            let mut socket = match &self.address {
                 Address::Ip(address) => Socket::from(TcpStream::connect(address).await?),
                 Address::Name(host, port) => TcpStream::connect((host.as_str(), *port)).await?.into(),
                 Address::Unix(path) => UnixStream::connect(path).await?.into(),
-            })
-        };
-        let connecting = async {
-            let mut socket = connecting.await?;
+            };
             if let Some(header) = header {
                 socket.write_all(&header).await?;
             }
@@ -206,29 +174,24 @@ impl BackendPool {
             // Boxed, so that plain connections hold no room for it.
             Box::pin(tls.connect(socket)).await
         };
-        let stream = match tokio::time::timeout(timeout, connecting).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
-                if is_tls_failure(&error) {
-                    self.complain(&error);
-                }
-                return Err(error);
+        let connected = tokio::time::timeout(timeout, connecting).await;
+        let stream = connected.unwrap_or(Err(ConnectError::TimedOut)).inspect_err(|error| {
+            if matches!(error, ConnectError::Tls(_)) {
+                self.warn_of_mismatch(error);
             }
-            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
-        };
+        })?;
         if self.links.is_some() && !stream.chose_http2() {
-            return Err(http2::not_chosen());
+            return Err(ConnectError::NotHttp2("h2 not selected by ALPN".into()));
         }
-        self.live.opened();
-        Ok((stream, Counted(Arc::clone(&self.live))))
+        Ok((stream, OpenConnection::new(&self.live)))
     }
 
-    /// Says why nothing can be said to the backend, but not with every request again.
-    fn complain(&self, error: &io::Error) {
+    /// Logs a TLS or protocol mismatch, at most once per [`WARN_EVERY`].
+    fn warn_of_mismatch(&self, error: &ConnectError) {
         let now = Instant::now();
-        if self.complained.get().is_none_or(|at| now.duration_since(at) >= COMPLAIN_EVERY) {
-            self.complained.set(Some(now));
-            tracing::warn!(backend = %self.address, %error, "no understanding with a backend");
+        if self.warned.get().is_none_or(|at| now.duration_since(at) >= WARN_EVERY) {
+            self.warned.set(Some(now));
+            tracing::warn!(backend = %self.address, %error, "backend TLS or protocol mismatch");
         }
     }
 
@@ -236,7 +199,7 @@ impl BackendPool {
     /// which protocol?
     pub(crate) fn fits(&self, upstream: &Upstream) -> bool {
         let same_tls = match (&self.tls, &upstream.tls) {
-            (Some(own), Some(tls)) => own.is(tls),
+            (Some(own), Some(tls)) => own.is_from(tls),
             (own, tls) => own.is_none() && tls.is_none(),
         };
         let same_protocol = self.links.is_some() == upstream.protocol.is_http2();
@@ -258,7 +221,7 @@ impl BackendPool {
         let mut idle = self.idle.borrow_mut();
         let most = self.settings.get().max_idle;
         if idle.len() >= most && self.proxy_protocol.is_some() {
-            idle.retain(|idle| !idle.stream.is_over());
+            idle.retain(|idle| !idle.stream.is_orphaned());
         }
         if idle.len() < most {
             idle.push(Idle { stream, since: now });
@@ -273,7 +236,7 @@ impl BackendPool {
             links.sweep(now, timeout);
         }
         self.idle.borrow_mut().retain_mut(|Idle { stream, since }| {
-            now.saturating_duration_since(*since) < timeout && !stream.is_over() && stream.is_quiet()
+            now.saturating_duration_since(*since) < timeout && !stream.is_orphaned() && stream.is_quiet()
         });
     }
 
@@ -293,48 +256,6 @@ impl BackendPool {
     /// The backend's counters.
     pub(crate) fn live(&self) -> &BackendLive {
         &self.live
-    }
-}
-
-impl BackendStream {
-    fn is_for(&self, announced: &Announced) -> bool {
-        self.announced.as_ref().is_some_and(|own| own.is(announced))
-    }
-
-    /// Is it for a client that is gone?
-    fn is_over(&self) -> bool {
-        self.announced.as_ref().is_some_and(|own| own.is_over())
-    }
-}
-
-impl Deref for BackendStream {
-    type Target = Stream;
-
-    fn deref(&self) -> &Stream {
-        &self.stream
-    }
-}
-
-impl DerefMut for BackendStream {
-    fn deref_mut(&mut self) -> &mut Stream {
-        &mut self.stream
-    }
-}
-
-impl BackendStream {
-    fn shared((stream, usage): (Stream, Usage)) -> Self {
-        Self { stream, usage, announced: None, _counted: None }
-    }
-
-    /// What its connection has been through.
-    pub(crate) fn usage(&self) -> Usage {
-        self.usage
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.closed();
     }
 }
 

@@ -1,4 +1,4 @@
-//! HTTP/2 streams as HTTP/1.1 text.
+//! Bridging between HTTP/2 streams and HTTP/1.1 text: heads, and bodies in each direction.
 
 pub(crate) mod head;
 pub(crate) mod inlet;

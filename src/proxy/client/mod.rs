@@ -1,10 +1,12 @@
-//! The client side.
+//! The client side: listening sockets, TLS handshakes, PROXY headers, and client
+//! connections until each request is handed to [`super::request`].
 
 pub(crate) mod acceptor;
-pub(crate) mod connection;
-pub(crate) mod handshake;
-pub(crate) mod http2;
+pub(crate) mod admission;
+mod connection;
+mod handshake;
+mod http2;
 pub mod listener;
-pub(crate) mod proxy_header;
-pub(crate) mod room;
+mod proxy_header;
+mod refusal;
 mod socket_file;

@@ -12,8 +12,9 @@ use tokio::io::AsyncReadExt;
 
 use super::acceptor::Arrival;
 use super::connection;
-use super::handshake::Patience;
+use super::handshake::HandshakeDeadline;
 use super::listener::Service;
+use super::refusal::{place_for, refuse};
 use crate::model::ProxyProtocol;
 use crate::proxy::connection_counts::Held;
 use crate::proxy::wire::socket::Socket;
@@ -46,17 +47,17 @@ async fn enter(
     let arrival = match receive(&worker, arrival, service.proxy_protocol).await {
         Ok(arrival) => arrival,
         Err(reason) => {
-            worker.metrics.proxy_header_refused(reason);
+            worker.metrics().proxy_header_refused(reason);
             return None;
         }
     };
     // Whom the header names has as many places as if it had come itself.
     let client = arrival.peer.ip();
-    let place = if client == before { Ok(None) } else { worker.place_for(client) };
+    let place = if client == before { Ok(None) } else { place_for(&worker, client) };
     match place {
         Ok(held) => Some((arrival, service, held)),
         Err(refusal) => {
-            worker.refuse(&arrival.socket, service.tls.is_none(), refusal, arrival.peer);
+            refuse(&worker, &arrival.socket, service.tls.is_none(), refusal, arrival.peer);
             None
         }
     }
@@ -75,7 +76,7 @@ async fn receive(worker: &Worker, arrival: Arrival, mode: ProxyProtocol) -> Resu
         };
     }
     let deadline = worker.deadlines.register();
-    let patience = Patience::new(worker, &deadline, config.timeouts.proxy_protocol);
+    let patience = HandshakeDeadline::new(worker, &deadline, config.timeouts.proxy_protocol);
     let Arrival { mut socket, peer, destination } = arrival;
     let Some((header, len)) = look(&socket, &patience).await? else {
         return match mode {
@@ -97,7 +98,10 @@ async fn receive(worker: &Worker, arrival: Arrival, mode: ProxyProtocol) -> Resu
 }
 
 /// The header and its length, once it has come whole; `None`: there is none.
-async fn look(socket: &Socket, patience: &Patience<'_>) -> Result<Option<(Header, usize)>, &'static str> {
+async fn look(
+    socket: &Socket,
+    patience: &HandshakeDeadline<'_>,
+) -> Result<Option<(Header, usize)>, &'static str> {
     let mut seen = vec![0; USUAL];
     let mut known = 0;
     loop {

@@ -2,15 +2,10 @@
 //! told, and whether another attempt is safe. Errors become responses here
 //! and nowhere else.
 
-use std::io;
-use std::time::{Duration, SystemTime};
-
-use super::head::{self, AffinityReport};
 use crate::affinity::pick::Reason;
-use crate::h1::{self, BodyError, HeadError};
-use crate::proxy::backend::http2::is_not_http2;
-use crate::proxy::client::handshake::is_tls_failure;
-use crate::proxy::client::room::are_exhausted;
+use crate::h1::{BodyError, HeadError};
+use crate::proxy::backend::connect_error::ConnectError;
+use crate::proxy::wire::transfer::TransferError;
 
 /// Why a request was not answered by a backend, or not to its end.
 #[derive(Debug, thiserror::Error)]
@@ -42,14 +37,6 @@ pub(crate) enum ProxyError {
     /// The client takes its response too slowly.
     #[error("the client reads too slowly")]
     ClientTooSlow,
-    /// The client is to ask again with https; there.
-    #[error("https is spoken at {location}")]
-    UseHttps {
-        /// 301 or 308.
-        status: u16,
-        /// A whole URL.
-        location: String,
-    },
     /// The client has named another host in its TLS handshake, and the
     /// certificate that it got is not for this one.
     #[error("the host is not the one of the TLS handshake")]
@@ -68,10 +55,10 @@ pub(crate) enum ProxyError {
     NoDescriptors,
     /// The backend could not be connected to.
     #[error("connect: {0}")]
-    Connect(#[source] io::Error),
+    Connect(#[source] ConnectError),
     /// The backend's TLS is not as configured, or broke off.
     #[error("TLS with the backend: {0}")]
-    BackendTls(#[source] io::Error),
+    BackendTls(#[source] ConnectError),
     /// It did not accept in time.
     #[error("connect timed out")]
     ConnectTimeout,
@@ -83,7 +70,7 @@ pub(crate) enum ProxyError {
     },
     /// The backend speaks another protocol than it should.
     #[error("{0}")]
-    NotHttp2(#[source] io::Error),
+    NotHttp2(#[source] ConnectError),
     /// The backend has not looked at the request, and said so (HTTP/2).
     #[error("the backend did not take the request")]
     BackendRefused {
@@ -131,15 +118,35 @@ pub(crate) enum ProxyError {
     ResponseBodyTimeout,
 }
 
+impl From<ConnectError> for ProxyError {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::TimedOut => Self::ConnectTimeout,
+            ConnectError::NoDescriptors => Self::NoDescriptors,
+            ConnectError::NotHttp2(_) => Self::NotHttp2(error),
+            ConnectError::Tls(_) => Self::BackendTls(error),
+            ConnectError::Io(_) => Self::Connect(error),
+        }
+    }
+}
+
 impl ProxyError {
-    /// Why a backend could not be connected to.
-    pub(crate) fn of_connecting(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::TimedOut => Self::ConnectTimeout,
-            _ if are_exhausted(&error) => Self::NoDescriptors,
-            _ if is_not_http2(&error) => Self::NotHttp2(error),
-            _ if is_tls_failure(&error) => Self::BackendTls(error),
-            _ => Self::Connect(error),
+    /// What a failed transfer of the request's body means; the client is its source.
+    pub(crate) fn of_upload(error: &TransferError) -> Self {
+        match error {
+            // The sink is the backend; it is told apart where it matters.
+            TransferError::Source | TransferError::Sink => Self::ClientGone,
+            TransferError::Framing(error) => Self::RequestBody(*error),
+            TransferError::TooLarge => Self::RequestBodyTooLarge,
+        }
+    }
+
+    /// What a failed transfer of the response's body means; the client is its sink.
+    pub(crate) fn of_download(error: &TransferError) -> Self {
+        match error {
+            TransferError::Source => Self::ResponseTruncated,
+            TransferError::Framing(error) => Self::ResponseBody(*error),
+            TransferError::Sink | TransferError::TooLarge => Self::ClientGone,
         }
     }
 
@@ -156,7 +163,6 @@ impl ProxyError {
             Self::NoTunnel => 501,
             Self::NoRoute => 404,
             Self::Misdirected => 421,
-            Self::UseHttps { status, .. } => *status,
             // Nothing was sent, and whoever else might serve was asked: it is worth another try.
             Self::Unavailable(_)
             | Self::Saturated
@@ -179,14 +185,6 @@ impl ProxyError {
         }
     }
 
-    /// Where else to ask.
-    pub(crate) fn location(&self) -> Option<&str> {
-        match self {
-            Self::UseHttps { location, .. } => Some(location),
-            _ => None,
-        }
-    }
-
     /// One word for logs and metrics.
     pub(crate) fn code(&self) -> &'static str {
         match self {
@@ -201,7 +199,6 @@ impl ProxyError {
             Self::ClientStalled => "client_stalled",
             Self::NoRoute => "no_route",
             Self::Misdirected => "misdirected",
-            Self::UseHttps { .. } => "use_https",
             Self::Unavailable(_) => "unavailable",
             Self::Saturated => "saturated",
             Self::NoDescriptors => "out_of_descriptors",
@@ -266,72 +263,4 @@ impl ProxyError {
             _ => false,
         }
     }
-}
-
-/// A response of Homing's own.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Answer<'a> {
-    /// Its status.
-    pub status: u16,
-    /// One word that says why.
-    pub code: &'a str,
-    /// When another try is worth it.
-    pub retry_after: Option<Duration>,
-    /// Where else to ask.
-    pub location: Option<&'a str>,
-    /// X-Affinity-Outcome, where it was asked for.
-    pub report: Option<AffinityReport<'a>>,
-    /// Is it without its body?
-    pub head_only: bool,
-    /// Does the connection go on?
-    pub persistent: bool,
-}
-
-impl<'a> Answer<'a> {
-    /// The last one on its connection.
-    pub(crate) fn new(status: u16, code: &'a str) -> Self {
-        Self {
-            status,
-            code,
-            retry_after: None,
-            location: None,
-            report: None,
-            head_only: false,
-            persistent: false,
-        }
-    }
-}
-
-/// Appends the response that tells the client.
-pub(crate) fn write_response(out: &mut Vec<u8>, answer: &Answer<'_>) {
-    let Answer { status, code, retry_after, location, report, head_only, persistent } = *answer;
-    let reason = reason_phrase(status);
-    let body = format!("{status} {reason}\n{code}\n");
-    h1::write_status_line(out, status, reason.as_bytes());
-    h1::write_field(out, "date", httpdate::fmt_http_date(SystemTime::now()).as_bytes());
-    h1::write_field(out, "content-type", b"text/plain; charset=utf-8");
-    h1::write_field(out, "content-length", body.len().to_string().as_bytes());
-    h1::write_field(out, "cache-control", b"no-store");
-    if let Some(wait) = retry_after {
-        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-        h1::write_field(out, "retry-after", seconds.max(1).to_string().as_bytes());
-    }
-    if let Some(location) = location {
-        h1::write_field(out, "location", location.as_bytes());
-    }
-    if let Some(report) = &report {
-        head::write_report(out, report);
-    }
-    if !persistent {
-        h1::write_field(out, "connection", b"close");
-    }
-    h1::end_head(out);
-    if !head_only {
-        out.extend_from_slice(body.as_bytes());
-    }
-}
-
-/// The phrase of a status that Homing itself answers with.
-fn reason_phrase(status: u16) -> &'static str {
-    http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or("Error")
 }

@@ -4,21 +4,22 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::client::{After, Client};
 use super::error::ProxyError;
 use super::head::ClientFraming;
-use super::pipeline::Request;
-use super::reply::Reply;
+use super::reply::{Reply, ReplyReader};
+use super::state::Request;
 use super::tunnel;
 use crate::affinity::pick::Verdict;
 use crate::h1::{Body, BodyLimits, Framing};
 use crate::model::UpstreamTimeouts;
-use crate::proxy::backend::http2::Fault;
-use crate::proxy::backend::pool::{BackendStream, InUse, Usage};
-use crate::proxy::client::connection::{After, Client};
+use crate::proxy::backend::Fault;
+use crate::proxy::backend::lease::{BackendStream, Usage};
+use crate::proxy::backend::pool::InUse;
 use crate::proxy::view::UpstreamView;
 use crate::proxy::wire::buffer::{Buffer, Size};
 use crate::proxy::wire::pace::{Look, Pace};
-use crate::proxy::wire::transfer::{KEPT, Transfer, TransferError, download_error, upload_error};
+use crate::proxy::wire::transfer::{KEPT, Transfer, TransferError};
 
 /// A request on its way to a backend.
 pub(crate) struct Attempt<'a> {
@@ -34,19 +35,16 @@ pub(crate) struct Attempt<'a> {
 
 /// The two directions while they run.
 pub(crate) struct Exchange<'r, 'w, 'a> {
-    pub(crate) request: &'r mut Request<'w>,
-    pub(crate) upstream: &'a UpstreamView,
-    pub(crate) verdict: Verdict,
+    request: &'r mut Request<'w>,
+    upstream: &'a UpstreamView,
+    verdict: Verdict,
     backend: BackendStream,
     /// Bytes of the response that were read and not yet passed on.
     held: Option<Buffer>,
-    pub(crate) scanned: usize,
-    pub(crate) upload: Transfer,
+    upload: Transfer,
     upload_ended: bool,
     upload_pace: Pace,
-    /// Interim and final heads on their way to the client.
-    pub(crate) out: Vec<u8>,
-    pub(crate) interim: u32,
+    reply: ReplyReader,
     /// Is the client looked at for going away?
     watch: bool,
 }
@@ -81,7 +79,7 @@ pub(crate) async fn run(
     if let Some(read) = read {
         upload = upload.keep(read);
     }
-    upload.join(&mut client.held).map_err(|e| upload_error(&e))?;
+    upload.join(&mut client.held).map_err(|e| ProxyError::of_upload(&e))?;
     let out = worker.buffers.take_output();
     let watch = request.view.snapshot.config.server.cancel_on_client_close;
     let mut exchange = Exchange {
@@ -90,12 +88,10 @@ pub(crate) async fn run(
         verdict,
         backend,
         held: None,
-        scanned: 0,
         upload,
         upload_ended: false,
         upload_pace: Pace::new(&timeouts),
-        out,
-        interim: 0,
+        reply: ReplyReader::new(out),
         watch,
     };
 
@@ -112,7 +108,7 @@ pub(crate) async fn run(
                 }
             }
             exchange.request.tally.bytes_in += exchange.upload.sent().saturating_sub(head_sent);
-            if exchange.request.tally.bytes_out > 0 && !exchange.out.is_empty() {
+            if exchange.request.tally.bytes_out > 0 && !exchange.reply.out.is_empty() {
                 // An interim response was cut: nothing that follows would be understood.
                 exchange.request.tally.status = error.status();
             }
@@ -121,13 +117,14 @@ pub(crate) async fn run(
     };
     exchange.request.pass_head(client);
     if reply.upgraded {
-        let Exchange { request, backend, held, out, .. } = exchange;
-        return tunnel::run(request, client, place, tunnel::Upgraded { backend, held, out }, &timeouts).await;
+        let Exchange { request, backend, held, reply, .. } = exchange;
+        let upgraded = tunnel::Upgraded { backend, held, out: reply.out };
+        return tunnel::run(request, client, place, upgraded, &timeouts).await;
     }
 
     let rechunk = reply.framing == ClientFraming::Chunked;
-    let mut download = Transfer::new(std::mem::take(&mut exchange.out), reply.body, rechunk);
-    let mut result = download.join(&mut exchange.held).map_err(|e| download_error(&e));
+    let mut download = Transfer::new(std::mem::take(&mut exchange.reply.out), reply.body, rechunk);
+    let mut result = download.join(&mut exchange.held).map_err(|e| ProxyError::of_download(&e));
     if result.is_err() {
         // Nothing of it was sent: the client can still be told.
         exchange.request.tally.status = 0;
@@ -171,7 +168,8 @@ impl Exchange<'_, '_, '_> {
         }
         loop {
             if let Some(buffer) = self.held.take_if(|b| !b.is_empty()) {
-                let reply = self.parse_head(&buffer);
+                let uploaded = self.upload.is_complete();
+                let reply = self.reply.read(&buffer, self.request, self.upstream, self.verdict, uploaded);
                 let (reply, consumed) = match reply {
                     Ok((reply, consumed)) => (reply, consumed),
                     Err(error) => {
@@ -191,7 +189,7 @@ impl Exchange<'_, '_, '_> {
             let buffers = &self.request.worker.buffers;
             match buffers.poll_fill(&mut self.held, Size::Large, &mut self.backend, cx) {
                 Poll::Ready(Ok(n)) if n > 0 => {}
-                Poll::Ready(_) if self.held.is_some() || self.interim > 0 => {
+                Poll::Ready(_) if self.held.is_some() || self.reply.interim > 0 => {
                     return Poll::Ready(Err(ProxyError::ResponseTruncated));
                 }
                 Poll::Ready(outcome) => {
@@ -255,7 +253,7 @@ impl Exchange<'_, '_, '_> {
                 self.upload_ended = true;
                 Ok(())
             }
-            Poll::Ready(Err(error)) => Err(upload_error(&error)),
+            Poll::Ready(Err(error)) => Err(ProxyError::of_upload(&error)),
             Poll::Pending => {
                 let waits = paced && self.upload.is_blocked_by_source() && !self.awaits_continue();
                 let look = self.upload_pace.look(client.deadline.now(), self.upload.sent(), waits, idle);
@@ -272,15 +270,15 @@ impl Exchange<'_, '_, '_> {
     /// Does the client wait for the backend to ask for the body?
     fn awaits_continue(&self) -> bool {
         let expects = self.request.facts.as_ref().is_some_and(|facts| facts.expects_continue);
-        expects && self.interim == 0 && !self.upload.has_begun_body()
+        expects && self.reply.interim == 0 && !self.upload.has_begun_body()
     }
 
     /// Sends interim responses as soon as the client takes them.
     fn poll_interim(&mut self, cx: &mut Context<'_>, client: &mut Client) -> Result<(), ProxyError> {
-        while !self.out.is_empty() {
-            match client.stream.poll_write(cx, &self.out) {
+        while !self.reply.out.is_empty() {
+            match client.stream.poll_write(cx, &self.reply.out) {
                 Poll::Ready(Ok(n)) => {
-                    self.out.drain(..n);
+                    self.reply.out.drain(..n);
                     self.request.tally.bytes_out += n as u64;
                 }
                 Poll::Ready(Err(_)) => return Err(ProxyError::ClientGone),
@@ -300,7 +298,7 @@ impl Exchange<'_, '_, '_> {
             return Ok(());
         }
         let before = client.held.as_ref().map_or(0, |held| held.filled().len());
-        match client.poll_gone(cx, self.request.worker) {
+        match client.poll_gone(cx, &self.request.worker.buffers) {
             Poll::Ready(true) => Err(ProxyError::ClientGone),
             Poll::Ready(false) => {
                 self.watch = false;
@@ -325,7 +323,7 @@ impl Exchange<'_, '_, '_> {
         }
         let buffers = &self.request.worker.buffers;
         match download.poll(cx, buffers, &mut self.backend, &mut self.held, &mut client.stream) {
-            Poll::Ready(result) => return Poll::Ready(result.map_err(|e| download_error(&e))),
+            Poll::Ready(result) => return Poll::Ready(result.map_err(|e| ProxyError::of_download(&e))),
             Poll::Pending => {
                 let waits = !download.is_blocked_by_source();
                 match pace.look(client.deadline.now(), download.sent(), waits, timeouts.body_idle) {

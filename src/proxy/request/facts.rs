@@ -3,10 +3,10 @@
 
 use std::net::IpAddr;
 
+use super::client::Client;
 use super::head;
 use crate::h1::{Framing, MAX_METHOD, RequestHead, Version};
 use crate::model::Config;
-use crate::proxy::client::connection::Client;
 
 /// What a request's head says.
 #[derive(Debug)]

@@ -3,15 +3,14 @@
 use tokio::time::Instant;
 
 use super::error::ProxyError;
-use super::pipeline::Request;
+use super::state::Request;
 use crate::affinity::pick::{Failover, Outcome};
 use crate::model::snapshot::Observation;
 
 impl Request<'_> {
     /// Tells the control plane and the counters of a failed attempt.
     pub(crate) fn observe_failure(&self, error: &ProxyError) {
-        let (Some(index), Some(verdict)) = (self.upstream, self.verdict) else { return };
-        let upstream = &self.view.upstreams[index];
+        let (Some(upstream), Some(verdict)) = (self.upstream(), self.verdict) else { return };
         // A session that is held waits for its backend to come back: were its
         // vain looks held against the backend, they would eject it for longer.
         let unreachable = matches!(error, ProxyError::Connect(_) | ProxyError::ConnectTimeout);
@@ -29,13 +28,13 @@ impl Request<'_> {
 
     /// Is another attempt safe and allowed? Marks the failed member as tried.
     pub(crate) fn may_go_on(&mut self, error: &ProxyError) -> bool {
-        let (Some(index), Some(verdict), Some(facts)) = (self.upstream, self.verdict, &self.facts) else {
+        let (Some(route), Some(verdict), Some(facts)) = (self.route, self.verdict, &self.facts) else {
             return false;
         };
         if self.tally.status != 0 {
             return false;
         }
-        let upstream = &self.view.upstreams[index];
+        let upstream = self.view.upstream_of(route);
         let safe = match error {
             // An existing session waits for its place; a new one goes elsewhere.
             ProxyError::Saturated => verdict.outcome != Outcome::Kept,
@@ -72,7 +71,7 @@ impl Request<'_> {
 
     /// Does the policy keep the session waiting for its own backend?
     pub(crate) fn waits_for_its_backend(&self) -> bool {
-        let failover = self.upstream.map(|i| self.view.upstreams[i].policy.failover);
+        let failover = self.upstream().map(|upstream| upstream.policy.failover);
         failover == Some(Failover::None)
     }
 }

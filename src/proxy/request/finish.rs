@@ -1,28 +1,50 @@
-//! How a request ends: what the client is told if nobody told it anything,
-//! and what is counted and logged.
+//! How a request ends: what the client gets if no backend answered, and what is counted and
+//! logged.
 
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::error::{self, Answer, ProxyError};
+use super::answer::{Answer, Redirect, write_answer};
+use super::client::{After, Client};
+use super::error::ProxyError;
 use super::facts::{Facts, LogText, Method};
 use super::head::AffinityReport;
-use super::pipeline::Request;
+use super::origin::Origin;
+use super::state::Request;
 use crate::h1::{Framing, Version};
-use crate::proxy::client::connection::{After, Client, Origin};
 use crate::telemetry::Record;
 
+/// How a request was served, if nothing failed.
+pub(crate) enum Served {
+    /// A backend answered.
+    Forwarded(After),
+    /// Homing sends the client elsewhere.
+    Redirected(Redirect),
+}
+
 impl Request<'_> {
-    /// Answers the client if nobody did, and counts.
-    pub(crate) async fn finish(mut self, client: &mut Client, result: Result<After, ProxyError>) -> After {
+    /// Answers the client if no backend did, and counts the request.
+    pub(crate) async fn finish(mut self, client: &mut Client, result: Result<Served, ProxyError>) -> After {
         client.deadline.clear();
         let result = if client.stream.has_refused_tunnel() { Err(self.refused_tunnel()) } else { result };
         let refused = self.readable_line(client);
         let (after, error) = match result {
-            Ok(after) => (after, None),
+            Ok(Served::Forwarded(after)) => (after, None),
+            Ok(Served::Redirected(Redirect { status, location })) => {
+                let code = "use_https";
+                (self.answer(client, status, code, Some(&location)).await, Some(code))
+            }
             Err(error) => {
-                let after = self.answer(client, &error).await;
+                let after = match error {
+                    // Nobody is left to answer.
+                    ProxyError::ClientGone | ProxyError::ClientStalled | ProxyError::ClientTooSlow
+                        if self.tally.status == 0 =>
+                    {
+                        self.tally.status = error.status();
+                        After::Abort
+                    }
+                    _ => self.answer(client, error.status(), error.code(), None).await,
+                };
                 (after, Some(error.code()))
             }
         };
@@ -37,32 +59,36 @@ impl Request<'_> {
         error
     }
 
-    async fn answer(&mut self, client: &mut Client, error: &ProxyError) -> After {
+    /// Sends an answer of Homing's own, unless the response has begun.
+    async fn answer(
+        &mut self,
+        client: &mut Client,
+        status: u16,
+        code: &str,
+        location: Option<&str>,
+    ) -> After {
         if self.tally.status != 0 {
-            // The response has begun: all that can be done is not to end it well.
+            // All that is left is to make the truncation visible.
             return After::Abort;
         }
-        self.tally.status = error.status();
-        if matches!(error, ProxyError::ClientGone | ProxyError::ClientStalled | ProxyError::ClientTooSlow) {
-            return After::Abort;
-        }
+        self.tally.status = status;
         let facts = self.facts.as_ref();
         // What follows on the connection is known only if the request had no body,
         // and a client of HTTP/1.0 would have to be told that it goes on.
         let reusable = |f: &Facts| f.persistent && f.framing == Framing::None && f.version == Version::Http11;
         let persistent = facts.is_some_and(reusable)
-            && matches!(error.status(), 301 | 308 | 404 | 502 | 503 | 504)
+            && matches!(status, 301 | 308 | 404 | 502 | 503 | 504)
             && !self.worker.draining();
         let head_only = facts.is_some_and(|f| f.method == Method::Head);
         if persistent {
             self.pass_head(client);
         }
-        let retry_after = (error.status() == 503).then(|| {
-            let upstream = self.upstream.map(|i| &self.view.upstreams[i].state.config);
-            upstream.map_or(Duration::from_secs(1), |config| config.retry.retry_after)
+        let retry_after = (status == 503).then(|| {
+            let upstream = self.upstream();
+            upstream.map_or(Duration::from_secs(1), |upstream| upstream.state.config.retry.retry_after)
         });
         let view = Rc::clone(&self.view);
-        let upstream = self.upstream.map(|index| &view.upstreams[index]);
+        let upstream = self.route.map(|route| view.upstream_of(route));
         let report = upstream.filter(|upstream| upstream.state.config.affinity.report).zip(self.verdict);
         let report = report.map(|(upstream, verdict)| AffinityReport {
             outcome: verdict.outcome,
@@ -70,16 +96,9 @@ impl Request<'_> {
             backend: upstream.id(verdict.member).as_str(),
         });
         let mut out = self.worker.buffers.take_output();
-        let location = error.location();
-        let answer = Answer {
-            retry_after,
-            location,
-            report,
-            head_only,
-            persistent,
-            ..Answer::new(error.status(), error.code())
-        };
-        error::write_response(&mut out, &answer);
+        let answer =
+            Answer { retry_after, location, report, head_only, persistent, ..Answer::new(status, code) };
+        write_answer(&mut out, &answer);
         let sent = client.send(&out, self.view.snapshot.config.timeouts.upstream.body_idle).await;
         self.tally.bytes_out += out.len() as u64;
         self.worker.buffers.put_output(out);
@@ -90,14 +109,9 @@ impl Request<'_> {
         }
     }
 
-    /// The client's address, through trusted proxies.
-    pub(crate) fn client_ip(&self, client: &Client) -> IpAddr {
-        self.facts.as_ref().map_or(client.origin.peer, |facts| facts.client_ip)
-    }
-
     /// What the log says of a head that was refused, as far as it can be read.
     fn readable_line(&self, client: &Client) -> Option<LogText> {
-        if self.facts.is_some() || !self.worker.log.enabled() {
+        if self.facts.is_some() || !self.worker.log().enabled() {
             return None;
         }
         client.held.as_ref().and_then(|held| LogText::of_bytes(held.filled()))
@@ -107,7 +121,7 @@ impl Request<'_> {
         self.recorded = true;
         let tally = &self.tally;
         let text = self.facts.as_ref().and_then(|f| f.text.as_deref()).or(refused);
-        let upstream = self.upstream.map(|index| &self.view.upstreams[index]);
+        let upstream = self.upstream();
         let record = Record {
             client: self.facts.as_ref().map_or(origin.peer, |facts| facts.client_ip),
             method: text.map_or("-", |t| &t.method),
@@ -134,11 +148,11 @@ impl Request<'_> {
             tunnel: tally.tunnel,
         };
         match upstream {
-            Some(upstream) => self.worker.metrics.record_in(&upstream.metrics, &record),
-            None => self.worker.metrics.record(&record),
+            Some(upstream) => self.worker.metrics().record_in(&upstream.metrics, &record),
+            None => self.worker.metrics().record(&record),
         }
-        if self.worker.log.enabled() {
-            self.worker.log.log(&record);
+        if self.worker.log().enabled() {
+            self.worker.log().log(&record);
         }
     }
 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::binding::Session;
+use super::client::Client;
 use super::error::ProxyError;
-use super::pipeline::Request;
+use super::state::Request;
 use crate::affinity::Member;
 use crate::affinity::pick::{Binding, Tried};
-use crate::proxy::client::connection::Client;
 use crate::proxy::view::{UpstreamView, View};
 
 /// Time between two looks at a backend that is waited for although its checks
@@ -38,8 +38,8 @@ impl Request<'_> {
     /// Waits until a member may be back, as long as the configuration allows
     /// and the client does not go away.
     pub(crate) async fn hold(&mut self, member: u16, client: &mut Client) -> Result<(), ProxyError> {
-        let Some(index) = self.upstream else { return Err(ProxyError::ClientGone) };
-        let upstream = &self.view.upstreams[index];
+        let Some(route) = self.route else { return Err(ProxyError::ClientGone) };
+        let upstream = self.view.upstream_of(route);
         let (name, slot) = (Arc::clone(&upstream.state.config.name), upstream.slot(member));
         let since = upstream.away_since(member).unwrap_or_else(Instant::now);
         let until = *self.hold_until.get_or_insert(since + upstream.state.config.affinity.hold);
@@ -61,12 +61,12 @@ impl Request<'_> {
         let watched = self.view.snapshot.config.server.cancel_on_client_close;
         tokio::select! {
             () = wait => {}
-            () = client.gone(self.worker), if watched => return Err(ProxyError::ClientGone),
+            () = client.gone(&self.worker.buffers), if watched => return Err(ProxyError::ClientGone),
         }
         // Routes, members and the session's binding may have changed meanwhile;
         // indices into the old view mean nothing in the new one.
         self.tried = Tried::default();
-        (self.upstream, self.verdict, self.session) = (None, None, None);
+        (self.route, self.verdict, self.session) = (None, None, None);
         self.view = self.worker.view();
         Ok(())
     }

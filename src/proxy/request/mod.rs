@@ -1,14 +1,20 @@
 //! One request, from its head to the last byte of its response. Start with `pipeline.rs`.
 
-pub(crate) mod binding;
-pub(crate) mod error;
-pub(crate) mod exchange;
-pub(crate) mod facts;
+mod answer;
+mod binding;
+pub(crate) mod client;
+mod error;
+mod exchange;
+mod facts;
 mod failed;
 mod finish;
-pub(crate) mod head;
+mod head;
 mod hold;
+pub(crate) mod origin;
 pub(crate) mod pipeline;
 mod removal;
 mod reply;
+mod state;
 mod tunnel;
+
+pub(crate) use answer::{Answer, write_answer};

@@ -11,74 +11,31 @@
 
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::answer::Redirect;
 use super::binding::{self, Session};
+use super::client::{After, Client};
 use super::error::ProxyError;
 use super::exchange::{self, Attempt};
 use super::facts::Facts;
+use super::finish::Served;
 use super::head;
+use super::state::Request;
 use crate::affinity::key;
-use crate::affinity::pick::{self, Decision, Outcome, Query, Tried, Verdict};
+use crate::affinity::pick::{self, Decision, Outcome, Query, Verdict};
 use crate::h1::{self, FieldSlots, Framing, Parsed, RequestHead};
 use crate::model::snapshot::Memory;
-use crate::proxy::backend::pool::Usage;
-use crate::proxy::client::connection::{After, Client, Origin};
-use crate::proxy::client::handshake;
-use crate::proxy::view::{UpstreamView, View};
+use crate::proxy::backend::lease::Usage;
+use crate::proxy::view::UpstreamView;
 use crate::proxy::wire::buffer::Size;
 use crate::proxy::worker::Worker;
 
-/// A request that is being served.
-pub(crate) struct Request<'w> {
-    pub(crate) worker: &'w Rc<Worker>,
-    pub(crate) view: Rc<View>,
-    /// What the head said; there once it was read.
-    pub(crate) facts: Option<Facts>,
-    /// Index of the upstream, once routed.
-    pub(crate) upstream: Option<usize>,
-    pub(crate) session: Option<Session>,
-    /// The latest pick.
-    pub(crate) verdict: Option<Verdict>,
-    pub(crate) tried: Tried,
-    /// Until when the session's backend is waited for, once it was found missing.
-    pub(crate) hold_until: Option<Instant>,
-    /// Is the next attempt to use a new connection?
-    pub(crate) fresh: bool,
-    /// Attempts that cost time or were sent, and failed.
-    pub(crate) retries: u32,
-    /// Whose it is, once it is one.
-    pub(crate) origin: Option<Rc<Origin>>,
-    /// Has it been counted?
-    pub(crate) recorded: bool,
-    pub(crate) tally: Tally,
-}
-
-/// What is counted of a request.
-#[derive(Debug)]
-pub(crate) struct Tally {
-    /// When its head was complete.
-    pub started: Instant,
-    /// When its response's head was.
-    pub first_byte: Option<Instant>,
-    /// Time spent connecting.
-    pub connect: Duration,
-    /// Backends tried.
-    pub attempts: u32,
-    /// The status sent to the client; 0 before.
-    pub status: u16,
-    /// Bytes of its head and body.
-    pub bytes_in: u64,
-    /// Bytes sent to the client.
-    pub bytes_out: u64,
-    /// Was it a tunnel?
-    pub tunnel: bool,
-}
-
-/// What is to be done next.
+/// What to do with the request next.
 enum Plan {
+    /// Homing answers it itself.
+    Redirect(Redirect),
     /// Send this head to the picked member.
     Send(Vec<u8>),
     /// Wait for this member.
@@ -100,41 +57,14 @@ pub(crate) async fn serve(worker: &Rc<Worker>, client: &mut Client) -> After {
     request.finish(client, result).await
 }
 
-impl<'w> Request<'w> {
-    fn new(worker: &'w Rc<Worker>) -> Self {
-        let view = worker.view();
-        Self {
-            worker,
-            view,
-            facts: None,
-            upstream: None,
-            session: None,
-            verdict: None,
-            tried: Tried::default(),
-            hold_until: None,
-            fresh: false,
-            retries: 0,
-            origin: None,
-            recorded: false,
-            tally: Tally {
-                started: Instant::now(),
-                first_byte: None,
-                connect: Duration::ZERO,
-                attempts: 0,
-                status: 0,
-                bytes_in: 0,
-                bytes_out: 0,
-                tunnel: false,
-            },
-        }
-    }
-
-    async fn run(&mut self, client: &mut Client) -> Result<After, ProxyError> {
+impl Request<'_> {
+    async fn run(&mut self, client: &mut Client) -> Result<Served, ProxyError> {
         let mut plan = self.receive(client).await?;
         loop {
             let failed = match plan {
+                Plan::Redirect(redirect) => return Ok(Served::Redirected(redirect)),
                 Plan::Send(out) => match self.attempt(client, out).await {
-                    Ok(Attempted::Answered(after)) => return Ok(after),
+                    Ok(Attempted::Answered(after)) => return Ok(Served::Forwarded(after)),
                     Ok(Attempted::Outrun) => {
                         self.session = None;
                         plan = self.replan(client)?;
@@ -228,22 +158,27 @@ impl<'w> Request<'w> {
             self.tally.started = Instant::now();
             self.tally.bytes_in = len as u64;
             self.origin = Some(Rc::clone(&client.origin));
-            self.facts = Some(Facts::new(head, len, client, config, self.worker.log.enabled()));
+            self.facts = Some(Facts::new(head, len, client, config, self.worker.log().enabled()));
         }
 
         if let Some(facts) = &mut self.facts {
             // It is in hand again, if it was passed on with a body.
             facts.head_len = len;
         }
-        self.check_way(head, client)?;
+        if client.origin.secure.as_ref().is_some_and(|secure| !secure.may_ask_for(head.host)) {
+            return Err(ProxyError::Misdirected);
+        }
+        if let Some(redirect) = self.redirect(head, client) {
+            return Ok(Plan::Redirect(redirect));
+        }
         // `OPTIONS *` asks the server as a whole: it goes where its root does.
         let path = match head.target.path_and_query() {
             "*" => "/",
             path => path,
         };
-        let index = view.routes.find(head.host, path).ok_or(ProxyError::NoRoute)?;
-        self.upstream = Some(index);
-        let upstream = &view.upstreams[index];
+        let route = view.router.find(head.host, path).ok_or(ProxyError::NoRoute)?;
+        self.route = Some(route);
+        let upstream = view.upstream_of(route);
         if upstream.state.config.protocol.is_http2() && self.facts.as_ref().is_some_and(|f| f.upgrade) {
             return Err(ProxyError::NoTunnel);
         }
@@ -273,21 +208,12 @@ impl<'w> Request<'w> {
         }
     }
 
-    /// Did the request come as it should: over TLS, to the host of the handshake?
-    fn check_way(&self, head: &RequestHead<'_>, client: &Client) -> Result<(), ProxyError> {
-        if client.origin.secure.as_ref().is_some_and(|secure| !secure.may_ask_for(head.host)) {
-            return Err(ProxyError::Misdirected);
-        }
-        match client.origin.redirect_https {
-            // A client of HTTP/1.0 that names no host cannot be sent anywhere.
-            Some(port) if !head.host.is_empty() && self.facts.as_ref().is_some_and(|facts| !facts.secure) => {
-                // 301 lets clients turn other methods into GET.
-                let status = if matches!(head.method, "GET" | "HEAD") { 301 } else { 308 };
-                let location = handshake::https_location(head.host, port, head.target.path_and_query());
-                Err(ProxyError::UseHttps { status, location })
-            }
-            _ => Ok(()),
-        }
+    /// The redirect to https, if the listener asks for it and the request came without TLS.
+    fn redirect(&self, head: &RequestHead<'_>, client: &Client) -> Option<Redirect> {
+        let port = client.origin.redirect_https?;
+        // An HTTP/1.0 client that names no host cannot be redirected.
+        let plain = self.facts.as_ref().is_some_and(|facts| !facts.secure) && !head.host.is_empty();
+        plain.then(|| Redirect::to_https(head.method, head.host, port, head.target.path_and_query()))
     }
 
     fn pick(&self, upstream: &UpstreamView) -> Result<Decision, ProxyError> {
@@ -343,18 +269,19 @@ impl<'w> Request<'w> {
 
     /// One attempt at the picked member.
     async fn attempt(&mut self, client: &mut Client, out: Vec<u8>) -> Result<Attempted, ProxyError> {
-        let (Some(index), Some(verdict)) = (self.upstream, self.verdict) else {
+        let (Some(route), Some(verdict)) = (self.route, self.verdict) else {
             return Err(ProxyError::Unavailable(None));
         };
         let view = Rc::clone(&self.view);
-        let upstream = &view.upstreams[index];
+        let upstream = view.upstream_of(route);
         let place = upstream.pools[usize::from(verdict.member)].begin().ok_or(ProxyError::Saturated)?;
         self.tally.attempts += 1;
 
         let pool = Rc::clone(place.pool());
         // A session is not given to an heir who may be gone as well: it is asked first.
         let moves = verdict.rebind && verdict.outcome == Outcome::Moved;
-        let announced = pool.announcement(client, self.client_ip(client));
+        let client_ip = self.client_ip(client);
+        let announced = pool.announces_clients().then(|| Box::new(client.origin.announced_as(client_ip)));
         let idle = if self.fresh || moves { None } else { pool.take_idle(announced.as_deref()) };
         let backend = if let Some(stream) = idle {
             stream
@@ -363,7 +290,7 @@ impl<'w> Request<'w> {
             let connected =
                 self.worker.connect(&pool, upstream.state.config.timeouts.connect, announced).await;
             self.tally.connect += began.elapsed();
-            connected.map_err(ProxyError::of_connecting)?
+            connected?
         };
         match backend.usage() {
             Usage::First => upstream.metrics.connection_opened(),
@@ -380,20 +307,5 @@ impl<'w> Request<'w> {
         }
         let attempt = Attempt { upstream, verdict, place, backend, out };
         exchange::run(self, client, attempt).await.map(Attempted::Answered)
-    }
-
-    /// The head is done with: what follows it in the client's buffer is its
-    /// body, or the next request.
-    pub(crate) fn pass_head(&mut self, client: &mut Client) {
-        let Some(facts) = self.facts.as_mut() else { return };
-        let head = std::mem::take(&mut facts.head_len);
-        if let Some(held) = client.held.as_mut() {
-            held.consume(head);
-        }
-    }
-
-    /// The session, once recalled.
-    pub(crate) fn session(&self) -> Option<&Session> {
-        self.session.as_ref()
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::pipeline::Request;
+use super::state::Request;
 use crate::affinity::BackendId;
 use crate::model::{Address, Config};
 use crate::proxy::view::View;
@@ -14,7 +14,7 @@ use crate::proxy::worker::Worker;
 
 /// The way that a tunnel took, and whether it is still configured.
 #[derive(Debug)]
-pub(crate) struct Way {
+pub(crate) struct TunnelRoute {
     host: String,
     path: String,
     upstream: Arc<str>,
@@ -26,11 +26,11 @@ pub(crate) struct Way {
     gone: Option<Instant>,
 }
 
-impl Way {
+impl TunnelRoute {
     /// The way of this request; `None` if it took none.
     pub(crate) fn of(request: &Request<'_>) -> Option<Self> {
         let text = request.facts.as_ref()?.text.as_ref()?;
-        let upstream = &request.view.upstreams[request.upstream?];
+        let upstream = request.upstream()?;
         let backend = upstream.state.config.backends.get(usize::from(request.verdict?.member))?;
         Some(Self {
             host: text.host.clone(),
@@ -57,7 +57,8 @@ impl Way {
     /// Does the route still lead to the upstream, and has that still the backend,
     /// where it was?
     fn leads_on(&self, view: &View) -> bool {
-        let found = view.routes.find(&self.host, &self.path).map(|index| &view.upstreams[index].state.config);
+        let found =
+            view.router.find(&self.host, &self.path).map(|route| &view.upstream_of(route).state.config);
         found.is_some_and(|upstream| {
             upstream.name == self.upstream
                 && upstream.backends.iter().any(|b| b.id == self.backend && b.address == self.address)

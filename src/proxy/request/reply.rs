@@ -4,11 +4,13 @@
 use tokio::time::Instant;
 
 use super::error::ProxyError;
-use super::exchange::Exchange;
 use super::head::{self, AffinityReport, ClientFraming, ResponseEdits};
+use super::state::Request;
 use crate::affinity::cookie;
+use crate::affinity::pick::Verdict;
 use crate::h1::{self, Body, BodyLimits, FieldSlots, Framing, Parsed, ResponseHead, Version};
 use crate::model::snapshot::Observation;
+use crate::proxy::view::UpstreamView;
 use crate::proxy::wire::buffer::Buffer;
 
 /// Interim responses taken before the final one; more is abuse.
@@ -28,11 +30,38 @@ pub(crate) struct Reply {
     pub framing: ClientFraming,
 }
 
-impl Exchange<'_, '_, '_> {
-    /// Reads one head out of `buffer`; `None` and 0: more is needed.
-    pub(crate) fn parse_head(&mut self, buffer: &Buffer) -> Result<(Option<Reply>, usize), ProxyError> {
-        let Some(facts) = &self.request.facts else { return Err(ProxyError::ClientGone) };
-        let limits = self.request.view.head_limits;
+/// Reads a response's heads: interim ones, then the final one.
+#[derive(Debug, Default)]
+pub(crate) struct ReplyReader {
+    /// Heads on their way to the client.
+    pub out: Vec<u8>,
+    /// Interim responses so far.
+    pub interim: u32,
+    /// How far the search for the end of the head got.
+    scanned: usize,
+}
+
+impl ReplyReader {
+    /// A reader that writes what the client gets to `out`.
+    pub(crate) fn new(out: Vec<u8>) -> Self {
+        Self { out, ..Self::default() }
+    }
+
+    /// Reads one head from `buffer`. Returns how many bytes it took, and what the response
+    /// means if it was the final head. 0 bytes: the head is not complete.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the response; it is not passed on then.
+    pub(crate) fn read(
+        &mut self,
+        buffer: &Buffer,
+        request: &mut Request<'_>,
+        upstream: &UpstreamView,
+        verdict: Verdict,
+        uploaded: bool,
+    ) -> Result<(Option<Reply>, usize), ProxyError> {
+        let Some(facts) = &request.facts else { return Err(ProxyError::ClientGone) };
+        let limits = request.view.head_limits;
         let mut slots = FieldSlots::new();
         match h1::parse_response(buffer.filled(), &mut self.scanned, &limits, facts.method.like(), &mut slots)
         {
@@ -49,20 +78,27 @@ impl Exchange<'_, '_, '_> {
                     }
                     return Ok((None, len));
                 }
-                Ok((Some(self.reply_to(&head)?), len))
+                let reply = self.reply_to(&head, request, upstream, verdict, uploaded)?;
+                Ok((Some(reply), len))
             }
             Err(error) => Err(ProxyError::ResponseHead(error)),
         }
     }
 
-    /// The final head: what it means and what the client is told.
-    fn reply_to(&mut self, head: &ResponseHead<'_>) -> Result<Reply, ProxyError> {
-        let request = &mut *self.request;
+    /// The final head: what it means, and what the client gets.
+    fn reply_to(
+        &mut self,
+        head: &ResponseHead<'_>,
+        request: &mut Request<'_>,
+        upstream: &UpstreamView,
+        verdict: Verdict,
+        uploaded: bool,
+    ) -> Result<Reply, ProxyError> {
         let Some(facts) = &request.facts else { return Err(ProxyError::ClientGone) };
         let worker = request.worker;
         let upgraded = head.status == 101;
         // What is still to come of the request would be lost, or taken for the tunnel's.
-        if upgraded && !(facts.upgrade && self.upload.is_complete()) {
+        if upgraded && !(facts.upgrade && uploaded) {
             return Err(ProxyError::UnaskedUpgrade);
         }
         let framing = match (head.framing, facts.version) {
@@ -78,27 +114,25 @@ impl Exchange<'_, '_, '_> {
         };
         // What a backend that answers early leaves of the request cannot be told
         // from the next one: the client is to know that there will be none.
-        let client_persistent = facts.persistent
-            && framing != ClientFraming::UntilClose
-            && self.upload.is_complete()
-            && !worker.draining();
+        let client_persistent =
+            facts.persistent && framing != ClientFraming::UntilClose && uploaded && !worker.draining();
         let now = worker.now();
         let mut set_cookie = None;
-        if let Some(session) = request.session() {
-            session.learn(self.upstream, self.verdict.member, head, now);
+        if let Some(session) = &request.session {
+            session.learn(upstream, verdict.member, head, now);
             let cacheable = || cookie::is_publicly_cacheable(facts.method.like(), head.status, head);
-            set_cookie = session.cookie_to_set(self.upstream, self.verdict, facts.secure, cacheable, now);
+            set_cookie = session.cookie_to_set(upstream, verdict, facts.secure, cacheable, now);
         }
-        let affinity = &self.upstream.state.config.affinity;
+        let affinity = &upstream.state.config.affinity;
         let edits = ResponseEdits {
             persistent: client_persistent,
             version: facts.version,
             framing,
             forwarding: &request.view.snapshot.config.forwarding,
             report: affinity.report.then(|| AffinityReport {
-                outcome: self.verdict.outcome,
-                reason: self.verdict.reason,
-                backend: self.upstream.id(self.verdict.member).as_str(),
+                outcome: verdict.outcome,
+                reason: verdict.reason,
+                backend: upstream.id(verdict.member).as_str(),
             }),
             set_cookie: set_cookie.as_ref().map(|(value, _)| value.as_bytes()),
             make_private: set_cookie.as_ref().is_some_and(|(_, private)| *private),
@@ -108,12 +142,12 @@ impl Exchange<'_, '_, '_> {
 
         request.tally.status = head.status;
         request.tally.first_byte = Some(Instant::now());
-        let live = self.upstream.pools[usize::from(self.verdict.member)].live();
+        let live = upstream.pools[usize::from(verdict.member)].live();
         if live.recovered() {
-            worker.report(self.upstream.report(self.verdict.member, Observation::Recovered));
+            worker.report(upstream.report(verdict.member, Observation::Recovered));
         }
-        if head.status >= 500 && self.upstream.counts_server_errors() {
-            worker.report(self.upstream.report(self.verdict.member, Observation::ServerError));
+        if head.status >= 500 && upstream.counts_server_errors() {
+            worker.report(upstream.report(verdict.member, Observation::ServerError));
         }
         Ok(Reply {
             backend_persistent: head.persistent() && !upgraded,

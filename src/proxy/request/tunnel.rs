@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::client::{After, Client};
 use super::error::ProxyError;
-use super::pipeline::Request;
-use super::removal::Way;
+use super::removal::TunnelRoute;
+use super::state::Request;
 use crate::model::UpstreamTimeouts;
-use crate::proxy::backend::pool::{BackendStream, InUse};
-use crate::proxy::client::connection::{After, Client};
+use crate::proxy::backend::lease::BackendStream;
+use crate::proxy::backend::pool::InUse;
 use crate::proxy::wire::buffer::{Buffer, Buffers, Size};
 use crate::proxy::wire::stream::Stream;
 use crate::proxy::wire::websocket::{self, Boundary};
@@ -56,18 +57,18 @@ pub(crate) async fn run(
     let worker = request.worker;
     let buffers = &worker.buffers;
     request.tally.tunnel = true;
-    worker.metrics.tunnel_opened();
+    worker.metrics().tunnel_opened();
     let head = out.len() as u64;
     let mut down = Pipe { out, ..Pipe::default() };
     let mut up = Pipe::default();
-    let mut way = Way::of(request);
+    let mut route = TunnelRoute::of(request);
     // When it is to take its leave, because its way was removed.
     let (mut leave, mut late): (Option<Instant>, bool) = (None, false);
     client.deadline.set(timeouts.tunnel_idle);
     let mut farewell = false;
     let client_broke = std::future::poll_fn(|cx| {
         let before = (up.moved, down.moved);
-        let ends = way.as_mut().and_then(|way| way.ends(worker));
+        let ends = route.as_mut().and_then(|route| route.ends(worker));
         let leave_now = ends.map(|end| end.checked_sub(FAREWELL).unwrap_or(end));
         if leave_now != leave {
             (leave, late) = (leave_now, false);
@@ -119,7 +120,7 @@ pub(crate) async fn run(
         Poll::Ready(false)
     })
     .await;
-    worker.metrics.tunnel_closed();
+    worker.metrics().tunnel_closed();
     buffers.put_back(&mut held);
     request.tally.bytes_in += up.moved;
     request.tally.bytes_out += down.moved.max(head);

@@ -1,7 +1,8 @@
-//! Bytes: sockets, streams, buffers, deadlines, transfers.
+//! Bytes: sockets, streams, buffers, deadlines, and copying a body from one side to the other.
 
 pub(crate) mod buffer;
 pub(crate) mod deadline;
+pub(crate) mod descriptor_reserve;
 pub(crate) mod pace;
 pub(crate) mod socket;
 pub(crate) mod stream;

@@ -7,7 +7,6 @@ use std::task::{Context, Poll, ready};
 use super::buffer::{Buffer, Buffers, Size};
 use super::stream::Stream;
 use crate::h1::{self, Body, BodyError};
-use crate::proxy::request::error::ProxyError;
 
 /// Pieces of a body up to this are copied behind the head, to leave in one write.
 const JOINED: usize = 8 * 1024;
@@ -247,25 +246,6 @@ impl Transfer {
 
 fn sink_error(_: io::Error) -> TransferError {
     TransferError::Sink
-}
-
-/// What it means where the client is the source.
-pub(crate) fn upload_error(error: &TransferError) -> ProxyError {
-    match error {
-        // The sink is the backend; it is told apart where it matters.
-        TransferError::Source | TransferError::Sink => ProxyError::ClientGone,
-        TransferError::Framing(error) => ProxyError::RequestBody(*error),
-        TransferError::TooLarge => ProxyError::RequestBodyTooLarge,
-    }
-}
-
-/// What it means where the client is the sink.
-pub(crate) fn download_error(error: &TransferError) -> ProxyError {
-    match error {
-        TransferError::Source => ProxyError::ResponseTruncated,
-        TransferError::Framing(error) => ProxyError::ResponseBody(*error),
-        TransferError::Sink | TransferError::TooLarge => ProxyError::ClientGone,
-    }
 }
 
 #[cfg(test)]

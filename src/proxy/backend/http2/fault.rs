@@ -4,8 +4,6 @@ use std::io;
 
 use ::h2::Reason;
 
-use super::link::NotHttp2;
-use super::links::unshared;
 use crate::proxy::bridge::head::Malformed;
 
 /// Why a backend's stream gives no response, as far as HTTP/2 tells.
@@ -48,13 +46,4 @@ impl Fault {
             _ => Self::Closed,
         }
     }
-}
-
-/// Does the backend speak something else than HTTP/2?
-pub(crate) fn is_not_http2(error: &io::Error) -> bool {
-    let Some(inner) = unshared(error).get_ref() else { return false };
-    let refuses = |error: &rustls::Error| {
-        matches!(error, rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol))
-    };
-    inner.is::<NotHttp2>() || inner.downcast_ref().is_some_and(refuses)
 }

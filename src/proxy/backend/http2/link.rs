@@ -1,18 +1,20 @@
 //! One HTTP/2 connection to a backend, from its first frame to its last.
 
+use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::rc::Weak;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use ::h2::client::{Builder, Connection, SendRequest};
 use ::h2::{Ping, PingPong};
 use bytes::Bytes;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
-use super::links::Link;
-use crate::proxy::backend::pool::Counted;
+use crate::proxy::backend::connect_error::ConnectError;
+use crate::proxy::backend::lease::{OpenConnection, Usage};
 use crate::proxy::wire::stream::Stream;
 
 /// Bytes of a response that may wait for a slow client …
@@ -28,27 +30,97 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long an unused connection has to say goodbye.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// The backend speaks something else.
-#[derive(Debug, thiserror::Error)]
-#[error("the backend does not speak HTTP/2: {0}")]
-pub(crate) struct NotHttp2(String);
+/// How long a connection may be silent before that means anything.
+const SILENCE: Duration = Duration::from_secs(1);
 
-impl NotHttp2 {
-    pub(crate) fn error(why: impl Into<String>) -> io::Error {
-        io::Error::other(Self(why.into()))
+/// One HTTP/2 connection to a backend.
+pub(crate) struct Link {
+    pub(crate) send: SendRequest<Bytes>,
+    pub(super) streams: Cell<usize>,
+    /// When the last response came over it.
+    heard: Cell<Option<Instant>>,
+    begun: Cell<bool>,
+    pub(super) idle_since: Cell<Instant>,
+    /// Is the backend to show that it is there?
+    pub(crate) doubted: Cell<bool>,
+    pub(crate) driver: RefCell<Option<Waker>>,
+}
+
+impl Link {
+    pub(super) fn new(send: SendRequest<Bytes>) -> Self {
+        Self {
+            send,
+            streams: Cell::new(0),
+            heard: Cell::default(),
+            begun: Cell::new(false),
+            idle_since: Cell::new(Instant::now()),
+            doubted: Cell::new(false),
+            driver: RefCell::default(),
+        }
+    }
+
+    /// Counts a stream that begins. Returns what the connection was used for before.
+    pub(super) fn begin_stream(&self) -> Usage {
+        self.streams.set(self.streams.get() + 1);
+        match (self.begun.replace(true), self.heard.get()) {
+            (false, _) => Usage::First,
+            (true, None) => Usage::Early,
+            (true, Some(_)) => Usage::Again,
+        }
+    }
+
+    /// May a stream be begun on it?
+    pub(super) fn is_usable(&self) -> bool {
+        self.end().is_none()
+    }
+
+    /// Has the backend announced its end (GOAWAY)?
+    pub(super) fn said_goodbye(&self) -> bool {
+        self.end().is_some_and(|error| error.is_go_away() && error.is_remote())
+    }
+
+    /// What it has ended with, or will.
+    fn end(&self) -> Option<::h2::Error> {
+        match self.send.clone().poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Err(error)) => Some(error),
+            Poll::Ready(Ok(())) | Poll::Pending => None,
+        }
+    }
+
+    /// A response has come over it.
+    pub(crate) fn heard(&self) {
+        self.heard.set(Some(Instant::now()));
+    }
+
+    /// A request was given up that had waited since then. If nothing else came in
+    /// the meantime, the backend is to show that it is there; not at once, as
+    /// some take many a PING for an attack.
+    pub(crate) fn waited_in_vain(&self, since: Instant) {
+        let silent = self.heard.get().is_none_or(|heard| heard < since);
+        if !silent || since.elapsed() < SILENCE {
+            return;
+        }
+        self.doubted.set(true);
+        if let Some(driver) = self.driver.borrow_mut().take() {
+            driver.wake();
+        }
     }
 }
 
-/// The error of a backend that did not choose HTTP/2 in its TLS handshake.
-pub(crate) fn not_chosen() -> io::Error {
-    NotHttp2::error("it does not choose h2 (ALPN)")
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("streams", &self.streams.get()).finish_non_exhaustive()
+    }
 }
 
 /// Shakes hands: ends once the backend has said how many streams it takes.
 ///
 /// # Errors
 /// The connection's; that the backend does not speak HTTP/2.
-pub(crate) async fn open(stream: Stream, counted: Counted) -> io::Result<(SendRequest<Bytes>, Driver)> {
+pub(crate) async fn open(
+    stream: Stream,
+    counted: OpenConnection,
+) -> Result<(SendRequest<Bytes>, Driver), ConnectError> {
     let mut builder = Builder::new();
     builder
         .initial_window_size(STREAM_WINDOW)
@@ -61,7 +133,7 @@ pub(crate) async fn open(stream: Stream, counted: Counted) -> io::Result<(SendRe
     let (send, mut connection) = builder.handshake::<_, Bytes>(stream).await.map_err(failure)?;
     let ping = connection.ping_pong();
     std::future::poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
-        Poll::Ready(Ok(())) => Poll::Ready(Err(NotHttp2::error("it closed the connection"))),
+        Poll::Ready(Ok(())) => Poll::Ready(Err(ConnectError::NotHttp2("it closed the connection".into()))),
         Poll::Ready(Err(error)) => Poll::Ready(Err(failure(error))),
         Poll::Pending if send.current_max_send_streams() > 0 => Poll::Ready(Ok(())),
         Poll::Pending => Poll::Pending,
@@ -70,11 +142,11 @@ pub(crate) async fn open(stream: Stream, counted: Counted) -> io::Result<(SendRe
     Ok((send, Driver { connection, ping, _counted: counted }))
 }
 
-fn failure(error: ::h2::Error) -> io::Error {
+fn failure(error: ::h2::Error) -> ConnectError {
     let text = error.to_string();
     match error.into_io() {
-        Some(error) if error.kind() != io::ErrorKind::UnexpectedEof => error,
-        _ => NotHttp2::error(text),
+        Some(error) if error.kind() != io::ErrorKind::UnexpectedEof => error.into(),
+        _ => ConnectError::NotHttp2(text.into()),
     }
 }
 
@@ -82,7 +154,7 @@ fn failure(error: ::h2::Error) -> io::Error {
 pub(crate) struct Driver {
     connection: Connection<Stream, Bytes>,
     ping: Option<PingPong>,
-    _counted: Counted,
+    _counted: OpenConnection,
 }
 
 impl Driver {

@@ -5,11 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::fmt;
-use std::io;
 use std::rc::{Rc, Weak};
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use ::h2::client::SendRequest;
@@ -17,19 +13,16 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::link;
-use super::stream::BackendSide;
-use crate::proxy::backend::pool::{Counted, Usage};
+use super::link::{self, Link};
+use crate::proxy::backend::connect_error::ConnectError;
+use crate::proxy::backend::lease::{OpenConnection, Usage};
 use crate::proxy::wire::stream::Stream;
 
 /// What a backend is taken to allow before it was asked.
 const LIKELY_STREAMS: usize = 100;
 
-/// How long a connection may be silent before that means anything.
-const SILENCE: Duration = Duration::from_secs(1);
-
 /// A request that waits for a stream.
-type Waiting = oneshot::Sender<Result<Seat, Arc<io::Error>>>;
+type Waiting = oneshot::Sender<Result<Seat, ConnectError>>;
 
 /// The connections to one backend.
 #[derive(Debug)]
@@ -44,19 +37,6 @@ pub(crate) struct Links {
     allowed: Cell<usize>,
     /// Connections kept without a stream.
     max_idle: Cell<usize>,
-}
-
-/// One of them.
-pub(crate) struct Link {
-    pub(crate) send: SendRequest<Bytes>,
-    streams: Cell<usize>,
-    /// When the last response came over it.
-    heard: Cell<Option<Instant>>,
-    begun: Cell<bool>,
-    idle_since: Cell<Instant>,
-    /// Is the backend to show that it is there?
-    pub(crate) doubted: Cell<bool>,
-    pub(crate) driver: RefCell<Option<Waker>>,
 }
 
 /// One stream's place on a connection.
@@ -111,11 +91,7 @@ impl Links {
     }
 
     /// A stream on a connection that is there.
-    pub(crate) fn take(self: &Rc<Self>) -> Option<(Stream, Usage)> {
-        self.seat().map(Seat::into_stream)
-    }
-
-    fn seat(self: &Rc<Self>) -> Option<Seat> {
+    pub(crate) fn take(self: &Rc<Self>) -> Option<Seat> {
         self.open.borrow_mut().retain(|link| link.is_usable());
         let open = self.open.borrow();
         let link = open.iter().find(|link| link.streams.get() < link.send.current_max_send_streams())?;
@@ -131,27 +107,27 @@ impl Links {
         self: &Rc<Self>,
         timeout: Duration,
         connect: impl Fn() -> F + Clone + 'static,
-    ) -> io::Result<(Stream, Usage)>
+    ) -> Result<Seat, ConnectError>
     where
-        F: Future<Output = io::Result<(Stream, Counted)>> + 'static,
+        F: Future<Output = Result<(Stream, OpenConnection), ConnectError>> + 'static,
     {
-        if let Some(seat) = self.seat() {
-            return Ok(seat.into_stream());
+        if let Some(seat) = self.take() {
+            return Ok(seat);
         }
         let (waiting, offered) = oneshot::channel();
         self.waiting.borrow_mut().push_back(waiting);
         self.open_more(timeout, &connect);
         match tokio::time::timeout(timeout, offered).await {
-            Ok(Ok(Ok(seat))) => Ok(seat.into_stream()),
-            Ok(Ok(Err(error))) => Err(io::Error::new(error.kind(), error)),
-            Ok(Err(_)) | Err(_) => Err(io::ErrorKind::TimedOut.into()),
+            Ok(Ok(Ok(seat))) => Ok(seat),
+            Ok(Ok(Err(error))) => Err(error),
+            Ok(Err(_)) | Err(_) => Err(ConnectError::TimedOut),
         }
     }
 
     /// Opens as many connections as those in line will need.
     fn open_more<F>(self: &Rc<Self>, timeout: Duration, connect: &(impl Fn() -> F + Clone + 'static))
     where
-        F: Future<Output = io::Result<(Stream, Counted)>> + 'static,
+        F: Future<Output = Result<(Stream, OpenConnection), ConnectError>> + 'static,
     {
         let mut line = self.waiting.borrow_mut();
         // Who has given up needs none.
@@ -168,13 +144,13 @@ impl Links {
                 };
                 let opened = tokio::time::timeout(timeout, opening).await;
                 links.opening.set(links.opening.get() - 1);
-                match opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+                match opened.unwrap_or(Err(ConnectError::TimedOut)) {
                     Ok((send, driver)) => {
                         links.add(send, driver);
                         // It may allow less than was thought.
                         links.open_more(timeout, &connect);
                     }
-                    Err(error) => links.fail(error),
+                    Err(error) => links.fail(&error),
                 }
             });
         }
@@ -183,15 +159,7 @@ impl Links {
     /// A connection is open: those in line get its streams.
     fn add(self: &Rc<Self>, send: SendRequest<Bytes>, driver: link::Driver) {
         self.allowed.set(send.current_max_send_streams().clamp(1, LIKELY_STREAMS));
-        let link = Rc::new(Link {
-            send,
-            streams: Cell::new(0),
-            heard: Cell::default(),
-            begun: Cell::new(false),
-            idle_since: Cell::new(Instant::now()),
-            doubted: Cell::new(false),
-            driver: RefCell::default(),
-        });
+        let link = Rc::new(Link::new(send));
         let (links, weak) = (Rc::downgrade(self), Rc::downgrade(&link));
         tokio::task::spawn_local(async move {
             driver.run(&weak).await;
@@ -214,11 +182,10 @@ impl Links {
         }
     }
 
-    fn fail(&self, error: io::Error) {
-        let error = Arc::new(error);
+    fn fail(&self, error: &ConnectError) {
         for waiting in self.waiting.take() {
             // Who waits no longer need not know.
-            let _ = waiting.send(Err(Arc::clone(&error)));
+            let _ = waiting.send(Err(error.clone()));
         }
     }
 
@@ -228,7 +195,7 @@ impl Links {
             if self.waiting.borrow().is_empty() {
                 return;
             }
-            let Some(seat) = self.seat() else { return };
+            let Some(seat) = self.take() else { return };
             let mut offered = Ok(seat);
             while let Ok(seat) = offered {
                 let Some(waiting) = self.waiting.borrow_mut().pop_front() else { return };
@@ -254,74 +221,19 @@ impl Links {
     }
 }
 
-/// What a request that waited was told, without the sharing.
-pub(crate) fn unshared(error: &io::Error) -> &io::Error {
-    error.get_ref().and_then(|inner| inner.downcast_ref::<Arc<io::Error>>()).map_or(error, |shared| shared)
-}
-
-impl Link {
-    /// May a stream be begun on it?
-    fn is_usable(&self) -> bool {
-        self.end().is_none()
-    }
-
-    /// Has the backend announced its end (GOAWAY)?
-    fn said_goodbye(&self) -> bool {
-        self.end().is_some_and(|error| error.is_go_away() && error.is_remote())
-    }
-
-    /// What it has ended with, or will.
-    fn end(&self) -> Option<::h2::Error> {
-        match self.send.clone().poll_ready(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Err(error)) => Some(error),
-            Poll::Ready(Ok(())) | Poll::Pending => None,
-        }
-    }
-
-    /// A response has come over it.
-    pub(crate) fn heard(&self) {
-        self.heard.set(Some(Instant::now()));
-    }
-
-    /// A request was given up that had waited since then. If nothing else came in
-    /// the meantime, the backend is to show that it is there; not at once, as
-    /// some take many a PING for an attack.
-    pub(crate) fn waited_in_vain(&self, since: Instant) {
-        let silent = self.heard.get().is_none_or(|heard| heard < since);
-        if !silent || since.elapsed() < SILENCE {
-            return;
-        }
-        self.doubted.set(true);
-        if let Some(driver) = self.driver.borrow_mut().take() {
-            driver.wake();
-        }
-    }
-}
-
-impl fmt::Debug for Link {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Link").field("streams", &self.streams.get()).finish_non_exhaustive()
-    }
-}
-
 impl Seat {
     fn new(link: &Rc<Link>, links: &Rc<Links>) -> Self {
-        link.streams.set(link.streams.get() + 1);
         Self {
-            usage: match (link.begun.replace(true), link.heard.get()) {
-                (false, _) => Usage::First,
-                (true, None) => Usage::Early,
-                (true, Some(_)) => Usage::Again,
-            },
+            usage: link.begin_stream(),
             scheme: links.scheme,
             link: Rc::clone(link),
             links: Rc::downgrade(links),
         }
     }
 
-    fn into_stream(self) -> (Stream, Usage) {
-        let usage = self.usage;
-        (Stream::Bridged(Box::new(BackendSide::new(self))), usage)
+    /// What the connection was used for before.
+    pub(crate) fn usage(&self) -> Usage {
+        self.usage
     }
 }
 

@@ -1,10 +1,11 @@
-//! HTTP/2 to backends (RFC 9113), bridged: see `proxy::bridge`.
+//! HTTP/2 connections to backends. Requests share them; each request's stream is
+//! bridged, so that the request pipeline sees a connection of its own.
 
 mod fault;
-pub(crate) mod link;
-pub(crate) mod links;
+mod link;
+mod links;
 mod stream;
 
-pub(crate) use fault::{Fault, is_not_http2};
-pub(crate) use link::not_chosen;
-pub(crate) use links::{Links, unshared};
+pub(crate) use fault::Fault;
+pub(crate) use links::Links;
+pub(crate) use stream::bridged;

@@ -13,14 +13,15 @@ use tokio::time::Instant;
 
 use super::links::Seat;
 use crate::h1::Framing;
+use crate::proxy::backend::lease::BackendStream;
 use crate::proxy::bridge::head::{self, Malformed};
 use crate::proxy::bridge::inlet::{self, Inlet};
 use crate::proxy::bridge::outlet::{Outlet, Payload};
 use crate::proxy::bridge::request_text::RequestText;
-use crate::proxy::wire::stream::Bridge;
+use crate::proxy::wire::stream::{Bridge, Stream};
 
 /// A stream that is, or will be, opened at a backend.
-pub(crate) struct BackendSide {
+struct BackendSide {
     seat: Seat,
     /// A request's head of which the end has not come yet; then an interim
     /// response's.
@@ -43,8 +44,14 @@ enum Answer {
     Failed(io::ErrorKind),
 }
 
+/// The stream that a request was given a seat for, as a backend connection of its own.
+pub(crate) fn bridged(seat: Seat) -> BackendStream {
+    let usage = seat.usage();
+    BackendStream::shared(Stream::Bridged(Box::new(BackendSide::new(seat))), usage)
+}
+
 impl BackendSide {
-    pub(crate) fn new(seat: Seat) -> Self {
+    fn new(seat: Seat) -> Self {
         Self {
             seat,
             text: Vec::new(),

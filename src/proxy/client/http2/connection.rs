@@ -11,9 +11,11 @@ use bytes::Bytes;
 use http::Request;
 
 use super::stream::ClientStream;
-use super::transport::{Gauge, Transport};
+use super::transport::{Transport, WriteGauge};
 use crate::model::Limits;
-use crate::proxy::client::connection::{After, Client, FIRST, Origin};
+use crate::proxy::client::handshake::FIRST;
+use crate::proxy::request::client::{After, Client};
+use crate::proxy::request::origin::Origin;
 use crate::proxy::request::pipeline;
 use crate::proxy::wire::deadline::{Class, Deadline};
 use crate::proxy::wire::stream::Stream;
@@ -38,7 +40,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Client) {
     if let Some(origin) = Rc::get_mut(&mut origin) {
         origin.http2 = true;
     }
-    let gauge = Rc::new(Gauge::default());
+    let gauge = Rc::new(WriteGauge::default());
     let (builder, wait) = {
         let config = &worker.view().snapshot.config;
         (builder(&config.limits), config.timeouts.request_head)
@@ -58,7 +60,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Client) {
         if gauge.flooded() || deadline.expired(cx) { Poll::Ready(None) } else { Poll::Pending }
     });
     let Some(connection) = connection.await else { return };
-    worker.metrics.http2_opened();
+    worker.metrics().http2_opened();
     let streams = Rc::new(Streams::default());
     let mut open =
         Open { worker, origin, deadline, connection, gauge, streams, end: End::Open, waits: FAREWELL };
@@ -91,7 +93,7 @@ struct Open {
     origin: Rc<Origin>,
     deadline: Deadline,
     connection: Connection<Transport, Bytes>,
-    gauge: Rc<Gauge>,
+    gauge: Rc<WriteGauge>,
     streams: Rc<Streams>,
     end: End,
     /// How long a leaving client is waited for.
@@ -124,7 +126,7 @@ impl Open {
                 Poll::Ready(Some(Err(error))) => {
                     // The crate has limits of its own.
                     if error.reason() == Some(Reason::ENHANCE_YOUR_CALM) && error.is_library() {
-                        self.worker.metrics.http2_flooded();
+                        self.worker.metrics().http2_flooded();
                     }
                     tracing::debug!(peer = %self.origin.peer, %error, "HTTP/2 connection failed");
                     return Poll::Ready(());
@@ -185,7 +187,7 @@ impl Open {
     fn look_for_the_end(&mut self) -> bool {
         if self.gauge.flooded() && self.end != End::Cut {
             self.end = End::Cut;
-            self.worker.metrics.http2_flooded();
+            self.worker.metrics().http2_flooded();
             self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             self.deadline.set(FAREWELL);
             return true;
@@ -226,12 +228,12 @@ impl Open {
             Err(error) => {
                 // It was one, all the same: the connection's time runs from its end.
                 self.streams.served.set(true);
-                worker.metrics.http2_stream(true);
+                worker.metrics().http2_stream(true);
                 tracing::debug!(peer = %self.origin.peer, %error, "HTTP/2 stream refused");
                 return;
             }
         };
-        worker.metrics.http2_stream(false);
+        worker.metrics().http2_stream(false);
         let seat = self.streams.begin();
         let stream = Stream::Bridged(Box::new(bridge));
         let mut client = Client::new(stream, Rc::clone(&self.origin), worker.deadlines.register());

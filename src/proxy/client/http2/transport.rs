@@ -16,7 +16,7 @@ use crate::proxy::worker::Worker;
 
 /// What the connection knows of its transport.
 #[derive(Debug, Default)]
-pub(crate) struct Gauge {
+pub(crate) struct WriteGauge {
     flooded: Cell<bool>,
     /// Does the client not take what there is for it?
     blocked: Cell<bool>,
@@ -24,7 +24,7 @@ pub(crate) struct Gauge {
     written: Cell<usize>,
 }
 
-impl Gauge {
+impl WriteGauge {
     /// Has the client overspent its budget? Then nothing more is read of it.
     pub(crate) fn flooded(&self) -> bool {
         self.flooded.get()
@@ -57,11 +57,16 @@ pub(crate) struct Transport {
     budget: Budget,
     received: Frames,
     sent: Frames,
-    gauge: Rc<Gauge>,
+    gauge: Rc<WriteGauge>,
 }
 
 impl Transport {
-    pub(crate) fn new(worker: Rc<Worker>, stream: Stream, held: Option<Buffer>, gauge: Rc<Gauge>) -> Self {
+    pub(crate) fn new(
+        worker: Rc<Worker>,
+        stream: Stream,
+        held: Option<Buffer>,
+        gauge: Rc<WriteGauge>,
+    ) -> Self {
         let budget = Budget::new(worker.coarse_now());
         let (received, sent) = (Frames::of_client(), Frames::of_server());
         Self { worker, stream, held, budget, received, sent, gauge }

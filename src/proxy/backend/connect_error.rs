@@ -1,0 +1,62 @@
+//! Why a connection to a backend could not be opened.
+
+use std::io;
+use std::sync::Arc;
+
+use rustix::io::Errno;
+
+/// Why a connection could not be opened. Cheap to clone: requests that waited for the
+/// same connection share it.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum ConnectError {
+    /// No connection within the connect timeout.
+    #[error("timed out")]
+    TimedOut,
+    /// Homing, or the whole system, is out of file descriptors.
+    #[error("out of file descriptors")]
+    NoDescriptors,
+    /// The TLS handshake failed.
+    #[error("TLS handshake: {0}")]
+    Tls(#[source] Arc<io::Error>),
+    /// The backend does not speak HTTP/2.
+    #[error("backend does not speak HTTP/2: {0}")]
+    NotHttp2(Arc<str>),
+    /// The connection was refused or failed.
+    #[error("{0}")]
+    Io(#[source] Arc<io::Error>),
+}
+
+impl ConnectError {
+    /// The handshake failed, whatever the system's reason: the backend's TLS is at fault.
+    pub(crate) fn of_handshake(error: io::Error) -> Self {
+        match Self::from(error) {
+            Self::NotHttp2(why) => Self::NotHttp2(why),
+            Self::Tls(error) | Self::Io(error) => Self::Tls(error),
+            other @ (Self::TimedOut | Self::NoDescriptors) => Self::Tls(Arc::new(io::Error::other(other))),
+        }
+    }
+}
+
+impl From<io::Error> for ConnectError {
+    fn from(error: io::Error) -> Self {
+        use rustls::{AlertDescription, Error};
+        if error.kind() == io::ErrorKind::TimedOut {
+            return Self::TimedOut;
+        }
+        if is_out_of_descriptors(&error) {
+            return Self::NoDescriptors;
+        }
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+            Some(refusal @ Error::AlertReceived(AlertDescription::NoApplicationProtocol)) => {
+                Self::NotHttp2(refusal.to_string().into())
+            }
+            Some(_) => Self::Tls(Arc::new(error)),
+            None => Self::Io(Arc::new(error)),
+        }
+    }
+}
+
+/// Did it fail because no file descriptor was left, in the process or the system?
+pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}

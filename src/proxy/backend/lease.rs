@@ -1,0 +1,94 @@
+//! A connection to a backend, leased to one request.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use super::announced::Announced;
+use crate::model::live::BackendLive;
+use crate::proxy::wire::stream::Stream;
+
+/// A connection to a backend, or one stream of a shared HTTP/2 connection.
+#[derive(Debug)]
+pub(crate) struct BackendStream {
+    stream: Stream,
+    usage: Usage,
+    /// The client that the PROXY header named, if one was sent.
+    announced: Option<Box<Announced>>,
+    /// `None` for a stream of a shared connection, which is counted once itself.
+    _counted: Option<OpenConnection>,
+}
+
+/// What a connection was used for before this request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Usage {
+    /// Opened for this request.
+    First,
+    /// Opened for another request, but no response has arrived on it yet.
+    Early,
+    /// Has served a response before. If it closes now, that says nothing about the backend.
+    Again,
+}
+
+/// Counts one open connection to a backend until dropped.
+#[derive(Debug)]
+pub(crate) struct OpenConnection(Arc<BackendLive>);
+
+impl OpenConnection {
+    /// Counts a connection that was just opened.
+    pub(crate) fn new(live: &Arc<BackendLive>) -> Self {
+        live.opened();
+        Self(Arc::clone(live))
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.closed();
+    }
+}
+
+impl BackendStream {
+    /// A connection that this request opened for itself.
+    pub(crate) fn opened(stream: Stream, announced: Option<Box<Announced>>, counted: OpenConnection) -> Self {
+        Self { stream, usage: Usage::First, announced, _counted: Some(counted) }
+    }
+
+    /// A stream of a shared HTTP/2 connection.
+    pub(crate) fn shared(stream: Stream, usage: Usage) -> Self {
+        Self { stream, usage, announced: None, _counted: None }
+    }
+
+    /// The same connection, taken from the pool for another request.
+    pub(crate) fn reused(self) -> Self {
+        Self { usage: Usage::Again, ..self }
+    }
+
+    /// What its connection was used for before.
+    pub(crate) fn usage(&self) -> Usage {
+        self.usage
+    }
+
+    /// Was it announced for this client connection?
+    pub(crate) fn is_for(&self, announced: &Announced) -> bool {
+        self.announced.as_ref().is_some_and(|own| own.same_as(announced))
+    }
+
+    /// Was it announced for a client that has disconnected?
+    pub(crate) fn is_orphaned(&self) -> bool {
+        self.announced.as_ref().is_some_and(|own| own.client_is_gone())
+    }
+}
+
+impl Deref for BackendStream {
+    type Target = Stream;
+
+    fn deref(&self) -> &Stream {
+        &self.stream
+    }
+}
+
+impl DerefMut for BackendStream {
+    fn deref_mut(&mut self) -> &mut Stream {
+        &mut self.stream
+    }
+}

@@ -1,0 +1,142 @@
+//! A worker's main loop: starts and stops listening, keeps the clocks, follows snapshots.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::runtime::LocalRuntime;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::client::acceptor::Acceptor;
+use super::client::admission;
+use super::client::listener::{Entrance, Listening};
+use super::wire::deadline;
+use super::worker::{Phase, Shared, Worker};
+use crate::model::Bind;
+use crate::model::snapshot::Snapshot;
+
+/// Ticks between two sweeps of idle backend connections.
+const SWEEP_TICKS: u32 = 10;
+
+/// A command to a worker.
+#[derive(Debug)]
+pub enum Command {
+    /// Accept on this socket. The bind address identifies it.
+    Listen(Bind, Listening, Arc<Entrance>),
+    /// Stop accepting on this address. Open connections continue.
+    Unlisten(Bind),
+    /// Stop accepting, close connections as they become idle, and stop when none is left.
+    Drain,
+    /// Tell tunnels to close: the grace period is nearly over.
+    CloseTunnels,
+    /// Stop now.
+    Stop,
+}
+
+/// Runs a worker on this thread until it is told to stop.
+///
+/// # Errors
+/// If its runtime cannot be created.
+pub fn run(
+    shared: Shared,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    commands: mpsc::UnboundedReceiver<Command>,
+) -> io::Result<()> {
+    let runtime = LocalRuntime::new()?;
+    runtime.block_on(serve(shared, snapshots, commands));
+    // Tasks that did not finish in time end here.
+    runtime.shutdown_background();
+    Ok(())
+}
+
+async fn serve(
+    shared: Shared,
+    mut snapshots: watch::Receiver<Arc<Snapshot>>,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+) {
+    let snapshot = Arc::clone(&snapshots.borrow_and_update());
+    let worker = Rc::new(Worker::new(shared, snapshot));
+    tokio::task::spawn_local(tick(Rc::clone(&worker)));
+    tokio::task::spawn_local(follow(Rc::clone(&worker), snapshots));
+    if listen(&worker, &mut commands).await {
+        drain(&worker, &mut commands).await;
+    }
+}
+
+/// Listens as commands say, until one says to drain (true) or to stop (false).
+async fn listen(worker: &Rc<Worker>, commands: &mut mpsc::UnboundedReceiver<Command>) -> bool {
+    let mut listening: Vec<(Bind, Rc<Notify>)> = Vec::new();
+    while let Some(command) = commands.recv().await {
+        match command {
+            Command::Listen(bind, socket, entrance) => match Acceptor::new(socket) {
+                Ok(acceptor) => {
+                    let stop = Rc::new(Notify::new());
+                    let accepting =
+                        admission::accept(Rc::clone(worker), acceptor, entrance, Rc::clone(&stop));
+                    tokio::task::spawn_local(accepting);
+                    listening.push((bind, stop));
+                }
+                Err(error) => {
+                    tracing::error!(worker = worker.shared.index, address = %bind, %error, "cannot accept connections");
+                }
+            },
+            Command::Unlisten(bind) => {
+                for (_, stop) in listening.extract_if(.., |(address, _)| *address == bind) {
+                    stop.notify_one();
+                }
+            }
+            Command::Drain => {
+                for (_, stop) in &listening {
+                    stop.notify_one();
+                }
+                return true;
+            }
+            // Nothing to close tunnels for while all are served.
+            Command::CloseTunnels => {}
+            Command::Stop => return false,
+        }
+    }
+    // The sender is gone, and with it the rest of the process.
+    true
+}
+
+/// Lets connections finish until none is left, or a command says to stop.
+async fn drain(worker: &Rc<Worker>, commands: &mut mpsc::UnboundedReceiver<Command>) {
+    worker.enter(Phase::Draining);
+    let idle = worker.idle();
+    tokio::pin!(idle);
+    loop {
+        tokio::select! {
+            () = &mut idle => return,
+            command = commands.recv() => match command {
+                Some(Command::CloseTunnels) => worker.enter(Phase::Closing),
+                Some(Command::Listen(..) | Command::Unlisten(_) | Command::Drain) => {}
+                Some(Command::Stop) | None => return,
+            }
+        }
+    }
+}
+
+/// Keeps the clocks and deadlines, and sweeps the pools.
+async fn tick(worker: Rc<Worker>) {
+    let began = Instant::now();
+    let mut ticks = tokio::time::interval(deadline::TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for count in 1u32.. {
+        let now = ticks.tick().await;
+        worker.set_clocks(now);
+        worker.deadlines.tick(began.elapsed());
+        if count.is_multiple_of(SWEEP_TICKS) {
+            worker.view().upstreams.iter().flat_map(|u| &u.pools).for_each(|pool| pool.sweep(now));
+        }
+    }
+}
+
+/// Takes over each new snapshot.
+async fn follow(worker: Rc<Worker>, mut snapshots: watch::Receiver<Arc<Snapshot>>) {
+    while snapshots.changed().await.is_ok() {
+        let snapshot = Arc::clone(&snapshots.borrow_and_update());
+        worker.update(snapshot);
+    }
+}
