@@ -2,23 +2,30 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::collections::BTreeSet;
+mod imports;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Which of our folders a folder may import.
+use imports::{Imports, between_children, circles, folders};
+
+/// Which modules of the crate a module may import. A row may name only rows above it, so there
+/// is no circle.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
-    ("affinity", &["model"]),
+    ("proxy_protocol", &[]),
+    ("secret", &[]),
+    ("affinity", &["secret"]),
     ("h1", &["affinity"]),
-    ("tls", &["affinity"]),
+    ("tls", &["secret"]),
     ("model", &["affinity", "tls"]),
-    ("config", &["affinity", "model", "tls"]),
+    ("config", &["affinity", "model", "secret", "tls"]),
     ("telemetry", &["affinity", "model"]),
     ("proxy", &["affinity", "h1", "model", "proxy_protocol", "telemetry", "tls"]),
     ("control", &["affinity", "model", "proxy_protocol", "tls"]),
     ("admin", &["affinity", "model", "telemetry"]),
-    ("proxy_protocol", &[]),
     ("demo", &[]),
+    ("app", &["admin", "affinity", "config", "control", "model", "proxy", "telemetry", "tls"]),
+    ("cli", &["affinity", "app", "config", "control", "demo", "model", "telemetry", "tls"]),
 ];
 
 fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
@@ -56,45 +63,53 @@ fn source(path: &Path) -> String {
     }
 }
 
-/// The folders that a source names by `crate::`.
-fn imports(source: &str) -> BTreeSet<&str> {
-    let mut named = BTreeSet::new();
-    for line in source.lines().filter(|line| !line.trim_start().starts_with("//")) {
-        for after in line.split("crate::").skip(1) {
-            let end = after.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(after.len());
-            named.insert(&after[..end]);
-        }
-    }
-    named
+fn imports() -> Imports {
+    Imports::read(&root().join("src"))
 }
 
 #[test]
 fn imports_go_one_way() {
+    let imports = imports();
+    let edges = imports.edges();
     let mut wrong = Vec::new();
-    for (folder, allowed) in MAY_IMPORT {
-        for path in files(&root().join("src").join(folder), "rs").iter().filter(|p| !is_test(p)) {
-            for import in imports(&source(path)) {
-                let ours =
-                    MAY_IMPORT.iter().any(|(name, _)| *name == import) || ["app", "cli"].contains(&import);
-                if ours && import != *folder && !allowed.contains(&import) {
-                    wrong.push(format!("{} imports {import}", path.display()));
-                }
-            }
-        }
+    for (module, imported) in between_children(&edges, "") {
+        let row = MAY_IMPORT.iter().find(|(name, _)| *name == module);
+        let (_, allowed) = row.unwrap_or_else(|| panic!("src/{module} is not in MAY_IMPORT"));
+        wrong.extend(
+            imported.iter().filter(|name| !allowed.contains(name)).map(|name| format!("{module} imports {name}")),
+        );
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
-fn every_folder_has_its_rule() {
-    for entry in fs::read_dir(root().join("src")).unwrap() {
-        let entry = entry.unwrap();
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let ruled = MAY_IMPORT.iter().any(|(folder, _)| *folder == name);
-        assert!(
-            ruled || !entry.path().is_dir() || ["app", "cli"].contains(&&*name),
-            "src/{name} is not in MAY_IMPORT"
-        );
+fn the_rules_have_no_circle_and_no_row_too_many() {
+    let imports = imports();
+    let edges = imports.edges();
+    let between = between_children(&edges, "");
+    for (index, (module, allowed)) in MAY_IMPORT.iter().enumerate() {
+        for name in *allowed {
+            let above = MAY_IMPORT[..index].iter().any(|(other, _)| other == name);
+            assert!(above, "{module} may import {name}, which is not above it");
+            assert!(between[module].contains(name), "{module} may import {name}, but does not");
+        }
+    }
+}
+
+#[test]
+fn no_files_import_each_other_in_a_circle() {
+    let imports = imports();
+    let circles = circles(&imports.edges());
+    assert!(circles.is_empty(), "{circles:#?}");
+}
+
+#[test]
+fn no_folders_import_each_other_in_a_circle() {
+    let imports = imports();
+    let edges = imports.edges();
+    for folder in folders(&edges) {
+        let circles = circles(&between_children(&edges, folder));
+        assert!(circles.is_empty(), "in src/{folder}: {circles:#?}");
     }
 }
 
