@@ -1,4 +1,4 @@
-// h2spec with what it is built of, pinned: the program itself names no versions.
+// Pins h2spec and its dependencies; h2spec itself pins no versions.
 module homing/conformance
 
 go 1.19

@@ -1,5 +1,5 @@
-//! The limit: a proxy that copies bytes and looks at none of them. Each client
-//! connection is bound to one backend connection; four system calls a request.
+//! The lower bound: a proxy that copies bytes without looking at them. Each client connection
+//! has its own backend connection; a request takes four system calls.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -14,10 +14,10 @@ use crate::http_server::Slots;
 const CHUNK: usize = 64 * 1024;
 const LISTENER: Token = Token(usize::MAX);
 
-/// Copies between clients of `listen` and `backends`, in turn, until killed.
+/// Copies between clients on `listen` and `backends` (round robin) until killed.
 pub fn run(listen: SocketAddr, backends: &[SocketAddr]) -> Result<()> {
     let mut poll = Poll::new()?;
-    let mut listener = TcpListener::bind(listen).with_context(|| format!("listen at {listen}"))?;
+    let mut listener = TcpListener::bind(listen).with_context(|| format!("listen on {listen}"))?;
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     let mut pairs = Slots::<Pair>::default();
     let mut scratch = vec![0; CHUNK];
@@ -50,7 +50,7 @@ pub fn run(listen: SocketAddr, backends: &[SocketAddr]) -> Result<()> {
 struct Pair {
     client: TcpStream,
     backend: TcpStream,
-    /// Read, but not yet taken by the other side; nothing more is read meanwhile.
+    /// Bytes read but not yet accepted by the other side. Reading pauses until this is empty.
     to_backend: Vec<u8>,
     to_client: Vec<u8>,
 }
@@ -66,7 +66,7 @@ impl Pair {
         Ok(Self { client, backend, to_backend: vec![], to_client: vec![] })
     }
 
-    /// Does what one side's event allows; an error ends the pair.
+    /// Handles an event of one side. An error closes the pair.
     fn copy(&mut self, event: &Event, scratch: &mut [u8]) -> io::Result<()> {
         let client_side = event.token().0.is_multiple_of(2);
         let (this, other, to_other, to_this) = if client_side {
@@ -78,7 +78,7 @@ impl Pair {
             let taken = write(this, to_this)?;
             to_this.drain(..taken);
             if to_this.is_empty() {
-                // Its event may have come while this side was full.
+                // The event of the other side may have arrived while this side was full.
                 pump(other, this, to_this, scratch, false)?;
             }
         }
@@ -89,13 +89,13 @@ impl Pair {
     }
 }
 
-/// Copies from one socket to the other until either has enough.
+/// Copies from one socket to the other until either would block.
 fn pump(
     from: &mut TcpStream,
     to: &mut TcpStream,
     pending: &mut Vec<u8>,
     scratch: &mut [u8],
-    to_the_end: bool,
+    until_eof: bool,
 ) -> io::Result<()> {
     while pending.is_empty() {
         let read = match from.read(scratch) {
@@ -107,18 +107,18 @@ fn pump(
         };
         let taken = write(to, &scratch[..read])?;
         pending.extend_from_slice(&scratch[taken..read]);
-        // A short read has emptied the socket (epoll(7)).
-        if read < scratch.len() && !to_the_end {
+        // A short read means that the socket is empty (epoll(7)).
+        if read < scratch.len() && !until_eof {
             return Ok(());
         }
     }
     Ok(())
 }
 
-/// Writes as much as is taken now.
+/// Writes as many bytes as the socket accepts now.
 fn write(to: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
     match to.write(bytes) {
-        // A connection that is still being made is not ready yet either.
+        // A socket that is still connecting is not writable yet either.
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => Ok(0),
         result => result,
     }
@@ -132,7 +132,7 @@ mod tests {
     use crate::{interrupt, process, static_backend};
 
     #[test]
-    fn megabytes_pass_unchanged() {
+    fn megabytes_are_copied_unchanged() {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let backend = static_backend::start(&[any], 3_000_000).unwrap();
         let listen = process::free_address([127, 0, 0, 1]).unwrap();

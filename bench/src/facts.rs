@@ -1,4 +1,4 @@
-//! What a reader of a result must know of the machine; nothing that names it.
+//! Facts about the machine that a reader of a result needs; nothing that identifies it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,14 +8,14 @@ use anyhow::{Context, Result};
 
 use crate::process::first_line;
 
-/// The machine, as lines of a Markdown list.
+/// Describes the machine as lines of a Markdown list.
 pub fn machine() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let cpu = value(&read("/proc/cpuinfo"), "model name").unwrap_or_else(|| "unknown CPU".into());
     let kilobytes = value(&read("/proc/meminfo"), "MemTotal").unwrap_or_default();
     let gigabytes = kilobytes.trim_end_matches(" kB").parse().map_or(0, |kb: u64| (kb + (1 << 19)) >> 20);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    // Only the numbers: what follows them may name a distributor's or an owner's build.
+    // Only the version numbers; the rest may identify a distributor's or an owner's build.
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     let kernel = kernel.split('-').next().unwrap_or_default().to_owned();
     let virtual_machine =
@@ -24,19 +24,19 @@ pub fn machine() -> String {
     format!("- {cpu}, {cores} cores, {gigabytes} GiB, {kind}\n- Linux {kernel}, {}\n", std::env::consts::ARCH)
 }
 
-/// The load average over the last minute.
+/// Returns the load average over the last minute.
 pub fn load() -> String {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').next().unwrap_or_default().to_owned()
 }
 
-/// `name : value` of a file in /proc, its first occurrence.
+/// Returns the value of the first line `name : value` in a /proc file.
 fn value(text: &str, name: &str) -> Option<String> {
     let line = text.lines().find(|line| line.starts_with(name))?;
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
-/// Writes a result to `bench/results/DATE-what.md`; its path.
+/// Writes a result to `bench/results/DATE-what.md` and returns the path.
 pub fn save(what: &str, text: &str) -> Result<PathBuf> {
     let date = first_line(Command::new("date").args(["-u", "+%F"]))?;
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_trimmed_and_the_first_counts() {
+    fn first_value_wins_and_is_trimmed() {
         let text = "processor\t: 0\nmodel name\t: A CPU \nmodel name\t: Another\n";
         assert_eq!(value(text, "model name").as_deref(), Some("A CPU"));
         assert_eq!(value(text, "flags"), None);

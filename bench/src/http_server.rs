@@ -1,7 +1,7 @@
-//! The smallest HTTP/1.1 server that can stand behind a proxy under load: one
-//! thread, one epoll, keep-alive and pipelining, bodies counted and dropped.
+//! A minimal HTTP/1.1 server for load tests: one thread, one epoll instance, keep-alive
+//! and pipelining. Request bodies are counted and discarded.
 //!
-//! It trusts its peers: it is for benchmarks on the loopback interface.
+//! It trusts its peers; use it only for benchmarks on the loopback interface.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -14,23 +14,23 @@ use memchr::memmem;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 
-/// Bytes read at once.
+/// Maximum bytes per read.
 const CHUNK: usize = 64 * 1024;
 
-/// The longest request head taken.
+/// Maximum length of a request head.
 const LONGEST_HEAD: usize = 64 * 1024;
 
 const WAKE: Token = Token(usize::MAX);
 
-/// What a server answers.
+/// Produces the responses of a server.
 pub trait Respond: Send + 'static {
-    /// Appends a whole response to the request with this head (its last empty
-    /// line included). `listener` counts the addresses of [`Server::start`].
+    /// Appends a complete response to `out` for the request with this head (including the
+    /// empty line). `listener` is the index of the address given to [`Server::start`].
     fn respond(&mut self, listener: usize, head: &[u8], out: &mut Vec<u8>);
 }
 
-/// A running server; stops when dropped, closing all its connections at once,
-/// as a process does that is killed.
+/// A running server. Dropping it stops it and closes all connections at once, like a
+/// process that is killed.
 #[derive(Debug)]
 pub struct Server {
     addresses: Vec<SocketAddr>,
@@ -40,13 +40,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves at these addresses in a thread of its own.
+    /// Serves these addresses from a new thread.
     pub fn start(addresses: &[SocketAddr], responder: impl Respond) -> Result<Self> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKE)?;
         let mut listeners = vec![];
         for (index, address) in addresses.iter().enumerate() {
-            let mut listener = TcpListener::bind(*address).with_context(|| format!("listen at {address}"))?;
+            let mut listener = TcpListener::bind(*address).with_context(|| format!("listen on {address}"))?;
             poll.registry().register(&mut listener, Token(index), Interest::READABLE)?;
             listeners.push(listener);
         }
@@ -64,12 +64,12 @@ impl Server {
         Ok(Self { addresses, stopped, waker, thread: Some(thread) })
     }
 
-    /// Where it listens, ports filled in.
+    /// Returns the addresses, with the ports that the kernel assigned.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// Serves until the process ends.
+    /// Serves until the process exits.
     pub fn serve(mut self) {
         let _ = self.thread.take().map(JoinHandle::join);
     }
@@ -78,14 +78,14 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stopped.store(true, Ordering::Relaxed);
-        // Without the waker the thread would be waited for in vain.
+        // If the wake-up fails, joining the thread would block forever.
         if self.waker.wake().is_ok() {
             let _ = self.thread.take().map(JoinHandle::join);
         }
     }
 }
 
-/// Values in numbered slots, freed ones used again.
+/// Values in numbered slots. Freed slots are reused.
 #[derive(Debug)]
 pub struct Slots<T> {
     slots: Vec<Option<T>>,
@@ -99,7 +99,7 @@ impl<T> Default for Slots<T> {
 }
 
 impl<T> Slots<T> {
-    /// The slot that the next [`Self::insert`] fills.
+    /// Returns the slot that the next [`Self::insert`] fills.
     pub fn next(&self) -> usize {
         self.free.last().copied().unwrap_or(self.slots.len())
     }
@@ -112,7 +112,7 @@ impl<T> Slots<T> {
         }
     }
 
-    /// What is in a slot, if anything.
+    /// Returns the value in a slot, if any.
     pub fn get_mut(&mut self, slot: usize) -> Option<&mut T> {
         self.slots.get_mut(slot)?.as_mut()
     }
@@ -153,8 +153,8 @@ impl<R: Respond> Loop<R> {
                 } else if event.token() != WAKE {
                     let slot = token - self.listeners.len();
                     let Some(connection) = self.connections.get_mut(slot) else { continue };
-                    let to_the_end = event.is_read_closed();
-                    if connection.serve(&mut self.responder, &mut self.scratch, to_the_end).is_err() {
+                    let until_eof = event.is_read_closed();
+                    if connection.serve(&mut self.responder, &mut self.scratch, until_eof).is_err() {
                         self.connections.remove(slot);
                     }
                 }
@@ -163,8 +163,8 @@ impl<R: Respond> Loop<R> {
     }
 
     fn accept(&mut self, listener: usize) {
-        // Any error but these two (the table of open files is full) would
-        // repeat at once; the next connection is tried at the next event.
+        // Stop at the first error, even if it is not `WouldBlock`: running out of file
+        // descriptors would repeat immediately. Try again on the next event.
         while let Ok((mut stream, _)) = self.listeners[listener].accept() {
             let token = Token(self.listeners.len() + self.connections.next());
             let interest = Interest::READABLE | Interest::WRITABLE;
@@ -180,9 +180,9 @@ impl<R: Respond> Loop<R> {
 struct Connection {
     stream: TcpStream,
     listener: usize,
-    /// The beginning of a head whose end has not come.
+    /// The start of an incomplete request head.
     partial: Vec<u8>,
-    /// Bytes of a request body still to come.
+    /// Remaining bytes of the request body.
     body: usize,
     out: Vec<u8>,
     sent: usize,
@@ -193,14 +193,8 @@ impl Connection {
         Self { stream, listener, partial: vec![], body: 0, out: vec![], sent: 0 }
     }
 
-    /// Reads and answers until there is nothing more to do; an error ends the
-    /// connection.
-    fn serve(
-        &mut self,
-        responder: &mut impl Respond,
-        scratch: &mut [u8],
-        to_the_end: bool,
-    ) -> io::Result<()> {
+    /// Reads and answers until the socket would block. An error closes the connection.
+    fn serve(&mut self, responder: &mut impl Respond, scratch: &mut [u8], until_eof: bool) -> io::Result<()> {
         loop {
             if !self.flush()? {
                 return Ok(());
@@ -213,9 +207,9 @@ impl Connection {
                 Err(error) => return Err(error),
             };
             self.take(&scratch[..read], responder)?;
-            // A short read has emptied the socket (epoll(7)); what comes later
-            // is a new event, unless the end has been announced already.
-            if read < scratch.len() && !to_the_end {
+            // A short read means that the socket is empty (epoll(7)). Later bytes are a new
+            // event, unless the end of the stream was already reported.
+            if read < scratch.len() && !until_eof {
                 self.flush()?;
                 return Ok(());
             }
@@ -236,7 +230,7 @@ impl Connection {
         if self.partial.len() > LONGEST_HEAD { Err(ErrorKind::InvalidData.into()) } else { Ok(()) }
     }
 
-    /// Answers every request whose head is complete; how much it used.
+    /// Answers every request with a complete head. Returns the number of bytes consumed.
     fn answer(&mut self, bytes: &[u8], responder: &mut impl Respond) -> io::Result<usize> {
         let mut used = 0;
         loop {
@@ -251,7 +245,7 @@ impl Connection {
         }
     }
 
-    /// Writes what there is to write: true when nothing is left.
+    /// Writes pending output. Returns true when everything is written.
     fn flush(&mut self) -> io::Result<bool> {
         while self.sent < self.out.len() {
             match self.stream.write(&self.out[self.sent..]) {
@@ -267,7 +261,7 @@ impl Connection {
     }
 }
 
-/// The length of the body after this head; chunked bodies are not taken.
+/// Returns the body length of a request. Chunked bodies are an error.
 fn body_length(head: &[u8]) -> io::Result<usize> {
     if head.starts_with(b"GET ") {
         return Ok(0);
@@ -282,7 +276,7 @@ fn body_length(head: &[u8]) -> io::Result<usize> {
         .ok_or_else(|| ErrorKind::InvalidData.into())
 }
 
-/// The first value of a field, its name in lower case.
+/// Returns the first value of a header. Names are case-insensitive.
 pub fn field<'h>(head: &'h [u8], name: &str) -> Option<&'h [u8]> {
     head.split(|byte| *byte == b'\n').skip(1).find_map(|line| {
         let (field, value) = line.split_at_checked(name.len())?;
@@ -318,7 +312,10 @@ mod tests {
         client.read_exact(&mut answer).unwrap();
         assert_eq!(String::from_utf8_lossy(&answer), expected);
         drop(server);
-        assert!(matches!(client.read(&mut answer), Ok(0) | Err(_)), "closed with the server");
+        assert!(
+            matches!(client.read(&mut answer), Ok(0) | Err(_)),
+            "the connection should close with the server"
+        );
     }
 
     #[test]
@@ -327,12 +324,12 @@ mod tests {
     }
 
     #[test]
-    fn a_head_may_come_in_pieces() {
+    fn request_head_may_arrive_in_pieces() {
         echo(&["GET /a HTTP/1.1\r", "\n\r", "\nGET /b HTTP", "/1.1\r\n\r\n"], "1/a;1/b;");
     }
 
     #[test]
-    fn a_body_is_no_request() {
+    fn body_is_not_parsed_as_a_request() {
         let post = "POST /a HTTP/1.1\r\nContent-Length: 18\r\n\r\nGET /b HTTP/1.1\r\n";
         echo(&[post, "GET /c HTTP/1.1\r\n\r\n"], "1/a;1/c;");
         let (head, body) = post.split_at(post.len() - 5);
@@ -340,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_is_found_whatever_its_case() {
+    fn header_names_are_case_insensitive() {
         let head = b"GET / HTTP/1.1\r\nHost: a\r\ncOOkie:  SID=1 \r\n\r\n";
         assert_eq!(field(head, "cookie"), Some(&b"SID=1"[..]));
         assert_eq!(field(head, "cook"), None);

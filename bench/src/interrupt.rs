@@ -1,5 +1,5 @@
-//! Ctrl-C and SIGTERM: noticed where the program waits, so that everything it
-//! started is ended by the same path as after an error.
+//! Ctrl-C and SIGTERM. They are checked where the program waits, so that it cleans up
+//! the same way as after an error.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -10,7 +10,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 static ASKED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// Listens for SIGINT, SIGTERM and SIGHUP from now on.
+/// Installs handlers for SIGINT, SIGTERM and SIGHUP.
 pub fn listen() -> Result<()> {
     let asked = ASKED.get_or_init(Arc::default);
     for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -19,7 +19,7 @@ pub fn listen() -> Result<()> {
     Ok(())
 }
 
-/// An error once the program was asked to end.
+/// Returns an error if the program was interrupted.
 pub fn check() -> Result<()> {
     if ASKED.get().is_some_and(|asked| asked.load(Ordering::Relaxed)) {
         bail!("interrupted");
@@ -27,17 +27,17 @@ pub fn check() -> Result<()> {
     Ok(())
 }
 
-/// Waits; an error if the program is asked to end meanwhile.
+/// Sleeps for `time`. Returns an error if the program is interrupted.
 pub fn pause(time: Duration) -> Result<()> {
     until(time, || Ok(false)).map(|_| ())
 }
 
-/// Asks again and again, for at most `patience`; did it come true?
-pub fn until(patience: Duration, mut come_true: impl FnMut() -> Result<bool>) -> Result<bool> {
+/// Polls a condition for at most `patience`. Returns true if it became true.
+pub fn until(patience: Duration, mut condition: impl FnMut() -> Result<bool>) -> Result<bool> {
     let deadline = Instant::now() + patience;
     loop {
         check()?;
-        if come_true()? {
+        if condition()? {
             return Ok(true);
         }
         let left = deadline.saturating_duration_since(Instant::now());
@@ -48,10 +48,10 @@ pub fn until(patience: Duration, mut come_true: impl FnMut() -> Result<bool>) ->
     }
 }
 
-/// Sleeps for a moment that is too short to be interrupted.
+/// Sleeps without checking for interrupts; use it for short times only.
 #[expect(
     clippy::disallowed_methods,
-    reason = "a scenario is made of pauses, and /proc and child processes wake nobody"
+    reason = "scenarios consist of pauses, and /proc and child processes send no wake-ups"
 )]
 pub fn nap(time: Duration) {
     std::thread::sleep(time);

@@ -1,8 +1,8 @@
-//! Homing measured against its peers.
+//! Benchmarks: Homing compared with nginx and `HAProxy`.
 //!
-//! `homing-bench wrk` and `homing-bench h2load`: what a request costs. `homing-bench affinity`: which
-//! sessions break. `homing-bench soak`: whether memory stays flat.
-//! `homing-bench conformance`: what h2spec says. See bench/README.md.
+//! `homing-bench wrk` and `homing-bench h2load` measure what a request costs, `homing-bench affinity`
+//! which sessions break, `homing-bench soak` whether memory stays flat. `homing-bench conformance` runs
+//! h2spec. See bench/README.md.
 
 mod affinity;
 mod blind_copy;
@@ -45,15 +45,15 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// What a request costs: requests/s, latency, CPU and memory, by wrk.
+    /// Measure what a request costs with wrk: requests/s, latency, CPU and memory.
     Wrk(WrkArgs),
-    /// What an HTTP/2 request costs, by h2load.
+    /// Measure what an HTTP/2 request costs with h2load.
     H2load(H2loadArgs),
-    /// Which sessions break when backends or the proxy come and go.
+    /// Count the sessions that break when backends or the proxy come and go.
     Affinity(AffinityArgs),
-    /// HTTP/2 to the letter: h2spec in strict mode.
+    /// Check HTTP/2 conformance with h2spec in strict mode.
     Conformance(ConformanceArgs),
-    /// Everything at once for minutes: is memory flat, and does no request fail?
+    /// Run every kind of load at once and check that memory stays flat and no request fails.
     Soak(SoakArgs),
     #[command(hide = true)]
     StaticBackends { body_length: usize },
@@ -63,22 +63,22 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct WrkArgs {
-    /// Length of one measurement.
+    /// Length of one measurement, in seconds.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
-    /// Measurements of each proxy in each case.
+    /// Number of measurements per proxy and case.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
-    /// These proxies only; without it, all but `homing-ring`.
+    /// Proxies to measure [default: all except homing-ring].
     #[arg(long, value_delimiter = ',')]
     only: Vec<Name>,
-    /// These cases only.
+    /// Cases to run [default: all].
     #[arg(long, value_delimiter = ',')]
     case: Vec<CaseName>,
-    /// Idle connections in the case `idle`.
+    /// Number of connections in the case `idle`.
     #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(100..=50_000))]
     connections: u32,
-    /// Let proxy and load run on any CPU.
+    /// Let the proxy and the load run on any CPU.
     #[arg(long)]
     no_pin: bool,
     #[command(flatten)]
@@ -87,19 +87,19 @@ struct WrkArgs {
 
 #[derive(Debug, Args)]
 struct H2loadArgs {
-    /// Length of one measurement.
+    /// Length of one measurement, in seconds.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
-    /// Measurements of each proxy in each case.
+    /// Number of measurements per proxy and case.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
-    /// Which proxies.
+    /// Proxies to measure.
     #[arg(long, value_delimiter = ',', default_value = "all")]
     only: Vec<PeerName>,
-    /// These cases only.
+    /// Cases to run [default: all].
     #[arg(long, value_delimiter = ',')]
     case: Vec<h2load::Case>,
-    /// Let proxy and load run on any CPU.
+    /// Let the proxy and the load run on any CPU.
     #[arg(long)]
     no_pin: bool,
     #[command(flatten)]
@@ -108,22 +108,22 @@ struct H2loadArgs {
 
 #[derive(Debug, Args)]
 struct AffinityArgs {
-    /// Which proxies.
+    /// Proxies to measure.
     #[arg(long, value_delimiter = ',', default_value = "all")]
     proxy: Vec<PeerName>,
-    /// These ways of affinity only, by their names in the table.
+    /// Kinds of affinity to run, by their names in the table [default: all].
     #[arg(long, value_delimiter = ',')]
     setup: Vec<String>,
-    /// These scenarios only.
+    /// Scenarios to run [default: all].
     #[arg(long, value_delimiter = ',')]
     scenario: Vec<Scenario>,
-    /// Users, each with a session.
+    /// Number of users; each has one session.
     #[arg(long, default_value_t = 10_000)]
     sessions: u32,
-    /// Client connections they share.
+    /// Number of client connections that the users share.
     #[arg(long, default_value_t = 64)]
     clients: usize,
-    /// 1,000 users.
+    /// Run with 1,000 users.
     #[arg(long)]
     quick: bool,
     #[command(flatten)]
@@ -132,7 +132,7 @@ struct AffinityArgs {
 
 #[derive(Debug, Args)]
 struct ConformanceArgs {
-    /// Runs against each listener.
+    /// Number of runs against each listener.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
     #[command(flatten)]
@@ -141,22 +141,22 @@ struct ConformanceArgs {
 
 #[derive(Debug, Args)]
 struct SoakArgs {
-    /// What the clients speak.
+    /// Protocols that the clients speak.
     #[arg(long, value_delimiter = ',', default_value = "h1,tls,h2c,h2")]
     protocols: Vec<soak::Protocol>,
-    /// Time under load.
+    /// Time under load, in seconds.
     #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(20..=86_400))]
     seconds: u64,
-    /// Time of it that does not count; without it, a quarter of it, at most two minutes.
+    /// Warm-up before memory is measured, in seconds [default: a quarter of the time, at most 120].
     #[arg(long)]
     warm_up: Option<u64>,
-    /// Seconds between two looks at memory.
+    /// Time between two memory samples, in seconds.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
     interval: u64,
-    /// Seconds between two reloads.
+    /// Time between two reloads, in seconds.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     reload: u64,
-    /// Seconds between two restarts of a backend.
+    /// Time between two restarts of a backend, in seconds.
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u64).range(2..=86_400))]
     restart: u64,
     #[command(flatten)]
@@ -165,10 +165,10 @@ struct SoakArgs {
 
 #[derive(Debug, Args)]
 struct Common {
-    /// Homing's binary; without it, it is built.
+    /// Homing binary [default: build it from source].
     #[arg(long)]
     homing: Option<PathBuf>,
-    /// Write the result to bench/results too.
+    /// Also write the result to bench/results.
     #[arg(long)]
     save: bool,
 }
@@ -179,7 +179,7 @@ enum Name {
     Nginx,
     Haproxy,
     Homing,
-    /// Homing without its table.
+    /// Homing without its table (`remember = "none"`).
     HomingRing,
 }
 
@@ -204,7 +204,7 @@ enum CaseName {
 }
 
 impl CaseName {
-    /// `None` for the one that is not wrk's.
+    /// Returns the case for wrk, or `None` for `idle`, which does not use wrk.
     fn load(self) -> Option<Box<dyn cost::Case>> {
         let case = wrk::Case::from_str(self.to_possible_value()?.get_name(), false).ok()?;
         Some(Box::new(case))
@@ -266,7 +266,7 @@ fn run_h2load(args: &H2loadArgs) -> Result<()> {
         idle: 0,
         pin: !args.no_pin,
     };
-    // h2load has one header for all requests, so there is no session but the address.
+    // h2load sends the same headers with all requests, so only the address can be the key.
     let subjects = products
         .iter()
         .map(|product| cost::Subject::new(product.name(), product.as_ref(), Affinity::Address));
@@ -283,7 +283,7 @@ fn run_cost(
     let load = facts::load();
     cost::run(plan, &mut subjects)?;
     let how = format!(
-        "{} rounds of {} s, interleaved; one worker each; load average at the start {load}",
+        "{} rounds of {} s, interleaved; one worker each; load average {load} at the start",
         plan.rounds,
         plan.length.as_secs()
     );
@@ -291,7 +291,7 @@ fn run_cost(
     publish(what, title, &how, &products, &cost::report(plan, &subjects), save)
 }
 
-/// The proxies that these names mean.
+/// Resolves these names to proxies.
 fn peers(names: &[PeerName]) -> Vec<Name> {
     if names.contains(&PeerName::All) {
         return vec![Name::Nginx, Name::Haproxy, Name::Homing];
@@ -312,7 +312,7 @@ fn run_affinity(args: &AffinityArgs) -> Result<()> {
         }
     }
     if subjects.is_empty() {
-        bail!("no proxy has the affinity {:?}", args.setup);
+        bail!("unknown setup {}: none of these proxies has it", args.setup.join(", "));
     }
     let plan = affinity::Plan {
         sessions: if args.quick { 1000 } else { args.sessions },
@@ -332,10 +332,10 @@ fn run_conformance(args: &ConformanceArgs) -> Result<()> {
     let homing = Homing::new(args.common.homing.clone())?;
     let plan = conformance::Plan { homing: homing.binary().to_owned(), rounds: args.rounds };
     let verdict = conformance::run(&plan)?;
-    let how = format!("h2spec --strict, the worst of {} runs", args.rounds);
-    publish("conformance", "HTTP/2 to the letter", &how, &[&homing], &verdict.text, args.common.save)?;
+    let how = format!("h2spec --strict, the worst result of {} runs", args.rounds);
+    publish("conformance", "HTTP/2 conformance", &how, &[&homing], &verdict.text, args.common.save)?;
     if !verdict.wrong.is_empty() {
-        bail!("against the list of deviations:\n{}", verdict.wrong.join("\n"));
+        bail!("h2spec results do not match the list of deviations:\n{}", verdict.wrong.join("\n"));
     }
     Ok(())
 }
@@ -354,15 +354,15 @@ fn run_soak(args: &SoakArgs) -> Result<()> {
         restart: Duration::from_secs(args.restart),
     };
     let outcome = soak::run(&plan, homing.binary())?;
-    let how = format!("{} s, two workers; load average at the end {}", args.seconds, facts::load());
-    publish("soak", "Everything at once", &how, &[&homing], &outcome.report, args.common.save)?;
+    let how = format!("{} s, two workers; load average {} at the end", args.seconds, facts::load());
+    publish("soak", "Soak test", &how, &[&homing], &outcome.report, args.common.save)?;
     if !outcome.good {
-        bail!("not as it should be");
+        bail!("soak test failed; see the report above");
     }
     Ok(())
 }
 
-/// The ways of affinity that are compared.
+/// Returns the kinds of affinity to compare for this proxy.
 fn affinities(name: Name) -> &'static [Affinity] {
     match name {
         Name::Blind | Name::HomingRing => &[],
@@ -392,12 +392,12 @@ fn products(names: &[Name], common: &Common) -> Result<Vec<Box<dyn Product>>> {
 
 fn require(program: &str) -> Result<()> {
     if !process::installed(program) {
-        bail!("{program} is missing: apt-get install -y nginx haproxy wrk nghttp2-client");
+        bail!("{program} not found; install it with `apt-get install -y nginx haproxy wrk nghttp2-client`");
     }
     Ok(())
 }
 
-/// Prints a result with what it was measured on, and saves it if asked.
+/// Prints a result with the machine and versions it was measured on, and saves it if asked.
 fn publish(
     what: &str,
     title: &str,
@@ -414,7 +414,7 @@ fn publish(
     let _ = write!(text, "\n{tables}");
     println!("{text}");
     if save {
-        eprintln!("saved as {}", facts::save(what, &text)?.display());
+        eprintln!("saved to {}", facts::save(what, &text)?.display());
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Child processes that never outlive the run.
+//! Child processes that never outlive the benchmark.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -12,13 +12,13 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{interrupt, procfs};
 
-/// How long a process may take to end before it is killed.
+/// Time for a process to exit before it is killed.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A child process; ended, with all its descendants, when dropped.
+/// A child process. Dropping it stops it and all its descendants.
 ///
-/// To be started from the main thread only: the kernel ends a child when the
-/// thread that started it ends.
+/// Start it from the main thread only: the kernel terminates a child when the thread
+/// that started it exits.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -26,19 +26,19 @@ pub struct Process {
     stop: Signal,
 }
 
-/// Where a process may run.
+/// The CPUs on which a process may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cpu {
-    /// Wherever the kernel likes.
+    /// Any CPU.
     Any,
-    /// On this CPU alone.
+    /// This CPU only.
     Only(usize),
 }
 
 impl Process {
-    /// Starts `command`; what it prints goes to the file `output`.
+    /// Starts `command`. Its stdout and stderr go to the file `output`.
     ///
-    /// `stop` is the signal that ends it in good order.
+    /// `stop` is the signal for a graceful shutdown.
     pub fn spawn(command: &Command, cpu: Cpu, output: &Path, stop: Signal) -> Result<Self> {
         let log = File::create(output).with_context(|| format!("create {}", output.display()))?;
         let child = confined(command, cpu)
@@ -50,30 +50,30 @@ impl Process {
         Ok(Self { child, output: output.to_owned(), stop })
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// What it has printed so far.
+    /// Returns its output so far.
     pub fn printed(&self) -> String {
         fs::read_to_string(&self.output).unwrap_or_default()
     }
 
-    /// Sends it a signal.
+    /// Sends a signal to it.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        kill_process(Pid::from_child(&self.child), signal).context("signal a child")
+        kill_process(Pid::from_child(&self.child), signal).context("send a signal to a child process")
     }
 
-    /// An error, with what it printed, if it has ended.
+    /// Returns an error with its output if it has exited.
     pub fn alive(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
-            bail!("ended early ({status}):\n{}", self.printed());
+            bail!("exited early ({status}):\n{}", self.printed());
         }
         Ok(())
     }
 
-    /// Waits for it to end by itself.
+    /// Waits for it to exit.
     pub fn wait(&mut self, patience: Duration) -> Result<ExitStatus> {
         let mut ended = None;
         interrupt::until(patience, || {
@@ -83,7 +83,7 @@ impl Process {
         ended.with_context(|| format!("still running after {patience:?}"))
     }
 
-    /// Ends it in good order: true unless it had to be killed.
+    /// Shuts it down gracefully. Returns false if it had to be killed.
     pub fn stop(&mut self) -> Result<bool> {
         self.stop_within(PATIENCE)
     }
@@ -94,19 +94,19 @@ impl Process {
         }
         let tree = procfs::tree(self.pid())?;
         self.signal(self.stop)?;
-        let in_order = self.ends_within(patience);
-        // A master that was killed, or that died, leaves its workers behind.
+        let graceful = self.exits_within(patience);
+        // A master that was killed or crashed leaves its workers behind.
         for left in tree.into_iter().chain(procfs::tree(self.pid())?).filter(|instance| instance.lives()) {
             let pid = i32::try_from(left.pid).ok().and_then(Pid::from_raw);
-            // It may have ended since the look.
+            // It may have exited since the check.
             let _ = pid.map(|pid| kill_process(pid, Signal::KILL));
         }
         self.child.wait()?;
-        Ok(in_order)
+        Ok(graceful)
     }
 
-    /// Not interruptible: this is what an interrupted run does.
-    fn ends_within(&mut self, patience: Duration) -> bool {
+    /// Not interruptible, because an interrupted run calls this to clean up.
+    fn exits_within(&mut self, patience: Duration) -> bool {
         let step = Duration::from_millis(5);
         for _ in 0..patience.as_millis() / step.as_millis() {
             if !matches!(self.child.try_wait(), Ok(None)) {
@@ -126,7 +126,7 @@ impl Drop for Process {
     }
 }
 
-/// `command` so that the kernel ends it with us, on its CPU.
+/// Wraps `command` so that the kernel terminates it with this process, and pins it to its CPU.
 fn confined(command: &Command, cpu: Cpu) -> Command {
     let mut words: Vec<&OsStr> = ["setpriv", "--pdeathsig", "TERM", "--"].map(OsStr::new).to_vec();
     let list;
@@ -141,21 +141,21 @@ fn confined(command: &Command, cpu: Cpu) -> Command {
     confined
 }
 
-/// An address at this loopback IP that nobody listens on right now.
+/// Returns a free address on this loopback IP.
 ///
-/// Each server of a run has an IP of its own, so that no client's ephemeral
-/// port can take the place of a server that is down for a moment.
+/// Each server in a run has its own IP, so that the ephemeral port of a client cannot take
+/// the address of a server that is down for a moment.
 pub fn free_address(ip: [u8; 4]) -> Result<SocketAddr> {
     Ok(TcpListener::bind(SocketAddr::from((ip, 0)))?.local_addr()?)
 }
 
-/// Is there such a program?
+/// Returns true if the program is in `PATH`.
 pub fn installed(program: &str) -> bool {
     std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()))
 }
 
-/// The first line that `command` prints.
+/// Runs `command` and returns the first line of its output.
 pub fn first_line(command: &mut Command) -> Result<String> {
     let program = command.get_program().to_owned();
     let output = command.output().with_context(|| format!("run {}", program.display()))?;
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_child_and_its_own_child_end_with_the_drop() {
+    fn drop_stops_the_child_and_its_descendants() {
         let dir = tempfile::tempdir().unwrap();
         let mut shell = Command::new("sh");
         shell.args(["-c", "sleep 60 & echo $!; wait"]);
@@ -179,11 +179,11 @@ mod tests {
         assert!(tree.iter().any(|instance| instance.pid == grandchild));
         drop(process);
         let gone = || Ok(tree.iter().all(|instance| !instance.lives()));
-        assert!(interrupt::until(PATIENCE, gone).unwrap(), "left behind: {tree:?}");
+        assert!(interrupt::until(PATIENCE, gone).unwrap(), "still running: {tree:?}");
     }
 
     #[test]
-    fn one_that_ignores_the_signal_is_killed() {
+    fn child_that_ignores_the_signal_is_killed() {
         let dir = tempfile::tempdir().unwrap();
         let mut shell = Command::new("sh");
         shell.args(["-c", "trap '' WINCH; echo ready; while :; do sleep 0.05; done"]);

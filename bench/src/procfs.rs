@@ -1,4 +1,4 @@
-//! What /proc says of a process and its descendants.
+//! CPU time and memory of a process and its descendants, from /proc.
 
 use std::collections::HashMap;
 use std::fs;
@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-/// CPU time and resident memory of a process with all its threads and
-/// descendants that live at the moment.
+/// CPU time and resident memory of a process, with all its threads and running
+/// descendants.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Time in user mode.
@@ -18,7 +18,7 @@ pub struct Usage {
     pub resident: u64,
 }
 
-/// The fields of `/proc/PID/stat` that matter here.
+/// The fields of `/proc/PID/stat` that are used here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stat {
     parent: u32,
@@ -29,22 +29,22 @@ struct Stat {
     started_ticks: u64,
 }
 
-/// A process that cannot be taken for a later one with the same id.
+/// A process, identified by id and start time, because ids are reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Instance {
-    /// Its process id.
+    /// The process id.
     pub pid: u32,
     started_ticks: u64,
 }
 
 impl Instance {
-    /// Does it still run? (What only waits to be reaped does not.)
+    /// Returns true if the process is still running (zombies are not).
     pub fn lives(self) -> bool {
         stat(self.pid).is_some_and(|stat| stat.started_ticks == self.started_ticks && !stat.zombie)
     }
 }
 
-/// Reads what `pid` and its descendants have used.
+/// Returns the usage of `pid` and its descendants so far.
 pub fn usage(pid: u32) -> Result<Usage> {
     let stats = all_stats()?;
     let tree = tree_of(pid, &stats);
@@ -59,7 +59,7 @@ pub fn usage(pid: u32) -> Result<Usage> {
     Ok(usage)
 }
 
-/// `pid` and its descendants, as far as they live.
+/// Returns `pid` and its descendants that are running.
 pub fn tree(pid: u32) -> Result<Vec<Instance>> {
     let stats = all_stats()?;
     let instance = |pid| Instance { pid, started_ticks: stats[&pid].started_ticks };
@@ -72,9 +72,9 @@ fn stat(pid: u32) -> Option<Stat> {
 
 fn all_stats() -> Result<HashMap<u32, Stat>> {
     let mut stats = HashMap::new();
-    for entry in fs::read_dir("/proc").context("/proc")? {
+    for entry in fs::read_dir("/proc").context("read /proc")? {
         let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        // A process may end between the two looks: then it is simply not there.
+        // A process may exit between the two reads; skip it then.
         if let Some(stat) = stat(pid) {
             stats.insert(pid, stat);
         }
@@ -95,8 +95,8 @@ fn tree_of(root: u32, stats: &HashMap<u32, Stat>) -> Vec<u32> {
     tree
 }
 
-/// See `proc_pid_stat(5)`. The command's name may hold blanks and brackets, so the
-/// fields are counted from its last bracket.
+/// Parses a line of `/proc/PID/stat`; see `proc_pid_stat(5)`. The command name may contain
+/// spaces and parentheses, so fields are counted from the last parenthesis.
 fn parse(text: &str) -> Option<Stat> {
     let fields: Vec<&str> = text[text.rfind(')')? + 1..].split_ascii_whitespace().collect();
     Some(Stat {
@@ -121,7 +121,7 @@ mod tests {
                         123456 10000000 250 18446744073709551615 1 1 0 0";
 
     #[test]
-    fn stat_is_read_past_brackets_in_the_name() {
+    fn stat_skips_parentheses_in_the_command_name() {
         let stat = parse(LINE).unwrap();
         assert_eq!((stat.parent, stat.zombie), (42, false));
         assert_eq!((stat.user_ticks, stat.system_ticks), (31, 17));
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn tree_holds_grandchildren_and_no_strangers() {
+    fn tree_has_descendants_only() {
         let stat = |parent| Stat { parent, ..parse(LINE).unwrap() };
         let stats =
             HashMap::from([(1, stat(0)), (10, stat(1)), (11, stat(10)), (12, stat(11)), (20, stat(1))]);
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn own_usage_grows_with_work() {
+    fn own_cpu_time_grows() {
         let before = usage(std::process::id()).unwrap();
         let mut sum = 0u64;
         while usage(std::process::id()).unwrap().user + usage(std::process::id()).unwrap().system

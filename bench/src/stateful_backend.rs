@@ -1,6 +1,7 @@
-//! Backends that keep sessions in memory, as an application server does, and
-//! know of each other's: so the truth about a lost session comes from those
-//! who had it, not from what a proxy says.
+//! Backends that keep sessions in memory, as an application server does.
+//!
+//! They can look up each other's sessions, so the backends decide whether a session is lost or
+//! broken, not the proxy.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -14,26 +15,26 @@ use parking_lot::Mutex;
 use crate::http_server::{Respond, Server, field};
 use crate::process::free_address;
 
-/// The session cookie, minted by the backend that creates the session.
+/// Name of the session cookie. The backend that creates a session sets it.
 pub const COOKIE: &str = "SID";
 
-/// Tells the client which backend answered, by its number.
+/// Response header with the number of the backend that answered.
 pub const BACKEND_FIELD: &str = "x-backend";
 
-/// Tells the client what the backend knew; see [`Verdict`].
+/// Response header with the [`Verdict`].
 pub const SESSION_FIELD: &str = "x-session";
 
-/// What a backend says to the session id of a request.
+/// A backend's verdict on the session id of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// There was none: a new session.
+    /// The request has no session id: a new session.
     New,
-    /// It is one of its own.
+    /// The backend has the session.
     Known,
-    /// Nobody has it any more: its backend died or was taken away.
+    /// No backend has the session any more: its backend was killed or removed.
     Lost,
-    /// Another backend has it, alive and in service: the request should have
-    /// gone there.
+    /// Another backend that is running and in service has the session. The request
+    /// should have gone there.
     Broken,
 }
 
@@ -45,37 +46,37 @@ impl Verdict {
         Self::ALL.iter().find(|(verdict, _)| *verdict == self).map_or("", |(_, name)| name)
     }
 
-    /// The verdict in a field's value.
+    /// Parses a header value.
     pub fn parse(value: &[u8]) -> Option<Self> {
         Self::ALL.iter().find(|(_, name)| name.as_bytes() == value).map(|(verdict, _)| *verdict)
     }
 }
 
-/// What one backend remembers.
+/// The state of one backend.
 #[derive(Debug, Default)]
 struct Memory {
-    /// Requests by session; `None`: it does not run.
+    /// Number of requests per session; `None` if the backend is not running.
     sessions: Mutex<Option<HashMap<String, u32>>>,
-    /// Has it been taken out of the configuration?
+    /// True once the backend was removed from the configuration.
     withdrawn: AtomicBool,
 }
 
 impl Memory {
-    /// Counts a request; false if the session is not known.
+    /// Counts a request. Returns false if the session is unknown.
     fn count(&self, id: &str) -> bool {
         let mut sessions = self.sessions.lock();
         let requests = sessions.as_mut().and_then(|sessions| sessions.get_mut(id));
         requests.map(|requests| *requests += 1).is_some()
     }
 
-    /// Could it serve this session now?
+    /// Returns true if the backend could serve this session now.
     fn holds(&self, id: &str) -> bool {
         !self.withdrawn.load(Ordering::Relaxed)
             && self.sessions.lock().as_ref().is_some_and(|sessions| sessions.contains_key(id))
     }
 }
 
-/// All backends of a scenario.
+/// All backends in a scenario.
 #[derive(Debug)]
 pub struct Farm {
     addresses: Vec<SocketAddr>,
@@ -84,7 +85,7 @@ pub struct Farm {
 }
 
 impl Farm {
-    /// `count` backends, none of which runs yet.
+    /// Creates `count` backends without starting them.
     pub fn new(count: u8) -> Result<Self> {
         let addresses = (1..=count).map(|number| free_address([127, 0, 1, number])).collect::<Result<_>>()?;
         Ok(Self {
@@ -94,12 +95,12 @@ impl Farm {
         })
     }
 
-    /// The address of a backend.
+    /// Returns the address of a backend.
     pub fn address(&self, backend: usize) -> SocketAddr {
         self.addresses[backend]
     }
 
-    /// Starts a backend, with no sessions.
+    /// Starts a backend without sessions.
     pub fn start(&mut self, backend: usize) -> Result<()> {
         *self.memories[backend].sessions.lock() = Some(HashMap::new());
         let responder = SessionServer { memories: Arc::clone(&self.memories), me: backend };
@@ -108,14 +109,14 @@ impl Farm {
         Ok(())
     }
 
-    /// Kills a backend: its sessions are gone before its connections are.
+    /// Kills a backend. Its sessions disappear before its connections close.
     pub fn kill(&mut self, backend: usize) {
         *self.memories[backend].sessions.lock() = None;
         self.servers[backend] = None;
     }
 
-    /// Notes that a backend is about to be taken out of service for good: its
-    /// sessions are no longer expected to stay.
+    /// Marks a backend as permanently removed. Its sessions are no longer expected to
+    /// stay there.
     pub fn withdraw(&self, backend: usize) {
         self.memories[backend].withdrawn.store(true, Ordering::Relaxed);
     }
@@ -141,7 +142,7 @@ impl Respond for SessionServer {
         };
         let mut minted = String::new();
         if verdict != Verdict::Known {
-            // As a servlet container does: an id that is not known is not taken over.
+            // Like a servlet container, never adopt an unknown id.
             let id = format!("{:032x}", fastrand::u128(..));
             let _ = write!(minted, "Set-Cookie: {COOKIE}={id}; Path=/; HttpOnly\r\n");
             if let Some(sessions) = self.memories[self.me].sessions.lock().as_mut() {
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_known_where_it_was_made_and_broken_elsewhere() {
+    fn session_is_known_to_its_backend_and_broken_on_others() {
         let two = Two::running();
         let (verdict, minted) = two.ask(0, None);
         assert_eq!(verdict, "new");
@@ -200,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn sessions_of_a_dead_backend_are_lost_and_stay_so_after_its_restart() {
+    fn sessions_of_a_killed_backend_stay_lost_after_its_restart() {
         let mut two = Two::running();
         let id = two.ask(0, None).1.unwrap();
         two.0.kill(0);
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_withdrawn_backend_is_not_expected_to_keep_its_sessions() {
+    fn sessions_of_a_withdrawn_backend_are_lost_not_broken() {
         let two = Two::running();
         let id = two.ask(0, None).1.unwrap();
         two.0.withdraw(0);
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn verdicts_survive_the_wire() {
+    fn verdict_names_round_trip() {
         for (verdict, name) in Verdict::ALL {
             assert_eq!(Verdict::parse(name.as_bytes()), Some(verdict));
             assert_eq!(verdict.name(), name);

@@ -1,5 +1,5 @@
-//! Backends that answer every request with the same bytes: they cost as little
-//! as possible, so that what is measured is the proxy.
+//! Backends that answer every request with the same bytes. They cost as little as possible,
+//! so that the benchmark measures the proxy.
 
 use std::net::SocketAddr;
 
@@ -7,14 +7,14 @@ use anyhow::Result;
 
 use crate::http_server::{Respond, Server};
 
-/// Answers with a body of fixed length.
+/// A response with a body of fixed length.
 #[derive(Debug)]
 pub struct StaticResponse {
     response: Vec<u8>,
 }
 
 impl StaticResponse {
-    /// A 200 with a body of `length` bytes.
+    /// Creates a 200 response with a body of `length` bytes.
     pub fn new(length: usize) -> Self {
         let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\r\n");
         let mut response = head.into_bytes();
@@ -29,7 +29,7 @@ impl Respond for StaticResponse {
     }
 }
 
-/// Serves at these addresses, all in one thread.
+/// Serves all these addresses from one thread.
 pub fn start(addresses: &[SocketAddr], body_length: usize) -> Result<Server> {
     Server::start(addresses, StaticResponse::new(body_length))
 }
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_body_is_as_long_as_it_says() {
+    fn body_length_matches_content_length() {
         let mut out = vec![];
         StaticResponse::new(100).respond(0, b"", &mut out);
         let text = String::from_utf8(out).unwrap();

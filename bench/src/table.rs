@@ -1,15 +1,15 @@
-//! Markdown tables that can be read as text too.
+//! Markdown tables with aligned columns.
 
 use std::fmt;
 
-/// A table: a head and rows. Columns of numbers are right-aligned.
+/// A table with a header row. Columns of numbers are right-aligned.
 #[derive(Debug)]
 pub struct Table {
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    /// A table with this head.
+    /// Creates a table with this header row.
     pub fn new<S: Into<String>>(head: impl IntoIterator<Item = S>) -> Self {
         Self { rows: vec![head.into_iter().map(Into::into).collect()] }
     }
@@ -18,10 +18,10 @@ impl Table {
     ///
     /// # Panics
     ///
-    /// If it is not as wide as the head.
+    /// Panics if the row and the header row have different lengths.
     pub fn row<S: Into<String>>(&mut self, cells: impl IntoIterator<Item = S>) {
         let cells: Vec<String> = cells.into_iter().map(Into::into).collect();
-        assert_eq!(cells.len(), self.rows[0].len(), "a row is as wide as the head");
+        assert_eq!(cells.len(), self.rows[0].len(), "a row should have as many cells as the header");
         self.rows.push(cells);
     }
 
@@ -64,7 +64,7 @@ impl fmt::Display for Table {
     }
 }
 
-/// The middle value, or the mean of the two in the middle; 0 of none.
+/// Returns the median: the middle value or the mean of the two middle values. Returns 0 if empty.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
@@ -75,7 +75,7 @@ pub fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
-/// Digits in groups of three.
+/// Formats a number with thousands separators.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_line_up() {
+    fn columns_are_aligned() {
         let mut table = Table::new(["name", "µs"]);
         table.row(["a longer name", "1.5"]);
         table.row(["2 b", "–"]);
@@ -104,14 +104,14 @@ mod tests {
     }
 
     #[test]
-    fn median_of_odd_even_and_none() {
+    fn median_of_odd_even_and_empty() {
         assert!((median(vec![3.0, 1.0, 2.0]) - 2.0).abs() < f64::EPSILON);
         assert!((median(vec![4.0, 1.0, 2.0, 3.0]) - 2.5).abs() < f64::EPSILON);
         assert!(median(vec![]).abs() < f64::EPSILON);
     }
 
     #[test]
-    fn digits_are_grouped_from_the_right() {
+    fn thousands_are_separated() {
         assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
     }
 }

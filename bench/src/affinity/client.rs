@@ -1,4 +1,4 @@
-//! A browser, as far as affinity goes: a cookie jar over kept-alive connections.
+//! A minimal browser: a cookie jar and keep-alive connections.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,23 +9,23 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::interrupt;
 use crate::stateful_backend::{BACKEND_FIELD, SESSION_FIELD, Verdict};
 
-/// The longest a response may take.
+/// Maximum time for a response.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Between a refused connection and the next: a user's patience in small.
+/// Pause after a refused connection, before the next attempt.
 const AFTER_REFUSAL: Duration = Duration::from_millis(20);
 
-/// One user with a session.
+/// One user and their session.
 #[derive(Debug)]
 pub struct Session {
-    /// Its number: the user's address as well.
+    /// Number of the session. It also determines the user's address.
     pub number: u32,
     jar: Vec<(String, String)>,
     requests: usize,
 }
 
 impl Session {
-    /// A user who has not been here yet.
+    /// Creates a user without cookies.
     pub fn new(number: u32) -> Self {
         Self { number, jar: vec![], requests: 0 }
     }
@@ -38,41 +38,41 @@ impl Session {
         format!("GET / HTTP/1.1\r\nHost: bench\r\nX-Forwarded-For: 10.{a}.{b}.{c}\r\n{cookie}\r\n")
     }
 
-    /// RFC 6265 §5.3, as far as one host and path need it.
+    /// Stores a cookie (RFC 6265 §5.3, for a single host and path).
     fn set_cookie(&mut self, line: &str) {
         let mut parts = line.split(';').map(str::trim);
         let Some((name, value)) = parts.next().and_then(|pair| pair.split_once('=')) else { return };
         self.jar.retain(|(known, _)| known != name);
-        let over = parts.any(|attribute| attribute.eq_ignore_ascii_case("max-age=0"));
-        if !over && !value.is_empty() {
+        let expired = parts.any(|attribute| attribute.eq_ignore_ascii_case("max-age=0"));
+        if !expired && !value.is_empty() {
             self.jar.push((name.to_owned(), value.to_owned()));
         }
     }
 }
 
-/// A good response.
+/// A 200 response from a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answer {
-    /// Which backend gave it.
+    /// Number of the backend that answered.
     pub backend: u8,
-    /// What it knew of the session.
+    /// The backend's verdict on the session.
     pub verdict: Verdict,
 }
 
-/// Kept-alive connections, one to each proxy.
+/// Keep-alive connections, one per proxy.
 #[derive(Debug)]
 pub struct Client {
     proxies: Vec<(SocketAddr, Option<Connection>)>,
 }
 
 impl Client {
-    /// Not connected yet.
+    /// Creates a client without open connections.
     pub fn new(proxies: &[SocketAddr]) -> Self {
         Self { proxies: proxies.iter().map(|address| (*address, None)).collect() }
     }
 
-    /// One request of a session, to each proxy in turn. The error is what a
-    /// user would see, in a word or two.
+    /// Sends one request of a session, alternating between the proxies. The error is what a
+    /// user would see, in a few words.
     pub fn ask(&mut self, session: &mut Session) -> Result<Answer, String> {
         let turn = session.requests % self.proxies.len();
         session.requests += 1;
@@ -80,7 +80,7 @@ impl Client {
         let request = session.request();
         if let Some(mut connection) = kept.take() {
             match connection.exchange(&request, session) {
-                // Closed while idle: a browser sends a GET again, and so do we.
+                // Closed while idle. A browser resends a GET, and so does this client.
                 Err(Failure::Unanswered) => {}
                 result => return keep(kept, connection, result),
             }
@@ -104,7 +104,7 @@ fn keep(
             *kept = keep_alive.then_some(connection);
             Ok(answer)
         }
-        Err(Failure::Unanswered) => Err("closed without an answer".into()),
+        Err(Failure::Unanswered) => Err("connection closed without a response".into()),
         Err(Failure::Status(status, keep_alive)) => {
             *kept = keep_alive.then_some(connection);
             Err(status.to_string())
@@ -113,12 +113,12 @@ fn keep(
     }
 }
 
-/// Why there is no [`Answer`].
+/// The reason why there is no [`Answer`].
 #[derive(Debug)]
 enum Failure {
-    /// Not a byte came back.
+    /// The connection closed before the first byte of a response.
     Unanswered,
-    /// A response that is not a 200; can the connection be kept?
+    /// A response with another status than 200, and whether the connection can be reused.
     Status(u16, bool),
     /// Anything else.
     Other(anyhow::Error),
@@ -154,7 +154,7 @@ impl Connection {
             let read = match self.stream.read(&mut chunk) {
                 Ok(read) => read,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    return Err(Failure::Other(anyhow::anyhow!("timeout")));
+                    return Err(Failure::Other(anyhow::anyhow!("timed out")));
                 }
                 Err(_) => 0,
             };
@@ -166,13 +166,13 @@ impl Connection {
                 return response.finish();
             }
             if read == 0 {
-                return Err(Failure::Other(anyhow::anyhow!("cut off")));
+                return Err(Failure::Other(anyhow::anyhow!("response truncated")));
             }
         }
     }
 }
 
-/// What matters of a response that has come to its end.
+/// The relevant parts of a complete response.
 struct Response {
     status: u16,
     keep_alive: bool,
@@ -181,11 +181,12 @@ struct Response {
 }
 
 impl Response {
-    /// `None` as long as there is more to come. Cookies go to the session.
+    /// Parses a response and stores its cookies in the session. Returns `None` if the
+    /// response is incomplete.
     fn parse(bytes: &[u8], session: &mut Session) -> Result<Option<Self>> {
         let mut fields = [httparse::EMPTY_HEADER; 32];
         let mut head = httparse::Response::new(&mut fields);
-        let httparse::Status::Complete(length) = head.parse(bytes).context("not a response")? else {
+        let httparse::Status::Complete(length) = head.parse(bytes).context("invalid response")? else {
             return Ok(None);
         };
         let value = |name: &str| {
@@ -199,9 +200,9 @@ impl Response {
         {
             return Ok(None);
         }
-        let status = head.code.context("no status")?;
+        let status = head.code.context("missing status")?;
         if status == 200 {
-            ensure!(content_length.is_some(), "a 200 without Content-Length");
+            ensure!(content_length.is_some(), "200 without Content-Length");
         }
         let close = value("connection").is_some_and(|value| value.eq_ignore_ascii_case(b"close"));
         let response = Self {
@@ -211,7 +212,7 @@ impl Response {
             verdict: value(SESSION_FIELD).and_then(Verdict::parse),
         };
         for field in head.headers.iter().filter(|field| field.name.eq_ignore_ascii_case("set-cookie")) {
-            session.set_cookie(std::str::from_utf8(field.value).context("a cookie that is not UTF-8")?);
+            session.set_cookie(std::str::from_utf8(field.value).context("cookie is not UTF-8")?);
         }
         Ok(Some(response))
     }
@@ -222,15 +223,15 @@ impl Response {
         }
         match (self.backend, self.verdict) {
             (Some(backend), Some(verdict)) => Ok((Answer { backend, verdict }, self.keep_alive)),
-            _ => Err(Failure::Other(anyhow::anyhow!("a 200 that no backend sent"))),
+            _ => Err(Failure::Other(anyhow::anyhow!("200 that did not come from a backend"))),
         }
     }
 }
 
-/// Refuses what a run cannot have.
+/// Checks the numbers of sessions and clients.
 pub fn check_numbers(sessions: u32, clients: usize) -> Result<()> {
     if sessions == 0 || sessions >= 1 << 23 || clients == 0 || clients > 1024 {
-        bail!("at least one session and client, below 8 million sessions, at most 1024 clients");
+        bail!("expected 1 to {} sessions and 1 to 1024 clients", (1 << 23) - 1);
     }
     Ok(())
 }
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn jar_replaces_keeps_and_forgets() {
+    fn jar_replaces_keeps_and_expires_cookies() {
         let mut session = Session::new(0x0001_0203);
         assert!(session.request().contains("X-Forwarded-For: 10.1.2.3\r\n\r\n"));
         session.set_cookie("SID=1; Path=/; HttpOnly");
@@ -256,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_counts_when_its_body_is_there() {
+    fn response_is_complete_with_its_body() {
         let mut session = Session::new(1);
         let head = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX-Backend: 4\r\nx-session: broken\r\nSet-Cookie: SID=7\r\n\r\n";
         assert!(response(&head[..40], &mut session).is_none());
@@ -268,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_page_is_a_failure_whatever_its_framing() {
+    fn error_page_is_a_failure_with_any_framing() {
         let mut session = Session::new(1);
         let bare =
             response("HTTP/1.0 503 Service Unavailable\r\nConnection: close\r\n\r\n<html>", &mut session);

@@ -1,5 +1,5 @@
-//! All the users of a scenario, over a bounded number of connections, and what
-//! became of each.
+//! All users of a scenario over a fixed number of connections, and what happened to each
+//! session.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,27 +12,27 @@ use super::client::{Answer, Client, Session};
 use crate::interrupt;
 use crate::stateful_backend::Verdict;
 
-/// Requests after which a session that is never recognised is left as it is.
+/// Maximum number of requests to establish a session.
 const ESTABLISHED_AT_LAST: u32 = 60;
 
 const NOWHERE: u8 = u8::MAX;
 
-/// What became of one session since it was established.
+/// Events of one session since it was established.
 #[derive(Debug)]
 struct Fate {
-    /// Where it was answered last.
+    /// The backend that answered last.
     backend: AtomicU8,
     events: AtomicU8,
 }
 
-/// It was asked for elsewhere although its backend had it.
+/// A request went to another backend although the session's backend still had it.
 const BROKEN: u8 = 1;
-/// It was answered by another backend than before.
+/// Another backend than before answered.
 const MOVED: u8 = 2;
-/// Its state was gone, so that a move costs nothing.
+/// The session's state was lost, so that a move costs nothing.
 const EXCUSED: u8 = 4;
 
-/// What became of all sessions.
+/// Events of all sessions.
 #[derive(Debug)]
 pub struct Ledger {
     fates: Vec<Fate>,
@@ -44,7 +44,7 @@ impl Ledger {
         Self { fates: (0..sessions).map(fate).collect() }
     }
 
-    /// Notes that what `backend` holds is gone, or is to go.
+    /// Marks all sessions of `backend` as lost, or about to be.
     pub fn excuse_sessions_of(&self, backend: usize) {
         let theirs = |fate: &&Fate| usize::from(fate.backend.load(Ordering::Relaxed)) == backend;
         for fate in self.fates.iter().filter(theirs) {
@@ -77,35 +77,35 @@ impl Ledger {
         self.fates.iter().filter(|fate| fate.events.load(Ordering::Relaxed) & event != 0).count()
     }
 
-    /// Sessions broken at least once.
+    /// Returns the number of sessions that broke at least once.
     pub fn broken(&self) -> usize {
         self.count(BROKEN)
     }
 
-    /// Sessions that changed their backend at least once.
+    /// Returns the number of sessions that changed their backend at least once.
     pub fn moved(&self) -> usize {
         self.count(MOVED)
     }
 
-    /// Sessions whose state was gone at some time: at most these need move.
+    /// Returns the number of sessions that lost their state. Only these need to move.
     pub fn excused(&self) -> usize {
         self.count(EXCUSED)
     }
 }
 
-/// Requests of one phase.
+/// Counters for the requests of one phase.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// Made.
+    /// Requests sent.
     pub requests: u64,
-    /// Not answered by a backend, by what the user saw.
+    /// Requests that no backend answered, by the error that the user saw.
     pub failures: BTreeMap<String, u64>,
-    /// Where they were answered, by backend.
+    /// Answered requests by backend.
     pub by_backend: BTreeMap<u8, u64>,
 }
 
 impl Tally {
-    /// Requests not answered by a backend.
+    /// Returns the number of requests that no backend answered.
     pub fn failed(&self) -> u64 {
         self.failures.values().sum()
     }
@@ -130,7 +130,7 @@ impl Tally {
     }
 }
 
-/// Users at work.
+/// All users, divided among client threads.
 #[derive(Debug)]
 pub struct Crowd {
     workers: Vec<Worker>,
@@ -145,8 +145,8 @@ struct Worker {
 }
 
 impl Crowd {
-    /// `sessions` users, and a tenth more who come later, who share `clients`
-    /// connections to each of `proxies`.
+    /// Creates `sessions` users, plus 10 % newcomers who arrive later. They share `clients`
+    /// connections to each proxy.
     pub fn new(sessions: u32, clients: usize, proxies: &[SocketAddr]) -> Self {
         let workers = |sessions: std::ops::Range<u32>| {
             let mut workers: Vec<Worker> =
@@ -163,13 +163,13 @@ impl Crowd {
         }
     }
 
-    /// What became of the sessions since the last [`Self::establish`].
+    /// Returns the events since the last [`Self::establish`].
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
     }
 
-    /// Each user makes requests until the session is recognised: what goes
-    /// wrong on the way is forgotten.
+    /// Sends requests for each user until a backend recognises the session. Events up to then
+    /// are discarded.
     pub fn establish(&mut self) -> Result<()> {
         let ledger = &self.ledger;
         let tally = together(&mut self.workers, |worker| {
@@ -190,14 +190,14 @@ impl Crowd {
             Ok(tally)
         })?;
         if tally.failed() > 0 {
-            bail!("requests fail before anything has happened: {:?}", tally.failures);
+            bail!("requests failed before the scenario started: {:?}", tally.failures);
         }
         self.ledger.forget_events();
         Ok(())
     }
 
-    /// All users go on while `happens` runs, and for `passes` requests each
-    /// after it.
+    /// Keeps all users sending requests while `happens` runs, and for `passes` more requests
+    /// each afterwards.
     pub fn during(&mut self, passes: u32, happens: impl FnOnce(&Ledger) -> Result<()>) -> Result<Tally> {
         let ledger = &self.ledger;
         let over = AtomicBool::new(false);
@@ -230,7 +230,7 @@ impl Crowd {
         })
     }
 
-    /// New users come, one request each: where do they go?
+    /// Sends one request for each newcomer and returns the counters.
     pub fn newcomers(&mut self) -> Result<Tally> {
         together(&mut self.newcomers, |worker| {
             let mut tally = Tally::default();
@@ -243,7 +243,7 @@ impl Crowd {
     }
 }
 
-/// Each worker in a thread of its own.
+/// Runs `work` for each worker in a separate thread and adds up the counters.
 fn together(workers: &mut [Worker], work: impl Fn(&mut Worker) -> Result<Tally> + Sync) -> Result<Tally> {
     let work = &work;
     thread::scope(|scope| {
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_counts_once_however_often_it_breaks() {
+    fn session_that_breaks_repeatedly_counts_once() {
         let ledger = Ledger::new(3);
         let session = Session::new(1);
         ledger.record(&session, answer(0, Verdict::New));
@@ -275,11 +275,11 @@ mod tests {
         ledger.record(&session, answer(0, Verdict::Broken));
         assert_eq!((ledger.broken(), ledger.moved(), ledger.excused()), (1, 1, 0));
         ledger.record(&Session::new(3), answer(0, Verdict::Broken));
-        assert_eq!(ledger.broken(), 1, "a newcomer is not in the books");
+        assert_eq!(ledger.broken(), 1, "newcomers should not be counted");
     }
 
     #[test]
-    fn only_what_a_backend_holds_now_is_excused() {
+    fn only_current_sessions_of_a_backend_are_excused() {
         let ledger = Ledger::new(2);
         ledger.record(&Session::new(0), answer(0, Verdict::New));
         ledger.record(&Session::new(1), answer(1, Verdict::New));
@@ -291,18 +291,18 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_that_keeps_sessions_breaks_none_and_one_that_alternates_breaks_all() {
+    fn direct_backend_breaks_no_session_and_alternating_backends_break_all() {
         let mut farm = Farm::new(2).unwrap();
         farm.start(0).unwrap();
         farm.start(1).unwrap();
-        // Straight to a backend: nothing can break.
+        // Directly to one backend: nothing can break.
         let mut crowd = Crowd::new(40, 4, &[farm.address(0)]);
         crowd.establish().unwrap();
         let tally = crowd.during(2, |_| Ok(())).unwrap();
         assert!(tally.requests >= 80);
         assert_eq!((tally.failed(), crowd.ledger().broken(), crowd.ledger().moved()), (0, 0, 0));
         assert_eq!(crowd.newcomers().unwrap().by_backend, BTreeMap::from([(0, 4)]));
-        // To the two in turn: every session breaks.
+        // Alternating between two backends: every session breaks.
         let mut crowd = Crowd::new(40, 4, &[farm.address(0), farm.address(1)]);
         crowd.during(3, |_| Ok(())).unwrap();
         assert_eq!((crowd.ledger().broken(), crowd.ledger().moved()), (40, 40));

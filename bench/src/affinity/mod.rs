@@ -1,9 +1,9 @@
-//! Which sessions break: stateful backends, thousands of users, and what an
-//! operator or an accident does.
+//! Counts the sessions that break, with stateful backends and thousands of users, during
+//! operator actions and failures.
 //!
-//! A session is **broken** when a request of it was answered by a backend that
-//! does not know it while the one that does was alive and in service. The
-//! backends say so, not the proxy.
+//! A session is **broken** if a backend that does not know it answered a request while the
+//! backend that has it was running and in service. The backends decide this, not the
+//! proxy.
 
 mod client;
 mod crowd;
@@ -25,28 +25,28 @@ use crate::table::{Table, grouped};
 use crowd::{Crowd, Tally};
 pub use scenario::Scenario;
 
-/// Requests of each session after something happened.
+/// Number of requests per session after a scenario.
 const PASSES_AFTER: u32 = 2;
 
-/// Requests of each session where nothing happens.
+/// Number of requests per session if nothing happens.
 const PASSES_STEADY: u32 = 6;
 
-/// What is asked for.
+/// The parameters of a run.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Users, each with a session.
+    /// Number of users; each has one session.
     pub sessions: u32,
-    /// Client connections they share, to each proxy.
+    /// Number of client connections per proxy that the users share.
     pub clients: usize,
-    /// What happens.
+    /// Scenarios to run.
     pub scenarios: Vec<Scenario>,
 }
 
-/// One proxy with one way of affinity.
+/// One proxy with one kind of affinity.
 pub struct Subject<'p> {
     /// The product.
     pub product: &'p dyn Product,
-    /// How sessions are tied to backends.
+    /// The kind of affinity.
     pub affinity: Affinity,
 }
 
@@ -56,19 +56,20 @@ impl Subject<'_> {
     }
 }
 
-/// What a scenario did to the sessions.
+/// The effect of a scenario on the sessions.
 #[derive(Debug)]
 struct Outcome {
     broken: usize,
     moved: usize,
     excused: usize,
     tally: Tally,
-    /// Of the new sessions afterwards, how many went where it is of interest.
+    /// New sessions after the scenario: how many went to the watched backend, and how many
+    /// there were.
     newcomers: Option<(u64, u64)>,
     time: Duration,
 }
 
-/// Runs every scenario with every subject; the results as Markdown.
+/// Runs every scenario with every subject and returns the results as Markdown.
 pub fn run(plan: &Plan, subjects: &[Subject<'_>]) -> Result<String> {
     client::check_numbers(plan.sessions, plan.clients)?;
     let mut table =
@@ -95,7 +96,7 @@ pub fn run(plan: &Plan, subjects: &[Subject<'_>]) -> Result<String> {
 fn row(scenario: Scenario, subject: &Subject<'_>, outcome: &Outcome) -> [String; 9] {
     let mut notes: Vec<String> = vec![];
     if let Some((there, all)) = outcome.newcomers {
-        notes.push(format!("{there} of {all} new sessions to it"));
+        notes.push(format!("{there} of {all} new sessions went to it"));
     }
     notes.extend(outcome.tally.failures.iter().map(|(what, count)| format!("{count} × {what}")));
     let number = |count: usize| grouped(count as u64);
@@ -134,7 +135,7 @@ fn play(plan: &Plan, scenario: Scenario, subject: &Subject<'_>) -> Result<Outcom
         }
     }
     let began = Instant::now();
-    let tally = crowd.during(passes, |ledger| scenario.happen(&mut farm, &mut proxies, ledger))?;
+    let tally = crowd.during(passes, |ledger| scenario.run(&mut farm, &mut proxies, ledger))?;
     let time = began.elapsed();
     let newcomers = match scenario.watched().and_then(|backend| u8::try_from(backend).ok()) {
         Some(backend) => {
@@ -190,7 +191,7 @@ fn start_proxies<'p>(
     (0..count).map(start).collect()
 }
 
-/// A key for sealed cookies: 32 random bytes in hex.
+/// Writes a key for sealed cookies: 32 random bytes in hex.
 fn write_key(path: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
 

@@ -1,4 +1,4 @@
-//! What happens to a cluster in a week, each on its own.
+//! The scenarios: typical operator actions and failures, one at a time.
 
 use std::time::Duration;
 
@@ -10,80 +10,80 @@ use crate::interrupt::pause;
 use crate::proxies::{Backend, Proxy};
 use crate::stateful_backend::Farm;
 
-/// Backends at the start; one more is there to be added.
+/// Number of backends at the start. One more is available to add.
 pub const BACKENDS: u8 = 5;
 
-/// The backend that things happen to.
+/// The backend that is killed, removed or drained.
 pub const VICTIM: usize = 1;
 
 /// The backend that is added.
 pub const ADDED: usize = BACKENDS as usize;
 
-/// For health checks and reloads to take effect.
+/// Time for health checks and reloads to take effect.
 const EFFECT: Duration = Duration::from_millis(700);
 
-/// For a backend that came back to be trusted again (nginx: `fail_timeout` and
-/// a little).
+/// Time until a backend that came back is used again (nginx: `fail_timeout` plus a margin).
 const TRUST: Duration = Duration::from_millis(1400);
 
-/// How long a backend is away that is restarted.
+/// Downtime of a backend that restarts.
 const RESTART: Duration = Duration::from_millis(300);
 
-/// What happens.
+/// A scenario.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Scenario {
-    /// Nothing: sessions begin and go on.
+    /// Nothing happens; sessions start and continue.
     Steady,
-    /// A backend dies and stays away.
+    /// A backend is killed and stays down.
     Stop,
-    /// A backend dies and comes back, without its sessions.
+    /// A backend is killed and comes back without its sessions.
     Restart,
-    /// A backend dies and comes back three times.
+    /// A backend is killed and comes back, three times.
     Flap,
     /// A backend is added.
     Add,
-    /// A backend is taken out of the file.
+    /// A backend is removed from the configuration.
     Remove,
-    /// A backend is to keep its sessions and get no new ones.
+    /// A backend is drained: it keeps its sessions and gets no new ones.
     Drain,
-    /// The proxy reads the same file again, twice.
+    /// The proxy reloads the same file, twice.
     Reload,
-    /// The proxy is stopped and started.
+    /// The proxy is stopped and started again.
     RestartProxy,
-    /// Each session's requests go to two proxies in turn.
+    /// Two proxies take turns serving the requests of each session.
     TwoProxies,
 }
 
 impl Scenario {
-    /// What it is, for the reader of a table.
+    /// Returns the description for the table.
     pub fn description(self) -> &'static str {
         match self {
             Self::Steady => "nothing happens",
-            Self::Stop => "a backend dies",
+            Self::Stop => "a backend is killed",
             Self::Restart => "a backend restarts",
-            Self::Flap => "a backend flaps, 3 times",
+            Self::Flap => "a backend flaps three times",
             Self::Add => "a backend is added",
             Self::Remove => "a backend is removed",
             Self::Drain => "a backend is drained",
-            Self::Reload => "the proxy reloads, twice",
+            Self::Reload => "the proxy reloads twice",
             Self::RestartProxy => "the proxy restarts",
-            Self::TwoProxies => "two proxies, in turn",
+            Self::TwoProxies => "two proxies take turns",
         }
     }
 
-    /// Do breaks count from a session's first request, or once it is established?
+    /// Returns true if breaks count from a session's first request, false if they count once
+    /// it is established.
     pub fn counts_from_the_start(self) -> bool {
         matches!(self, Self::Steady | Self::TwoProxies)
     }
 
-    /// Is the proxy reloaded, whatever it is?
+    /// Returns true if every kind of proxy is reloaded.
     pub fn reloads(self) -> bool {
         matches!(self, Self::Add | Self::Remove | Self::Reload)
     }
 
-    /// Lets it happen.
-    pub fn happen(self, farm: &mut Farm, proxies: &mut [Proxy<'_>], ledger: &Ledger) -> Result<()> {
-        let proxy = proxies.first_mut().context("no proxy")?;
+    /// Runs the scenario.
+    pub fn run(self, farm: &mut Farm, proxies: &mut [Proxy<'_>], ledger: &Ledger) -> Result<()> {
+        let proxy = proxies.first_mut().context("scenario without a proxy")?;
         match self {
             Self::Steady | Self::TwoProxies => Ok(()),
             Self::Stop => {
@@ -91,12 +91,12 @@ impl Scenario {
                 pause(EFFECT)
             }
             Self::Restart => {
-                die_and_come_back(farm, ledger)?;
+                restart_victim(farm, ledger)?;
                 pause(TRUST)
             }
             Self::Flap => {
                 for _ in 0..3 {
-                    die_and_come_back(farm, ledger)?;
+                    restart_victim(farm, ledger)?;
                     pause(RESTART)?;
                 }
                 pause(TRUST)
@@ -132,7 +132,7 @@ impl Scenario {
         }
     }
 
-    /// The backend that new sessions are watched for.
+    /// Returns the backend whose share of the new sessions is reported.
     pub fn watched(self) -> Option<usize> {
         match self {
             Self::Drain | Self::Remove => Some(VICTIM),
@@ -142,7 +142,7 @@ impl Scenario {
     }
 }
 
-/// A backend as the operator writes it down.
+/// Returns the configuration entry of a backend.
 pub fn backend(farm: &Farm, backend: usize) -> Backend {
     Backend { id: id(backend), address: farm.address(backend), drain: false }
 }
@@ -156,7 +156,7 @@ fn kill(farm: &mut Farm, ledger: &Ledger) {
     ledger.excuse_sessions_of(VICTIM);
 }
 
-fn die_and_come_back(farm: &mut Farm, ledger: &Ledger) -> Result<()> {
+fn restart_victim(farm: &mut Farm, ledger: &Ledger) -> Result<()> {
     kill(farm, ledger);
     pause(RESTART)?;
     farm.start(VICTIM)

@@ -1,5 +1,4 @@
-//! HTTP/2 to the letter: h2spec in strict mode against a listener with TLS and
-//! against one without.
+//! HTTP/2 conformance: h2spec in strict mode against a plain and a TLS listener.
 
 mod deviations;
 mod report;
@@ -24,34 +23,34 @@ use crate::table::Table;
 use deviations::Deviation;
 use report::{Case, Outcome};
 
-/// What a listener is called in the tables and in the list of deviations.
+/// Names of the listeners in the tables and in the list of deviations.
 const LISTENERS: [&str; 2] = ["h2c", "tls"];
 
-/// How long a program may take until it answers.
+/// Time for a program to start answering.
 const START: Duration = Duration::from_secs(10);
 
-/// How long one run of h2spec may take: a case waits at most 2 s for the peer.
+/// Time limit for one run of h2spec. A case waits at most 2 s for the peer.
 const RUN: Duration = Duration::from_secs(400);
 
-/// What is to be run.
+/// The parameters of a run.
 #[derive(Debug)]
 pub struct Plan {
-    /// Homing's binary.
+    /// Path of the Homing binary.
     pub homing: PathBuf,
-    /// How often: what depends on timing shows in one of several runs.
+    /// Number of runs. Several runs find failures that depend on timing.
     pub rounds: u32,
 }
 
-/// What came out.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Verdict {
-    /// Tallies and deviations, as Markdown.
+    /// Counts and deviations, as Markdown.
     pub text: String,
-    /// What is against the list, one a line.
+    /// Mismatches with the list of deviations, one per entry.
     pub wrong: Vec<String>,
 }
 
-/// Builds h2spec, starts Homing and runs the one against the other.
+/// Builds h2spec, starts Homing and runs h2spec against it.
 pub fn run(plan: &Plan) -> Result<Verdict> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance");
     let deviations = deviations::read(&folder.join("deviations"), &LISTENERS)?;
@@ -64,7 +63,7 @@ pub fn run(plan: &Plan) -> Result<Verdict> {
         for round in 0..plan.rounds {
             let cases = setting.h2spec(&h2spec, listener, address, round)?;
             for case in cases {
-                // What failed once has failed.
+                // Keep the worst outcome of all runs.
                 let id = (listener, case.id.clone());
                 if seen.get(&id).is_none_or(|before| before.outcome < case.outcome) {
                     seen.insert(id, case);
@@ -87,7 +86,7 @@ fn tally<'c>(listener: &str, cases: impl Iterator<Item = &'c Case>) -> [String; 
     [listener.to_owned(), all, passed, reset, skipped, failed]
 }
 
-/// Compares what was seen with what is known and wanted.
+/// Compares the outcomes with the list of deviations.
 fn judge(seen: &BTreeMap<(&str, String), Case>, deviations: &[Deviation], table: &Table) -> Verdict {
     let mut text = format!("{table}\n");
     let mut wrong = vec![];
@@ -103,20 +102,20 @@ fn judge(seen: &BTreeMap<(&str, String), Case>, deviations: &[Deviation], table:
                 let _ = writeln!(text, "- {listener} {id}, {}: skipped. {}", case.what, known.reason);
             }
             (Outcome::Passed | Outcome::Reset, Some(_)) => {
-                wrong.push(format!("{listener} {id} passes: take it out of the list of deviations"));
+                wrong.push(format!("{listener} {id} passes: remove it from the list of deviations"));
             }
             (Outcome::Passed | Outcome::Reset, None) => {}
         }
     }
     for known in deviations {
         if !seen.contains_key(&(known.listener.as_str(), known.case.clone())) {
-            wrong.push(format!("{} {}: h2spec has no such case", known.listener, known.case));
+            wrong.push(format!("{} {}: unknown h2spec case", known.listener, known.case));
         }
     }
     Verdict { text, wrong }
 }
 
-/// The h2spec that `bench/conformance/go.mod` names; the program.
+/// Builds h2spec in the version from `bench/conformance/go.mod` and returns the binary's path.
 fn build_h2spec(folder: &Path) -> Result<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from);
@@ -124,13 +123,13 @@ fn build_h2spec(folder: &Path) -> Result<PathBuf> {
     let mut go = Command::new("go");
     go.args(["build", "-mod=readonly", "-o"]).arg(&program);
     go.arg("github.com/summerwind/h2spec/cmd/h2spec").current_dir(folder);
-    if !go.status().context("run go: apt-get install -y golang-go")?.success() {
-        bail!("h2spec does not build");
+    if !go.status().context("run go; install it with `apt-get install -y golang-go`")?.success() {
+        bail!("failed to build h2spec");
     }
     Ok(program)
 }
 
-/// Homing with both listeners, and an application behind it.
+/// Homing with both listeners, and the demo application as its backend.
 struct Setting {
     listeners: [SocketAddr; 2],
     homing: Process,
@@ -158,7 +157,7 @@ impl Setting {
         Ok(Self { listeners, homing, _application: application, dir })
     }
 
-    /// One run of all cases against one listener.
+    /// Runs all cases once against one listener.
     fn h2spec(
         &mut self,
         program: &Path,
@@ -169,19 +168,19 @@ impl Setting {
         let file = |ending| self.dir.path().join(format!("{listener}-{round}.{ending}"));
         let (report, output) = (file("xml"), file("output"));
         let mut command = Command::new(program);
-        // A path whose application reads a request to its end before it answers:
-        // an answer that comes earlier ends the stream, and with it the case.
+        // On this path the application reads the whole request before it answers. An
+        // earlier answer would end the stream, and with it the case.
         command.args(["--strict", "--path", "/echo", "--host", &address.ip().to_string()]);
         command.args(["--port", &address.port().to_string(), "--junit-report"]).arg(&report);
         if listener == "tls" {
             command.args(["--tls", "--insecure"]);
         }
         let mut running = Process::spawn(&command, Cpu::Any, &output, Signal::TERM)?;
-        // Its status says whether all passed; the report says which.
+        // The exit status only says whether all cases passed; the report has the details.
         running.wait(RUN).with_context(|| format!("h2spec against {listener}"))?;
         let text = fs::read_to_string(&report)
-            .with_context(|| format!("h2spec has left no report:\n{}", running.printed()))?;
-        report::read(&text).with_context(|| format!("h2spec's report:\n{text}"))
+            .with_context(|| format!("h2spec wrote no report:\n{}", running.printed()))?;
+        report::read(&text).with_context(|| format!("invalid h2spec report:\n{text}"))
     }
 }
 
@@ -195,7 +194,7 @@ fn configuration(listeners: [SocketAddr; 2], pem: &Path, backend: SocketAddr) ->
     )
 }
 
-/// Starts a program and waits until it answers.
+/// Starts a program and waits for its first answer.
 fn start(command: &Command, output: &Path, address: SocketAddr) -> Result<Process> {
     let mut process = Process::spawn(command, Cpu::Any, output, Signal::TERM)?;
     let answered = interrupt::until(START, || {
@@ -203,7 +202,7 @@ fn start(command: &Command, output: &Path, address: SocketAddr) -> Result<Proces
         Ok(answers(address))
     })?;
     if !answered {
-        bail!("{} does not answer:\n{}", command.get_program().display(), process.printed());
+        bail!("{} did not answer within {START:?}:\n{}", command.get_program().display(), process.printed());
     }
     Ok(process)
 }
@@ -226,16 +225,20 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_or_is_skipped_must_be_on_the_list() {
+    fn failed_or_skipped_case_must_be_listed() {
         let outcomes =
             [("a/1/1", Outcome::Passed), ("a/1/2", Outcome::Skipped), ("a/1/3", Outcome::Failed("x".into()))];
         assert_eq!(wrong(&outcomes, "").len(), 2);
         assert_eq!(wrong(&outcomes, "tls a/1/2 Why.\ntls a/1/3 Why.\n"), Vec::<String>::new());
-        assert_eq!(wrong(&outcomes, "h2c a/1/2 Why.\ntls a/1/3 Why.\n").len(), 2, "another listener's");
+        assert_eq!(
+            wrong(&outcomes, "h2c a/1/2 Why.\ntls a/1/3 Why.\n").len(),
+            2,
+            "a deviation of another listener should not count"
+        );
     }
 
     #[test]
-    fn the_list_holds_nothing_that_passes_or_is_unknown() {
+    fn listed_case_must_exist_and_fail() {
         assert_eq!(wrong(&[("a/1/1", Outcome::Passed)], "tls a/1/1 Why.\n").len(), 1);
         assert_eq!(wrong(&[("a/1/1", Outcome::Reset)], "tls a/1/1 Why.\n").len(), 1);
         assert_eq!(wrong(&[("a/1/1", Outcome::Passed)], "tls a/1/9 Why.\n").len(), 1);

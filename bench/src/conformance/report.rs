@@ -1,36 +1,36 @@
-//! What h2spec reports, in the form of `JUnit`.
+//! Parser for h2spec's `JUnit` report.
 
 use anyhow::{Context, Result, ensure};
 use roxmltree::{Document, Node};
 
-/// A case that h2spec has run.
+/// A case run by h2spec.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Case {
-    /// h2spec's name for it: `http2/5.1/3`.
+    /// h2spec's name for the case, such as `http2/5.1/3`.
     pub id: String,
-    /// What h2spec does in it.
+    /// h2spec's description of the case.
     pub what: String,
-    /// What came of it.
+    /// The outcome.
     pub outcome: Outcome,
 }
 
-/// What came of a case; the later, the worse.
+/// The outcome of a case, ordered from best to worst.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
-    /// As it should be.
+    /// The case passed.
     Passed,
-    /// As it should be, though h2spec says otherwise: the connection is to be
-    /// closed, and was, by a reset. h2spec means to count that, but looks for
-    /// a bare `ECONNRESET`, which Go has been wrapping since.
+    /// h2spec reports a failure, but the case passed: the connection must be closed, and
+    /// was, by a reset. h2spec means to accept that, but looks for a bare `ECONNRESET`,
+    /// which newer versions of Go wrap.
     Reset,
-    /// h2spec could not try it.
+    /// h2spec skipped the case.
     Skipped,
-    /// Not as it should be; what happened instead.
+    /// The case failed, with h2spec's explanation.
     Failed(String),
 }
 
 impl Outcome {
-    /// Its place among the kinds of outcome.
+    /// Returns the index of this kind of outcome, from best to worst.
     pub fn kind(&self) -> usize {
         match self {
             Self::Passed => 0,
@@ -41,20 +41,20 @@ impl Outcome {
     }
 }
 
-/// Reads a report.
+/// Parses a report.
 pub fn read(text: &str) -> Result<Vec<Case>> {
     let document = Document::parse(text)?;
     let mut cases = vec![];
     for suite in document.descendants().filter(|node| node.has_tag_name("testsuite")) {
-        let package = suite.attribute("package").context("a suite without a name")?;
+        let package = suite.attribute("package").context("testsuite without a package")?;
         let tests = suite.children().filter(|node| node.has_tag_name("testcase"));
         for (number, test) in (1..).zip(tests) {
-            let what = test.attribute("classname").context("a case without a name")?;
+            let what = test.attribute("classname").context("testcase without a classname")?;
             let id = format!("{package}/{number}");
             cases.push(Case { id, what: what.to_owned(), outcome: outcome(test) });
         }
     }
-    ensure!(!cases.is_empty(), "no cases");
+    ensure!(!cases.is_empty(), "report without cases");
     Ok(cases)
 }
 
@@ -63,7 +63,7 @@ fn outcome(test: Node<'_, '_>) -> Outcome {
     if node.has_tag_name("skipped") {
         return Outcome::Skipped;
     }
-    // What was expected, a line each, and at last what happened.
+    // The expected results, one per line; the last line is the actual result.
     let text = node.text().unwrap_or_default().trim();
     let (expected, actual) = text.rsplit_once('\n').unwrap_or_default();
     let closing = expected.lines().any(|line| line.trim() == "Connection closed");
@@ -103,7 +103,7 @@ Error: read tcp 127.0.0.1:36308->127.0.0.1:18777: read: connection reset by peer
 </testsuites>"#;
 
     #[test]
-    fn cases_have_their_names_and_outcomes() {
+    fn report_has_case_names_and_outcomes() {
         let cases = read(REPORT).unwrap();
         let found: Vec<_> = cases.iter().map(|case| (case.id.as_str(), case.outcome.kind())).collect();
         let wanted = [
@@ -120,7 +120,7 @@ Error: read tcp 127.0.0.1:36308->127.0.0.1:18777: read: connection reset by peer
     }
 
     #[test]
-    fn a_report_of_nothing_is_an_error() {
+    fn empty_report_is_an_error() {
         assert!(read("<testsuites></testsuites>").is_err());
         assert!(read("").is_err());
     }

@@ -1,4 +1,4 @@
-//! HTTP/2, by h2load.
+//! HTTP/2 load with h2load.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -14,22 +14,22 @@ use super::run_to_end;
 use crate::process::Cpu;
 use crate::proxies::Front;
 
-/// A shape of load.
+/// A kind of load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Case {
-    /// 8 connections of 32 streams without TLS, 100 bytes back.
+    /// 8 connections with 32 streams each, without TLS, 100-byte responses.
     Small,
     /// As `small`, over TLS.
     Tls,
-    /// As `small`, with a body of 1 KiB to the backend.
+    /// As `small`, with 1 KiB request bodies.
     Post,
-    /// 8 connections of 4 streams, 1 MiB back.
+    /// 8 connections with 4 streams each, 1 MiB responses.
     Large,
-    /// Connections over TLS, one request each.
+    /// New TLS connections with one request each.
     Handshake,
 }
 
-/// Connections in one run of `handshake`.
+/// Number of connections in one run of `handshake`.
 const HANDSHAKES: usize = 2000;
 
 impl super::Case for Case {
@@ -45,11 +45,11 @@ impl super::Case for Case {
 
     fn description(&self) -> &'static str {
         match self {
-            Self::Small => "8 connections × 32 streams, h2c, 100-byte body back",
-            Self::Tls => "8 connections × 32 streams over TLS 1.3, 100-byte body back",
-            Self::Post => "8 connections × 32 streams, h2c, 1 KiB body to the backend, 100-byte body back",
-            Self::Large => "8 connections × 4 streams, h2c, 1 MiB body back",
-            Self::Handshake => "2,000 full handshakes of TLS 1.3, one request each",
+            Self::Small => "8 connections × 32 streams, h2c, 100-byte responses",
+            Self::Tls => "8 connections × 32 streams over TLS 1.3, 100-byte responses",
+            Self::Post => "8 connections × 32 streams, h2c, 1 KiB request bodies, 100-byte responses",
+            Self::Large => "8 connections × 4 streams, h2c, 1 MiB responses",
+            Self::Handshake => "2,000 full TLS 1.3 handshakes, one request each",
         }
     }
 
@@ -89,28 +89,32 @@ impl super::Case for Case {
         command.arg(format!("{scheme}://{address}/"));
         let patience = length + Duration::from_secs(60);
         let output = run_to_end(&command, cpu, &dir.path().join("output"), patience)?;
-        parse(&output, self.front()).with_context(|| format!("h2load said:\n{output}"))
+        parse(&output, self.front()).with_context(|| format!("parse the output of h2load:\n{output}"))
     }
 }
 
-/// Takes its summary apart.
+/// Parses the summary of h2load.
 fn parse(text: &str, front: Front) -> Result<Output> {
     let line = |start: &str| {
         text.lines()
             .find_map(|line| line.trim_start().strip_prefix(start))
-            .with_context(|| format!("no {start:?}"))
+            .with_context(|| format!("missing line {start:?}"))
     };
     let protocol = line("Application protocol: ")?;
-    ensure!(protocol == if front.tls() { "h2" } else { "h2c" }, "it spoke {protocol}");
+    ensure!(protocol == if front.tls() { "h2" } else { "h2c" }, "unexpected protocol {protocol}");
     let finished = line("finished in ")?.split(',').next().unwrap_or_default();
     let requests = counts(line("requests: ")?);
     let statuses = counts(line("status codes: ")?);
     let number = |counts: &[(u64, &str)], name: &str| {
         let found = counts.iter().find(|(_, what)| *what == name);
-        found.map(|(count, _)| *count).with_context(|| format!("no count of {name:?}"))
+        found.map(|(count, _)| *count).with_context(|| format!("missing count {name:?}"))
     };
     let traffic = line("traffic: ")?;
-    let bytes = traffic.split(['(', ')']).nth(1).and_then(|bytes| bytes.parse().ok()).context("no bytes")?;
+    let bytes = traffic
+        .split(['(', ')'])
+        .nth(1)
+        .and_then(|bytes| bytes.parse().ok())
+        .context("missing byte count")?;
     let times: Vec<&str> = line("time for request:")?.split_whitespace().collect();
     let time = |index: usize| duration(times.get(index).copied().unwrap_or_default());
     Ok(Output {
@@ -123,12 +127,12 @@ fn parse(text: &str, front: Front) -> Result<Output> {
             status: number(&statuses, "4xx")? + number(&statuses, "5xx")?,
             ..Errors::default()
         },
-        // The columns are min, max, mean and deviation.
+        // The columns are min, max, mean and standard deviation.
         latency: vec![time(2)?, time(1)?],
     })
 }
 
-/// `12 total, 11 done` and the like.
+/// Parses counts such as `12 total, 11 done`.
 fn counts(text: &str) -> Vec<(u64, &str)> {
     let count = |part| {
         let (count, what) = str::trim(part).split_once(' ')?;
@@ -137,14 +141,14 @@ fn counts(text: &str) -> Vec<(u64, &str)> {
     text.split(',').filter_map(count).collect()
 }
 
-/// `1.50s`, `20.1ms` or `300us`, in µs.
+/// Parses a duration such as `1.50s`, `20.1ms` or `300us` and returns it in µs.
 fn duration(text: &str) -> Result<u64> {
     let units = [("us", 1e-6), ("ms", 1e-3), ("s", 1.0)];
     let parsed = units.iter().find_map(|(unit, seconds)| {
         let number: f64 = text.strip_suffix(unit)?.parse().ok()?;
         Duration::try_from_secs_f64(number * seconds).ok()
     });
-    let micros = parsed.with_context(|| format!("{text:?} is no time"))?.as_micros();
+    let micros = parsed.with_context(|| format!("invalid duration {text:?}"))?.as_micros();
     Ok(u64::try_from(micros)?)
 }
 
@@ -163,7 +167,7 @@ mod tests {
         time for connect:      300us      9.97ms      3.53ms      1.13ms    62.50%\n";
 
     #[test]
-    fn the_summary_is_read() {
+    fn summary_is_parsed() {
         let output = parse(TEXT, Front::H2c).unwrap();
         assert_eq!((output.requests, output.micros, output.bytes), (99_330, 3_000_000, 13_612_345));
         assert_eq!(output.latency, [7710, 1_020_000]);
@@ -171,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn another_protocol_or_a_run_without_an_end_is_an_error() {
+    fn wrong_protocol_or_incomplete_run_is_an_error() {
         assert!(parse(TEXT, Front::H2).is_err());
         assert!(parse(&TEXT.replace("h2c", "http/1.1"), Front::H2c).is_err());
         assert!(parse(&TEXT[..TEXT.find("finished").unwrap()], Front::H2c).is_err());

@@ -1,4 +1,4 @@
-//! Memory for client connections that do nothing.
+//! Memory of idle client connections.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,14 +9,14 @@ use anyhow::{Context, Result, ensure};
 use crate::proxies::Proxy;
 use crate::{interrupt, procfs};
 
-/// Length of a response's body.
+/// Length of the response body, in bytes.
 pub const RESPONSE: usize = 100;
 
-/// Connections before the first look, so that what is allocated once is there.
+/// Connections opened before the first sample, so that one-time allocations are done.
 const BEFORE: usize = 200;
 
-/// Opens `count` connections that each make one request and then stay: the
-/// growth of the proxy's resident memory, divided.
+/// Opens `count` connections that make one request each and then stay idle. Returns the growth
+/// of the proxy's resident set per connection.
 #[expect(clippy::cast_precision_loss, reason = "sizes stay far below 2^52")]
 pub fn bytes_per_connection(mut proxy: Proxy<'_>, count: usize) -> Result<f64> {
     let mut connections = vec![];
@@ -24,7 +24,7 @@ pub fn bytes_per_connection(mut proxy: Proxy<'_>, count: usize) -> Result<f64> {
     open(&mut connections, BEFORE, address)?;
     let before = procfs::usage(proxy.process().pid())?.resident;
     open(&mut connections, BEFORE + count, address)?;
-    // What was allocated for the requests may be given back.
+    // Give the proxy time to free what it allocated for the requests.
     interrupt::pause(Duration::from_millis(500))?;
     let after = procfs::usage(proxy.process().pid())?.resident;
     for (index, connection) in connections.iter_mut().enumerate().step_by(count / 10 + 1) {
@@ -37,7 +37,8 @@ fn open(connections: &mut Vec<TcpStream>, up_to: usize, address: SocketAddr) -> 
     while connections.len() < up_to {
         interrupt::check()?;
         let index = connections.len();
-        let mut connection = TcpStream::connect(address).with_context(|| format!("connection {index}"))?;
+        let mut connection =
+            TcpStream::connect(address).with_context(|| format!("open connection {index}"))?;
         connection.set_nodelay(true)?;
         connection.set_read_timeout(Some(Duration::from_secs(5)))?;
         ask(&mut connection, index)?;
@@ -51,12 +52,12 @@ fn ask(connection: &mut TcpStream, session: usize) -> Result<()> {
     connection.write_all(request.as_bytes())?;
     let mut answer = [0; 4096];
     let mut got = 0;
-    // The body of 100 dots is the end of it.
+    // The response ends with a body of 100 dots.
     while !answer[..got].ends_with(b"....") {
         let read = connection.read(&mut answer[got..])?;
-        ensure!(read > 0, "closed before the end of the response");
+        ensure!(read > 0, "connection closed before the end of the response");
         got += read;
     }
-    ensure!(answer.starts_with(b"HTTP/1.1 200"), "not a 200");
+    ensure!(answer.starts_with(b"HTTP/1.1 200"), "status is not 200");
     Ok(())
 }

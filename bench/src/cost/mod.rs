@@ -1,8 +1,8 @@
-//! What a request costs: wrk or h2load through each proxy in turn.
+//! Measures what a request costs: wrk or h2load through each proxy in turn.
 //!
-//! Subjects are run interleaved (A B C D A B C D …), each started afresh, so
-//! that what the machine does meanwhile hits all of them alike. Figures are
-//! medians over the rounds; ratios are taken within a round first.
+//! Subjects run interleaved (A B C D A B C D …) and start fresh each time, so that other
+//! activity on the machine affects all of them equally. Figures are medians over the rounds.
+//! Ratios are computed within a round first.
 
 pub mod h2load;
 mod idle;
@@ -27,70 +27,70 @@ use crate::{procfs, static_backend};
 use output::Output;
 pub use report::report;
 
-/// How many backends there are.
+/// Number of backends.
 const BACKENDS: u8 = 3;
 
-/// Load before the measurement, for connections and caches.
+/// Length of the warm-up load, which opens connections and fills caches.
 const WARM_UP: Duration = Duration::from_millis(500);
 
-/// A shape of load.
+/// A kind of load.
 pub trait Case {
-    /// Its name in tables.
+    /// Returns its name in tables.
     fn name(&self) -> &'static str;
 
-    /// What it is, for the reader of a table.
+    /// Returns the description for the report.
     fn description(&self) -> &'static str;
 
-    /// What clients speak.
+    /// Returns the client protocol.
     fn front(&self) -> Front {
         Front::Http1
     }
 
-    /// Client connections.
+    /// Returns the number of client connections.
     fn connections(&self) -> usize;
 
-    /// Length of the response's body.
+    /// Returns the length of the response body, in bytes.
     fn response_length(&self) -> usize;
 
-    /// What the latencies in the output are.
+    /// Returns the names of the latencies in [`Output::latency`].
     fn latencies(&self) -> &'static [&'static str];
 
-    /// Puts a proxy under load for so long.
+    /// Runs the load against a proxy for this time.
     fn run(&self, address: SocketAddr, length: Duration, cpu: Cpu) -> Result<Output>;
 }
 
-/// What is asked for.
+/// The parameters of a run.
 pub struct Plan {
     /// Length of one measurement.
     pub length: Duration,
-    /// Measurements of each subject in each case.
+    /// Number of measurements per subject and case.
     pub rounds: u32,
-    /// The cases.
+    /// Cases to run.
     pub cases: Vec<Box<dyn Case>>,
-    /// Connections in the `idle` case; 0: it is left out.
+    /// Number of connections in the `idle` case; 0 skips it.
     pub idle: usize,
-    /// Are the proxy and its load kept on CPUs of their own?
+    /// True to pin the proxy and the load to separate CPUs.
     pub pin: bool,
 }
 
-/// What one measurement says.
+/// The result of one measurement.
 #[derive(Debug, Clone)]
 pub struct Measurement {
-    /// What the client saw.
+    /// Result of the load generator.
     pub output: Output,
-    /// The proxy's CPU time in user mode meanwhile.
+    /// The proxy's CPU time in user mode.
     pub user: Duration,
-    /// The proxy's CPU time in the kernel meanwhile.
+    /// The proxy's CPU time in the kernel.
     pub system: Duration,
 }
 
 impl Measurement {
-    /// CPU time for one request, in µs.
+    /// Returns the CPU time per request, in µs.
     pub fn cpu(&self) -> f64 {
         micros(self.user + self.system) / self.requests()
     }
 
-    /// The part of it in user mode, in µs.
+    /// Returns the user mode part of the CPU time per request, in µs.
     pub fn user(&self) -> f64 {
         micros(self.user) / self.requests()
     }
@@ -105,28 +105,29 @@ fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
-/// A product and its CPU figures: `[round]` for each case, memory apart.
+/// A product and its measurements.
 pub struct Subject<'p> {
-    /// Its name in tables.
+    /// Name in tables.
     pub name: &'static str,
     /// The product.
     pub product: &'p dyn Product,
-    /// How sessions are tied to backends.
+    /// The kind of affinity.
     pub affinity: Affinity,
-    /// By case, as in the plan, and round; none of a case that it does not take.
+    /// Measurements by case (in the order of the plan) and round. Empty for cases that the
+    /// product does not support.
     pub measured: Vec<Vec<Measurement>>,
-    /// Bytes for one idle connection.
+    /// Resident bytes per idle connection.
     pub idle: Option<f64>,
 }
 
 impl<'p> Subject<'p> {
-    /// A subject that has not been measured.
+    /// Creates a subject without measurements.
     pub fn new(name: &'static str, product: &'p dyn Product, affinity: Affinity) -> Self {
         Self { name, product, affinity, measured: vec![], idle: None }
     }
 }
 
-/// Runs the plan; results go into the subjects.
+/// Runs the plan and stores the results in the subjects.
 pub fn run(plan: &Plan, subjects: &mut [Subject<'_>]) -> Result<()> {
     let cpus = Cpus::choose(plan.pin);
     for case in &plan.cases {
@@ -142,14 +143,14 @@ pub fn run(plan: &Plan, subjects: &mut [Subject<'_>]) -> Result<()> {
                 let measured = measure(plan, case.as_ref(), subject, cpus)
                     .with_context(|| format!("{name}, case {}", case.name()))?;
                 eprintln!(
-                    "{} {round}/{}: {name}: {:.0} requests/s, {:.1} µs CPU a request, {} errors",
+                    "{} {round}/{}: {name}: {:.0} requests/s, {:.1} µs CPU per request, {} errors",
                     case.name(),
                     plan.rounds,
                     measured.output.per_second(),
                     measured.cpu(),
                     measured.output.errors.total()
                 );
-                subject.measured.last_mut().context("no case")?.push(measured);
+                subject.measured.last_mut().context("subject without a case")?.push(measured);
             }
         }
     }
@@ -160,14 +161,14 @@ pub fn run(plan: &Plan, subjects: &mut [Subject<'_>]) -> Result<()> {
             let proxy = start_proxy(subject, Front::Http1, &backends, plan.idle, cpus)?;
             let bytes =
                 idle::bytes_per_connection(proxy, plan.idle).with_context(|| format!("{name}, case idle"))?;
-            eprintln!("idle: {name}: {bytes:.0} bytes a connection");
+            eprintln!("idle: {name}: {bytes:.0} bytes per connection");
             subject.idle = Some(bytes);
         }
     }
     Ok(())
 }
 
-/// Where things run.
+/// CPU placement of the proxy and of the load with its backends.
 #[derive(Debug, Clone, Copy)]
 struct Cpus {
     proxy: Cpu,
@@ -178,7 +179,7 @@ impl Cpus {
     fn choose(pin: bool) -> Self {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         if pin && cpus >= 2 {
-            // With more than two there is room for the load and the backends side by side.
+            // With more than two CPUs, the load and the backends can run in parallel.
             Self { proxy: Cpu::Only(0), load: if cpus == 2 { Cpu::Only(1) } else { Cpu::Any } }
         } else {
             Self { proxy: Cpu::Any, load: Cpu::Any }
@@ -232,8 +233,7 @@ fn start_proxy<'p>(
     Proxy::start(subject.product, setup, cpus.proxy)
 }
 
-/// The static backends, in a process of their own so that they can be kept on
-/// a CPU.
+/// The static backends, in a separate process so that they can be pinned to a CPU.
 struct BackendProcess {
     _process: Process,
     _dir: TempDir,
@@ -255,13 +255,13 @@ impl BackendProcess {
             Ok(printed.ends_with("ready\n"))
         })?;
         if addresses.len() != usize::from(BACKENDS) {
-            bail!("the static backends do not start:\n{}", process.printed());
+            bail!("the static backends did not start:\n{}", process.printed());
         }
         Ok(Self { _process: process, _dir: dir, addresses })
     }
 }
 
-/// The process behind [`BackendProcess`]: prints its addresses and serves.
+/// Runs the process behind [`BackendProcess`]: prints its addresses and serves.
 pub fn serve_static_backends(body_length: usize) -> Result<()> {
     let listen: Vec<SocketAddr> =
         (1..=BACKENDS).map(|index| SocketAddr::from(([127, 0, 1, index], 0))).collect();

@@ -1,6 +1,6 @@
-//! What a run of the load says.
+//! The result of a load generator run.
 
-/// One run.
+/// The result of one run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Output {
     /// Responses received.
@@ -9,41 +9,41 @@ pub struct Output {
     pub micros: u64,
     /// Bytes received.
     pub bytes: u64,
-    /// What went wrong.
+    /// Error counts.
     pub errors: Errors,
-    /// Latencies, in µs, as [`super::Case::latencies`] names them.
+    /// Latencies in µs, in the order of [`super::Case::latencies`].
     pub latency: Vec<u64>,
 }
 
-/// Counts of what went wrong.
+/// Error counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Errors {
-    /// Connections not made.
+    /// Failed connects.
     pub connect: u64,
-    /// Reads failed, closed connections included.
+    /// Failed reads, including closed connections.
     pub read: u64,
-    /// Writes failed.
+    /// Failed writes.
     pub write: u64,
-    /// Responses of 400 and above.
+    /// Responses with status 400 or above.
     pub status: u64,
-    /// Requests without an answer in time.
+    /// Requests that timed out.
     pub timeout: u64,
 }
 
 impl Errors {
-    /// All of them.
+    /// Returns the sum of all errors.
     pub fn total(&self) -> u64 {
         self.connect + self.read + self.write + self.status + self.timeout
     }
 }
 
 impl Output {
-    /// Requests per second.
+    /// Returns the requests per second.
     pub fn per_second(&self) -> f64 {
         rate(self.requests, self.micros)
     }
 
-    /// Megabytes (10⁶ bytes) received per second.
+    /// Returns the megabytes (10⁶ bytes) received per second.
     pub fn megabytes_per_second(&self) -> f64 {
         rate(self.bytes, self.micros) / 1e6
     }

@@ -1,14 +1,14 @@
-//! Measurements as Markdown.
+//! Formats measurements as Markdown.
 
 use std::fmt::Write;
 
 use super::{Case, Measurement, Plan, Subject};
 use crate::table::{Table, median};
 
-/// From this length of responses on, bytes a second say more than requests.
+/// From this response length on, the report shows bytes per second instead of requests.
 const LARGE: usize = 64 * 1024;
 
-/// One table a case, and one for memory.
+/// Returns one table per case, and one for memory.
 pub fn report(plan: &Plan, subjects: &[Subject<'_>]) -> String {
     let mut text = String::new();
     for (index, case) in plan.cases.iter().enumerate() {
@@ -72,13 +72,13 @@ fn table(case: &dyn Case, index: usize, subjects: &[Subject<'_>]) -> Table {
     table
 }
 
-/// CPU a request of the one divided by that of the other in the same round;
-/// the median over the rounds.
+/// Divides the CPU time per request of one subject by that of another, within each round, and
+/// returns the median over the rounds.
 fn ratio(rounds: &[Measurement], by: &[Measurement]) -> f64 {
     median(rounds.iter().zip(by).map(|(one, other)| one.cpu() / other.cpu().max(f64::MIN_POSITIVE)).collect())
 }
 
-/// Half the distance of the extremes of CPU a request, in per cent of the median.
+/// Returns half the distance between the extremes of CPU per request, in percent of the median.
 fn spread(rounds: &[Measurement]) -> f64 {
     let costs: Vec<f64> = rounds.iter().map(Measurement::cpu).collect();
     let (low, high) =
@@ -86,7 +86,7 @@ fn spread(rounds: &[Measurement]) -> f64 {
     50.0 * (high - low) / median(costs).max(f64::MIN_POSITIVE)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "microseconds of seconds")]
+#[expect(clippy::cast_precision_loss, reason = "latencies stay far below 2^52 µs")]
 fn thousandth(value: u64) -> f64 {
     value as f64 / 1000.0
 }
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn ratios_are_taken_within_a_round() {
+    fn ratios_are_computed_within_a_round() {
         // The machine was slower in each round; the ratios did not change.
         let subject = |name, cpu| Subject {
             measured: measured(cpu),

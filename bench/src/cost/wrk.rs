@@ -1,4 +1,4 @@
-//! HTTP/1.1, by wrk.
+//! HTTP/1.1 load with wrk.
 
 use std::fmt::Write;
 use std::fs;
@@ -15,29 +15,29 @@ use super::run_to_end;
 use crate::process::Cpu;
 use crate::proxies::Front;
 
-/// A shape of load.
+/// A kind of load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Case {
-    /// 64 connections, Host and the session cookie, 100 bytes back.
+    /// 64 connections, Host and the session cookie, 100-byte responses.
     Small,
-    /// As `small`, with the headers of a browser.
+    /// As `small`, with a browser's headers.
     Browser,
     /// As `small`, with 512 connections.
     Conn512,
-    /// As `small`, with a body of 1 KiB to the backend.
+    /// As `small`, with 1 KiB request bodies.
     Post,
-    /// As `small`, with 1 MiB back.
+    /// As `small`, with 1 MiB responses.
     Large,
     /// As `small`, over TLS.
     Tls,
-    /// As `tls`, with a connection a request.
+    /// As `tls`, with one connection per request.
     Resume,
 }
 
-/// Distinct sessions.
+/// Number of distinct sessions.
 const SESSIONS: u32 = 10_000;
 
-/// What a browser sends besides Host and Cookie.
+/// Headers that a browser sends in addition to Host and Cookie.
 const BROWSER: [(&str, &str); 13] = [
     ("Connection", "keep-alive"),
     ("Cache-Control", "max-age=0"),
@@ -72,13 +72,13 @@ impl super::Case for Case {
 
     fn description(&self) -> &'static str {
         match self {
-            Self::Small => "64 connections, ~70 bytes of request, 100-byte body back",
-            Self::Browser => "64 connections, 15 browser headers (~700 bytes), 100-byte body back",
+            Self::Small => "64 connections, ~70-byte requests, 100-byte responses",
+            Self::Browser => "64 connections, 15 browser headers (~700 bytes), 100-byte responses",
             Self::Conn512 => "512 connections, otherwise as small",
-            Self::Post => "64 connections, 1 KiB body to the backend, 100-byte body back",
-            Self::Large => "64 connections, 1 MiB body back",
+            Self::Post => "64 connections, 1 KiB request bodies, 100-byte responses",
+            Self::Large => "64 connections, 1 MiB responses",
             Self::Tls => "64 connections over TLS 1.3, otherwise as small",
-            Self::Resume => "over TLS 1.3, a connection a request, the TLS session resumed",
+            Self::Resume => "over TLS 1.3, one connection per request, TLS sessions resumed",
         }
     }
 
@@ -103,7 +103,7 @@ impl super::Case for Case {
         let script = dir.path().join("case.lua");
         fs::write(&script, self.script())?;
         let mut command = Command::new("wrk");
-        // wrk knows whole seconds only; the script's own end is its `done`.
+        // wrk accepts whole seconds only. The script prints the actual duration in `done`.
         let seconds = length.as_secs().max(1);
         let connections = self.connections();
         command.args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s"), "--timeout", "10s"]);
@@ -111,12 +111,12 @@ impl super::Case for Case {
         command.arg("-s").arg(&script).arg(format!("{scheme}://{address}/"));
         let patience = Duration::from_secs(seconds + 30);
         let output = run_to_end(&command, cpu, &dir.path().join("output"), patience)?;
-        parse(&output).with_context(|| format!("wrk said:\n{output}"))
+        parse(&output).with_context(|| format!("parse the output of wrk:\n{output}"))
     }
 }
 
 impl Case {
-    /// The script for wrk: requests are made once, before the clock starts.
+    /// Returns the script for wrk. It builds the requests once, before the clock starts.
     fn script(self) -> String {
         let method = if self == Self::Post { "POST" } else { "GET" };
         let body = if self == Self::Post { "string.rep('x', 1024)" } else { "nil" };
@@ -159,14 +159,15 @@ end
     }
 }
 
-/// Finds the script's line among the rest.
+/// Parses the line printed by the script.
 fn parse(text: &str) -> Result<Output> {
-    let line = text.lines().find_map(|line| line.strip_prefix("homing-bench ")).context("no result line")?;
+    let line =
+        text.lines().find_map(|line| line.strip_prefix("homing-bench ")).context("missing result line")?;
     let number = |name: &str| -> Result<u64> {
         let pair = line.split(' ').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
-        pair.with_context(|| format!("{name} is missing"))?
+        pair.with_context(|| format!("missing {name}"))?
             .parse()
-            .with_context(|| format!("{name} is no number"))
+            .with_context(|| format!("{name} is not a number"))
     };
     Ok(Output {
         requests: number("requests")?,
@@ -190,7 +191,7 @@ mod tests {
 
     #[test]
     fn browser_requests_have_fifteen_headers() {
-        // Host and Cookie come on top.
+        // Host and Cookie are added to these.
         assert_eq!(BROWSER.len() + 2, 15);
         assert_eq!(Case::Browser.script().matches("headers[\"").count(), 14);
         assert_eq!(Case::Small.script().matches("headers[\"").count(), 1);
@@ -210,7 +211,7 @@ mod tests {
         p50=1856 p90=2010 p99=2601 max=9972\n";
 
     #[test]
-    fn result_line_is_found_and_read() {
+    fn result_line_is_parsed() {
         let output = parse(TEXT).unwrap();
         assert_eq!((output.requests, output.micros, output.bytes), (37_231, 1_100_289, 6_515_425));
         assert_eq!(output.latency, [1856, 2010, 2601, 9972]);
@@ -221,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_did_not_finish_is_an_error() {
+    fn incomplete_run_is_an_error() {
         assert!(parse("unable to connect to 127.0.0.2:1 Connection refused").is_err());
         assert!(parse(&TEXT.replace("p99=2601 ", "")).is_err());
         assert!(parse(&TEXT.replace("p99=2601", "p99=nan")).is_err());

@@ -1,4 +1,4 @@
-//! The blind copy as a product: no configuration, no affinity.
+//! The blind copy as a benchmarked product, without configuration or affinity.
 
 use std::process::Command;
 
@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::{Front, Product, Setup};
 
-/// [`crate::blind_copy`] in a process of its own.
+/// [`crate::blind_copy`] in a separate process.
 #[derive(Debug)]
 pub struct Blind;
 

@@ -1,4 +1,4 @@
-//! `HAProxy`.
+//! `HAProxy`: configuration, control socket and reloads.
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use super::{Affinity, Drained, Front, Product, Setup};
 use crate::process::first_line;
 
-/// `HAProxy` with one thread.
+/// `HAProxy`, with one thread.
 #[derive(Debug)]
 pub struct Haproxy;
 
@@ -53,8 +53,8 @@ impl Product for Haproxy {
             backend += "    default-server check inter 200ms fastinter 100ms downinter 200ms rise 2 fall 3\n";
         }
         for server in &setup.backends {
-            // Left to itself it numbers servers by their order in the file and
-            // hashes those numbers: one removed moves all that follow.
+            // By default, HAProxy numbers servers in file order and hashes the numbers, so
+            // removing one server would move all the servers after it.
             let number = server.id.trim_start_matches('b');
             let cookie = if insert { format!(" cookie {}", server.id) } else { String::new() };
             let weight = if server.drain { " weight 0" } else { "" };
@@ -69,7 +69,7 @@ impl Product for Haproxy {
             }
         }
         let pem = setup.pem();
-        let speaks = match setup.front {
+        let bind_options = match setup.front {
             Front::Http1 => String::new(),
             Front::Https => format!(" ssl crt {} alpn http/1.1", pem.display()),
             Front::H2c => " proto h2".to_owned(),
@@ -92,12 +92,12 @@ defaults
     option forwardfor
     http-reuse always
 {peers}frontend in
-    bind {}{speaks} backlog 4096
+    bind {}{bind_options} backlog 4096
     default_backend web
 backend web
 {backend}",
-            // It closes idle server connections beyond a quarter of the file
-            // descriptors that follow from this.
+            // HAProxy derives its file descriptor limit from this, and closes idle server
+            // connections beyond a quarter of that limit.
             setup.connections + 4000,
             socket.display(),
             setup.listen
@@ -106,7 +106,7 @@ backend web
 
     fn command(&self, setup: &Setup) -> Command {
         let mut command = Command::new("haproxy");
-        // Reloads need the master; where nothing is reloaded it is one process.
+        // Reloads need a master process. Without reloads, one process is enough.
         if setup.checks {
             command.arg("-W");
         }
@@ -118,8 +118,8 @@ backend web
         Signal::USR2
     }
 
-    /// A process that has just started first looks for a teacher among its
-    /// peers, for 5 s each way, and teaches its own successor nothing before.
+    /// A new process first tries to get the stick table from a peer, for 5 s in each of two
+    /// phases. Until then it does not send its table to a successor.
     fn settled(&self, setup: &Setup) -> Result<bool> {
         if setup.affinity != Affinity::StickTable {
             return Ok(true);
@@ -130,7 +130,7 @@ backend web
     fn drain(&self, setup: &Setup, backend: &str) -> Result<Drained> {
         let answer = command(setup, &format!("set server web/{backend} state drain"))?;
         if !answer.trim().is_empty() {
-            bail!("HAProxy answered: {}", answer.trim());
+            bail!("HAProxy refused to drain {backend}: {}", answer.trim());
         }
         Ok(Drained::ByCommand)
     }
@@ -145,7 +145,8 @@ fn command(setup: &Setup, line: &str) -> Result<String> {
     Ok(answer)
 }
 
-/// In `show peers`: are both phases over, from the old process and from others?
+/// Parses `show peers`. Returns true if both resync phases are over: from the old process
+/// and from other peers.
 fn resync_finished(answer: &str) -> bool {
     let flags = answer.lines().find(|line| line.contains(" id=")).and_then(|line| {
         let flags = line.split(' ').find_map(|word| word.strip_prefix("flags=0x"))?;
@@ -159,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_section_has_finished_when_both_phases_have() {
+    fn resync_is_finished_after_both_phases() {
         let answer = |flags| {
             format!(
                 "0x55d2: [24/Nov/2026:07:28:03] id=fleet disabled=0 flags={flags} resync_timeout=1s task_calls=3\n  \

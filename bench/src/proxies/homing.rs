@@ -1,4 +1,4 @@
-//! Homing.
+//! Homing: build and configuration.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -9,23 +9,23 @@ use anyhow::{Context, Result, bail};
 use super::{Affinity, Product, Setup};
 use crate::process::first_line;
 
-/// Homing with one worker; everything else as it comes.
+/// Homing, with one worker and otherwise default settings.
 #[derive(Debug)]
 pub struct Homing {
     binary: PathBuf,
 }
 
 impl Homing {
-    /// The binary at `path`, or the one built from the sources beside us.
+    /// Uses the binary at `path`, or builds one from the parent folder.
     pub fn new(path: Option<PathBuf>) -> Result<Self> {
         if let Some(binary) = path {
             return Ok(Self { binary });
         }
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no project above bench/")?;
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("bench/ has no parent folder")?;
         let mut cargo = Command::new("cargo");
         cargo.args(["build", "--release", "--bin", "homing"]).current_dir(root);
         if !cargo.status().context("run cargo")?.success() {
-            bail!("Homing does not build; give a binary with --homing, or choose others with --only");
+            bail!("failed to build Homing; pass a binary with --homing, or select other proxies");
         }
         let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
         Ok(Self { binary: root.join(target).join("release/homing") })
@@ -33,7 +33,7 @@ impl Homing {
 }
 
 impl Homing {
-    /// The program.
+    /// Returns the path of the binary.
     pub fn binary(&self) -> &Path {
         &self.binary
     }
@@ -71,7 +71,7 @@ impl Product for Homing {
             Affinity::SealedCookie => {
                 format!("remember = \"cookie\"\ncookie = {{ keys_file = \"{}\" }}", setup.keys_file.display())
             }
-            // Where nothing is restarted the table is as it comes: in memory.
+            // Without restarts, keep the default: a table in memory only.
             _ if !setup.checks => "remember = \"table\"".to_owned(),
             _ => {
                 let file = setup.file("table");
@@ -80,7 +80,7 @@ impl Product for Homing {
         };
         let _ = write!(text, "\n[upstream.web.affinity]\nkey = [\"{key}\"]\n{remember}\n");
         if setup.checks {
-            // As short as the others' checks; `penalty` is 15 s otherwise.
+            // As frequent as the other proxies' checks. The default `penalty` is 15 s.
             text += "\n[upstream.web.health_check]\npath = \"/healthz\"\n\
                      interval = \"200ms\"\nfast_interval = \"100ms\"\ntimeout = \"1s\"\nrise = 2\nfall = 3\n\
                      \n[upstream.web.passive]\npenalty = \"1s\"\n";
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_drained_backend_is_drained_in_the_file() {
+    fn drained_backend_has_state_drain_in_the_file() {
         let homing = Homing { binary: "homing".into() };
         let text = homing.config(&setup(Affinity::SealedCookie, true));
         assert!(text.contains("id = \"b1\"\naddress = \"127.0.0.1:1\"\n\n"));
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_restarts_has_a_table_file() {
+    fn table_file_is_only_set_for_scenarios_with_restarts() {
         let homing = Homing { binary: "homing".into() };
         assert!(homing.config(&setup(Affinity::Table, true)).contains("table = { file = "));
         let text = homing.config(&setup(Affinity::Table, false));

@@ -1,4 +1,4 @@
-//! The proxies under test: each is a configuration file, a command and signals.
+//! The proxies under test. Each has a configuration file, a command and signals.
 
 pub mod blind;
 pub mod haproxy;
@@ -19,63 +19,63 @@ use tempfile::TempDir;
 use crate::interrupt;
 use crate::process::{Cpu, Process};
 
-/// How long a proxy may take to answer its first request.
+/// Time for a proxy to answer its first request.
 const START: Duration = Duration::from_secs(10);
 
-/// How long until it can be reloaded (`HAProxy`'s peers: 5 s for each of two phases).
+/// Time until a proxy can be reloaded (`HAProxy` resync: 5 s in each of two phases).
 const SETTLE: Duration = Duration::from_secs(20);
 
 /// A program under test.
 pub trait Product {
-    /// Its name in tables.
+    /// Returns its name in tables.
     fn name(&self) -> &'static str;
 
-    /// What it says of its version; an error if it is not there.
+    /// Returns its version, or an error if it is not installed.
     fn version(&self) -> Result<String>;
 
-    /// Its configuration file.
+    /// Returns the text of its configuration file.
     fn config(&self, setup: &Setup) -> String;
 
-    /// The command that runs it in the foreground with the file at [`Setup::config`].
+    /// Returns the command that runs it in the foreground with the file [`Setup::config`].
     fn command(&self, setup: &Setup) -> Command;
 
-    /// Can clients come to it this way?
+    /// Returns true if it supports this client protocol.
     fn takes(&self, _front: Front) -> bool {
         true
     }
 
-    /// Makes it read its file again.
+    /// Returns the signal that reloads its configuration.
     fn reload_signal(&self) -> Signal {
         Signal::HUP
     }
 
-    /// Ends it as an operator's service manager does.
+    /// Returns the signal with which a service manager stops it.
     fn stop_signal(&self) -> Signal {
         Signal::TERM
     }
 
-    /// Does a reload now keep what the proxy has learnt?
+    /// Returns true if a reload now would keep the state that the proxy has learned.
     fn settled(&self, _setup: &Setup) -> Result<bool> {
         Ok(true)
     }
 
-    /// Lets a backend keep its sessions and get no new ones, when that is not
-    /// done through the file.
+    /// Drains a backend with a command, if the proxy has one. Otherwise the caller must drain
+    /// it in the configuration file.
     fn drain(&self, _setup: &Setup, _backend: &str) -> Result<Drained> {
-        Ok(Drained::ThroughTheFile)
+        Ok(Drained::InTheFile)
     }
 }
 
-/// How a backend is drained.
+/// The result of [`Product::drain`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Drained {
-    /// Done, by a command to the running proxy.
+    /// The running proxy has drained the backend.
     ByCommand,
-    /// To be done by writing the file and reloading.
-    ThroughTheFile,
+    /// The caller must write the configuration file and reload.
+    InTheFile,
 }
 
-/// What clients speak.
+/// The protocol between clients and the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Front {
     /// HTTP/1.1.
@@ -89,30 +89,30 @@ pub enum Front {
 }
 
 impl Front {
-    /// Over TLS?
+    /// Returns true for TLS.
     pub fn tls(self) -> bool {
         matches!(self, Self::Https | Self::H2)
     }
 
-    /// HTTP/2?
+    /// Returns true for HTTP/2.
     pub fn http2(self) -> bool {
         matches!(self, Self::H2c | Self::H2)
     }
 }
 
-/// How sessions are tied to backends.
+/// The kind of session affinity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Affinity {
     /// Hash of the cookie SID.
     HashCookie,
-    /// Hash of the client's address, from X-Forwarded-For. Homing's `hash_ip`
-    /// has a table on top.
+    /// Hash of the client's address, from X-Forwarded-For. Homing's `hash_ip` also
+    /// uses a table.
     HashIp,
-    /// Hash of the address that the client connects from.
+    /// Hash of the address from which the client connects.
     Address,
-    /// `HAProxy`: a stick table learns the cookie SID from responses.
+    /// `HAProxy`: a stick table that learns the cookie SID from responses.
     StickTable,
-    /// `HAProxy`: a cookie of its own names the server.
+    /// `HAProxy`: a cookie that `HAProxy` inserts with the server's name.
     InsertCookie,
     /// Homing: `remember = "table"`.
     Table,
@@ -121,7 +121,7 @@ pub enum Affinity {
 }
 
 impl Affinity {
-    /// Its name in tables and on the command line.
+    /// Returns its name in tables and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::HashCookie => "hash-cookie",
@@ -135,56 +135,56 @@ impl Affinity {
     }
 }
 
-/// A backend as the operator wishes it.
+/// A backend in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backend {
-    /// Its id.
+    /// Backend id.
     pub id: String,
-    /// Where it listens.
+    /// Listen address.
     pub address: SocketAddr,
-    /// Is it to get no new sessions?
+    /// True if it gets no new sessions.
     pub drain: bool,
 }
 
-/// What a proxy is to do.
+/// The settings for one run of a proxy.
 #[derive(Debug)]
 pub struct Setup {
-    /// A folder of its own.
+    /// The run's own temporary folder.
     pub dir: TempDir,
-    /// Where clients come.
+    /// Listen address for clients.
     pub listen: SocketAddr,
-    /// What they speak.
+    /// Client protocol.
     pub front: Front,
-    /// For what else it serves (metrics; `HAProxy`'s peers).
+    /// Second listen address (Homing: metrics; `HAProxy`: peers).
     pub side: SocketAddr,
-    /// Its name among its peers, and theirs with their side address.
+    /// The proxy's name in the fleet.
     pub name: String,
-    /// All proxies that serve the same sessions, this one included.
+    /// Name and second address of every proxy that serves the same sessions, including this one.
     pub fleet: Vec<(String, SocketAddr)>,
     /// The backends.
     pub backends: Vec<Backend>,
-    /// How sessions are tied to backends.
+    /// Kind of session affinity.
     pub affinity: Affinity,
-    /// Are backends checked, at an interval short enough for a test?
+    /// True to check backends, at an interval short enough for a test.
     pub checks: bool,
-    /// Client connections that must be possible.
+    /// Number of client connections that the proxy must support.
     pub connections: usize,
-    /// Keys for sealed cookies, the same in the whole fleet.
+    /// Key file for sealed cookies, shared by the fleet.
     pub keys_file: PathBuf,
 }
 
 impl Setup {
-    /// Its configuration file.
+    /// Returns the path of the configuration file.
     pub fn config(&self) -> PathBuf {
         self.file("proxy.conf")
     }
 
-    /// Its certificate and key, if clients come over TLS.
+    /// Returns the path of the certificate and key, used with TLS.
     pub fn pem(&self) -> PathBuf {
         self.file("server.pem")
     }
 
-    /// A file in its folder.
+    /// Returns the path of a file in the temporary folder.
     pub fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -199,7 +199,7 @@ pub struct Proxy<'p> {
 }
 
 impl<'p> Proxy<'p> {
-    /// Starts it and waits for its first answer.
+    /// Starts a proxy and waits for its first answer.
     pub fn start(product: &'p dyn Product, setup: Setup, cpu: Cpu) -> Result<Self> {
         let process = Self::spawn(product, &setup, cpu)?;
         let mut proxy = Self { product, setup, cpu, process };
@@ -209,7 +209,7 @@ impl<'p> Proxy<'p> {
 
     fn spawn(product: &dyn Product, setup: &Setup, cpu: Cpu) -> Result<Process> {
         if setup.front.tls() && !setup.pem().exists() {
-            // ECDSA with P-256, which is what most of the web has today.
+            // ECDSA P-256, the most common kind of certificate today.
             let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
             fs::write(setup.pem(), pair.cert.pem() + &pair.signing_key.serialize_pem())?;
         }
@@ -221,26 +221,26 @@ impl<'p> Proxy<'p> {
         let (address, front, process) = (self.setup.listen, self.setup.front, &mut self.process);
         let answered = interrupt::until(START, || {
             process.alive()?;
-            // What comes next is checked by the load that speaks it.
+            // For other protocols, the load itself checks the answers.
             Ok(if front == Front::Http1 { answers(address) } else { TcpStream::connect(address).is_ok() })
         });
         if !answered.with_context(|| self.product.name())? {
-            bail!("{} does not answer within {START:?}:\n{}", self.product.name(), self.process.printed());
+            bail!("{} did not answer within {START:?}:\n{}", self.product.name(), self.process.printed());
         }
         Ok(())
     }
 
-    /// Where clients come.
+    /// Returns the listen address for clients.
     pub fn address(&self) -> SocketAddr {
         self.setup.listen
     }
 
-    /// Its process.
+    /// Returns the proxy's process.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }
 
-    /// Changes the backends in the file and makes it read the file again.
+    /// Rewrites the configuration file with changed backends and reloads the proxy.
     pub fn reload(&mut self, change: impl FnOnce(&mut Vec<Backend>)) -> Result<()> {
         change(&mut self.setup.backends);
         fs::write(self.setup.config(), self.product.config(&self.setup))?;
@@ -248,7 +248,7 @@ impl<'p> Proxy<'p> {
         self.process.signal(self.product.reload_signal())
     }
 
-    /// Waits until it can be reloaded at its best.
+    /// Waits until a reload would keep everything the proxy has learned.
     pub fn settle(&self) -> Result<()> {
         if !interrupt::until(SETTLE, || self.product.settled(&self.setup))? {
             bail!("{} is not ready for a reload after {SETTLE:?}", self.product.name());
@@ -256,11 +256,11 @@ impl<'p> Proxy<'p> {
         Ok(())
     }
 
-    /// Lets a backend keep its sessions and get no new ones.
+    /// Drains a backend: it keeps its sessions and gets no new ones.
     pub fn drain(&mut self, id: &str) -> Result<()> {
         match self.product.drain(&self.setup, id)? {
             Drained::ByCommand => Ok(()),
-            Drained::ThroughTheFile => self.reload(|backends| {
+            Drained::InTheFile => self.reload(|backends| {
                 for backend in backends.iter_mut().filter(|backend| backend.id == id) {
                     backend.drain = true;
                 }
@@ -268,7 +268,7 @@ impl<'p> Proxy<'p> {
         }
     }
 
-    /// Stops it and starts it again with the same file.
+    /// Restarts the proxy with the same configuration file.
     pub fn restart(&mut self) -> Result<()> {
         if !self.process.stop()? {
             eprintln!("homing-bench: {} had to be killed", self.product.name());
@@ -277,13 +277,13 @@ impl<'p> Proxy<'p> {
         self.wait_for_answer()
     }
 
-    /// Stops it.
+    /// Stops the proxy.
     pub fn stop(mut self) -> Result<()> {
         self.process.stop().map(|_| ())
     }
 }
 
-/// Does a request get a 200? It carries no session.
+/// Returns true if a request without a session gets a 200.
 pub fn answers(address: SocketAddr) -> bool {
     let patience = Duration::from_secs(1);
     let request = b"GET /healthz HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n";

@@ -1,4 +1,4 @@
-//! nginx (open source).
+//! nginx (the open source edition): configuration and signals.
 
 use std::fmt::Write;
 use std::process::Command;
@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use super::{Affinity, Product, Setup};
 use crate::process::first_line;
 
-/// nginx with one worker.
+/// nginx, with one worker.
 #[derive(Debug)]
 pub struct Nginx;
 
@@ -25,7 +25,7 @@ impl Product for Nginx {
 
     fn config(&self, setup: &Setup) -> String {
         let dir = setup.dir.path().display();
-        // Its temporary files live in our folder, which is closed to others.
+        // Its temporary files are in the run's folder, which other users cannot access.
         let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
         let connections = 2 * setup.connections + 1024;
         let (real_ip, key) = match setup.affinity {
@@ -35,19 +35,19 @@ impl Product for Nginx {
             Affinity::Address => ("", "$remote_addr"),
             _ => ("", "$cookie_SID"),
         };
-        // Passive checks are all there is; the time a server is avoided is as
-        // short as the others' checks, so that a scenario takes seconds.
+        // Open source nginx has passive checks only. A short `fail_timeout` matches the other
+        // proxies' checks, so that a scenario takes seconds.
         let checks = if setup.checks { "max_fails=2 fail_timeout=1s" } else { "max_fails=0" };
         let mut servers = String::new();
         for backend in &setup.backends {
-            // There is no drain: `down` is the nearest.
+            // nginx has no drain; `down` is the closest.
             let down = if backend.drain { " down" } else { "" };
             let _ = writeln!(servers, "        server {} {checks}{down};", backend.address);
         }
         let listen = setup.listen;
-        let (mut speaks, mut tls) = (String::new(), String::new());
+        let (mut options, mut tls) = (String::new(), String::new());
         if setup.front.tls() {
-            speaks += " ssl";
+            options += " ssl";
             let pem = setup.pem();
             let pem = pem.display();
             tls = format!(
@@ -55,7 +55,7 @@ impl Product for Nginx {
             );
         }
         if setup.front.http2() {
-            speaks += " http2";
+            options += " http2";
         }
         format!(
             "{user}
@@ -82,7 +82,7 @@ http {{
         keepalive_requests 1000000000;
     }}
     server {{
-        listen {listen}{speaks} backlog=4096;
+        listen {listen}{options} backlog=4096;
         {tls}
         location / {{
             proxy_pass http://web;

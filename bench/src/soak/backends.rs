@@ -1,5 +1,5 @@
-//! What stands behind the proxy: servers that answer with as much as the path
-//! asks for, and one that upgrades and sends back.
+//! Backends: servers whose response length depends on the path, and a WebSocket echo
+//! server.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,15 +10,15 @@ use base64::prelude::BASE64_STANDARD;
 
 use crate::http_server::{Respond, field};
 
-/// Bytes of a response to `/large`.
+/// Body length of a response to `/large`, in bytes.
 pub const LARGE: usize = 1 << 20;
-/// Bytes of any other.
+/// Body length of any other response, in bytes.
 pub const SMALL: usize = 200;
 
-/// What a WebSocket's key is hashed with (RFC 6455 §1.3).
+/// GUID that is hashed with a WebSocket key (RFC 6455 §1.3).
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Answers by path.
+/// Answers with a body whose length depends on the path.
 pub struct ByPath;
 
 impl Respond for ByPath {
@@ -30,13 +30,13 @@ impl Respond for ByPath {
     }
 }
 
-/// Upgrades every connection and sends back what comes, for as long as the
-/// program runs.
+/// Starts a server that upgrades every connection and echoes all bytes until the program
+/// exits.
 pub fn echo(address: SocketAddr) -> io::Result<()> {
     let listener = TcpListener::bind(address)?;
     std::thread::Builder::new().name("echo".into()).spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
-            // A connection that fails is the client's to notice.
+            // If a connection fails, the client notices.
             let _ = std::thread::Builder::new().stack_size(128 * 1024).spawn(move || upgrade(stream));
         }
     })?;

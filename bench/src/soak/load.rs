@@ -1,4 +1,4 @@
-//! The clients: each kind does one thing again and again until told to stop.
+//! The clients. Each kind repeats one action until it is told to stop.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -15,28 +15,28 @@ use super::target::{HOST, Protocol, Stream, Target};
 use crate::http_server::field;
 use crate::interrupt::nap;
 
-/// Between two rounds of a client.
+/// Pause between two rounds of a client.
 pub const PAUSE: Duration = Duration::from_millis(4);
 
-/// What a client does.
+/// A kind of client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A session's requests on one connection.
+    /// Sends the requests of one session on one connection.
     Kept,
-    /// A new session on a new connection each time.
+    /// Starts a new session on a new connection each time.
     New,
-    /// Bodies to the backend.
+    /// Uploads bodies.
     Post,
-    /// A large response, taken slowly.
+    /// Reads a large response slowly.
     Slow,
-    /// Goes away at a bad moment.
+    /// Disconnects at an awkward moment.
     Abort,
-    /// A WebSocket: opened, used, closed or dropped.
+    /// Opens a WebSocket, uses it, and closes or drops it.
     Socket,
 }
 
 impl Kind {
-    /// All kinds, and how many clients do each.
+    /// All kinds, with their names and numbers of clients.
     pub const ALL: [(Self, &'static str, usize); 6] = [
         (Self::Kept, "kept sessions", 8),
         (Self::New, "new connections", 2),
@@ -47,12 +47,12 @@ impl Kind {
     ];
 }
 
-/// What one kind has done.
+/// Round counters of one group.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// Rounds that ended well.
+    /// Completed rounds.
     pub done: AtomicU64,
-    /// Rounds that did not.
+    /// Failed rounds.
     pub failed: AtomicU64,
 }
 
@@ -66,28 +66,28 @@ impl Tally {
 
 /// Clients of one kind and protocol.
 pub struct Group {
-    /// What they do.
+    /// Kind of client.
     pub kind: Kind,
-    /// Its name.
+    /// Name of the kind.
     pub name: &'static str,
-    /// What they speak.
+    /// Protocol that they speak.
     pub protocol: Protocol,
-    /// How many they are.
+    /// Number of clients.
     pub clients: usize,
-    /// What they have done.
+    /// Round counters.
     pub tally: Arc<Tally>,
 }
 
-/// All clients while they run.
+/// All running clients.
 pub struct Load {
     stop: Arc<AtomicBool>,
-    /// The clients.
+    /// The clients, by kind and protocol.
     pub groups: Vec<Group>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Load {
-    /// Starts all clients; the protocols share them.
+    /// Starts all clients, divided among the protocols.
     pub fn start(target: &Target, protocols: &[Protocol]) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let mut load = Self { stop, groups: vec![], threads: vec![] };
@@ -109,11 +109,11 @@ impl Load {
         Ok(load)
     }
 
-    /// Lets all come to the end of their round.
+    /// Stops all clients at the end of their current round.
     pub fn stop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
-            // A client that panicked has said so.
+            // A panic has already been printed.
             let _ = thread.join();
         }
     }
@@ -139,7 +139,7 @@ fn run(kind: Kind, number: usize, protocol: Protocol, target: &Target, stop: &At
             }),
             Kind::Post => open().and_then(|mut stream| post(&mut stream, number)),
             Kind::Slow => open().and_then(|mut stream| read_slowly(&mut stream, number)),
-            Kind::Abort if round % 5 == 3 => no_http(target, protocol),
+            Kind::Abort if round % 5 == 3 => not_http(target, protocol),
             Kind::Abort => open().and_then(|stream| abort(stream, round)),
             Kind::Socket => open().and_then(|stream| web_socket(stream, round)),
         };
@@ -152,7 +152,7 @@ fn get(path: &str, id: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: {HOST}\r\nCookie: SID={id}\r\n\r\n")
 }
 
-/// Two thousand requests to a connection.
+/// Sends one request, and opens a new connection every 2,000 rounds.
 fn keep(
     open: impl Fn() -> io::Result<Stream>,
     kept: &mut Option<Stream>,
@@ -163,14 +163,15 @@ fn keep(
         Some(stream) => stream,
         None => open()?,
     };
-    let goes_on = ask(&mut stream, &get("/", id))?;
-    if goes_on && !round.is_multiple_of(2000) {
+    let keep_alive = ask(&mut stream, &get("/", id))?;
+    if keep_alive && !round.is_multiple_of(2000) {
         *kept = Some(stream);
     }
     Ok(())
 }
 
-/// A request without a body and its small response; does the connection go on?
+/// Sends a request without a body and reads the small response. Returns true if the
+/// connection stays open.
 fn ask(stream: &mut Stream, request: &str) -> io::Result<bool> {
     stream.write_all(request.as_bytes())?;
     response(stream, SMALL)
@@ -185,7 +186,7 @@ fn response(stream: &mut Stream, length: usize) -> io::Result<bool> {
     Ok(field(&head, "connection") != Some(b"close"))
 }
 
-/// The head, and how much of the body came with it.
+/// Reads a response head. Returns the bytes read, and how many of them belong to the body.
 fn head(stream: &mut Stream) -> io::Result<(Vec<u8>, usize)> {
     let mut held = vec![];
     let mut buffer = [0; 4096];
@@ -202,8 +203,8 @@ fn head(stream: &mut Stream) -> io::Result<(Vec<u8>, usize)> {
     }
 }
 
-/// Bodies of up to 256 KiB, ten or as many as the connection takes: it ends behind
-/// a response that came before the body was sent whole.
+/// Uploads ten bodies of up to 256 KiB. Stops earlier if the connection closes, as it does
+/// after a response that arrived before the end of the body.
 fn post(stream: &mut Stream, number: usize) -> io::Result<()> {
     for _ in 0..10 {
         let body = vec![b'y'; fastrand::usize(..256 * 1024)];
@@ -235,7 +236,7 @@ fn read_slowly(stream: &mut Stream, number: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Goes away in the head, in the body, before and in the response.
+/// Disconnects in the head, in the body, before the response, or in the response.
 fn abort(mut stream: Stream, round: u32) -> io::Result<()> {
     match round % 5 {
         0 => stream.write_all(b"GET / HTTP/1.1\r\nHos"),
@@ -248,12 +249,12 @@ fn abort(mut stream: Stream, round: u32) -> io::Result<()> {
     }
 }
 
-/// What is neither HTTP nor TLS.
-fn no_http(target: &Target, protocol: Protocol) -> io::Result<()> {
-    TcpStream::connect(target.address(protocol))?.write_all(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
+/// Sends bytes that are neither HTTP nor TLS.
+fn not_http(target: &Target, protocol: Protocol) -> io::Result<()> {
+    TcpStream::connect(target.address(protocol))?.write_all(b"\x16\x03\x01 this is not HTTP\r\n\r\n")
 }
 
-/// Opens a WebSocket, uses it for a while, and closes or drops it.
+/// Opens a WebSocket, sends some messages, and closes or drops it.
 fn web_socket(mut stream: Stream, round: u32) -> io::Result<()> {
     let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13";
     let request = format!(

@@ -1,4 +1,4 @@
-//! The soak: everything at once for minutes, and whether memory stays flat.
+//! Soak test: runs every kind of load at once for minutes and checks that memory stays flat.
 
 mod backends;
 mod load;
@@ -29,34 +29,35 @@ pub use target::Protocol;
 use target::Target;
 use verdict::{Sample, Trend};
 
-/// Bindings the table holds: few, so that it is full when the warm-up is over.
+/// Table size: small, so that the table is full before the warm-up ends.
 const ENTRIES: usize = 2_000;
-/// How long whatever the load held may take to go after it.
+/// Time for connections and tunnels to close after the load has stopped.
 const SETTLE: Duration = Duration::from_secs(20);
 
-/// What is asked for.
+/// The parameters of a run.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// What the clients speak.
+    /// Protocols that the clients speak.
     pub protocols: Vec<Protocol>,
     /// Time under load.
     pub length: Duration,
-    /// Time of it that does not count.
+    /// Warm-up at the start, which is not measured.
     pub warm_up: Duration,
-    /// Between two samples.
+    /// Time between two samples.
     pub interval: Duration,
-    /// Between two reloads.
+    /// Time between two reloads.
     pub reload: Duration,
-    /// Between two restarts of a backend; it is away for half a second.
+    /// Time between two restarts of a backend. Each takes half a second.
     pub restart: Duration,
 }
 
-/// What came out.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Outcome {
-    /// As Markdown.
+    /// The report, as Markdown.
     pub report: String,
-    /// Is memory flat, nothing left over and no request failed that must not?
+    /// True if memory is flat, everything was closed at the end, and no request failed that
+    /// must not fail.
     pub good: bool,
 }
 
@@ -78,7 +79,8 @@ impl Scene {
         self.dir.path().join("server.pem")
     }
 
-    /// Every other version has one backend less, and other timeouts.
+    /// Writes a version of the configuration. Odd versions have one backend less, and the
+    /// timeouts vary.
     fn write(&self, version: u64) -> Result<()> {
         let mut text = format!(
             "[server]\nworkers = 2\nadmin = \"{}\"\nshutdown_grace = \"5s\"\n[timeouts]\nresponse_head = \"{}s\"\n\
@@ -101,9 +103,9 @@ impl Scene {
         Ok(fs::write(self.file(), text)?)
     }
 
-    /// The sum of the samples of these metrics.
+    /// Reads these metrics and returns the sum of the samples of each.
     fn metrics<const N: usize>(&self, names: [&str; N]) -> Result<[u64; N]> {
-        let mut stream = TcpStream::connect(self.admin).context("the admin listener")?;
+        let mut stream = TcpStream::connect(self.admin).context("connect to the admin listener")?;
         stream.set_read_timeout(Some(SETTLE))?;
         let host = self.admin;
         write!(stream, "GET /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
@@ -131,10 +133,10 @@ impl Scene {
     }
 }
 
-/// Runs it with this binary.
+/// Runs the soak test with this binary.
 pub fn run(plan: &Plan, binary: &Path) -> Result<Outcome> {
     if plan.warm_up >= plan.length {
-        bail!("the warm-up is longer than the run");
+        bail!("the warm-up must be shorter than the run");
     }
     let address = |last| free_address([127, 0, 0, last]);
     let scene = Scene {
@@ -159,7 +161,7 @@ pub fn run(plan: &Plan, binary: &Path) -> Result<Outcome> {
         Ok(TcpStream::connect(scene.listen).is_ok() && scene.metrics(["homing_info"]).is_ok())
     });
     if !up? {
-        bail!("it does not listen:\n{}", process.printed());
+        bail!("Homing did not start within {SETTLE:?}:\n{}", process.printed());
     }
     let idle = scene.sample(&process, Duration::ZERO)?;
 
@@ -202,18 +204,18 @@ pub fn run(plan: &Plan, binary: &Path) -> Result<Outcome> {
         let [connections] = scene.metrics(["homing_connections"])?;
         Ok(connections == 0 && after.tunnels == 0)
     })?;
-    let in_order = process.stop()?;
+    let graceful = process.stop()?;
 
     let measured: Vec<Sample> = samples.iter().copied().filter(|sample| sample.at >= plan.warm_up).collect();
-    let trend = Trend::of(&measured).context("too few samples after the warm-up")?;
-    // A POST, a large response or an abort may meet a restart; a GET may not.
+    let trend = Trend::of(&measured).context("fewer than six samples after the warm-up")?;
+    // A restart may break a POST, a large response or an abort, but not a GET.
     let must_not_fail =
         load.groups.iter().filter(|group| matches!(group.kind, Kind::Kept | Kind::New | Kind::Socket));
     let lost: u64 = must_not_fail.map(|group| group.tally.failed.load(Ordering::Relaxed)).sum();
-    // A protocol that did nothing says nothing.
+    // A group without a single finished round proves nothing.
     let idle_groups =
         load.groups.iter().filter(|group| group.tally.done.load(Ordering::Relaxed) == 0).count();
-    let good = trend.is_flat() && gone && in_order && lost == 0 && idle_groups == 0;
+    let good = trend.is_flat() && gone && graceful && lost == 0 && idle_groups == 0;
 
     let mut report = table(&samples);
     let _ = writeln!(report);
@@ -222,14 +224,14 @@ pub fn run(plan: &Plan, binary: &Path) -> Result<Outcome> {
     let _ = writeln!(
         report,
         "- {reloads} reloads, {restarts} restarts of a backend\n\
-         - idle before: {} KiB, {} descriptors; after: {} KiB, {} descriptors{}\n\
-         - after the warm-up of {} s: {:+.2} MiB in {} s ({:+.2} MiB an hour; up to {:.2} MiB are noise)\n\
-         - **{}**: {}",
+         - idle before the load: {} KiB, {} descriptors; after it: {} KiB, {} descriptors{}\n\
+         - after the warm-up of {} s: {:+.2} MiB in {} s ({:+.2} MiB per hour; up to {:.2} MiB is noise)\n\
+         - **{}**: {}{}",
         idle.resident / 1024,
         idle.descriptors,
         after.resident / 1024,
         after.descriptors,
-        if gone { "" } else { ", and connections were left over" },
+        if gone { "" } else { "; connections or tunnels are still open" },
         plan.warm_up.as_secs(),
         megabytes(trend.grown),
         plan.length.saturating_sub(plan.warm_up).as_secs(),
@@ -241,12 +243,13 @@ pub fn run(plan: &Plan, binary: &Path) -> Result<Outcome> {
         } else {
             format!("{lost} GETs or WebSockets failed")
         },
+        if graceful { "" } else { "; the process had to be killed" },
     );
     Ok(Outcome { report, good })
 }
 
 fn clients(load: &Load) -> Table {
-    let mut table = Table::new(["clients", "speak", "number", "rounds", "failed"]);
+    let mut table = Table::new(["clients", "protocol", "number", "completed rounds", "failed rounds"]);
     for group in &load.groups {
         let count = |counter: &AtomicU64| grouped(counter.load(Ordering::Relaxed));
         table.row([
@@ -260,7 +263,7 @@ fn clients(load: &Load) -> Table {
     table
 }
 
-/// At most twenty of the samples.
+/// Formats at most twenty of the samples as a table.
 fn table(samples: &[Sample]) -> String {
     let mut table = Table::new(["s", "RSS KiB", "descriptors", "table", "tunnels"]);
     for sample in samples.iter().step_by(samples.len().div_ceil(20).max(1)) {

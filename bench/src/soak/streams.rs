@@ -1,4 +1,4 @@
-//! The clients that speak HTTP/2.
+//! The HTTP/2 clients.
 
 use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,13 +19,13 @@ use super::backends::{LARGE, SMALL};
 use super::load::{Kind, PAUSE, Tally};
 use super::target::{HOST, PATIENCE, Protocol, Target, host};
 
-/// Streams at a time of a session.
-const ABREAST: usize = 4;
+/// Concurrent streams of a session.
+const CONCURRENT: usize = 4;
 
 /// Runs a client until it is told to stop.
 pub fn run(kind: Kind, number: usize, protocol: Protocol, target: &Target, stop: &AtomicBool, tally: &Tally) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    // Without a runtime there is no client, and its tally says that it did nothing.
+    // Without a runtime the client cannot run; its counters show a failure.
     let Ok(runtime) = runtime else { return tally.count(false) };
     runtime.block_on(async {
         let mut kept = None;
@@ -33,7 +33,7 @@ pub fn run(kind: Kind, number: usize, protocol: Protocol, target: &Target, stop:
         while !stop.load(Ordering::Relaxed) {
             round += 1;
             let work = once(kind, number, protocol, target, &mut kept, round);
-            // A slow reader takes its time; nothing takes as long as this.
+            // Even a slow reader finishes within this time.
             let done = timeout(2 * PATIENCE, work).await.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()));
             if done.is_err() {
                 kept = None;
@@ -44,7 +44,7 @@ pub fn run(kind: Kind, number: usize, protocol: Protocol, target: &Target, stop:
     });
 }
 
-/// A connection; it is cut when this is dropped.
+/// A connection. Dropping it closes it abruptly.
 struct Open {
     send: SendRequest<Bytes>,
     driver: JoinHandle<()>,
@@ -68,7 +68,7 @@ async fn once(
         return keep(protocol, target, kept, number, round).await;
     }
     if kind == Kind::Abort && round.is_multiple_of(6) {
-        return noise(protocol, target, round).await;
+        return garbage(protocol, target, round).await;
     }
     let mut open = open(protocol, target).await?;
     match kind {
@@ -94,7 +94,7 @@ async fn shake(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> 
     let (send, connection): (_, Connection<_, Bytes>) =
         h2::client::handshake(stream).await.map_err(io::Error::other)?;
     let driver = tokio::spawn(async move {
-        // What fails here fails the streams.
+        // An error here also fails the streams, which report it.
         let _ = connection.await;
     });
     Ok(Open { send, driver })
@@ -116,7 +116,7 @@ async fn start(
     open.send.send_request(request, end).map_err(io::Error::other)
 }
 
-/// A response of this length and 200.
+/// Reads a 200 response with a body of this length.
 async fn whole(response: ResponseFuture, length: usize) -> io::Result<()> {
     let mut body = head(response).await?;
     let mut got = 0;
@@ -141,7 +141,8 @@ async fn get(open: &mut Open, id: &str) -> io::Result<()> {
     whole(response, SMALL).await
 }
 
-/// A session's requests, several at a time, five hundred times on a connection.
+/// Sends several concurrent requests of one session, and opens a new connection every 500
+/// rounds.
 async fn keep(
     protocol: Protocol,
     target: &Target,
@@ -155,7 +156,7 @@ async fn keep(
     };
     let id = format!("kept-{number}");
     let mut responses = vec![];
-    for _ in 0..ABREAST {
+    for _ in 0..CONCURRENT {
         responses.push(start(connection, request(Method::GET, "/", &id)?, true).await?.0);
     }
     for response in responses {
@@ -167,22 +168,23 @@ async fn keep(
     Ok(())
 }
 
-/// Ten bodies of up to 256 KiB.
+/// Uploads ten bodies of up to 256 KiB.
 async fn post(open: &mut Open, number: usize) -> io::Result<()> {
     for turn in 0..10 {
         let length = fastrand::usize(1..256 * 1024);
         let mut request = request(Method::POST, "/", &format!("post-{number}"))?;
-        // The backends take no chunks.
+        // The backends do not support chunked bodies.
         request.headers_mut().insert("content-length", length.into());
         let (response, mut body) = start(open, request, false).await?;
-        // The response may come, and end the stream, before all was sent (RFC 9113 §8.1).
+        // The response may arrive and end the stream before the whole body is sent (RFC 9113
+        // §8.1).
         let _ = send(&mut body, length, if turn % 2 == 0 { End::WithTheLast } else { End::After }).await;
         whole(response, SMALL).await?;
     }
     Ok(())
 }
 
-/// Sends so many bytes, as there is room for them.
+/// Sends `length` bytes as flow control permits.
 async fn send(out: &mut SendStream<Bytes>, length: usize, end: End) -> io::Result<()> {
     let mut left = length;
     while left > 0 {
@@ -199,7 +201,7 @@ async fn send(out: &mut SendStream<Bytes>, length: usize, end: End) -> io::Resul
     Ok(())
 }
 
-/// How a stream ends behind what is sent.
+/// Whether and how to end a stream after the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Not,
@@ -220,7 +222,7 @@ async fn read_slowly(open: &mut Open, number: usize) -> io::Result<()> {
     if got == LARGE { Ok(()) } else { Err(ErrorKind::InvalidData.into()) }
 }
 
-/// Resets a stream, or cuts the connection, with a request or response under way.
+/// Resets a stream or drops the connection in the middle of a request or response.
 async fn abort(open: &mut Open, round: u32) -> io::Result<()> {
     match round % 6 {
         1 => {
@@ -230,11 +232,11 @@ async fn abort(open: &mut Open, round: u32) -> io::Result<()> {
             body.send_reset(Reason::CANCEL);
             get(open, "abort").await
         }
-        // The connection is cut with it.
+        // Returning drops the connection.
         2 => start(open, request(Method::GET, "/large", "abort")?, true).await.map(|_| ()),
         3 => {
             let (response, _) = start(open, request(Method::GET, "/large", "abort")?, true).await?;
-            // Dropping it resets its stream.
+            // Dropping the body resets the stream.
             drop(head(response).await?);
             get(open, "abort").await
         }
@@ -252,10 +254,10 @@ async fn abort(open: &mut Open, round: u32) -> io::Result<()> {
     }
 }
 
-/// Half a preface, or frames that are none.
-async fn noise(protocol: Protocol, target: &Target, round: u32) -> io::Result<()> {
+/// Sends half a preface, or invalid frames.
+async fn garbage(protocol: Protocol, target: &Target, round: u32) -> io::Result<()> {
     let mut socket = TcpStream::connect(target.address(protocol)).await?;
-    let whole = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x04\x08\0\0\0\0\0\0\0\0\0no frames at all";
+    let whole = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x04\x08\0\0\0\0\0\0\0\0\0not HTTP/2 frames";
     let sent = if round.is_multiple_of(4) { &whole[..10] } else { &whole[..] };
     if !protocol.tls() {
         return socket.write_all(sent).await;
@@ -265,9 +267,10 @@ async fn noise(protocol: Protocol, target: &Target, round: u32) -> io::Result<()
     tls.flush().await
 }
 
-/// Opens a WebSocket by extended CONNECT, uses it, and ends or resets it.
+/// Opens a WebSocket with extended CONNECT, sends some messages, and ends or resets the
+/// stream.
 async fn web_socket(open: &mut Open, round: u32) -> io::Result<()> {
-    // With a response the server's settings have come, too.
+    // After a response, the server's SETTINGS have arrived too.
     get(open, "chat").await?;
     if !open.send.is_extended_connect_protocol_enabled() {
         return Err(ErrorKind::Unsupported.into());

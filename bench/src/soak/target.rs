@@ -1,4 +1,4 @@
-//! Where the clients go, and what they speak there.
+//! Addresses and protocols of the proxy.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -12,12 +12,12 @@ use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-/// The longest any step may take.
+/// Time limit for any step.
 pub const PATIENCE: Duration = Duration::from_secs(20);
-/// The name in requests and in the certificate.
+/// Host name in requests and in the certificate.
 pub const HOST: &str = "soak";
 
-/// What a client speaks.
+/// A client protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Protocol {
     /// HTTP/1.1.
@@ -31,7 +31,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// Its name in the report.
+    /// Returns its name in the report.
     pub fn name(self) -> &'static str {
         match self {
             Self::H1 => "HTTP/1.1",
@@ -41,18 +41,18 @@ impl Protocol {
         }
     }
 
-    /// HTTP/2?
+    /// Returns true for HTTP/2.
     pub fn http2(self) -> bool {
         matches!(self, Self::H2c | Self::H2)
     }
 
-    /// Over TLS?
+    /// Returns true for TLS.
     pub fn tls(self) -> bool {
         matches!(self, Self::Tls | Self::H2)
     }
 }
 
-/// The proxy's two listeners, and how its certificate is trusted.
+/// The proxy's two listeners, and TLS configurations that trust its certificate.
 #[derive(Debug, Clone)]
 pub struct Target {
     plain: SocketAddr,
@@ -62,7 +62,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// Makes a certificate, which goes with its key into the file `pem`.
+    /// Creates a certificate and writes it with its key to the file `pem`.
     pub fn new(plain: SocketAddr, secure: SocketAddr, pem: &Path) -> Result<Self> {
         let CertifiedKey { cert, signing_key } = generate_simple_self_signed([HOST.to_owned()])?;
         std::fs::write(pem, cert.pem() + &signing_key.serialize_pem()).context("write the certificate")?;
@@ -74,17 +74,17 @@ impl Target {
         Ok(Self { plain, secure, http1: Arc::new(http1), http2: Arc::new(http2) })
     }
 
-    /// Where this protocol is spoken.
+    /// Returns the listener address for a protocol.
     pub fn address(&self, protocol: Protocol) -> SocketAddr {
         if protocol.tls() { self.secure } else { self.plain }
     }
 
-    /// For HTTP/2 over TLS.
+    /// Returns the TLS configuration for HTTP/2.
     pub fn http2(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.http2)
     }
 
-    /// Opens a connection for HTTP/1.1.
+    /// Opens an HTTP/1.1 connection.
     pub fn open(&self, protocol: Protocol) -> io::Result<Stream> {
         let socket = TcpStream::connect(self.address(protocol))?;
         socket.set_nodelay(true)?;
@@ -98,21 +98,21 @@ impl Target {
     }
 }
 
-/// [`HOST`], for TLS.
+/// Returns [`HOST`] as a TLS server name.
 pub fn host() -> ServerName<'static> {
-    ServerName::try_from(HOST).expect("a name")
+    ServerName::try_from(HOST).expect("HOST should be a valid server name")
 }
 
-/// A connection.
+/// A connection, with or without TLS.
 pub enum Stream {
-    /// The socket.
+    /// A plain TCP connection.
     Plain(TcpStream),
-    /// TLS over it.
+    /// A TLS connection.
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
 impl Stream {
-    /// Says that nothing more comes.
+    /// Closes the sending side.
     pub fn shut(&mut self) -> io::Result<()> {
         match self {
             Self::Plain(socket) => socket.shutdown(Shutdown::Write),

@@ -1,11 +1,11 @@
-//! Is it flat?
+//! Decides whether memory is flat.
 
 use std::time::Duration;
 
-/// What was seen of the proxy at one moment.
+/// Resource usage of the proxy at one moment.
 #[derive(Debug, Clone, Copy)]
 pub struct Sample {
-    /// Since the load began.
+    /// Time since the load started.
     pub at: Duration,
     /// Resident set, in bytes.
     pub resident: u64,
@@ -13,39 +13,41 @@ pub struct Sample {
     pub descriptors: usize,
     /// Bindings in the table.
     pub entries: u64,
-    /// Tunnels open.
+    /// Open tunnels.
     pub tunnels: u64,
 }
 
-/// What of growth is noise, as a share of the resident set and in bytes.
+/// Growth that counts as noise: a share of the resident set or a number of bytes, whichever
+/// is more.
 const NOISE_SHARE: f64 = 0.03;
 const NOISE_BYTES: f64 = 512.0 * 1024.0;
 
-/// What an allocator's steps come to at most, as a share of the resident set and in
-/// bytes, whichever is more.
+/// Maximum rise from allocator steps: a share of the resident set or a number of bytes,
+/// whichever is more.
 const STEP_SHARE: f64 = 0.15;
 const STEP_BYTES: f64 = 4.0 * 1024.0 * 1024.0;
 
-/// How the resident set went after the warm-up.
+/// The trend of the resident set after the warm-up.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Trend {
-    /// Bytes an hour.
+    /// Growth in bytes per hour.
     pub per_hour: f64,
-    /// Bytes over the time measured.
+    /// Growth in bytes over the measured time.
     pub grown: f64,
-    /// Bytes that are noise.
+    /// Growth in bytes that counts as noise.
     pub noise: f64,
-    /// Does it grow in both halves of the time?
+    /// True if memory grows in both halves of the measured time.
     pub steady: bool,
-    /// Bytes from the median of its first quarter to that of its last.
+    /// Rise in bytes from the median of the first quarter to the median of the last.
     pub risen: f64,
-    /// Bytes that are too many for a step.
+    /// Maximum rise in bytes from allocator steps.
     pub step: f64,
 }
 
 impl Trend {
-    /// The trend of these samples: the median of the slopes between all pairs
-    /// (Theil and Sen), which a peak or two do not bend. `None` of fewer than six.
+    /// Computes the trend as the median of the slopes between all pairs of samples (the
+    /// Theil–Sen estimator), which is robust against outliers. Returns `None` for fewer than
+    /// six samples.
     pub fn of(samples: &[Sample]) -> Option<Self> {
         if samples.len() < 6 {
             return None;
@@ -61,21 +63,21 @@ impl Trend {
         Some(Self { per_hour: slope * 3600.0, grown, noise, steady, risen: last - first, step })
     }
 
-    /// Is what it has grown no more than noise, or a step that an allocator takes?
-    /// A leak goes on, or is more than a step.
+    /// Returns true if the growth is noise or an allocator step. A leak keeps growing, or
+    /// exceeds a step.
     pub fn is_flat(&self) -> bool {
         self.risen <= self.step && (self.grown <= self.noise || !self.steady)
     }
 }
 
-/// The median of the resident set.
+/// Returns the median of the resident set.
 fn middle(samples: &[Sample]) -> f64 {
     let mut sizes: Vec<u64> = samples.iter().map(|sample| sample.resident).collect();
     sizes.sort_unstable();
     float(sizes[sizes.len() / 2])
 }
 
-/// Bytes a second, and bytes over the whole time.
+/// Returns the growth in bytes per second, and in bytes over the whole time.
 fn growth(samples: &[Sample]) -> (f64, f64) {
     let mut slopes = vec![];
     for (index, one) in samples.iter().enumerate() {
@@ -111,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leak_is_seen_and_noise_is_none() {
+    fn leak_is_detected_and_noise_is_not() {
         let leak = Trend::of(&samples(|n| 20_000_000 + n * 40_000 + n % 7 * 100_000)).unwrap();
         assert!(!leak.is_flat() && leak.per_hour > 10_000_000.0, "{leak:?}");
         let noise = Trend::of(&samples(|n| 20_000_000 + n % 7 * 100_000)).unwrap();
@@ -124,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_is_forgiven_up_to_its_limit() {
+    fn allocator_step_is_allowed_up_to_its_limit() {
         for at in [16, 30, 50] {
             let step =
                 |by: u64| Trend::of(&samples(|n| if n > at { 20_000_000 + by } else { 20_000_000 })).unwrap();

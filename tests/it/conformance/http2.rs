@@ -1,4 +1,4 @@
-//! HTTP/2 requests, frame by frame.
+//! Malformed HTTP/2 requests, frame by frame.
 
 use super::http2_cases::{Answer, Case, bodies, good, heads};
 use super::http2_frames::{connection, floods};
@@ -6,26 +6,27 @@ use crate::harness::frame_client::{FrameClient, Said};
 use crate::harness::{Backend, Proxy};
 
 impl Answer {
-    fn is(self, said: &Said) -> bool {
+    fn matches(self, said: &Said) -> bool {
         match (self, said) {
             (Self::Reset(code), Said::Reset(1, said)) | (Self::GoAway(code), Said::GoAway(said)) => {
                 code.number() == *said
             }
             (Self::Status(status), Said::Response(1, said)) => status == *said,
-            (Self::Passed | Self::PassedWithoutIt, Said::Response(1, 200)) => true,
+            (Self::Forwarded | Self::Stripped, Said::Response(1, 200)) => true,
             _ => false,
         }
     }
 }
 
-/// Sends it, and compares what is said; then the connection has ended, or is in step.
+/// Sends a case and compares the answer. Afterwards the connection must be closed or
+/// still in sync.
 async fn check(proxy: &Proxy, case: &Case) {
     let Case { class, bytes, answer, .. } = case;
     let mut client = FrameClient::new(proxy.raw().await).await;
-    // What is refused need not be taken to its end.
+    // The proxy may reject the case before it has read all of it.
     client.send(bytes).await;
     let said = client.said().await;
-    assert!(answer.is(&said), "{class}: {said:?}, not {answer:?}");
+    assert!(answer.matches(&said), "{class}: expected {answer:?}, got {said:?}");
     if let Answer::GoAway(_) = answer {
         assert_eq!(client.said().await, Said::Closed, "{class}");
         return;
@@ -37,7 +38,7 @@ async fn check(proxy: &Proxy, case: &Case) {
                 assert_eq!(status, 200, "after {class}");
                 return;
             }
-            // An answer, and the end of the stream that it answered.
+            // The stream of an early answer is reset afterwards.
             Said::Reset(1, _) => {}
             other => panic!("after {class}: {other:?}"),
         }
@@ -45,7 +46,7 @@ async fn check(proxy: &Proxy, case: &Case) {
 }
 
 #[tokio::test]
-async fn malformed_http2_is_refused_and_the_backend_never_has_a_whole_request() {
+async fn malformed_http2_is_rejected_and_no_backend_receives_a_complete_request() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
     for case in [heads(), bodies(), connection()].into_iter().flatten() {
@@ -55,7 +56,7 @@ async fn malformed_http2_is_refused_and_the_backend_never_has_a_whole_request() 
         let expected = match case.answer {
             Answer::GoAway(_) => 0,
             Answer::Reset(_) | Answer::Status(_) => 1,
-            Answer::Passed | Answer::PassedWithoutIt => 2,
+            Answer::Forwarded | Answer::Stripped => 2,
         };
         assert_eq!(seen.len(), expected, "{}: {seen:?}", case.class);
         for request in seen {
@@ -70,13 +71,18 @@ async fn malformed_http2_is_refused_and_the_backend_never_has_a_whole_request() 
 }
 
 #[tokio::test]
-async fn http2_floods_end_their_connection_and_no_other() {
+async fn http2_flood_closes_only_its_own_connection() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
     let mut bystander = FrameClient::new(proxy.raw().await).await;
     for (case, stream) in floods().iter().zip((1..).step_by(2)) {
         check(&proxy, case).await;
         assert!(bystander.send(good(stream)).await);
-        assert_eq!(bystander.said().await, Said::Response(stream, 200), "beside {}", case.class);
+        assert_eq!(
+            bystander.said().await,
+            Said::Response(stream, 200),
+            "another connection failed during {}",
+            case.class
+        );
     }
 }

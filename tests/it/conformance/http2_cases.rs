@@ -1,33 +1,33 @@
-//! Messages in HTTP/2 that are malformed, and what is answered.
+//! Malformed HTTP/2 messages and their answers.
 
 use crate::harness::frame_client::block;
 use crate::harness::frames::{DATA, END_HEADERS, END_STREAM, HEADERS, frame};
 
-/// What a client sends behind its preface, and what it is told.
+/// Frames that a client sends after its preface, and the expected answer.
 pub(super) struct Case {
-    /// What is wrong with it.
+    /// The class of malformed input, as the page shows it.
     pub(super) class: &'static str,
     pub(super) rfc: &'static str,
-    /// The frames, as they are shown.
+    /// The frames, as the page shows them.
     pub(super) shown: String,
     pub(super) bytes: Vec<u8>,
     pub(super) answer: Answer,
 }
 
-/// What the client is told.
+/// The answer to a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// The stream is reset; the connection goes on.
+    /// The stream is reset; the connection stays open.
     Reset(Code),
-    /// The connection ends.
+    /// The connection is closed.
     GoAway(Code),
-    /// A response; the connection goes on.
+    /// A response; the connection stays open.
     Status(u16),
-    /// It reaches the backend.
-    Passed,
-    /// It reaches the backend without what is wrong with it, of which the crate
-    /// that does the frames tells nobody.
-    PassedWithoutIt,
+    /// The request reaches the backend.
+    Forwarded,
+    /// The request reaches the backend without the malformed part, which `h2` removes
+    /// and does not report.
+    Stripped,
 }
 
 /// Error codes (RFC 9113 §7).
@@ -73,10 +73,12 @@ pub(super) fn encoded(fields: &[Field<'_>]) -> Vec<u8> {
 }
 
 fn latin1(text: &str) -> Vec<u8> {
-    text.chars().map(|c| u8::try_from(u32::from(c)).expect("Latin 1")).collect()
+    text.chars()
+        .map(|c| u8::try_from(u32::from(c)).expect("cases should use only Latin-1 characters"))
+        .collect()
 }
 
-/// A request that is right.
+/// A valid request.
 pub(super) fn good(stream: u32) -> Vec<u8> {
     frame(HEADERS, END_HEADERS | END_STREAM, stream, &encoded(&GET))
 }
@@ -86,25 +88,25 @@ fn line(fields: &[Field<'_>]) -> String {
     fields.join("\n")
 }
 
-/// A head by itself, on stream 1.
+/// A request without a body, on stream 1.
 fn head(class: &'static str, rfc: &'static str, fields: &[Field<'_>], answer: Answer) -> Case {
     let bytes = frame(HEADERS, END_HEADERS | END_STREAM, 1, &encoded(fields));
     Case { class, rfc, shown: line(fields), bytes, answer }
 }
 
-/// A head with one more field.
+/// A GET with one more header.
 fn with(class: &'static str, rfc: &'static str, field: Field<'_>, answer: Answer) -> Case {
     let fields = [&GET[..], &[field]].concat();
     Case { shown: line(&[field]), ..head(class, rfc, &fields, answer) }
 }
 
-/// A request with this path.
+/// A GET with this `:path`.
 fn path(class: &'static str, rfc: &'static str, path: &str, answer: Answer) -> Case {
     let fields = [GET[0], GET[1], GET[2], (":path", path)];
     Case { shown: line(&fields[3..]), ..head(class, rfc, &fields, answer) }
 }
 
-/// A head with this field, data and the end of the stream.
+/// A POST with this header and this body.
 fn body(class: &'static str, rfc: &'static str, field: Field<'_>, data: &str, answer: Answer) -> Case {
     let fields = [&POST[..], &[field]].concat();
     let head = frame(HEADERS, END_HEADERS, 1, &encoded(&fields));
@@ -123,82 +125,87 @@ pub(super) fn frames(
 }
 
 pub(super) fn heads() -> Vec<Case> {
-    use Answer::{GoAway, Passed, PassedWithoutIt, Reset, Status};
+    use Answer::{Forwarded, GoAway, Reset, Status, Stripped};
     let malformed = Reset(Code::Protocol);
-    // The crate that does the frames ends the connection over these; it may (§5.4.1).
-    let ends = GoAway(Code::Protocol);
+    // `h2` closes the connection for these, which RFC 9113 §5.4.1 allows.
+    let closes = GoAway(Code::Protocol);
     let [method, scheme, authority, root] = GET;
     vec![
         head(
-            "a pseudo-header behind a field",
+            "pseudo-header after a header",
             "9113 §8.3",
             &[method, scheme, authority, ("x", "y"), root],
             malformed,
         ),
-        head("two paths", "9113 §8.3.1", &[method, scheme, authority, root, root], malformed),
-        head("two methods", "9113 §8.3.1", &[method, method, scheme, authority, root], malformed),
-        head("two authorities", "9113 §8.3.1", &[method, scheme, authority, authority, root], malformed),
-        head("an unknown pseudo-header", "9113 §8.3", &[method, scheme, authority, root, (":x", "y")], ends),
+        head("two `:path`", "9113 §8.3.1", &[method, scheme, authority, root, root], malformed),
+        head("two `:method`", "9113 §8.3.1", &[method, method, scheme, authority, root], malformed),
+        head("two `:authority`", "9113 §8.3.1", &[method, scheme, authority, authority, root], malformed),
+        head("unknown pseudo-header", "9113 §8.3", &[method, scheme, authority, root, (":x", "y")], closes),
         head(
-            "a pseudo-header of responses",
+            "response pseudo-header",
             "9113 §8.3",
             &[method, scheme, authority, root, (":status", "200")],
             malformed,
         ),
-        head("no method", "9113 §8.3.1", &[scheme, authority, root], malformed),
-        head("no scheme", "9113 §8.3.1", &[method, authority, root], malformed),
-        head("no path", "9113 §8.3.1", &[method, scheme, authority], malformed),
-        head("a method that is no token", "9110 §9.1", &[(":method", "G T"), scheme, authority, root], ends),
-        with("a name in capitals", "9113 §8.2.1", ("X-Upper", "y"), ends),
-        with("a name with a space", "9113 §8.2.1", ("x y", "z"), ends),
-        with("a name with a colon", "9113 §8.2.1", ("x:y", "z"), ends),
-        with("an empty name", "9113 §8.2.1", ("", "z"), ends),
-        with("CR in a value", "9113 §8.2.1", ("x", "a\rb"), ends),
-        with("LF in a value", "9113 §8.2.1", ("x", "a\nb"), ends),
+        head("missing `:method`", "9113 §8.3.1", &[scheme, authority, root], malformed),
+        head("missing `:scheme`", "9113 §8.3.1", &[method, authority, root], malformed),
+        head("missing `:path`", "9113 §8.3.1", &[method, scheme, authority], malformed),
+        head("invalid method", "9110 §9.1", &[(":method", "G T"), scheme, authority, root], closes),
+        with("uppercase header name", "9113 §8.2.1", ("X-Upper", "y"), closes),
+        with("header name with a space", "9113 §8.2.1", ("x y", "z"), closes),
+        with("header name with a colon", "9113 §8.2.1", ("x:y", "z"), closes),
+        with("empty header name", "9113 §8.2.1", ("", "z"), closes),
+        with("CR in a header value", "9113 §8.2.1", ("x", "a\rb"), closes),
+        with("LF in a header value", "9113 §8.2.1", ("x", "a\nb"), closes),
         with(
-            "a request in a value",
+            "request in a header value",
             "9113 §8.2.1",
             ("x", "a\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: t\r\n\r\n"),
-            ends,
+            closes,
         ),
-        with("NUL in a value", "9113 §8.2.1", ("x", "a\0b"), ends),
-        with("space before a value", "9113 §8.2.1", ("x", " y"), malformed),
-        with("space behind a value", "9113 §8.2.1", ("x", "y "), malformed),
-        with("connection", "9113 §8.2.2", ("connection", "close"), malformed),
-        with("keep-alive", "9113 §8.2.2", ("keep-alive", "timeout=5"), malformed),
-        with("proxy-connection", "9113 §8.2.2", ("proxy-connection", "keep-alive"), malformed),
-        with("transfer-encoding", "9113 §8.2.2", ("transfer-encoding", "chunked"), malformed),
-        with("upgrade", "9113 §8.2.2", ("upgrade", "websocket"), malformed),
-        with("te with anything but trailers", "9113 §8.2.2", ("te", "gzip"), malformed),
-        with("te: trailers", "9113 §8.2.2", ("te", "trailers"), Passed),
-        path("an empty path", "9113 §8.3.1", "", malformed),
-        path("a relative path", "9113 §8.3.1", "x", malformed),
-        path("an absolute URL for a path", "9113 §8.3.1", "http://t/", malformed),
-        path("an asterisk of another method", "9113 §8.3.1", "*", Status(400)),
-        path("a fragment", "9113 §8.3.1", "/#x", PassedWithoutIt),
-        path("a backslash", "3986 §2", "/a\\b", Status(400)),
-        path("a space in the path", "9113 §8.3.1", "/a b", malformed),
-        path("a request in the path", "9113 §8.3.1", "/ HTTP/1.1\r\nHost: t\r\n\r\nGET /smuggled", malformed),
-        path("a path beyond ASCII", "3986 §2", "/\u{e9}", ends),
-        with("a host that is another than the authority", "9113 §8.3.1", ("host", "u"), Status(400)),
-        with("a host that is the authority", "9113 §8.3.1", ("host", "t"), Passed),
-        head("neither authority nor host", "9113 §8.3.1", &[method, scheme, root], Status(400)),
+        with("NUL in a header value", "9113 §8.2.1", ("x", "a\0b"), closes),
+        with("space before a header value", "9113 §8.2.1", ("x", " y"), malformed),
+        with("space after a header value", "9113 §8.2.1", ("x", "y "), malformed),
+        with("Connection header", "9113 §8.2.2", ("connection", "close"), malformed),
+        with("Keep-Alive header", "9113 §8.2.2", ("keep-alive", "timeout=5"), malformed),
+        with("Proxy-Connection header", "9113 §8.2.2", ("proxy-connection", "keep-alive"), malformed),
+        with("Transfer-Encoding header", "9113 §8.2.2", ("transfer-encoding", "chunked"), malformed),
+        with("Upgrade header", "9113 §8.2.2", ("upgrade", "websocket"), malformed),
+        with("TE other than trailers", "9113 §8.2.2", ("te", "gzip"), malformed),
+        with("TE: trailers", "9113 §8.2.2", ("te", "trailers"), Forwarded),
+        path("empty `:path`", "9113 §8.3.1", "", malformed),
+        path("relative `:path`", "9113 §8.3.1", "x", malformed),
+        path("absolute URL in `:path`", "9113 §8.3.1", "http://t/", malformed),
+        path("asterisk `:path` with a method other than OPTIONS", "9113 §8.3.1", "*", Status(400)),
+        path("fragment in `:path`", "9113 §8.3.1", "/#x", Stripped),
+        path("backslash in `:path`", "3986 §2", "/a\\b", Status(400)),
+        path("space in `:path`", "9113 §8.3.1", "/a b", malformed),
+        path("request in `:path`", "9113 §8.3.1", "/ HTTP/1.1\r\nHost: t\r\n\r\nGET /smuggled", malformed),
+        path("non-ASCII byte in `:path`", "3986 §2", "/\u{e9}", closes),
+        with("Host differs from `:authority`", "9113 §8.3.1", ("host", "u"), Status(400)),
+        with("Host equals `:authority`", "9113 §8.3.1", ("host", "t"), Forwarded),
+        head("neither `:authority` nor Host", "9113 §8.3.1", &[method, scheme, root], Status(400)),
         head(
-            "userinfo in the authority",
+            "userinfo in `:authority`",
             "9113 §8.3.1",
             &[method, scheme, (":authority", "user@t"), root],
             Status(400),
         ),
         head(
-            "a list of authorities",
+            "list in `:authority`",
             "9110 §7.2",
             &[method, scheme, (":authority", "a,b"), root],
             Status(400),
         ),
-        head("two hosts", "9110 §7.2", &[method, scheme, root, ("host", "a"), ("host", "b")], Status(400)),
+        head(
+            "two Hosts, no `:authority`",
+            "9110 §7.2",
+            &[method, scheme, root, ("host", "a"), ("host", "b")],
+            Status(400),
+        ),
         head("CONNECT", "9113 §8.5", &[(":method", "CONNECT"), (":authority", "t:443")], Status(501)),
         head(
-            "CONNECT to another protocol than WebSocket",
+            "CONNECT with a protocol other than WebSocket",
             "8441 §4",
             &[(":method", "CONNECT"), (":protocol", "x"), scheme, authority, root],
             Status(501),
@@ -207,7 +214,7 @@ pub(super) fn heads() -> Vec<Case> {
 }
 
 pub(super) fn bodies() -> Vec<Case> {
-    use Answer::{GoAway, Passed, PassedWithoutIt, Reset, Status};
+    use Answer::{Forwarded, GoAway, Reset, Status, Stripped};
     let malformed = Reset(Code::Protocol);
     let open = frame(HEADERS, END_HEADERS, 1, &encoded(&POST));
     let trailers = |fields: &[Field<'_>]| {
@@ -217,14 +224,14 @@ pub(super) fn bodies() -> Vec<Case> {
     let [_, scheme, authority, root] = GET;
     let trace = encoded(&[(":method", "TRACE"), scheme, authority, root]);
     vec![
-        body("less data than content-length", "9113 §8.1.1", ("content-length", "5"), "hel", malformed),
-        body("more data than content-length", "9113 §8.1.1", ("content-length", "5"), "hello!!", malformed),
-        with("content-length without data", "9113 §8.1.1", ("content-length", "5"), malformed),
-        body("as much data as content-length", "9113 §8.1.1", ("content-length", "5"), "hello", Passed),
-        body("a signed content-length", "9110 §8.6", ("content-length", "+5"), "hello", malformed),
-        body("a list of content-lengths", "9110 §8.6", ("content-length", "5, 5"), "hello", malformed),
+        body("body shorter than Content-Length", "9113 §8.1.1", ("content-length", "5"), "hel", malformed),
+        body("body longer than Content-Length", "9113 §8.1.1", ("content-length", "5"), "hello!!", malformed),
+        with("Content-Length without a body", "9113 §8.1.1", ("content-length", "5"), malformed),
+        body("body equal to Content-Length", "9113 §8.1.1", ("content-length", "5"), "hello", Forwarded),
+        body("Content-Length with a plus sign", "9110 §8.6", ("content-length", "+5"), "hello", malformed),
+        body("Content-Length list", "9110 §8.6", ("content-length", "5, 5"), "hello", malformed),
         frames(
-            "content-length twice",
+            "two Content-Lengths, same value",
             "9110 §8.6",
             "content-length: 5, content-length: 5, DATA hello",
             &[
@@ -238,29 +245,23 @@ pub(super) fn bodies() -> Vec<Case> {
             ],
             Status(400),
         ),
+        frames("pseudo-header in trailers", "9113 §8.1", "trailers :path: /", &trailers(&[root]), Stripped),
         frames(
-            "a pseudo-header in trailers",
-            "9113 §8.1",
-            "trailers :path: /",
-            &trailers(&[root]),
-            PassedWithoutIt,
-        ),
-        frames(
-            "a name in capitals in trailers",
+            "uppercase trailer name",
             "9113 §8.2.1",
             "trailers X: y",
             &trailers(&[("X", "y")]),
             GoAway(Code::Protocol),
         ),
         frames(
-            "LF in a trailer",
+            "LF in a trailer value",
             "9113 §8.2.1",
             "trailers x: a\nb",
             &trailers(&[("x", "a\nb")]),
             GoAway(Code::Protocol),
         ),
         frames(
-            "trailers that do not end the stream",
+            "trailers without END_STREAM",
             "9113 §8.1",
             "HEADERS, DATA, HEADERS without END_STREAM",
             &[open.clone(), frame(DATA, 0, 1, b"x"), frame(HEADERS, END_HEADERS, 1, &encoded(&[("x", "y")]))],

@@ -1,6 +1,6 @@
-//! What Homing answers to what is malformed: tables of exact bytes, each run
-//! against the real proxy on real sockets. `docs/conformance.md` is printed
-//! from the same tables:
+//! Answers to malformed messages: tables of exact bytes, each run against the
+//! real proxy on real sockets. The tables in `docs/conformance.md` are generated
+//! from the same data:
 //!
 //! `UPDATE_DOCS=1 cargo test --test it conformance`
 
@@ -18,26 +18,26 @@ mod targets;
 
 use std::borrow::Cow;
 
-/// A request, and what becomes of it.
+/// A request and its expected outcome.
 pub(crate) struct Case {
-    /// What is wrong with it.
+    /// The class of malformed input, as the page shows it.
     pub(crate) class: &'static str,
-    /// The section of the RFC that says so.
+    /// The RFC section with the rule.
     pub(crate) rfc: &'static str,
-    /// All that the client sends.
+    /// Everything that the client sends.
     pub(crate) bytes: Cow<'static, [u8]>,
     pub(crate) outcome: Outcome,
 }
 
-/// What becomes of a request.
+/// The expected outcome of a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Outcome {
-    /// This status, with this word in the body; the connection is closed, and no
-    /// backend has a request that is whole.
-    Refused(u16, &'static str),
-    /// It is not malformed for who knows what may be dropped: the backend gets
-    /// this request line and Host, and none of these fields.
-    Passed { line: &'static str, host: &'static str, without: &'static [&'static str] },
+    /// Rejected with this status and this code in the body. The connection is closed
+    /// and no backend receives a complete request.
+    Rejected(u16, &'static str),
+    /// Unusual but valid: the backend receives this request line and Host, and none
+    /// of these headers.
+    Forwarded { line: &'static str, host: &'static str, without: &'static [&'static str] },
 }
 
 fn case(
