@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 /// Which of our folders a folder may import.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
-    ("affinity", &["model"]),
+    ("affinity", &[]),
     ("h1", &["affinity"]),
-    ("tls", &["affinity"]),
+    ("tls", &[]),
     ("model", &["affinity", "tls"]),
     ("config", &["affinity", "model", "tls"]),
     ("telemetry", &["affinity", "model"]),

@@ -10,7 +10,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use arrayvec::ArrayVec;
 use ipnet::IpNet;
 
-use super::key::RequestView;
+use self::hops::MAX_HOPS;
+use super::message::RequestView;
 
 mod hops;
 #[cfg(test)]
@@ -133,7 +134,5 @@ impl ClientIpPolicy {
     }
 }
 
-/// Hops looked at, from the right.
-const MAX_HOPS: usize = 32;
 /// Field lines looked at, the last ones.
 const MAX_LINES: usize = 16;

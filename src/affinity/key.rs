@@ -12,6 +12,8 @@ use std::net::IpAddr;
 use super::client_ip::Mask;
 use super::{KeyHash, Seed};
 
+pub use super::message::RequestView;
+
 pub mod cookies;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -47,14 +49,6 @@ impl fmt::Display for KeySource {
             Self::PathParam(name) => write!(f, "path_param:{name}"),
         }
     }
-}
-
-/// What affinity reads of a request, whichever codec carries it.
-pub trait RequestView {
-    /// Path and query as received (origin form, undecoded).
-    fn path_and_query(&self) -> &str;
-    /// Values of every field line of this name (lower case), in order.
-    fn field_values<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s [u8]>;
 }
 
 /// A key that was found.

@@ -9,6 +9,8 @@ use super::key::cookies::{trim, unquote};
 use super::key::{FoundKey, KeySource};
 use super::{KeyHash, Seed, Timestamp};
 
+pub use super::message::ResponseView;
+
 mod date;
 mod set_cookie;
 #[cfg(test)]
@@ -21,12 +23,6 @@ pub use set_cookie::{SetCookie, parse_set_cookie};
 /// request's session be forgotten, whatever its value. It is meant for the
 /// proxy and not forwarded to the client.
 pub const RELEASE: &str = "x-affinity-release";
-
-/// What affinity reads of a response, whichever codec carries it.
-pub trait ResponseView {
-    /// Values of every field line of this name (lower case), in order.
-    fn field_values<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s [u8]>;
-}
 
 /// What a response says of its session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -19,6 +19,7 @@ pub mod explain;
 pub mod hash;
 pub mod key;
 pub mod learn;
+pub mod message;
 pub mod pick;
 pub mod ring;
 pub mod table;

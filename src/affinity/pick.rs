@@ -4,11 +4,15 @@
 //! in every proxy, and only new sessions and requests without a key look at the
 //! loads at all. `docs/affinity.md` has the contract line by line.
 
+mod loads;
 mod place;
+mod tried;
 
 use super::{AdminState, Cluster, Health, KeyHash, Slot};
+pub use loads::{Idle, Loads};
 pub(super) use place::Cap;
 use place::Placement;
+pub use tried::Tried;
 
 /// What happens when a session's backend cannot serve it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,50 +110,6 @@ pub struct Policy {
     pub failover: Failover,
     /// Bounded load in per cent of the mean (125 = 1.25 ×); `None`: no cap.
     pub balance_percent: Option<u32>,
-}
-
-/// What the pick asks of the live counters.
-pub trait Loads {
-    /// Requests and streams in flight to member `index`.
-    fn in_flight(&self, index: u16) -> u32;
-    /// Is member `index` at its connection limit (new sessions avoid it)?
-    fn saturated(&self, index: u16) -> bool;
-}
-
-/// Loads of backends that do nothing: for questions asked away from a live
-/// proxy.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Idle;
-
-impl Loads for Idle {
-    fn in_flight(&self, _: u16) -> u32 {
-        0
-    }
-
-    fn saturated(&self, _: u16) -> bool {
-        false
-    }
-}
-
-/// The backends that earlier attempts of this request have tried in vain.
-#[derive(Debug, Clone, Default)]
-pub struct Tried(Vec<u16>);
-
-impl Tried {
-    /// Marks member `index` as tried.
-    pub fn insert(&mut self, index: u16) {
-        self.0.push(index);
-    }
-
-    /// Was member `index` tried?
-    pub fn contains(&self, index: u16) -> bool {
-        self.0.contains(&index)
-    }
-
-    /// Was none tried?
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
 }
 
 /// One question to the pick.

@@ -22,11 +22,13 @@ use super::{KeyHash, Slot, Timestamp};
 mod counts;
 pub mod file;
 mod index;
+mod saved;
 mod shard;
 #[cfg(test)]
 mod tests;
 
 use counts::SlotCounts;
+pub use saved::Saved;
 use shard::Shard;
 
 /// Bindings by key: sharded, bounded, with idle expiry.
@@ -330,17 +332,6 @@ impl Table {
         // A shift in two steps, since all 64 at once would be too far.
         (hash >> 32 >> (32 - bits)) as usize
     }
-}
-
-/// One binding, as it is visited and restored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Saved {
-    /// The session.
-    pub key: KeyHash,
-    /// Its backend.
-    pub slot: Slot,
-    /// When it was last used.
-    pub last_seen: Timestamp,
 }
 
 /// What `place` does with a key that is bound.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use self::asked::Asked;
 use super::check::{self, BAD, GOOD};
 use crate::affinity::client_ip::ClientIpPolicy;
-use crate::affinity::cookie::{CookieBinding, KeyRing, read_binding};
+use crate::affinity::cookie::{CookieBinding, CookieConfig, KeyRing, read_binding};
 use crate::affinity::explain::{Explanation, Step, explain};
 use crate::affinity::key::cookies::cookie_values;
 use crate::affinity::key::{self, FoundKey, KeySource, find_key};
@@ -18,7 +18,7 @@ use crate::affinity::pick::{Binding, Decision, Idle, Policy, Query, Reason, Trie
 use crate::affinity::table::{Table, file};
 use crate::affinity::{AdminState, BackendId, Cluster, Health, Member, Slot, Timestamp};
 use crate::config;
-use crate::model::{Config, CookieConfig, Remember, TableConfig, Upstream};
+use crate::model::{Config, Remember, TableConfig, Upstream};
 
 /// The question: a request, and what is supposed of the backends.
 #[derive(Debug, Clone, clap::Args)]

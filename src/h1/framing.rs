@@ -18,7 +18,7 @@ pub enum Framing {
 
 /// What the fields of a head say, besides being passed on.
 #[derive(Debug, Default)]
-pub(super) struct Facts<'b> {
+pub(super) struct KnownFields<'b> {
     pub host: Option<&'b [u8]>,
     pub length: Option<u64>,
     pub chunked: bool,
@@ -28,7 +28,7 @@ pub(super) struct Facts<'b> {
     upgrades: usize,
 }
 
-impl<'b> Facts<'b> {
+impl<'b> KnownFields<'b> {
     /// Goes once over the fields: checks where each line ends, classifies it,
     /// stores it in `slots`, and notes what matters. `head` is the whole head,
     /// `first` where its field lines start.

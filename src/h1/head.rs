@@ -1,27 +1,7 @@
 //! Heads, as the pipeline sees them.
 
-use super::{Connection, Fields, Framing};
-use crate::affinity::key::RequestView;
-use crate::affinity::learn::ResponseView;
-
-/// The versions that are spoken here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Version {
-    /// HTTP/1.0.
-    Http10,
-    /// HTTP/1.1.
-    Http11,
-}
-
-impl Version {
-    /// As it is written on the wire.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Http10 => "HTTP/1.0",
-            Self::Http11 => "HTTP/1.1",
-        }
-    }
-}
+use super::{Connection, Fields, Framing, Version};
+use crate::affinity::message::{RequestView, ResponseView};
 
 /// How large a head may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -25,6 +25,7 @@ mod request;
 mod response;
 mod scan;
 mod trailer;
+mod version;
 
 pub use body::{Body, BodyLimits, Step};
 pub use connection::{Connection, MAX_CONNECTION_LINES};
@@ -35,9 +36,10 @@ pub use encode::{
 pub use error::{BodyError, HeadError};
 pub use field::{Field, FieldKind, FieldSlots, Fields, MAX_FIELDS, is_hop_by_hop};
 pub use framing::Framing;
-pub use head::{HeadLimits, Parsed, RequestHead, ResponseHead, Target, Version};
+pub use head::{HeadLimits, Parsed, RequestHead, ResponseHead, Target};
 pub use request::{MAX_METHOD, parse_request};
 pub use response::parse_response;
+pub use version::Version;
 
 #[cfg(test)]
 mod tests;

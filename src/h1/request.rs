@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use super::bytes::is_token;
-use super::framing::Facts;
+use super::framing::KnownFields;
 use super::host::parse_host;
 use super::scan::find_end;
 use super::{
@@ -67,7 +67,7 @@ struct Decided<'b> {
     raw: &'b [u8],
     host: &'b str,
     framing: Framing,
-    facts: Facts<'b>,
+    facts: KnownFields<'b>,
     len: usize,
 }
 
@@ -105,7 +105,7 @@ fn decide<'b>(
         return Err(HeadError::TargetTooLong);
     }
     let target = parse_target(method, path)?;
-    let facts = Facts::collect(&buf[..len], first, request.headers, slots)?;
+    let facts = KnownFields::collect(&buf[..len], first, request.headers, slots)?;
 
     let host = match facts.host {
         Some(value) => parse_host(value)?,

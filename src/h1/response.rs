@@ -2,7 +2,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::framing::Facts;
+use super::framing::KnownFields;
 use super::scan::find_end;
 use super::{FieldSlots, Fields, Framing, HeadError, HeadLimits, MAX_FIELDS, Parsed, ResponseHead, Version};
 
@@ -50,7 +50,7 @@ struct Decided<'b> {
     version: Version,
     raw: &'b [u8],
     framing: Framing,
-    facts: Facts<'b>,
+    facts: KnownFields<'b>,
     len: usize,
 }
 
@@ -86,7 +86,7 @@ fn decide<'b>(
     }
     let reason = &reason[start..];
 
-    let facts = Facts::collect(&view[..len], first, response.headers, slots)?;
+    let facts = KnownFields::collect(&view[..len], first, response.headers, slots)?;
     let bodiless = status < 200 || status == 204;
     if facts.chunked && (bodiless || version == Version::Http10) {
         return Err(HeadError::CodingNotAllowed);

@@ -5,7 +5,7 @@ mod fields;
 mod responses;
 
 use super::*;
-use crate::affinity::key::RequestView;
+use crate::affinity::message::RequestView;
 
 const LIMITS: HeadLimits = HeadLimits { head_bytes: 1024, fields: 8, uri_bytes: 64 };
 

@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use arrayvec::ArrayVec;
 
-use super::{Error, Header, Parsed, one_family};
+use super::error::Error;
+use super::header::{Header, Parsed, one_family};
 
 /// How a version 1 header begins.
 pub(super) const SIGNATURE: &[u8] = b"PROXY ";

@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::{Error, Header, Parsed, one_family};
+use super::error::Error;
+use super::header::{Header, Parsed, one_family};
 
 /// How a version 2 header begins.
 pub(super) const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";

@@ -4,8 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use arrayvec::ArrayVec;
 
-use super::MAX_HOPS;
 use crate::affinity::key::cookies::trim;
+
+/// Hops looked at, from the right.
+pub(super) const MAX_HOPS: usize = 32;
 
 /// A hop's address; `None` where the element names no address.
 pub(super) type Hop = Option<IpAddr>;

@@ -1,7 +1,7 @@
 //! May shared caches keep a response?
 
 use crate::affinity::key::cookies::{trim, unquote};
-use crate::affinity::learn::ResponseView;
+use crate::affinity::message::ResponseView;
 
 /// May a shared cache keep this response by what it says itself (RFC 9111 §3)?
 /// A cookie set on it would be handed to everybody who gets it from there.

@@ -1,7 +1,7 @@
 //! The cookie in header fields: set on responses, taken out of requests.
 
+use super::config::{CookieConfig, SameSite, SecureAttribute};
 use crate::affinity::key::cookies::{cookie_pieces, parse_pair, trim};
-use crate::model::{CookieConfig, SameSite, SecureAttribute};
 
 /// The value of the Set-Cookie field that gives `sealed` to the client.
 /// `secure`: did the request come over TLS (which decides where
@@ -88,7 +88,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::OnCacheable;
+    use crate::affinity::cookie::OnCacheable;
 
     fn config(name: &str) -> CookieConfig {
         CookieConfig {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{KeyRing, Opened};
+use super::opened::Opened;
+use super::seal::KeyRing;
 use crate::affinity::Timestamp;
 
 /// What a request's cookies say of its session.

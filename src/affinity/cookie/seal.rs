@@ -22,7 +22,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::Opened;
+use super::opened::Opened;
 use crate::affinity::{BackendId, Timestamp};
 
 /// The keys that seal and open cookies: the first seals, all open.

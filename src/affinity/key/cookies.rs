@@ -1,6 +1,6 @@
 //! The Cookie field, read the way servers read it (RFC 6265 §4.1.1, §5.4).
 
-use super::RequestView;
+use crate::affinity::message::RequestView;
 
 /// One `name=value` of a Cookie field line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

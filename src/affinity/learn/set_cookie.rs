@@ -1,6 +1,6 @@
 //! The Set-Cookie field, read the way browsers read it (RFC 6265 §5.2).
 
-use super::cookie_date;
+use super::date::cookie_date;
 use crate::affinity::Timestamp;
 use crate::affinity::key::cookies::{cookie_pieces, trim};
 

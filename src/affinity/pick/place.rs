@@ -1,7 +1,8 @@
 //! Where new sessions and requests without a key go: the part of the pick that
 //! looks at loads.
 
-use super::{Loads, Tried};
+use super::loads::Loads;
+use super::tried::Tried;
 use crate::affinity::{Cluster, KeyHash};
 
 /// What a placement depends on.

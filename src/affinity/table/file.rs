@@ -29,7 +29,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use aws_lc_rs::digest::{SHA256, digest};
 use xxhash_rust::xxh3::Xxh3Default;
 
-use super::{Saved, Table};
+use super::Table;
+use super::saved::Saved;
 use crate::affinity::{BackendId, KeyHash, Seed, Slot, Timestamp};
 
 #[cfg(test)]

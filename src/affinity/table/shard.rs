@@ -2,8 +2,8 @@
 
 use ahash::RandomState;
 
-use super::Saved;
 use super::index::{Index, MAX_PLACES};
+use super::saved::Saved;
 use crate::affinity::{KeyHash, Slot, Timestamp};
 
 /// A map of keys that knows which was used longest ago. All operations are

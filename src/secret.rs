@@ -1,9 +1,19 @@
-//! The key file: what seals cookies.
+//! Key material, and the file that holds it: what seals cookies and tickets.
+
+use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 
-use crate::model::SecretKey;
+/// 32 bytes of key material; never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretKey(pub [u8; 32]);
+
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretKey(…)")
+    }
+}
 
 /// Why a key file cannot be used. Names lines, never what stands in them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
