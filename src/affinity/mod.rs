@@ -21,6 +21,7 @@ pub mod key;
 pub mod learn;
 pub mod message;
 pub mod pick;
+pub mod recall;
 pub mod ring;
 pub mod table;
 
