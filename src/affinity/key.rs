@@ -62,7 +62,7 @@ pub struct FoundKey {
 
 /// Who asks, as far as the request itself does not say.
 #[derive(Debug, Clone, Copy)]
-pub struct Client<'c> {
+pub struct ClientIdentity<'c> {
     /// Its address, behind whatever proxies are trusted.
     pub ip: IpAddr,
     /// The name in its certificate: its subject, or where that is empty, its
@@ -76,7 +76,7 @@ pub fn find_key(
     seed: Seed,
     mask: Mask,
     request: &impl RequestView,
-    client: Client<'_>,
+    client: ClientIdentity<'_>,
 ) -> Option<FoundKey> {
     sources.iter().enumerate().find_map(|(source, wanted)| {
         let hash = match wanted {

@@ -86,7 +86,7 @@ fn answer(question: &Question, config: &Config, now: Timestamp) -> Result<String
     let cluster = cluster(upstream, question)?;
     let affinity = &upstream.affinity;
     let certificate = question.client_cert.as_deref();
-    let key_client = key::Client { ip: client, certificate };
+    let key_client = key::ClientIdentity { ip: client, certificate };
     let key = find_key(&affinity.key, affinity.seed, config.client_ip.mask, &request, key_client);
     line(&mut text, "key", &named(&affinity.key, key));
     let (binding, told) = binding(question, upstream, &cluster, &request, key, now)?;

@@ -38,8 +38,8 @@ fn cookie_id(lines: &[&str]) -> Option<String> {
     id(&cookie("SID"), &TestRequest::new("/", &fields))
 }
 
-fn client<'c>(ip: &str, certificate: Option<&'c str>) -> Client<'c> {
-    Client { ip: ip.parse().unwrap(), certificate }
+fn client<'c>(ip: &str, certificate: Option<&'c str>) -> ClientIdentity<'c> {
+    ClientIdentity { ip: ip.parse().unwrap(), certificate }
 }
 
 fn find(sources: &[KeySource], request: &TestRequest, ip: &str) -> Option<FoundKey> {
