@@ -1,10 +1,9 @@
-//! The sealed cookie: the binding kept at the client.
+//! The sealed cookie: the binding, stored at the client.
 //!
-//! The client carries which backend its session is bound to, since when and
-//! until when, and can neither read nor change it. [`seal`] makes and opens
-//! the value, [`jar`] decides what the cookies
-//! of a request mean, [`fields`] writes Set-Cookie and takes our cookie out of
-//! what backends see, and [`cacheable`] tells where setting one would leak it.
+//! The client holds the backend its session is bound to, and when the session was first and last
+//! seen. It can neither read nor change them. [`seal`] seals and opens the value, [`jar`] reads the
+//! cookies of a request, [`fields`] writes Set-Cookie and removes our cookie from what backends
+//! see, and [`cacheable`] detects responses on which a cookie would leak to other clients.
 
 pub mod cacheable;
 pub mod config;

@@ -1,6 +1,6 @@
-//! The versions of HTTP that are spoken here.
+//! The supported versions of HTTP/1.
 
-/// The versions that are spoken here.
+/// A supported version of HTTP/1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
     /// HTTP/1.0.
@@ -10,7 +10,7 @@ pub enum Version {
 }
 
 impl Version {
-    /// As it is written on the wire.
+    /// Returns the version as written on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Http10 => "HTTP/1.0",

@@ -1,46 +1,46 @@
-//! What a header says, in either version.
+//! The contents of a PROXY header, in either version.
 
 use std::net::SocketAddr;
 
-/// Whose connection it is that the header begins.
+/// The original connection, as described by a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Header {
-    /// The sender's own, a health check for instance: the addresses of the
-    /// socket count (version 2 only).
+    /// The sender's own connection, such as a health check: use the addresses of the socket
+    /// (version 2 only).
     Local,
-    /// Somebody's, whose addresses the sender does not know or cannot say, or
-    /// that no TCP connection has: the addresses of the socket count.
+    /// A connection whose addresses the sender does not know, cannot express, or that is not TCP:
+    /// use the addresses of the socket.
     Unknown,
-    /// A TCP connection's between these two. A header holds addresses of one
-    /// family; where it is written, IPv4 is mapped into IPv6 if the other is IPv6.
+    /// A TCP connection between these addresses. A header contains addresses of one family: when
+    /// written, IPv4 is mapped into IPv6 if the other address is IPv6.
     Tcp {
-        /// The client.
+        /// The client's address.
         source: SocketAddr,
-        /// What the client connected to.
+        /// The address the client connected to.
         destination: SocketAddr,
     },
-    /// That of a client on a Unix domain socket, which has no address that
-    /// anything could be keyed with (version 2 only).
+    /// A connection over a Unix domain socket, which has no address to use as a key (version 2
+    /// only).
     Unix,
 }
 
-/// What the bytes at the beginning of a connection are.
+/// The result of parsing the start of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Parsed {
-    /// So far a header, or the beginning of what may become one.
+    /// Valid so far; more bytes are needed.
     Partial,
-    /// No header: no sender of the protocol begins like this.
+    /// Not a PROXY header.
     NotProxy,
-    /// A header, and what follows after `len` bytes belongs to the connection.
+    /// A complete header. The bytes after `len` belong to the connection.
     Complete {
-        /// What it says.
+        /// Its contents.
         header: Header,
         /// Its length in bytes.
         len: usize,
     },
 }
 
-/// The addresses as a header can hold them: both IPv4, or both IPv6.
+/// Returns the addresses as a header can contain them: both IPv4 or both IPv6.
 pub(super) fn one_family(source: SocketAddr, destination: SocketAddr) -> (SocketAddr, SocketAddr) {
     let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
     let (source, destination) = (canonical(source), canonical(destination));

@@ -1,4 +1,4 @@
-//! The settings of the cookie.
+//! The cookie's settings.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,35 +10,35 @@ use crate::secret::SecretKey;
 pub struct CookieConfig {
     /// The cookie's name.
     pub name: String,
-    /// One key a line; the first seals, all open. `None`: an ephemeral key.
+    /// The key file: one key per line, the first seals, all open. `None`: an ephemeral key.
     pub keys_file: Option<PathBuf>,
-    /// The key material of `keys_file`, read when the file was loaded.
+    /// The keys in `keys_file`, read when the configuration was loaded.
     pub keys: Vec<SecretKey>,
-    /// A binding is forgotten this long after it was first made.
+    /// The maximum age of a binding.
     pub max_age: Duration,
-    /// A binding is forgotten after this long without a request.
+    /// The maximum time without a request, after which the binding is forgotten.
     pub max_idle: Duration,
-    /// `Path`.
+    /// The `Path` attribute.
     pub path: String,
-    /// `Domain`; `None`: host-only.
+    /// The `Domain` attribute; `None`: host-only.
     pub domain: Option<String>,
-    /// `Secure`.
+    /// The `Secure` attribute.
     pub secure: SecureAttribute,
-    /// `SameSite`.
+    /// The `SameSite` attribute.
     pub same_site: SameSite,
-    /// `HttpOnly`.
+    /// The `HttpOnly` attribute.
     pub http_only: bool,
-    /// `Partitioned` (CHIPS).
+    /// The `Partitioned` attribute (CHIPS).
     pub partitioned: bool,
-    /// What is done on a response that shared caches may keep.
+    /// What to do on responses that shared caches may store.
     pub on_cacheable: OnCacheable,
 }
 
-/// When the cookie is marked `Secure`.
+/// When to mark the cookie `Secure`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SecureAttribute {
-    /// When the request came over TLS (to Homing, or to a trusted proxy that
-    /// says so in X-Forwarded-Proto).
+    /// If the request came over TLS, to Homing or to a trusted proxy that says so in
+    /// X-Forwarded-Proto.
     Auto,
     /// Always.
     Always,
@@ -53,17 +53,17 @@ pub enum SameSite {
     Lax,
     /// `SameSite=Strict`.
     Strict,
-    /// `SameSite=None`; needs Secure.
+    /// `SameSite=None`; requires `Secure`.
     None,
 }
 
-/// What is done with the cookie on a response that shared caches may keep.
+/// What to do with the cookie on a response that shared caches may store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnCacheable {
-    /// The cookie is not set on it.
+    /// Do not set the cookie.
     Skip,
-    /// It is set and `Cache-Control: private` is added.
+    /// Set it and add `Cache-Control: private`.
     Private,
-    /// It is set.
+    /// Set it.
     Set,
 }

@@ -1,31 +1,31 @@
-//! What a sealed cookie says.
+//! The contents of a sealed cookie.
 
 use std::time::Duration;
 
 use crate::affinity::{BackendId, Timestamp};
 
-/// What a cookie says once it has been opened.
+/// The contents of an opened cookie.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opened {
     /// The backend the session is bound to.
     pub backend: BackendId,
-    /// When the session was first bound; kept over re-issue and failover.
+    /// When the session was first bound; kept across re-issue and failover.
     pub issued: Timestamp,
     /// When the cookie was last issued.
     pub last_seen: Timestamp,
 }
 
 impl Opened {
-    /// Has its session lived for more than `max_age`, or been idle for more
-    /// than `max_idle`?
+    /// Returns true if its session is older than `max_age` or has been idle for longer than
+    /// `max_idle`.
     pub fn expired(&self, now: Timestamp, max_age: Duration, max_idle: Duration) -> bool {
         older(now, self.issued, max_age) || older(now, self.last_seen, max_idle)
     }
 
-    /// Is a new cookie to be set on the response? Not on every one: only when
-    /// the session now is at another backend, or a quarter of `max_idle` has
-    /// passed since it was issued. A session is therefore forgotten after
-    /// between ¾ and 1 × `max_idle` without a request.
+    /// Returns true if the response must set a new cookie. It need not on every response: only if
+    /// the session is now at another backend, or if a quarter of `max_idle` has passed since the
+    /// cookie was issued. A session is therefore forgotten after ¾ to 1 × `max_idle` without a
+    /// request.
     pub fn needs_reissue(&self, backend: &BackendId, now: Timestamp, max_idle: Duration) -> bool {
         self.backend != *backend || older(now, self.last_seen, max_idle / 4)
     }
@@ -55,7 +55,7 @@ mod tests {
         assert!(!expired(opened(500, 500), 600));
         assert!(expired(opened(500, 500), 601), "idle");
         assert!(!expired(opened(500, 1450), 1500));
-        assert!(expired(opened(500, 1450), 1501), "old, though in use");
+        assert!(expired(opened(500, 1450), 1501), "too old although in use");
         assert!(!expired(opened(500, 500), 400), "another proxy's clock is ahead");
     }
 

@@ -1,15 +1,14 @@
-//! The loads that the pick looks at.
+//! The loads that the pick depends on.
 
-/// What the pick asks of the live counters.
+/// The live load of the members.
 pub trait Loads {
-    /// Requests and streams in flight to member `index`.
+    /// Returns the requests and streams in flight to member `index`.
     fn in_flight(&self, index: u16) -> u32;
-    /// Is member `index` at its connection limit (new sessions avoid it)?
+    /// Returns true if member `index` is at its connection limit. New sessions avoid it.
     fn saturated(&self, index: u16) -> bool;
 }
 
-/// Loads of backends that do nothing: for questions asked away from a live
-/// proxy.
+/// Loads of idle backends, for decisions made outside a live proxy.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Idle;
 

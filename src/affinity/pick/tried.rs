@@ -1,8 +1,8 @@
-//! What earlier attempts of a request have tried.
+//! The members that earlier attempts of a request have tried.
 
-/// The backends that earlier attempts of this request have tried in vain.
+/// The members that earlier attempts of this request have tried without success.
 #[derive(Debug, Clone, Default)]
-pub struct Tried(Vec<u16>);
+pub struct Tried(pub(super) Vec<u16>);
 
 impl Tried {
     /// Marks member `index` as tried.
@@ -10,12 +10,12 @@ impl Tried {
         self.0.push(index);
     }
 
-    /// Was member `index` tried?
+    /// Returns true if member `index` was tried.
     pub fn contains(&self, index: u16) -> bool {
         self.0.contains(&index)
     }
 
-    /// Was none tried?
+    /// Returns true if no member was tried.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,11 +1,11 @@
-//! A binding outside of the table.
+//! A binding outside the table.
 
 use crate::affinity::{KeyHash, Slot, Timestamp};
 
-/// One binding, as it is visited and restored.
+/// A binding as visited and restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Saved {
-    /// The session.
+    /// The session's key.
     pub key: KeyHash,
     /// Its backend.
     pub slot: Slot,
