@@ -1,4 +1,4 @@
-//! An upstream's backends as the pick sees them: the ring and who is eligible.
+//! An upstream's backends as the pick sees them: the ring and the eligible members.
 
 use std::sync::Arc;
 

@@ -97,8 +97,8 @@ impl Table {
         Some(shard.entry(at).slot())
     }
 
-    /// The backend `key` is bound to, without marking it used (for people who
-    /// ask, not for requests).
+    /// Returns the backend that `key` is bound to, without marking it used. For operators, not for
+    /// requests.
     pub fn peek(&self, key: KeyHash, now: Timestamp) -> Option<Slot> {
         let hash = self.hash(key);
         let shard = self.shard(hash).lock();

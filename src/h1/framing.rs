@@ -43,7 +43,7 @@ impl<'b> KnownFields<'b> {
             return Err(HeadError::BareLf);
         }
         let base = head.as_ptr().addr();
-        let mut facts = Self::default();
+        let mut known = Self::default();
         slots.list.clear();
         for header in found {
             let start = header.name.as_ptr().addr().wrapping_sub(base);
@@ -55,16 +55,16 @@ impl<'b> KnownFields<'b> {
             let field = super::Field { name: header.name, value: header.value, kind, line };
             slots.list.try_push(field).map_err(|_| HeadError::TooManyFields)?;
             if kind != FieldKind::Other {
-                facts.note(kind, header.value)?;
+                known.note(kind, header.value)?;
             }
         }
-        if facts.chunked && facts.length.is_some() {
+        if known.chunked && known.length.is_some() {
             return Err(HeadError::LengthAndCoding);
         }
-        if facts.upgrades != 1 || !facts.connection.upgrade {
-            facts.upgrade = None;
+        if known.upgrades != 1 || !known.connection.upgrade {
+            known.upgrade = None;
         }
-        Ok(facts)
+        Ok(known)
     }
 
     fn note(&mut self, kind: FieldKind, value: &'b [u8]) -> Result<(), HeadError> {

@@ -52,9 +52,9 @@ pub fn parse_request<'s, 'b: 's>(
         fields: Fields { raw: decided.raw, list: &slots.list },
         host: decided.host,
         framing: decided.framing,
-        connection: decided.facts.connection,
-        expects_continue: decided.facts.expects_continue && decided.version == Version::Http11,
-        upgrade: decided.facts.upgrade.filter(|_| decided.version == Version::Http11),
+        connection: decided.known.connection,
+        expects_continue: decided.known.expects_continue && decided.version == Version::Http11,
+        upgrade: decided.known.upgrade.filter(|_| decided.version == Version::Http11),
     };
     Ok(Parsed::Complete { head, len: decided.len })
 }
@@ -67,7 +67,7 @@ struct Decided<'b> {
     raw: &'b [u8],
     host: &'b str,
     framing: Framing,
-    facts: KnownFields<'b>,
+    known: KnownFields<'b>,
     len: usize,
 }
 
@@ -105,16 +105,16 @@ fn decide<'b>(
         return Err(HeadError::TargetTooLong);
     }
     let target = parse_target(method, path)?;
-    let facts = KnownFields::collect(&buf[..len], first, request.headers, slots)?;
+    let known = KnownFields::collect(&buf[..len], first, request.headers, slots)?;
 
-    let host = match facts.host {
+    let host = match known.host {
         Some(value) => parse_host(value)?,
         None if version == Version::Http11 => return Err(HeadError::HostMissing),
         None => "",
     };
     let host = if let Target::Absolute { authority, .. } = target { authority } else { host };
-    let framing = match facts.length {
-        None if !facts.chunked => Framing::None,
+    let framing = match known.length {
+        None if !known.chunked => Framing::None,
         Some(length) => Framing::Length(length),
         None if version == Version::Http10 => return Err(HeadError::CodingNotAllowed),
         None => Framing::Chunked,
@@ -123,7 +123,7 @@ fn decide<'b>(
         return Err(HeadError::BodyNotAllowed);
     }
     let raw = &buf[first..len - 2];
-    Ok(Some(Decided { method, target, version, raw, host, framing, facts, len: lead + len }))
+    Ok(Some(Decided { method, target, version, raw, host, framing, known, len: lead + len }))
 }
 
 fn parse_target<'b>(method: &str, target: &'b str) -> Result<Target<'b>, HeadError> {

@@ -37,8 +37,8 @@ pub fn parse_response<'s, 'b: 's>(
         version: decided.version,
         fields: Fields { raw: decided.raw, list: &slots.list },
         framing: decided.framing,
-        connection: decided.facts.connection,
-        upgrade: decided.facts.upgrade,
+        connection: decided.known.connection,
+        upgrade: decided.known.upgrade,
     };
     Ok(Parsed::Complete { head, len: decided.len })
 }
@@ -50,7 +50,7 @@ struct Decided<'b> {
     version: Version,
     raw: &'b [u8],
     framing: Framing,
-    facts: KnownFields<'b>,
+    known: KnownFields<'b>,
     len: usize,
 }
 
@@ -86,19 +86,19 @@ fn decide<'b>(
     }
     let reason = &reason[start..];
 
-    let facts = KnownFields::collect(&view[..len], first, response.headers, slots)?;
+    let known = KnownFields::collect(&view[..len], first, response.headers, slots)?;
     let bodiless = status < 200 || status == 204;
-    if facts.chunked && (bodiless || version == Version::Http10) {
+    if known.chunked && (bodiless || version == Version::Http10) {
         return Err(HeadError::CodingNotAllowed);
     }
-    let framing = match facts.length {
+    let framing = match known.length {
         _ if bodiless || status == 304 || request_method == "HEAD" => Framing::None,
         Some(length) => Framing::Length(length),
-        None if facts.chunked => Framing::Chunked,
+        None if known.chunked => Framing::Chunked,
         None => Framing::UntilClose,
     };
     let raw = &view[first..len - 2];
-    Ok(Some(Decided { status, reason, version, raw, framing, facts, len }))
+    Ok(Some(Decided { status, reason, version, raw, framing, known, len }))
 }
 
 /// Searches for the end of the head, after the bytes already scanned.

@@ -126,17 +126,17 @@ fn pair<const N: usize, A: From<[u8; N]> + Into<IpAddr>>(block: &[u8]) -> Option
 
 /// Checks that the extensions fill `announced` bytes exactly, as far as they have arrived. Their
 /// contents are ignored.
-fn check_extensions(mut come: &[u8], mut announced: usize) -> Result<(), Error> {
+fn check_extensions(mut received: &[u8], mut announced: usize) -> Result<(), Error> {
     while announced > 0 {
         let room = announced.checked_sub(EXTENSION_HEAD).ok_or(Error::Extensions)?;
-        let Some(&high) = come.get(1) else { return Ok(()) };
-        let low = come.get(2).copied();
+        let Some(&high) = received.get(1) else { return Ok(()) };
+        let low = received.get(2).copied();
         let value = usize::from(u16::from_be_bytes([high, low.unwrap_or(0)]));
         announced = room.checked_sub(value).ok_or(Error::Extensions)?;
         if low.is_none() {
             return Ok(());
         }
-        come = come.get(EXTENSION_HEAD + value..).unwrap_or_default();
+        received = received.get(EXTENSION_HEAD + value..).unwrap_or_default();
     }
     Ok(())
 }

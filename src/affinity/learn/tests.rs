@@ -91,7 +91,7 @@ fn empty_value_deletes() {
 }
 
 #[test]
-fn a_header_binds_its_value() {
+fn header_binds_its_value() {
     let sources = [KeySource::Header("mcp-session-id".into())];
     assert_eq!(learned(&sources, &[("mcp-session-id", " abc ")]), bind(0, "abc"));
     assert_eq!(learned(&sources, &[("mcp-session-id", " ")]), Learned::Nothing);

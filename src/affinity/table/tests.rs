@@ -184,7 +184,7 @@ fn memory_is_freed_after_sessions_end() {
 }
 
 #[test]
-fn an_entry_takes_at_most_32_bytes() {
+fn entry_takes_at_most_32_bytes() {
     // From the fewest to the most entries per shard in large tables.
     for entries in [65_536, 80_000, 100_000, 131_072, 260_000] {
         let table = Table::new(entries, 60);
