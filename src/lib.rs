@@ -17,6 +17,7 @@ pub mod h1;
 pub mod model;
 pub mod proxy;
 pub mod proxy_protocol;
+pub mod secret;
 pub mod telemetry;
 pub mod tls;
 

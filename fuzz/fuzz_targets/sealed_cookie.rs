@@ -5,7 +5,8 @@
 
 use std::sync::LazyLock;
 
-use homing::affinity::cookie::{KeyRing, parse_keys};
+use homing::affinity::cookie::KeyRing;
+use homing::secret::parse_keys;
 use libfuzzer_sys::fuzz_target;
 
 static KEYS: LazyLock<KeyRing> = LazyLock::new(KeyRing::ephemeral);

@@ -1,4 +1,4 @@
-//! What affinity knows of a backend: its identity, weight and state.
+//! A backend as affinity sees it: identity, weight and state.
 
 use std::fmt;
 use std::num::NonZeroU16;
@@ -8,16 +8,16 @@ use std::time::SystemTime;
 
 /// A backend's identity on the ring, in cookies and in the table.
 ///
-/// It is not the address: a backend that comes back at another address under
-/// the same id keeps its sessions.
+/// This is not its address: a backend that returns at another address with the same id keeps its
+/// sessions.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BackendId(Arc<str>);
 
 impl BackendId {
-    /// The longest id, in bytes.
+    /// The maximum length of an id, in bytes.
     pub const MAX_LEN: usize = 64;
 
-    /// The id as text.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -45,16 +45,15 @@ impl fmt::Debug for BackendId {
     }
 }
 
-/// Text that cannot be a backend id.
+/// The error for text that is not a valid backend id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a backend id is 1 to 64 characters out of A-Z a-z 0-9 . _ - : [ ] /")]
+#[error("a backend id is 1 to 64 characters from A-Z a-z 0-9 . _ - : [ ] /")]
 pub struct InvalidBackendId;
 
-/// A backend's number for as long as the process lives.
+/// A backend's number, valid until the process exits.
 ///
-/// Given to an id when it is first configured in an upstream and never given
-/// to another, so that bindings survive a reload that reorders, removes or
-/// brings back backends.
+/// Each new id in an upstream gets the next number, and no other id ever gets the same one.
+/// Bindings therefore survive a reload that reorders, removes or restores backends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub u16);
 
@@ -63,37 +62,37 @@ pub struct Slot(pub u16);
 pub struct Weight(NonZeroU16);
 
 impl Weight {
-    /// The weight of a backend that names none.
+    /// The default weight.
     pub const ONE: Self = Self(NonZeroU16::MIN);
-    /// The greatest weight.
+    /// The maximum weight.
     pub const MAX: u16 = 256;
 
-    /// A weight from 1 to [`Weight::MAX`].
+    /// Returns a weight, or `None` if `weight` is not between 1 and [`Weight::MAX`].
     pub fn new(weight: u16) -> Option<Self> {
         let weight = NonZeroU16::new(weight)?;
         (weight.get() <= Self::MAX).then_some(Self(weight))
     }
 
-    /// The weight as a number.
+    /// Returns the weight as a number.
     pub fn get(self) -> u16 {
         self.0.get()
     }
 }
 
-/// What a person (or the backend itself, by `drain_status`) wishes.
+/// The state requested by an operator, or by the backend itself through `drain_status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum AdminState {
     /// Serves existing and new sessions.
     #[default]
     Ready,
-    /// Keeps its sessions, gets no new ones.
+    /// Keeps its sessions but gets no new ones.
     Drain,
     /// Serves nothing.
     Maint,
 }
 
 impl AdminState {
-    /// The word used in config, logs and metrics.
+    /// Returns the name used in the configuration, logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ready => "ready",
@@ -103,18 +102,18 @@ impl AdminState {
     }
 }
 
-/// What the checks say.
+/// The result of the health checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Health {
-    /// Answers its checks.
+    /// Passes its checks.
     #[default]
     Up,
-    /// Does not.
+    /// Fails its checks.
     Down,
 }
 
 impl Health {
-    /// The word used in logs and metrics.
+    /// Returns the name used in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Up => "up",
@@ -125,19 +124,19 @@ impl Health {
 
 /// Seconds since the Unix epoch: the only clock that affinity sees.
 ///
-/// Coarse on purpose: bindings live for minutes, and four bytes an entry pay
-/// for millions of them. It wraps in 2106.
+/// One-second resolution is enough, since bindings live for minutes, and four bytes per entry keep
+/// millions of entries small. It wraps in 2106.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(pub u32);
 
 impl Timestamp {
-    /// The whole seconds of a system time; 0 before the epoch.
+    /// Converts a system time to whole seconds; a time before the epoch becomes 0.
     pub fn of(time: SystemTime) -> Self {
         let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Self(u32::try_from(since.as_secs()).unwrap_or(u32::MAX))
     }
 
-    /// Seconds from `earlier` to `self`; 0 if the clock went backwards.
+    /// Returns the seconds from `earlier` to `self`; 0 if the clock went backwards.
     pub fn since(self, earlier: Self) -> u32 {
         self.0.saturating_sub(earlier.0)
     }

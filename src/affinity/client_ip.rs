@@ -1,33 +1,33 @@
 //! The client's address, seen through trusted proxies.
 //!
-//! Forwarding fields are a list to which every proxy appends the peer it saw,
-//! so only the right end is worth anything: it is read from the right, as far
-//! as trusted addresses vouch for it. What a client writes into the field
-//! itself stands to the left of that and is never reached.
+//! Forwarding headers are lists to which every proxy appends the peer it saw, so only the right end
+//! can be trusted. The list is read from the right, for as long as the addresses are trusted.
+//! Anything the client put into the header is further left and is never reached.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use arrayvec::ArrayVec;
 use ipnet::IpNet;
 
-use super::key::RequestView;
+use self::hops::MAX_HOPS;
+use super::message::RequestView;
 
 mod hops;
 #[cfg(test)]
 mod tests;
 
-/// Whose word is believed about the client's address.
+/// Which peers are trusted to name the client's address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientIpPolicy {
-    /// Peers (and hops) whose forwarding fields are believed.
+    /// Peers and hops whose forwarding headers are trusted.
     pub trusted: Vec<IpNet>,
-    /// Which fields are read, in order; the first that is present counts.
+    /// The headers to read, in order; the first one present is used.
     pub from: Vec<ForwardSource>,
     /// How much of an address identifies a client.
     pub mask: Mask,
 }
 
-/// A field that names the client.
+/// A header that names the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ForwardSource {
     /// `Forwarded` (RFC 7239), its `for` parameters.
@@ -37,7 +37,7 @@ pub enum ForwardSource {
 }
 
 impl ForwardSource {
-    /// The field's name, in lower case.
+    /// Returns the header's name, in lower case.
     pub fn field(self) -> &'static str {
         match self {
             Self::Forwarded => "forwarded",
@@ -56,9 +56,8 @@ pub struct Mask {
 }
 
 impl Mask {
-    /// The part of `address` that identifies a client, as 16 bytes: IPv4 is
-    /// mapped into IPv6 (RFC 4291 §2.5.5.2) after masking, and an address that
-    /// came mapped is IPv4.
+    /// Returns the part of `address` that identifies a client, as 16 bytes. IPv4 is mapped into
+    /// IPv6 (RFC 4291 §2.5.5.2) after masking; an IPv4-mapped address counts as IPv4.
     pub fn apply(self, address: IpAddr) -> [u8; 16] {
         match address.to_canonical() {
             IpAddr::V4(v4) => {
@@ -74,13 +73,12 @@ impl Mask {
 }
 
 impl ClientIpPolicy {
-    /// The client's address: the peer's, or what trusted proxies say of it.
-    /// Always canonical: an IPv4-mapped address is IPv4.
+    /// Returns the client's address: the peer's, or the one that trusted proxies report. It is
+    /// always canonical: an IPv4-mapped address is returned as IPv4.
     ///
-    /// The rightmost hop that is not trusted is the client; the leftmost, if
-    /// all are trusted. A hop that is no address (`unknown`, a pseudonym,
-    /// nonsense) ends the walk at the hop to its right. Of the list only the
-    /// last 32 hops in the last 16 field lines are looked at.
+    /// The client is the rightmost hop that is not trusted, or the leftmost hop if all are trusted.
+    /// A hop that is not an address (`unknown`, an obfuscated identifier, garbage) ends the walk at
+    /// the hop to its right. Only the last 32 hops in the last 16 header lines are read.
     pub fn client_ip(&self, peer: IpAddr, request: &impl RequestView) -> IpAddr {
         let peer = peer.to_canonical();
         if !self.trusts(peer) {
@@ -101,12 +99,11 @@ impl ClientIpPolicy {
         peer
     }
 
-    /// Is this peer one whose forwarding fields are believed?
+    /// Returns true if this peer's forwarding headers are trusted.
     pub fn trusts(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
         self.trusted.iter().any(|net| match (net, peer) {
-            // `::ffff:10.0.0.0/104` is 10.0.0.0/8 in the notation of a socket
-            // that serves both families.
+            // `::ffff:10.0.0.0/104` is 10.0.0.0/8, as a dual-stack socket writes it.
             (IpNet::V6(net), IpAddr::V4(v4)) if net.prefix_len() >= 96 => net.contains(&v4.to_ipv6_mapped()),
             _ => net.contains(&peer),
         })
@@ -133,7 +130,5 @@ impl ClientIpPolicy {
     }
 }
 
-/// Hops looked at, from the right.
-const MAX_HOPS: usize = 32;
-/// Field lines looked at, the last ones.
+/// Header lines to read; the last ones in the message.
 const MAX_LINES: usize = 16;

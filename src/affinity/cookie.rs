@@ -1,90 +1,20 @@
-//! The sealed cookie: the binding kept at the client.
+//! The sealed cookie: the binding, stored at the client.
 //!
-//! The client carries which backend its session is bound to, since when and
-//! until when, and can neither read nor change it. [`seal`] makes and opens
-//! the value, [`keys`] holds what seals it, [`jar`] decides what the cookies
-//! of a request mean, [`fields`] writes Set-Cookie and takes our cookie out of
-//! what backends see, and [`cacheable`] tells where setting one would leak it.
-
-use std::time::Duration;
-
-use super::{BackendId, Timestamp};
+//! The client holds the backend its session is bound to, and when the session was first and last
+//! seen. It can neither read nor change them. [`seal`] seals and opens the value, [`jar`] reads the
+//! cookies of a request, [`fields`] writes Set-Cookie and removes our cookie from what backends
+//! see, and [`cacheable`] detects responses on which a cookie would leak to other clients.
 
 pub mod cacheable;
+pub mod config;
 pub mod fields;
 pub mod jar;
-pub mod keys;
+pub mod opened;
 pub mod seal;
 
 pub use cacheable::is_publicly_cacheable;
+pub use config::{CookieConfig, OnCacheable, SameSite, SecureAttribute};
 pub use fields::{Stripped, set_cookie_value, strip_cookie};
 pub use jar::{CookieBinding, read_binding};
-pub use keys::{KeyFileError, parse_keys};
+pub use opened::Opened;
 pub use seal::{KeyRing, OpenError};
-
-/// What a cookie says once it has been opened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Opened {
-    /// The backend the session is bound to.
-    pub backend: BackendId,
-    /// When the session was first bound; kept over re-issue and failover.
-    pub issued: Timestamp,
-    /// When the cookie was last issued.
-    pub last_seen: Timestamp,
-}
-
-impl Opened {
-    /// Has its session lived for more than `max_age`, or been idle for more
-    /// than `max_idle`?
-    pub fn expired(&self, now: Timestamp, max_age: Duration, max_idle: Duration) -> bool {
-        older(now, self.issued, max_age) || older(now, self.last_seen, max_idle)
-    }
-
-    /// Is a new cookie to be set on the response? Not on every one: only when
-    /// the session now is at another backend, or a quarter of `max_idle` has
-    /// passed since it was issued. A session is therefore forgotten after
-    /// between ¾ and 1 × `max_idle` without a request.
-    pub fn needs_reissue(&self, backend: &BackendId, now: Timestamp, max_idle: Duration) -> bool {
-        self.backend != *backend || older(now, self.last_seen, max_idle / 4)
-    }
-}
-
-fn older(now: Timestamp, then: Timestamp, limit: Duration) -> bool {
-    Duration::from_secs(now.since(then).into()) > limit
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn opened(issued: u32, last_seen: u32) -> Opened {
-        Opened {
-            backend: "node1".parse().unwrap(),
-            issued: Timestamp(issued),
-            last_seen: Timestamp(last_seen),
-        }
-    }
-
-    #[test]
-    fn expires_by_age_and_by_idleness() {
-        let expired = |opened: Opened, now| {
-            opened.expired(Timestamp(now), Duration::from_secs(1000), Duration::from_secs(100))
-        };
-        assert!(!expired(opened(500, 500), 600));
-        assert!(expired(opened(500, 500), 601), "idle");
-        assert!(!expired(opened(500, 1450), 1500));
-        assert!(expired(opened(500, 1450), 1501), "old, though in use");
-        assert!(!expired(opened(500, 500), 400), "another proxy's clock is ahead");
-    }
-
-    #[test]
-    fn is_reissued_rarely() {
-        let needs = |backend: &str, now| {
-            opened(0, 1000).needs_reissue(&backend.parse().unwrap(), Timestamp(now), Duration::from_secs(100))
-        };
-        assert!(!needs("node1", 1000));
-        assert!(!needs("node1", 1025));
-        assert!(needs("node1", 1026));
-        assert!(needs("node2", 1000), "the session has moved");
-    }
-}

@@ -1,51 +1,48 @@
-//! Why a request goes where it goes, for people: `homing explain`.
+//! Explains a routing decision to people: `homing explain`.
 //!
-//! The decision is [`pick()`]'s own; the walk beside it says, member by member,
-//! what the pick saw. Nothing here is on the path of a request.
+//! The decision comes from [`pick()`] itself; the walk beside it says what the pick saw of each
+//! member. This is not on the request path.
 
 use super::pick::{Binding, Cap, Decision, Loads, Policy, Query, pick, successor};
 use super::{AdminState, Cluster, Health, KeyHash};
 
-/// Everything there is to say about one question.
+/// The full explanation of one decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
-    /// The member that the ring gives the key, whatever its state; `None`
-    /// without a key.
+    /// The member that the ring gives the key, regardless of its state; `None` without a key.
     pub home: Option<u16>,
     /// The member that the session is bound to, if it is configured.
     pub bound: Option<u16>,
-    /// The walk of the key; empty without one. It is the same whether the
-    /// session is kept or not: it says where it would go.
+    /// The key's walk; empty without a key. It is the same whether or not the session is kept: it
+    /// shows where the session would go.
     pub steps: Vec<Step>,
     /// Where the request goes.
     pub decision: Decision,
-    /// Who is announced as the successor of the backend it goes to, or
-    /// waits for.
+    /// The announced successor of the backend that the request goes to or waits for.
     pub successor: Option<u16>,
 }
 
-/// One member met on the walk. A member in slow start is met twice if its
-/// active points lie further on.
+/// One member on the walk. A member in slow start appears twice if its active points come later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Step {
     /// Its index.
     pub member: u16,
-    /// Why it is passed over; `None` if it can be taken.
+    /// Why it is skipped; `None` if it can be taken.
     pub passed: Option<Passed>,
 }
 
-/// Why the walk passes over a member.
+/// Why the walk skips a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Passed {
     /// It is in maintenance.
     Maint,
     /// It is down.
     Down,
-    /// An earlier attempt of this request has tried it in vain.
+    /// An earlier attempt of this request failed there.
     Tried,
-    /// It drains. It is taken after all if nobody else is up.
+    /// It is draining. It is taken after all if no other member is up.
     Draining,
-    /// It is in slow start, and this point of it does not count yet.
+    /// It is in slow start, and this point is not active yet.
     SlowStart,
     /// It is at its connection limit (new sessions only).
     Saturated,
@@ -54,7 +51,7 @@ pub enum Passed {
 }
 
 impl Passed {
-    /// As people read it.
+    /// Returns the text shown to people.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Maint => "maint",
@@ -140,12 +137,12 @@ fn steps(
     steps
 }
 
-/// How far the walk has got with a member.
+/// What the walk has seen of a member so far.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Met {
     Never,
-    /// At a point that slow start has not reached.
+    /// Seen at a point that is not active yet.
     Early,
-    /// At one that counts.
+    /// Seen at an active point.
     Settled,
 }

@@ -1,6 +1,8 @@
-//! The stable hash: the same bytes give the same value on every machine, in
-//! every build, for ever. XXH3-64 with a secret seed; in-memory maps use aHash,
-//! whose output is not stable and never reaches the ring.
+//! The stable hash: the same bytes give the same value on every machine and in every build,
+//! forever.
+//!
+//! It is XXH3-64 with a secret seed. In-memory maps use aHash, whose output is not stable and never
+//! reaches the ring.
 
 use std::fmt;
 
@@ -9,8 +11,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::BackendId;
 
-/// The ring's seed. Proxies that share it (and the backends) agree on every
-/// home; clients who do not know it cannot choose a victim.
+/// The ring's seed. Proxies (and backends) that share it agree on every home; clients that do not
+/// know it cannot target a backend.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Seed(pub u64);
 
@@ -20,41 +22,39 @@ impl fmt::Debug for Seed {
     }
 }
 
-/// The hash of a session's key: a position on the ring and the name of its
-/// entry in the table. The key itself is kept nowhere.
+/// The hash of a session's key: its position on the ring and its name in the table. The key itself
+/// is not stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyHash(pub u64);
 
 impl KeyHash {
-    /// The hash of a session id, wherever it was found: the same id in a
-    /// cookie, a header, a query or a path parameter is the same session.
+    /// Hashes a session id. The same id is the same session whether it comes from a cookie, a
+    /// header, a query or a path parameter.
     pub fn of_id(seed: Seed, id: &[u8]) -> Self {
         Self(domain_hash(seed, Domain::Id, id))
     }
 
-    /// The hash of a client address (16 bytes, already masked; IPv4 is mapped).
+    /// Hashes a client address (16 bytes, already masked; IPv4 is mapped).
     pub fn of_address(seed: Seed, address: [u8; 16]) -> Self {
         Self(domain_hash(seed, Domain::Address, &address))
     }
 }
 
-/// The hash of the `replica`th point of `id` on the ring.
+/// Hashes the `replica`th point of `id` on the ring.
 ///
-/// One message of the id, with its length in front, and the replica: no id
-/// and replica can spell another's, and nothing is left to how two hashes
-/// would have to be combined.
+/// The id, preceded by its length, and the replica form one message. No other id and replica give
+/// the same bytes, and there are no two hashes to combine.
 pub(crate) fn point_hash(seed: Seed, id: &BackendId, replica: u32) -> u64 {
     let id = id.as_str().as_bytes();
     let mut message = ArrayVec::<u8, { 1 + BackendId::MAX_LEN + size_of::<u32>() }>::new();
-    // An id is at most 64 bytes long, so the length fits and the buffer too.
+    // An id has at most 64 bytes, so its length and the message fit.
     message.push(u8::try_from(id.len()).unwrap_or(u8::MAX));
     message.extend(id.iter().copied());
     message.extend(replica.to_le_bytes());
     domain_hash(seed, Domain::Point, &message)
 }
 
-/// Keeps ids, addresses and points apart: the same bytes in another role hash
-/// to something unrelated.
+/// Separates ids, addresses and points: the same bytes in another role have an unrelated hash.
 #[derive(Clone, Copy)]
 enum Domain {
     Id = 1,

@@ -1,10 +1,9 @@
 //! The key: what identifies a session's requests.
 //!
-//! An upstream lists sources; the first that is present in a request decides.
-//! A source whose value is empty is absent, so that a cleared cookie falls
-//! through to the next source instead of lumping all such clients together.
-//! Values are compared and hashed as received: nothing is percent-decoded, so
-//! an id that a client re-encodes is another id. Nothing here allocates.
+//! An upstream lists sources, and the first one present in a request decides. A source with an
+//! empty value is absent: a cleared cookie falls through to the next source instead of putting all
+//! such clients together. Values are compared and hashed as received. They are not percent-decoded,
+//! so an id that a client re-encodes is another id. Nothing here allocates.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -12,13 +11,15 @@ use std::net::IpAddr;
 use super::client_ip::Mask;
 use super::{KeyHash, Seed};
 
+pub use super::message::RequestView;
+
 pub mod cookies;
 #[cfg(test)]
 pub(crate) mod tests;
 
 use cookies::cookie_values;
 
-/// One place where a session's id may be found.
+/// A place to look for a session's id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeySource {
     /// `ip`: the client's address, masked.
@@ -36,7 +37,7 @@ pub enum KeySource {
 }
 
 impl fmt::Display for KeySource {
-    /// As written in the configuration.
+    /// Writes the source as in the configuration.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ip => f.write_str("ip"),
@@ -49,40 +50,32 @@ impl fmt::Display for KeySource {
     }
 }
 
-/// What affinity reads of a request, whichever codec carries it.
-pub trait RequestView {
-    /// Path and query as received (origin form, undecoded).
-    fn path_and_query(&self) -> &str;
-    /// Values of every field line of this name (lower case), in order.
-    fn field_values<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s [u8]>;
-}
-
-/// A key that was found.
+/// A key found in a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FoundKey {
-    /// Which of the upstream's sources it came from (index into the list).
+    /// The index of its source in the upstream's list.
     pub source: usize,
     /// Its hash.
     pub hash: KeyHash,
 }
 
-/// Who asks, as far as the request itself does not say.
+/// What identifies the client apart from the request itself.
 #[derive(Debug, Clone, Copy)]
-pub struct Client<'c> {
-    /// Its address, behind whatever proxies are trusted.
+pub struct ClientIdentity<'c> {
+    /// Its address, as seen through trusted proxies.
     pub ip: IpAddr,
-    /// The name in its certificate: its subject, or where that is empty, its
-    /// digest; `None` if it showed none.
+    /// The name in its certificate: the subject, or the digest if the subject is empty. `None`
+    /// without a certificate.
     pub certificate: Option<&'c str>,
 }
 
-/// The first source that is present decides.
+/// Returns the key from the first source that is present.
 pub fn find_key(
     sources: &[KeySource],
     seed: Seed,
     mask: Mask,
     request: &impl RequestView,
-    client: Client<'_>,
+    client: ClientIdentity<'_>,
 ) -> Option<FoundKey> {
     sources.iter().enumerate().find_map(|(source, wanted)| {
         let hash = match wanted {
@@ -94,16 +87,15 @@ pub fn find_key(
     })
 }
 
-/// No id that a client can make up is equal to it.
+/// Hashes the name in a certificate. No id from a client can be equal to it.
 fn of_certificate(seed: Seed, name: &str) -> KeyHash {
     KeyHash::of_id(seed, format!("client_cert\0{name}").as_bytes())
 }
 
-/// The id that one source holds, never empty; `None` for [`KeySource::Ip`] and
-/// [`KeySource::ClientCert`], which are not of the request.
+/// Returns the id in one source, never empty. Returns `None` for [`KeySource::Ip`] and
+/// [`KeySource::ClientCert`], which are not in the request.
 ///
-/// Of several cookies, field lines or parameters of one name the first that
-/// is not empty counts.
+/// Of several cookies, headers or parameters with the same name, the first non-empty value wins.
 pub fn find_id<'r>(source: &'r KeySource, request: &'r impl RequestView) -> Option<&'r [u8]> {
     match source {
         KeySource::Ip | KeySource::ClientCert => None,
@@ -116,7 +108,7 @@ pub fn find_id<'r>(source: &'r KeySource, request: &'r impl RequestView) -> Opti
     }
 }
 
-/// The value of the query parameter `name`, split at `&` only.
+/// Returns the value of the query parameter `name`. Only `&` separates parameters.
 fn query_value<'r>(target: &'r [u8], name: &[u8]) -> Option<&'r [u8]> {
     let start = memchr::memchr(b'?', target)? + 1;
     let mut rest = &target[start..];
@@ -129,15 +121,15 @@ fn query_value<'r>(target: &'r [u8], name: &[u8]) -> Option<&'r [u8]> {
     }
 }
 
-/// The value of the path parameter `name` of any segment (RFC 3986 §3.3).
+/// Returns the value of the path parameter `name` in any segment (RFC 3986 §3.3).
 fn path_param_value<'r>(target: &'r [u8], name: &[u8]) -> Option<&'r [u8]> {
     let path = &target[..memchr::memchr(b'?', target).unwrap_or(target.len())];
     let mut rest = path;
     loop {
         let start = memchr::memchr(b';', rest)? + 1;
         rest = &rest[start..];
-        // A parameter ends at the next one or with its segment; what follows
-        // a `/` is searched for the next `;` again.
+        // A parameter ends at the next one or with its segment. After a `/`, look for the next `;`
+        // again.
         let end = memchr::memchr2(b';', b'/', rest).unwrap_or(rest.len());
         if let Some(value) = value_of(&rest[..end], name) {
             return Some(value);
@@ -146,7 +138,7 @@ fn path_param_value<'r>(target: &'r [u8], name: &[u8]) -> Option<&'r [u8]> {
     }
 }
 
-/// The value of `name=value`, if it is not empty.
+/// Returns the value of `name=value`, unless it is empty.
 fn value_of<'r>(parameter: &'r [u8], name: &[u8]) -> Option<&'r [u8]> {
     let value = parameter.strip_prefix(name)?.strip_prefix(b"=")?;
     (!value.is_empty()).then_some(value)

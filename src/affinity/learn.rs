@@ -1,13 +1,14 @@
-//! Learning: session ids that the backend mints, read from its responses.
+//! Learns session ids that backends set in their responses.
 //!
-//! The first response that sets the key's cookie or header names a session
-//! that lives at the backend which answered; hashing the new id cold would
-//! send it elsewhere. A response may also take a session back: by deleting
-//! the cookie, or by saying so ([`RELEASE`]).
+//! The first response that sets the key's cookie or header creates a session that lives at the
+//! backend that answered; hashing the new id without this would send it elsewhere. A response may
+//! also end a session: by deleting the cookie, or with the [`RELEASE`] header.
 
 use super::key::cookies::{trim, unquote};
 use super::key::{FoundKey, KeySource};
 use super::{KeyHash, Seed, Timestamp};
+
+pub use super::message::ResponseView;
 
 mod date;
 mod set_cookie;
@@ -17,40 +18,31 @@ mod tests;
 pub use date::cookie_date;
 pub use set_cookie::{SetCookie, parse_set_cookie};
 
-/// The response field by which a backend asks that the binding of the
-/// request's session be forgotten, whatever its value. It is meant for the
-/// proxy and not forwarded to the client.
+/// The response header with which a backend asks to forget the binding of the request's session;
+/// its value is ignored. It is for the proxy and not forwarded to the client.
 pub const RELEASE: &str = "x-affinity-release";
 
-/// What affinity reads of a response, whichever codec carries it.
-pub trait ResponseView {
-    /// Values of every field line of this name (lower case), in order.
-    fn field_values<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s [u8]>;
-}
-
-/// What a response says of its session.
+/// What a response says about its session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Learned {
     /// Nothing.
     Nothing,
-    /// Its session is this one, and lives at the backend that answered.
+    /// This session lives at the backend that answered.
     Bind(FoundKey),
-    /// The session whose id the source with this index held is over. Only if
-    /// the request's key came from that source is it the one to forget.
+    /// The session with the id in this source has ended. Forget it only if the request's key came
+    /// from this source.
     Delete {
-        /// Index into the list of sources.
+        /// The index in the list of sources.
         source: usize,
     },
-    /// The request's session is to be placed anew: forget its binding and
-    /// bind nothing.
+    /// Forget the binding of the request's session and bind nothing, so that it is placed again.
     Release,
 }
 
-/// Reads a response. A release counts before everything else; then the first
-/// source that the response sets or deletes decides. Only cookies and header
-/// fields are learned: a response does not say which query or path parameter
-/// the next request will carry (but an id learned from a cookie is also known
-/// as a parameter, see [`KeyHash::of_id`]).
+/// Reads a response. [`RELEASE`] takes precedence; then the first source that the response sets or
+/// deletes decides. Only cookies and headers are learned: a response does not say which query or
+/// path parameter the next request will have. An id learned from a cookie is also known as a
+/// parameter, see [`KeyHash::of_id`].
 pub fn learn(sources: &[KeySource], seed: Seed, now: Timestamp, response: &impl ResponseView) -> Learned {
     if response.field_values(RELEASE).next().is_some() {
         return Learned::Release;
@@ -70,8 +62,8 @@ pub fn learn(sources: &[KeySource], seed: Seed, now: Timestamp, response: &impl 
     Learned::Nothing
 }
 
-/// The value to which the cookie is set, empty if it is deleted; `None` if it
-/// is not set. Of several Set-Cookie lines the last counts, as in browsers.
+/// Returns the value the cookie is set to, empty if it is deleted, `None` if it is not set. Of
+/// several Set-Cookie lines the last wins, as in browsers.
 fn learned_cookie<'r>(name: &[u8], now: Timestamp, response: &'r impl ResponseView) -> Option<&'r [u8]> {
     let cookies = response.field_values("set-cookie").filter_map(parse_set_cookie);
     let cookie = cookies.filter(|cookie| cookie.name == name).last()?;

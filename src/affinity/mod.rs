@@ -1,15 +1,14 @@
-//! Session affinity: which backend does this request belong to?
+//! Session affinity: which backend a request belongs to.
 //!
-//! Everything here is pure: no sockets, no runtime, no clock (time is an
-//! argument), so that each line of the affinity contract is a property test.
-//! The path of a request through this module:
+//! Everything here is pure: no sockets, no runtime, no clock (time is an argument). Each line of
+//! the affinity contract can therefore be a property test. A request passes through:
 //!
-//! 1. [`key`] finds what identifies the session (cookie, header, address …);
-//! 2. [`table`] or [`cookie`] says which backend the session is bound to;
-//! 3. [`pick`] decides, over the [`ring`] and the backends' states;
-//! 4. [`learn`] reads the response for ids that the backend minted.
+//! 1. [`key`] finds what identifies the session (cookie, header, address, …);
+//! 2. [`table`] or [`cookie`] says which backend the session is bound to ([`recall`] asks them);
+//! 3. [`pick`] decides, from the [`ring`] and the state of the backends;
+//! 4. [`learn`] reads the response for session ids that the backend set.
 //!
-//! The words are those of `docs/lexicon.md`.
+//! `docs/lexicon.md` defines the terms.
 
 pub mod backend;
 pub mod client_ip;
@@ -19,7 +18,9 @@ pub mod explain;
 pub mod hash;
 pub mod key;
 pub mod learn;
+pub mod message;
 pub mod pick;
+pub mod recall;
 pub mod ring;
 pub mod table;
 

@@ -1,58 +1,62 @@
 //! The pick: the affinity contract as one function, [`pick()`].
 //!
-//! It is pure: the same cluster, policy, loads and query give the same decision
-//! in every proxy, and only new sessions and requests without a key look at the
-//! loads at all. `docs/affinity.md` has the contract line by line.
+//! It is pure: the same cluster, policy, loads and query give the same decision in every proxy.
+//! Only new sessions and requests without a key depend on the loads. `docs/affinity.md` has the
+//! contract line by line.
 
+mod loads;
 mod place;
+mod tried;
 
 use super::{AdminState, Cluster, Health, KeyHash, Slot};
+pub use loads::{Idle, Loads};
 pub(super) use place::Cap;
 use place::Placement;
+pub use tried::Tried;
 
-/// What happens when a session's backend cannot serve it.
+/// What to do when a session's backend cannot serve it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failover {
-    /// Go to the next on the walk and stay there.
+    /// Go to the next backend on the walk and stay there.
     Sticky,
-    /// Go to the next on the walk; return when the backend is back.
+    /// Go to the next backend on the walk; return when the original is back.
     Temporary,
-    /// 503 until it is back.
+    /// Answer 503 until it is back.
     None,
 }
 
-/// What is remembered of the request's session.
+/// What is known about the request's session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Binding {
-    /// Bindings are not kept (`remember = "none"`): the ring alone decides.
+    /// Bindings are not stored (`remember = "none"`): the ring alone decides.
     RingOnly,
     /// Nothing is known: a new session.
     Absent,
-    /// Bound to this backend.
+    /// Bound to the backend in this slot.
     To(Slot),
-    /// Bound to a backend that the proxy does not know any more.
+    /// Bound to a backend that is no longer configured.
     Unknown,
     /// Was bound, but the binding has expired.
     Expired,
-    /// Claims a binding that does not authenticate.
+    /// Claims a binding that is not authentic.
     Forged,
 }
 
-/// A request's affinity outcome.
+/// The affinity outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// It goes where its session is (with `RingOnly`: to its home).
     Kept,
     /// A new session was placed.
     New,
-    /// It goes elsewhere than its session was.
+    /// It goes to another backend than its session was on.
     Moved,
     /// It has no key: it was load-balanced.
     Unkeyed,
 }
 
 impl Outcome {
-    /// The word used in logs and metrics.
+    /// Returns the name used in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Kept => "kept",
@@ -63,13 +67,13 @@ impl Outcome {
     }
 }
 
-/// Why a session was moved, or a new one not placed at its home.
+/// Why a session was moved, or why a new one was not placed at its home.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// Its backend is down, or could not be connected to.
+    /// Its backend is down or refused the connection.
     BackendDown,
-    /// Its backend drains: the session cannot be kept (`RingOnly`), or a new
-    /// one is placed elsewhere, or, where nobody else is up, there after all.
+    /// Its backend is draining. The session cannot be kept (`RingOnly`), or a new session is placed
+    /// elsewhere, or there after all if no other backend is up.
     Drained,
     /// Its backend is in maintenance.
     Maint,
@@ -77,15 +81,15 @@ pub enum Reason {
     Removed,
     /// Its binding has expired.
     Expired,
-    /// Its binding did not authenticate.
+    /// Its binding was not authentic.
     Forged,
-    /// The backend may not have more: it is at its load cap or connection
-    /// limit, or in slow start and not open to this key yet.
+    /// The backend cannot take more: it is at its load cap or connection limit, or in slow start
+    /// and not open to this key yet.
     Capacity,
 }
 
 impl Reason {
-    /// The word used in logs and metrics.
+    /// Returns the name used in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::BackendDown => "backend_down",
@@ -99,100 +103,55 @@ impl Reason {
     }
 }
 
-/// How new sessions and failovers are decided in an upstream.
+/// How an upstream places new sessions and fails over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
-    /// What happens when a session's backend cannot serve it.
+    /// What to do when a session's backend cannot serve it.
     pub failover: Failover,
-    /// Bounded load in per cent of the mean (125 = 1.25 ×); `None`: no cap.
+    /// Bounded load in percent of the mean (125 = 1.25 ×); `None`: no cap.
     pub balance_percent: Option<u32>,
 }
 
-/// What the pick asks of the live counters.
-pub trait Loads {
-    /// Requests and streams in flight to member `index`.
-    fn in_flight(&self, index: u16) -> u32;
-    /// Is member `index` at its connection limit (new sessions avoid it)?
-    fn saturated(&self, index: u16) -> bool;
-}
-
-/// Loads of backends that do nothing: for questions asked away from a live
-/// proxy.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Idle;
-
-impl Loads for Idle {
-    fn in_flight(&self, _: u16) -> u32 {
-        0
-    }
-
-    fn saturated(&self, _: u16) -> bool {
-        false
-    }
-}
-
-/// The backends that earlier attempts of this request have tried in vain.
-#[derive(Debug, Clone, Default)]
-pub struct Tried(Vec<u16>);
-
-impl Tried {
-    /// Marks member `index` as tried.
-    pub fn insert(&mut self, index: u16) {
-        self.0.push(index);
-    }
-
-    /// Was member `index` tried?
-    pub fn contains(&self, index: u16) -> bool {
-        self.0.contains(&index)
-    }
-
-    /// Was none tried?
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-/// One question to the pick.
+/// The input to [`pick()`].
 #[derive(Debug)]
 pub struct Query<'a> {
     /// The request's key, if it has one.
     pub key: Option<KeyHash>,
-    /// What is remembered of it.
+    /// What is known about its session.
     pub binding: Binding,
-    /// What earlier attempts have tried.
+    /// The members that earlier attempts have tried.
     pub tried: &'a Tried,
-    /// May the answer be [`Decision::Hold`]?
+    /// Whether the decision may be [`Decision::Hold`].
     pub may_hold: bool,
-    /// Two random numbers of 32 bits, for the choice of two among requests
-    /// without a key.
+    /// Two random 32-bit numbers, for the power-of-two choice among requests without a key.
     pub random: u64,
 }
 
 /// Where a request goes and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verdict {
-    /// Member index.
+    /// The member's index.
     pub member: u16,
     /// Kept, new, moved or unkeyed.
     pub outcome: Outcome,
-    /// Why it is not where it was, or not at home.
+    /// Why it moved, or why it is not at home.
     pub reason: Option<Reason>,
-    /// Is the binding to be written (it is new, or changes)? Where it is kept
-    /// under the request's key and there is no key, it cannot be.
+    /// Whether the binding must be written because it is new or has changed. A binding stored under
+    /// the request's key cannot be written if there is no key.
     pub rebind: bool,
 }
 
-/// The answer.
+/// The result of [`pick()`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
     /// Send it there.
     Send(Verdict),
-    /// Its backend (member index) is away and may come back: wait for it, then
-    /// ask again with it no longer in [`Query::tried`], or without leave to hold.
+    /// Its backend (member index) is away and may return: wait for it, then pick again with the
+    /// member removed from [`Query::tried`], or with [`Query::may_hold`] false.
     Hold(u16),
-    /// Nobody may serve it now: 503 with Retry-After. The reason is that of the
-    /// session's backend or home, [`Reason::Capacity`] where all are full, and
-    /// `None` for a request without either.
+    /// No member can serve it now: answer 503 with Retry-After. The reason is that of the session's
+    /// backend or home, [`Reason::Capacity`] if all are full, and `None` for a request without
+    /// either.
     Unavailable(Option<Reason>),
 }
 
@@ -212,14 +171,14 @@ pub fn pick(cluster: &Cluster, policy: Policy, loads: &impl Loads, query: &Query
     }
 }
 
-/// Where the session of `key` goes if `member` goes down, as long as nothing
-/// else changes: the first other on its walk that is eligible for new, or, if
-/// there is none, the first that drains. `None` if nobody else is up.
+/// Returns the member that gets the session of `key` if `member` goes down and nothing else
+/// changes: the first other member on its walk that is eligible for new or, if there is none, the
+/// first that is draining. `None` if no other member is up.
 pub fn successor(cluster: &Cluster, key: KeyHash, member: u16) -> Option<u16> {
     heir(cluster, key, |other| other == member)
 }
 
-/// One question with everything that bears on it.
+/// A query with everything it depends on.
 struct Ask<'a, L> {
     cluster: &'a Cluster,
     policy: Policy,
@@ -228,7 +187,7 @@ struct Ask<'a, L> {
 }
 
 impl<L: Loads> Ask<'_, L> {
-    /// A session that is bound to `member`, which is configured.
+    /// Decides for a session bound to `member`, which is configured.
     fn bound(&self, member: u16) -> Decision {
         let Some(reason) = self.cannot_keep(member) else {
             return send(member, Outcome::Kept, None, false);
@@ -239,13 +198,13 @@ impl<L: Loads> Ask<'_, L> {
         self.fail_over(reason, self.policy.failover == Failover::Sticky)
     }
 
-    /// A session whose backend is not configured any more: whatever the
-    /// policy says of a return, there is nobody to return to.
+    /// Decides for a session whose backend is no longer configured. It is rebound under every
+    /// failover policy, because there is no backend to return to.
     fn removed(&self) -> Decision {
         self.fail_over(Reason::Removed, true)
     }
 
-    /// A request of which nothing is remembered, because nothing ever is.
+    /// Decides for a request when bindings are never stored.
     fn ring_only(&self) -> Decision {
         let Some(key) = self.query.key else {
             return self.unkeyed(Outcome::Unkeyed, None, false);
@@ -267,8 +226,7 @@ impl<L: Loads> Ask<'_, L> {
         }
     }
 
-    /// A session that is to be bound; `lost` says what became of a binding
-    /// that it had.
+    /// Decides for a session that must be bound. `lost` says why a previous binding was lost.
     fn new_session(&self, lost: Option<Reason>) -> Decision {
         let Some(key) = self.query.key else {
             return self.unkeyed(lost.map_or(Outcome::Unkeyed, |_| Outcome::New), lost, true);
@@ -295,8 +253,8 @@ impl<L: Loads> Ask<'_, L> {
         }
     }
 
-    /// A session that leaves its backend. Loads don't matter: every proxy is to
-    /// find the same heir, the one that was announced.
+    /// Decides for a session that leaves its backend. Loads are ignored: every proxy must find the
+    /// same heir, which is the successor announced earlier.
     fn fail_over(&self, reason: Reason, rebind: bool) -> Decision {
         let Some(key) = self.query.key else {
             return self.unkeyed(Outcome::Moved, Some(reason), rebind);
@@ -324,7 +282,8 @@ impl<L: Loads> Ask<'_, L> {
         }
     }
 
-    /// The sessions of a backend that is away may wait for it, or have to.
+    /// Returns the decision if the session must not leave its backend: hold the request, or refuse
+    /// it.
     fn stays_away(&self, member: u16, reason: Reason) -> Option<Decision> {
         if self.query.may_hold && reason == Reason::BackendDown {
             return Some(Decision::Hold(member));
@@ -332,7 +291,7 @@ impl<L: Loads> Ask<'_, L> {
         (self.policy.failover == Failover::None).then_some(Decision::Unavailable(Some(reason)))
     }
 
-    /// Why `member` cannot serve a session that is there, if it cannot.
+    /// Returns why `member` cannot serve a session bound to it, or `None` if it can.
     fn cannot_keep(&self, member: u16) -> Option<Reason> {
         match self.why_not(member) {
             reason @ (Reason::BackendDown | Reason::Maint) => Some(reason),
@@ -340,10 +299,9 @@ impl<L: Loads> Ask<'_, L> {
         }
     }
 
-    /// Why `member` was not taken although it was met first. A person's wish
-    /// explains more than what follows from it, and for somebody who is up,
-    /// ready and not tried it can only be that slow start has not come to this
-    /// key yet.
+    /// Returns why `member` was not taken although it came first. The admin state explains more
+    /// than its consequences, so it is checked first. If a member is up, ready and not tried, slow
+    /// start has not opened it to this key yet.
     fn why_not(&self, member: u16) -> Reason {
         let state = &self.cluster.members()[usize::from(member)];
         match (state.admin, state.health) {
@@ -356,8 +314,8 @@ impl<L: Loads> Ask<'_, L> {
     }
 }
 
-/// The first on the walk that may be given sessions and is not `out`. A draining
-/// backend is the last resort: worse than any that is not, better than an error.
+/// Returns the first member on the walk that may get new sessions and is not `out`. A draining
+/// backend is the last resort: worse than any that is not draining, better than an error.
 fn heir(cluster: &Cluster, key: KeyHash, out: impl Fn(u16) -> bool) -> Option<u16> {
     let ring = cluster.ring();
     ring.first(key, |member, replica| replica < cluster.open_points(member) && !out(member)).or_else(|| {

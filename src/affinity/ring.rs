@@ -1,12 +1,11 @@
 //! The hash ring with virtual nodes.
 //!
-//! A circle of 2^64 positions. Every backend has `weight × vnodes` points on
-//! it; a key belongs to the first point at or after its own position. A ring is
-//! a function of the seed, `vnodes` and the set of (id, weight) alone: never of
-//! addresses, of the order of backends, of their health, or of how many others
-//! there are. Hence a change of one backend's points moves only the keys next
-//! to them, and a backend that is skipped leaves its keys to whoever would have
-//! them if it were not on the ring at all.
+//! The ring has 2^64 positions. Every backend has `weight × vnodes` points on it; a key belongs to
+//! the first point at or after its own position. A ring depends only on the seed, `vnodes` and the
+//! set of (id, weight) pairs, never on addresses, the order of backends, their health, or how many
+//! others there are. A change to one backend's points therefore moves only the keys next to them.
+//! If a backend is skipped, its keys go to the backend that would own them if it were not on the
+//! ring.
 
 mod member_set;
 
@@ -20,19 +19,19 @@ use self::member_set::MemberSet;
 use super::hash::point_hash;
 use super::{BackendId, KeyHash, Seed, Weight};
 
-/// The layout of points. It is part of the digest; whoever changes where a key
-/// lands must raise it, because the change moves sessions.
+/// The version of the point layout, part of the digest. Any change to where keys land moves
+/// sessions and must raise it.
 const VERSION: u8 = 1;
 
-/// An immutable hash ring. Members are numbered in the order they were given.
+/// An immutable hash ring. Members are numbered in the order given.
 pub struct Ring {
-    /// Sorted by hash, then id. Hash and owner lie side by side, so that a
-    /// lookup touches one cache line here and one of `starts`.
+    /// Sorted by hash, then id. Hash and owner are adjacent, so that a lookup touches one cache
+    /// line here and one in `starts`.
     points: Box<[Point]>,
-    /// The first point whose hash has these top bits, or higher ones; about one
-    /// entry for each point, so that a lookup compares one or two hashes.
+    /// Indexed by a hash's top bits: the first point with these top bits or higher ones. There is
+    /// about one entry per point, so that a lookup compares one or two hashes.
     starts: Box<[u32]>,
-    /// What is left of a hash when its top bits are taken.
+    /// The number of bits of a hash below its top bits.
     shift: u32,
     points_of: Box<[u32]>,
     digest: u64,
@@ -42,33 +41,33 @@ pub struct Ring {
 #[derive(Debug, Clone, Copy)]
 struct Point {
     hash: u64,
-    /// Its number among the points of its member.
+    /// Its number among its member's points.
     replica: u32,
     member: u16,
 }
 
 impl Ring {
-    /// The most points a ring can have, over all members: `weight × vnodes`
-    /// summed. At 16 bytes a point and 4 of index this is 320 MiB.
+    /// The maximum number of points over all members: the sum of `weight × vnodes`. At 16 bytes per
+    /// point and 4 of index this is 320 MiB.
     pub const MAX_POINTS: u32 = 1 << 24;
 
-    /// The most members a ring can have.
+    /// The maximum number of members.
     pub const MAX_MEMBERS: usize = u16::MAX as usize;
 
-    /// Builds the ring. `backends[i]` becomes member index `i`; the mapping of
-    /// keys to ids does not depend on the order. Ids are distinct; `vnodes`, the
-    /// points per unit of weight, counts as 1 if it is 0.
+    /// Builds the ring. `backends[i]` becomes member `i`; the mapping of keys to ids does not
+    /// depend on the order. Ids must be distinct. `vnodes` is the number of points per unit of
+    /// weight; 0 counts as 1.
     ///
     /// # Panics
-    /// Beyond [`Ring::MAX_POINTS`] or [`Ring::MAX_MEMBERS`]; the configuration
-    /// is refused before it comes to that.
+    /// Above [`Ring::MAX_POINTS`] or [`Ring::MAX_MEMBERS`]. The configuration is rejected before
+    /// that.
     pub fn build(seed: Seed, vnodes: u32, backends: &[(BackendId, Weight)]) -> Self {
-        assert!(backends.len() <= Self::MAX_MEMBERS, "more members than a ring can have");
+        assert!(backends.len() <= Self::MAX_MEMBERS, "too many members for a ring");
         let vnodes = vnodes.max(1);
         let points_of: Box<[u32]> =
             backends.iter().map(|(_, weight)| vnodes.saturating_mul(u32::from(weight.get()))).collect();
         let total = points_of.iter().map(|&n| u64::from(n)).sum::<u64>();
-        assert!(total <= u64::from(Self::MAX_POINTS), "more points than a ring can have");
+        assert!(total <= u64::from(Self::MAX_POINTS), "too many points for a ring");
 
         let mut by_id: Vec<u16> = (0..).take(backends.len()).collect();
         by_id.sort_unstable_by_key(|&member| &backends[usize::from(member)].0);
@@ -91,49 +90,48 @@ impl Ring {
         }
     }
 
-    /// Number of members it was built from.
+    /// Returns the number of members.
     pub fn members(&self) -> usize {
         self.points_of.len()
     }
 
-    /// All points of member `index` (weight × vnodes); 0 if there is no such member.
+    /// Returns the number of points of member `index` (weight × vnodes); 0 if there is no such
+    /// member.
     pub fn points_of(&self, index: u16) -> u32 {
         self.points_of.get(usize::from(index)).copied().unwrap_or(0)
     }
 
-    /// The member that the ring gives `key`, whatever its state; `None` if the
-    /// ring has no members.
+    /// Returns the member that the ring gives `key`, regardless of its state; `None` if the ring
+    /// has no members.
     pub fn home(&self, key: KeyHash) -> Option<u16> {
         Some(self.home_point(key)?.0)
     }
 
-    /// The first member on the walk from `key` that `accept` takes, given its
-    /// index and the replica number of the point at which it is met.
+    /// Returns the first member on the walk from `key` that `accept` takes. `accept` gets the
+    /// member's index and the replica number of the point.
     ///
-    /// A member that is met again is asked again only where the answer may
-    /// differ: `accept` may take a member at low replica numbers and refuse it
-    /// at higher ones (slow start), so that who is refused at replica 0 is
-    /// refused everywhere. The walk ends when all are refused.
+    /// `accept` may take a member at low replica numbers and refuse it at higher ones (slow start).
+    /// A member refused at replica 0 is refused everywhere and is not tried again. The walk ends
+    /// when all members are refused.
     pub fn first(&self, key: KeyHash, mut accept: impl FnMut(u16, u32) -> bool) -> Option<u16> {
         let (member, replica) = self.home_point(key)?;
         if accept(member, replica) { Some(member) } else { self.first_after_refusal(key, accept) }
     }
 
-    /// The members in ring order from `key`, each once.
+    /// Returns the members in ring order from `key`, each once.
     pub fn walk(&self, key: KeyHash) -> Walk<'_> {
         let seen = MemberSet::for_members(self.members());
         Walk { points: self.points_from(key), seen, left: self.members() }
     }
 
-    /// Equal digests, equal rings: a digest of the layout's version, seed,
-    /// vnodes, ids and weights. It does not give the seed away, and does not
-    /// depend on the order of backends.
+    /// Returns a digest of the layout version, seed, vnodes, ids and weights. Equal digests mean
+    /// equal rings. It does not reveal the seed or depend on the order of backends.
     pub fn digest(&self) -> u64 {
         self.digest
     }
 
-    /// The share of all keys whose home each member is, by index; exact, and 1
-    /// in sum (but for rounding).
+    /// Returns each member's share of all keys, by index. The shares are exact and sum to 1 (except
+    /// for rounding).
     pub fn shares(&self) -> Vec<f64> {
         let mut arcs = vec![0u128; self.members()];
         let mut before = self.points.last().map_or(0, |last| last.hash);
@@ -144,17 +142,17 @@ impl Ring {
         if let [only] = &*self.points {
             arcs[usize::from(only.member)] = 1 << u64::BITS;
         }
-        #[expect(clippy::cast_precision_loss, reason = "a share for people to read")]
+        #[expect(clippy::cast_precision_loss, reason = "a share shown to people")]
         arcs.into_iter().map(|arc| arc as f64 / 2f64.powi(64)).collect()
     }
 
-    /// The point that `key` belongs to: member and replica.
+    /// Returns the member and replica of the point that `key` belongs to.
     pub(super) fn home_point(&self, key: KeyHash) -> Option<(u16, u32)> {
         let point = self.points.get(self.position(key)).or_else(|| self.points.first())?;
         Some((point.member, point.replica))
     }
 
-    /// Every point once, in ring order from `key`: member and replica.
+    /// Returns the member and replica of every point, in ring order from `key`.
     pub(super) fn points_met(&self, key: KeyHash) -> impl Iterator<Item = (u16, u32)> {
         self.points_from(key).map(|point| (point.member, point.replica))
     }
@@ -186,8 +184,8 @@ impl Ring {
         ahead.iter().chain(wrapped)
     }
 
-    /// Index of the first point at or after `key`; the number of points if
-    /// there is none before the circle closes.
+    /// Returns the index of the first point at or after `key`; the number of points if there is
+    /// none before the ring wraps around.
     fn position(&self, key: KeyHash) -> usize {
         let start = self.starts[top_bits(key.0, self.shift)] as usize;
         let ahead = &self.points[start..];
@@ -197,7 +195,7 @@ impl Ring {
 
 impl fmt::Debug for Ring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the points: there are thousands of them.
+        // Without the points: there are thousands.
         f.debug_struct("Ring")
             .field("members", &self.members())
             .field("points", &self.points.len())
@@ -234,9 +232,8 @@ impl Iterator for Walk<'_> {
 
 impl ExactSizeIterator for Walk<'_> {}
 
-/// All points, sorted by hash. They are laid in the order of ids and sorted
-/// stably, so that of equal hashes the lower id's comes first, whatever the
-/// order of members.
+/// Returns all points, sorted by hash. They are generated in order of ids and sorted stably: the
+/// lower id wins among equal hashes, regardless of the order of members.
 fn lay_points(by_id: &[u16], points_of: &[u32], hash: impl Fn(u16, u32) -> u64) -> Vec<Point> {
     let mut points: Vec<Point> = by_id
         .iter()
@@ -247,7 +244,7 @@ fn lay_points(by_id: &[u16], points_of: &[u32], hash: impl Fn(u16, u32) -> u64) 
     points
 }
 
-/// For every value of a hash's top bits the first point that is not below it.
+/// Returns, for each value of a hash's top bits, the first point not below it.
 fn starts(points: &[Point], bits: u32, shift: u32) -> Box<[u32]> {
     let mut at = 0;
     (0..1usize << bits)
@@ -266,8 +263,7 @@ fn top_bits(hash: u64, shift: u32) -> usize {
 }
 
 fn digest<'a>(seed: Seed, vnodes: u32, sorted: impl Iterator<Item = &'a (BackendId, Weight)>) -> u64 {
-    // A digest is printed and compared in the open, so it must not lead back
-    // to the seed: XXH3 could be run backwards, SHA-256 can not.
+    // The digest is public, so it must not reveal the seed: XXH3 can be inverted, SHA-256 cannot.
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(b"homing ring");
     context.update(&[VERSION]);
@@ -276,7 +272,7 @@ fn digest<'a>(seed: Seed, vnodes: u32, sorted: impl Iterator<Item = &'a (Backend
     for (id, weight) in sorted {
         context.update(&weight.get().to_le_bytes());
         context.update(id.as_str().as_bytes());
-        // Not a byte of any id: ends it.
+        // Terminates the id; no id contains this byte.
         context.update(&[0]);
     }
     let hash = context.finish();

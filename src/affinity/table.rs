@@ -1,15 +1,13 @@
-//! The table: bindings kept in the proxy.
+//! The table: bindings stored in the proxy.
 //!
-//! Shards of their own lock, chosen by a keyed hash of the key, so that neither
-//! a fleet's traffic nor somebody who chooses session ids piles up on one.
-//! The number of entries is bounded over all shards; when it is reached, a new
-//! session takes the place of the longest-idle one *of its shard*. An entry
-//! idle for more than the ttl is gone for every reader at once; its memory is
-//! given back by the next operations on its shard or by [`Table::sweep`].
+//! The table has shards with their own locks, chosen by a keyed hash of the key, so that neither a
+//! fleet's traffic nor a client that chooses its session ids overloads one shard. The number of
+//! entries is bounded over all shards. In a full table, a new session evicts the longest-idle entry
+//! *of its shard*. An entry idle for more than the TTL is absent for every reader at once; later
+//! operations on its shard or [`Table::sweep`] free its memory.
 //!
-//! Invariant: `total` and the counts by slot are changed under the lock of
-//! the shard whose entry they count, so they are exact whenever no operation
-//! is under way, and never below zero.
+//! Invariant: `total` and the counts by slot change under the lock of the shard whose entry they
+//! count. They are exact whenever no operation is in progress, and never below zero.
 
 use std::cmp::Reverse;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -22,11 +20,13 @@ use super::{KeyHash, Slot, Timestamp};
 mod counts;
 pub mod file;
 mod index;
+mod saved;
 mod shard;
 #[cfg(test)]
 mod tests;
 
 use counts::SlotCounts;
+pub use saved::Saved;
 use shard::Shard;
 
 /// Bindings by key: sharded, bounded, with idle expiry.
@@ -38,16 +38,16 @@ pub struct Table {
     counts: SlotCounts,
     max_entries: AtomicUsize,
     ttl: AtomicU32,
-    /// The shard with which the next sweep begins.
+    /// The shard at which the next sweep starts.
     sweep_from: AtomicUsize,
 }
 
 impl Table {
-    /// An empty table of at most `max_entries` (0 counts as 1); an entry idle
-    /// for more than `ttl` seconds is gone.
+    /// Creates a table of at most `max_entries` (0 counts as 1). An entry idle for more than `ttl`
+    /// seconds is absent.
     ///
-    /// The number of shards follows `max_entries` and stays: about one for
-    /// 4096 entries, from 1 (so that small tables evict exactly) to 4096.
+    /// The number of shards depends on `max_entries` and is fixed: about one per 4096 entries, from
+    /// 1 (so that small tables evict exactly) to 4096.
     pub fn new(max_entries: usize, ttl: u32) -> Self {
         let shards = match max_entries / ENTRIES_PER_SHARD {
             0 => 1,
@@ -64,29 +64,27 @@ impl Table {
         }
     }
 
-    /// Changes the limits of a table in use (a reload). Entries above a lower
-    /// bound are evicted before it returns, the longest-idle of each shard
-    /// first.
+    /// Changes the limits of a table in use (on reload). Entries above a lower bound are evicted
+    /// before this returns, the longest-idle of each shard first.
     pub fn set_limits(&self, max_entries: usize, ttl: u32) {
         self.ttl.store(ttl, Ordering::Relaxed);
         self.max_entries.store(max_entries.max(1), Ordering::Relaxed);
-        // Round by round, so that every shard gives its share and no lock is
-        // held for long. A round that finds nothing means that others were
-        // faster.
+        // Evict in rounds, so that all shards contribute and no lock is held for long. A round that
+        // finds nothing means that other threads were faster.
         while self.excess() > 0 && self.evict_round() > 0 {}
     }
 
-    /// Most entries kept.
+    /// Returns the maximum number of entries.
     pub fn max_entries(&self) -> usize {
         self.max_entries.load(Ordering::Relaxed)
     }
 
-    /// Seconds without use after which an entry is gone.
+    /// Returns the seconds without use after which an entry is absent.
     pub fn ttl(&self) -> u32 {
         self.ttl.load(Ordering::Relaxed)
     }
 
-    /// The backend `key` is bound to; marks it used at `now`.
+    /// Returns the backend that `key` is bound to and marks it used at `now`.
     pub fn lookup(&self, key: KeyHash, now: Timestamp) -> Option<Slot> {
         let hash = self.hash(key);
         let mut shard = self.shard(hash).lock();
@@ -99,8 +97,8 @@ impl Table {
         Some(shard.entry(at).slot())
     }
 
-    /// The backend `key` is bound to, without marking it used (for people who
-    /// ask, not for requests).
+    /// Returns the backend that `key` is bound to, without marking it used. For operators, not for
+    /// requests.
     pub fn peek(&self, key: KeyHash, now: Timestamp) -> Option<Slot> {
         let hash = self.hash(key);
         let shard = self.shard(hash).lock();
@@ -113,13 +111,13 @@ impl Table {
         self.place(key, slot, now, OnBound::Rebind);
     }
 
-    /// Binds `key` unless it is bound already; the slot it is bound to after.
-    /// Two first requests of one session at the same time agree.
+    /// Binds `key` unless it is already bound. Returns the slot it is bound to. Two concurrent
+    /// first requests of one session therefore agree.
     pub fn bind_if_absent(&self, key: KeyHash, slot: Slot, now: Timestamp) -> Slot {
         self.place(key, slot, now, OnBound::Keep)
     }
 
-    /// Forgets `key`.
+    /// Removes `key`.
     pub fn remove(&self, key: KeyHash) {
         let hash = self.hash(key);
         let mut shard = self.shard(hash).lock();
@@ -128,32 +126,31 @@ impl Table {
         }
     }
 
-    /// Number of entries, those included that have expired but whose memory
-    /// has not been given back yet.
+    /// Returns the number of entries, including expired ones that still hold memory.
     pub fn len(&self) -> usize {
         self.total.load(Ordering::Relaxed)
     }
 
-    /// Is it empty?
+    /// Returns true if there are no entries.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Number of entries bound to `slot` (exact, O(1)), counted as in [`Table::len`].
+    /// Returns the number of entries bound to `slot` (exact, O(1)), counted as in [`Table::len`].
     pub fn sessions(&self, slot: Slot) -> usize {
         self.counts.get(slot)
     }
 
-    /// Bytes of memory held. Visits every shard: for people who ask.
+    /// Returns the bytes of memory held. It locks every shard, so it is for operators, not for
+    /// requests.
     pub fn memory(&self) -> usize {
         let shards = self.shards.iter().map(|shard| shard.lock().memory());
         size_of_val(&*self.shards) + shards.sum::<usize>() + self.counts.memory()
     }
 
-    /// Drops expired entries: at most 64 under one lock and 16,384 in all (a
-    /// few milliseconds); called about once a second. Returns how many. Goes on
-    /// where the last call stopped. Shards that have become mostly empty give
-    /// their memory back.
+    /// Drops expired entries, at most 64 under one lock and 16,384 in all (a few milliseconds).
+    /// Returns how many. It is called about once a second and continues where the last call
+    /// stopped. Shards that have become mostly empty free their memory.
     pub fn sweep(&self, now: Timestamp) -> usize {
         let mut dropped = 0;
         let start = self.sweep_from.load(Ordering::Relaxed);
@@ -172,9 +169,9 @@ impl Table {
         dropped
     }
 
-    /// Calls `visit` with every binding that has not expired, shard by shard,
-    /// the longest idle of a shard first. No lock is held while it runs; a
-    /// binding that changes meanwhile is seen before or after the change.
+    /// Calls `visit` with every unexpired binding, shard by shard, the longest idle of a shard
+    /// first. No lock is held during the call. A binding that changes meanwhile is seen before or
+    /// after the change.
     pub fn for_each(&self, now: Timestamp, mut visit: impl FnMut(Saved)) {
         let mut copy = Vec::new();
         for shard in &self.shards {
@@ -184,17 +181,16 @@ impl Table {
         }
     }
 
-    /// Adds bindings *behind* all that are there, so that no live session is
-    /// evicted: those that are bound already, and the oldest above what there
-    /// is room for, are refused. Their order of use is kept (by the second).
-    /// Returns how many were added.
+    /// Adds bindings as older than all existing ones, so that no live session is evicted. Keys that
+    /// are already bound are refused, and so are the oldest bindings beyond the room left. The
+    /// order of use is kept (to the second). Returns how many were added.
     fn restore(&self, mut bindings: Vec<Saved>) -> usize {
         let room = self.max_entries().saturating_sub(self.len());
         if bindings.len() > room {
             bindings.select_nth_unstable_by_key(room, |saved| Reverse(saved.last_seen));
             bindings.truncate(room);
         }
-        // Shard by shard, to fill each while it is in the processor's cache.
+        // Shard by shard, to fill each one while it is in the CPU cache.
         bindings
             .sort_unstable_by_key(|saved| (self.shard_of(self.hash(saved.key)), Reverse(saved.last_seen)));
         bindings.into_iter().filter(|saved| self.restore_one(*saved)).count()
@@ -222,7 +218,7 @@ impl Table {
                 }
                 return self.refresh(&mut shard, at, slot, now, on_bound);
             }
-            // Two for one: a table that only grows by expired sessions shrinks.
+            // Drop two expired entries per insertion, so that a table of expired sessions shrinks.
             let _ = self.drop_if_expired(&mut shard, now) && self.drop_if_expired(&mut shard, now);
             if !shard.is_full() {
                 reserved = reserved || self.reserve();
@@ -236,16 +232,14 @@ impl Table {
                 self.counts.add(slot);
                 return slot;
             }
-            // The table is full and this shard empty: take another's place.
-            // That needs the other's lock, so ours is let go and the key
-            // looked for again.
+            // The table is full and this shard is empty: evict from another. That needs the other
+            // shard's lock, so release ours and look for the key again.
             drop(shard);
             reserved = self.shards.iter().any(|other| self.evict_oldest(&mut other.lock()));
         }
     }
 
-    /// A request came for an entry that is there (or was: an expired one is
-    /// as good as absent).
+    /// Handles a request for an existing entry. An expired entry counts as absent.
     fn refresh(&self, shard: &mut Shard, at: u32, slot: Slot, now: Timestamp, on_bound: OnBound) -> Slot {
         let entry = shard.entry(at);
         let before = entry.slot();
@@ -281,7 +275,7 @@ impl Table {
         self.total.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Drops the longest-idle entry; its place in the total is the caller's.
+    /// Drops the longest-idle entry; the caller takes over its place in the total.
     fn evict_oldest(&self, shard: &mut MutexGuard<'_, Shard>) -> bool {
         let Some(at) = shard.oldest() else { return false };
         let slot = shard.remove(&self.hasher, at);
@@ -289,7 +283,7 @@ impl Table {
         true
     }
 
-    /// Takes a place in the total if one is free.
+    /// Reserves a place in the total if one is free.
     fn reserve(&self) -> bool {
         let max = self.max_entries.load(Ordering::Relaxed);
         let taken =
@@ -301,7 +295,7 @@ impl Table {
         self.len().saturating_sub(self.max_entries())
     }
 
-    /// Evicts up to a batch from every shard, the excess at most.
+    /// Evicts up to a batch from every shard, but not more than the excess.
     fn evict_round(&self) -> usize {
         let share = self.excess().div_ceil(self.shards.len()).min(BATCH);
         let mut evicted = 0;
@@ -324,35 +318,23 @@ impl Table {
         &self.shards[self.shard_of(hash)]
     }
 
-    /// The index of a hash's shard: its top bits. The shard uses the others.
+    /// Returns the shard of a hash: its top bits. The shard uses the others.
     fn shard_of(&self, hash: u64) -> usize {
         let bits = self.shards.len().trailing_zeros();
-        // A shift in two steps, since all 64 at once would be too far.
+        // Two shifts, since a single shift by 64 would overflow.
         (hash >> 32 >> (32 - bits)) as usize
     }
 }
 
-/// One binding, as it is visited and restored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Saved {
-    /// The session.
-    pub key: KeyHash,
-    /// Its backend.
-    pub slot: Slot,
-    /// When it was last used.
-    pub last_seen: Timestamp,
-}
-
-/// What `place` does with a key that is bound.
+/// What `place` does with a key that is already bound.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum OnBound {
     Keep,
     Rebind,
 }
 
-/// Small shards keep every step under a lock short (growing one is copying
-/// 16 KB of index) and still hold enough for "the longest idle of its shard"
-/// to be nearly the longest idle of all.
+/// Small shards keep the time under a lock short (growing one copies 16 KB of index). They are
+/// still large enough for the longest-idle entry of a shard to be nearly the longest-idle of all.
 const ENTRIES_PER_SHARD: usize = 4096;
 const MIN_SHARDS: usize = 16;
 const MAX_SHARDS: usize = 4096;

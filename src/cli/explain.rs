@@ -10,7 +10,7 @@ use std::sync::Arc;
 use self::asked::Asked;
 use super::check::{self, BAD, GOOD};
 use crate::affinity::client_ip::ClientIpPolicy;
-use crate::affinity::cookie::{CookieBinding, KeyRing, read_binding};
+use crate::affinity::cookie::{CookieBinding, CookieConfig, KeyRing, read_binding};
 use crate::affinity::explain::{Explanation, Step, explain};
 use crate::affinity::key::cookies::cookie_values;
 use crate::affinity::key::{self, FoundKey, KeySource, find_key};
@@ -19,7 +19,7 @@ use crate::affinity::table::{Table, file};
 use crate::affinity::{AdminState, BackendId, Cluster, Health, Member, Slot, Timestamp};
 use crate::config;
 use crate::model::router::Router;
-use crate::model::{Config, CookieConfig, Remember, TableConfig, Upstream};
+use crate::model::{Config, Remember, TableConfig, Upstream};
 
 /// The question: a request, and what is supposed of the backends.
 #[derive(Debug, Clone, clap::Args)]
@@ -88,7 +88,7 @@ fn answer(question: &Question, config: &Config, now: Timestamp) -> Result<String
     let cluster = cluster(upstream, question)?;
     let affinity = &upstream.affinity;
     let certificate = question.client_cert.as_deref();
-    let key_client = key::Client { ip: client, certificate };
+    let key_client = key::ClientIdentity { ip: client, certificate };
     let key = find_key(&affinity.key, affinity.seed, config.client_ip.mask, &request, key_client);
     line(&mut text, "key", &named(&affinity.key, key));
     let (binding, told) = binding(question, upstream, &cluster, &request, key, now)?;

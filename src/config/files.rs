@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::affinity::Seed;
-use crate::affinity::cookie::parse_keys;
-use crate::model::SecretKey;
+use crate::secret::{SecretKey, parse_keys};
 use crate::tls;
 
 /// A larger file holds no secret of ours.

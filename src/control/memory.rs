@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use super::transition::Reason;
-use crate::affinity::cookie::KeyRing;
+use crate::affinity::cookie::{CookieConfig, KeyRing};
 use crate::affinity::table::Table;
 use crate::model::snapshot::Memory;
-use crate::model::{CookieConfig, Remember, TableConfig, Upstream};
+use crate::model::{Remember, TableConfig, Upstream};
 
 /// An empty memory.
 pub(super) fn new(remember: &Remember) -> Memory {

@@ -1,9 +1,8 @@
-//! Bodies, passed on by reference.
+//! Forwards bodies by reference.
 //!
-//! A body is not decoded and encoded again: [`Body`] says which bytes of the
-//! input belong to it, and which of those go on. Chunks go on with their
-//! framing, so that a whole buffer of them is one range. Chunk extensions and
-//! trailers that may not be trailers are left out.
+//! A body is not decoded and re-encoded: [`Body`] says which bytes of the input belong to it, and
+//! which of those to forward. Chunks are forwarded with their framing, so that a whole buffer of
+//! them is one range. Chunk extensions and forbidden trailers are dropped.
 
 use std::ops::Range;
 
@@ -11,11 +10,11 @@ use super::bytes::is_value;
 use super::trailer::{Trailer, judge};
 use super::{BodyError, Framing};
 
-/// How much of a chunked body may be something other than data.
+/// Limits on the parts of a chunked body that are not data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BodyLimits {
-    /// Bytes of the trailer section. The caller's buffer must have room for
-    /// as much, since a trailer line is judged when it is whole.
+    /// Bytes in the trailer section. The caller's buffer must have room for as many, since a
+    /// trailer line is validated as a whole.
     pub trailer_bytes: u32,
     /// Bytes of chunk extensions in one body.
     pub extension_bytes: u32,
@@ -27,42 +26,42 @@ impl Default for BodyLimits {
     }
 }
 
-/// What became of some input.
+/// The result of [`Body::advance`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// So many bytes are done with.
+    /// The number of bytes consumed.
     pub consumed: usize,
-    /// These, of the consumed ones, go on to the other side; may be empty.
+    /// The range of the consumed bytes to forward; may be empty.
     pub forward: Range<usize>,
-    /// The body has ended; what follows belongs to the next message.
+    /// Whether the body is complete; the bytes after it belong to the next message.
     pub done: bool,
 }
 
-/// Where in a body the connection is.
+/// The parser state of one body.
 #[derive(Debug, Clone)]
 pub struct Body {
     state: State,
     output: Output,
     /// Hex digits of the chunk size so far.
     digits: u8,
-    /// Nothing has come after the semicolon yet.
+    /// Whether nothing has followed the semicolon yet.
     extension_empty: bool,
     /// What is left of the limits.
     trailers_left: u32,
     extensions_left: u32,
-    /// Data bytes to come, of the body (length) or of the chunk.
+    /// Data bytes left in the body (with a length) or in the chunk.
     remaining: u64,
     data: u64,
 }
 
-/// What goes on of a chunked body.
+/// Which parts of a chunked body to forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Output {
-    /// All of it, as it is.
+    /// All of it, unchanged.
     Framed,
-    /// Its data.
+    /// Only data.
     Data,
-    /// Its data, then its trailer lines, never both in one step.
+    /// Data, then trailer lines, never both in one step.
     DataAndTrailers,
 }
 
@@ -81,12 +80,12 @@ enum State {
     DataCr,
     /// Between that CR and its LF.
     DataLf,
-    /// At the start of a trailer line, or of the empty line.
+    /// At the start of a trailer line or of the empty line.
     Trailers,
 }
 
 impl Body {
-    /// A body that starts with the next byte.
+    /// Creates the state of a body that starts at the next byte.
     pub fn new(framing: Framing, limits: BodyLimits) -> Self {
         let (state, remaining) = match framing {
             Framing::None | Framing::Length(0) => (State::Done, 0),
@@ -106,44 +105,43 @@ impl Body {
         }
     }
 
-    /// For a receiver that does not know chunks (HTTP/1.0): only the data goes on.
+    /// Forwards only data, for a receiver that does not support chunks (HTTP/1.0).
     #[must_use]
     pub fn with_data_only(mut self) -> Self {
         self.output = Output::Data;
         self
     }
 
-    /// For a receiver that frames bodies itself (HTTP/2): the data goes on, then
-    /// the trailer lines, each with its CRLF. What a step forwards are trailers
-    /// if [`Self::in_trailers`] before it.
+    /// Forwards the data, then the trailer lines with their CRLF, for a receiver that frames bodies
+    /// itself (HTTP/2). A step forwards trailers if [`Self::in_trailers`] was true before it.
     #[must_use]
     pub fn with_data_and_trailers(mut self) -> Self {
         self.output = Output::DataAndTrailers;
         self
     }
 
-    /// Is all data there, and are trailers or their end to come?
+    /// Returns true if all data has been seen, and trailers or their end follow.
     pub fn in_trailers(&self) -> bool {
         self.state == State::Trailers
     }
 
-    /// Has all of it been seen?
+    /// Returns true if the body is complete.
     pub fn is_done(&self) -> bool {
         self.state == State::Done
     }
 
-    /// Bytes of data seen so far, without any framing.
+    /// Returns the bytes of data seen so far, without framing.
     pub fn data_bytes(&self) -> u64 {
         self.data
     }
 
-    /// Looks at `input`, which starts where the last step stopped. A step that
-    /// consumes nothing of a body that is not done needs more input: the
-    /// caller keeps what it has. Bytes after the body are left alone.
+    /// Parses `input`, which starts where the last step stopped. If a step consumes nothing and the
+    /// body is not complete, it needs more input: the caller keeps the bytes and calls again with
+    /// more. Bytes after the body are not consumed.
     ///
     /// # Errors
-    /// What is no chunk. Bytes that were forwarded before cannot be taken
-    /// back; the other side must see the body break off.
+    /// If the chunk framing is invalid. Bytes already forwarded cannot be taken back, so the other
+    /// side must see a truncated body.
     #[inline]
     pub fn advance(&mut self, input: &[u8]) -> Result<Step, BodyError> {
         match self.state {
@@ -163,10 +161,10 @@ impl Body {
         }
     }
 
-    /// The connection has ended; was that the end of the body?
+    /// Ends the body at the end of the connection.
     ///
     /// # Errors
-    /// [`BodyError::Truncated`] if not.
+    /// [`BodyError::Truncated`] if the body is not complete.
     pub fn finish_at_eof(&mut self) -> Result<(), BodyError> {
         match self.state {
             State::Done => Ok(()),
@@ -178,12 +176,12 @@ impl Body {
         }
     }
 
-    /// Does framing go on?
+    /// Returns true if framing is forwarded.
     fn framed(&self) -> bool {
         self.output == Output::Framed
     }
 
-    /// Takes as much of `available` bytes as there is data to come.
+    /// Counts as many of `available` bytes as data as there is data left. Returns how many.
     fn take_data(&mut self, available: usize) -> usize {
         let len = usize::try_from(self.remaining).map_or(available, |remaining| remaining.min(available));
         self.remaining -= len as u64;
@@ -199,8 +197,8 @@ impl Body {
             if pos > 0 && self.output == Output::DataAndTrailers && self.in_trailers() && !in_trailers {
                 break;
             }
-            // One step forwards one range: a piece that would have to go on
-            // after one that was left out is for the next step.
+            // A step forwards one contiguous range. A piece to forward after a dropped one must
+            // wait for the next step.
             let gap = !forward.is_empty() && forward.end != pos;
             let before = gap.then(|| self.clone());
             let Some(piece) = self.piece(&input[pos..])? else { break };
@@ -219,7 +217,8 @@ impl Body {
         Ok(Step { consumed: pos, forward, done: self.is_done() })
     }
 
-    /// The next piece of a chunked body; `rest` is not empty. `None`: it is not whole yet.
+    /// Parses the next piece of a chunked body; `rest` is not empty. Returns `None` if it is
+    /// incomplete.
     fn piece(&mut self, rest: &[u8]) -> Result<Option<Piece>, BodyError> {
         let framed = self.framed();
         let framing = |len| Ok(Some(Piece { len, forward: framed }));
@@ -256,7 +255,7 @@ impl Body {
         }
     }
 
-    /// Digits of a chunk size, with the end of the line if it follows at once.
+    /// Parses the digits of a chunk size, and the end of the line if it follows immediately.
     fn size_piece(&mut self, rest: &[u8]) -> Result<Piece, BodyError> {
         let mut len = 0;
         while let Some(digit) = rest.get(len).and_then(|&byte| char::from(byte).to_digit(16)) {
@@ -280,7 +279,7 @@ impl Body {
                 self.state = State::SizeLf;
                 Ok(Piece { len: len + 1, forward })
             }
-            // The semicolon is left out, so it is a piece of its own.
+            // The semicolon is dropped, so it is a piece of its own.
             [b';', ..] if len == 0 => {
                 self.state = State::Extension;
                 self.extension_empty = true;
@@ -292,7 +291,7 @@ impl Body {
         }
     }
 
-    /// The size line has ended: data follows, or, after a size of 0, trailers.
+    /// Handles the end of the size line: data follows or, after a size of 0, trailers.
     fn end_size_line(&mut self) {
         self.digits = 0;
         self.state = if self.remaining == 0 { State::Trailers } else { State::Data };
@@ -319,10 +318,10 @@ impl Body {
         }
     }
 
-    /// A whole trailer line, or the empty line.
+    /// Parses a complete trailer line, or the empty line.
     fn trailer_piece(&mut self, rest: &[u8]) -> Result<Option<Piece>, BodyError> {
-        // The empty line is not counted. The size is judged first, so that it
-        // makes no difference whether the line's end is there already.
+        // The empty line does not count. Check the size first, so that the result does not depend
+        // on whether the end of the line has arrived.
         let end = memchr::memchr(b'\n', rest).map(|end| end + 1);
         let len = end.unwrap_or(rest.len());
         let left = u32::try_from(len).ok().and_then(|len| self.trailers_left.checked_sub(len));
@@ -345,13 +344,13 @@ impl Body {
     }
 }
 
-/// A part of a chunked body that goes on, or is left out, as a whole.
+/// A part of a chunked body that is forwarded or dropped as a whole.
 struct Piece {
     len: usize,
     forward: bool,
 }
 
-/// As many hex digits as fit into 64 bits.
+/// The number of hex digits in 64 bits.
 const MAX_DIGITS: u8 = 16;
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! Requirements on bodies.
+//! Tests of body parsing.
 
 use super::*;
 
 const LIMITS: BodyLimits = BodyLimits { trailer_bytes: 64, extension_bytes: 16 };
 
-/// What goes on, and what is left over, when the input comes in pieces of `size`.
+/// Returns the forwarded bytes and the rest, with input in pieces of `size`.
 fn pass(mut body: Body, input: &[u8], size: usize) -> Result<(Vec<u8>, Vec<u8>), BodyError> {
     let (mut out, mut kept) = (Vec::new(), Vec::new());
     for piece in input.chunks(size) {
@@ -53,7 +53,7 @@ fn whole_chunks_are_one_range() {
 }
 
 #[test]
-fn extensions_do_not_go_on() {
+fn extensions_are_dropped() {
     assert_eq!(chunks("5;a=b\r\nhello\r\n0;c\r\n\r\n").as_deref(), Ok("5\r\nhello\r\n0\r\n\r\n"));
     assert_eq!(chunks("1;a=\"b c\"\r\nx\r\n0\r\n\r\n").as_deref(), Ok("1\r\nx\r\n0\r\n\r\n"));
     for wrong in ["1;\r\n", "1;a\x01\r\n", "1;a\0\r\n", "1;a\u{e9}\r\n", "1;a\x7f\r\n"] {
@@ -70,7 +70,7 @@ fn extensions_do_not_go_on() {
 }
 
 #[test]
-fn sizes_are_exact() {
+fn chunk_sizes_are_strict() {
     for wrong in
         ["", "+1", "-1", " 1", "1 ", "0x1", "g", "1\t", "_1", ";a", "10000000000000000", "00000000000000001"]
     {
@@ -83,14 +83,14 @@ fn sizes_are_exact() {
 }
 
 #[test]
-fn data_ends_in_crlf() {
+fn chunk_data_must_end_in_crlf() {
     for wrong in ["1\r\nxy\r\n", "1\r\nx\n", "1\r\nx0\r\n\r\n", "1\r\nx\rx"] {
         assert_eq!(chunks(&format!("{wrong}0\r\n\r\n")), Err(BodyError::LineEnd), "{wrong:?}");
     }
 }
 
 #[test]
-fn trailers_are_fields_that_may_be_trailers() {
+fn forbidden_trailers_are_dropped() {
     let with = |trailers: &str| chunks(&format!("0\r\n{trailers}\r\n"));
     assert_eq!(
         with("Server-Timing: a\r\nX: \t\r\n").as_deref(),
@@ -130,20 +130,20 @@ fn trailers_are_fields_that_may_be_trailers() {
     assert!(with(&sized(32).repeat(2)).is_ok());
     assert_eq!(with(&sized(65)), Err(BodyError::TrailersTooLarge));
     assert_eq!(with(&sized(33).repeat(2)), Err(BodyError::TrailersTooLarge));
-    // The end of the line need not be there for that.
+    // This does not depend on the end of the line.
     assert_eq!(chunks(&format!("0\r\n{}", "b".repeat(64))), Err(BodyError::Truncated));
     assert_eq!(chunks(&format!("0\r\n{}", "b".repeat(65))), Err(BodyError::TrailersTooLarge));
     assert_eq!(chunks(&format!("0\r\n{}\n", "b".repeat(64))), Err(BodyError::TrailersTooLarge));
 }
 
 #[test]
-fn data_only_leaves_the_framing_out() {
+fn data_only_drops_the_framing() {
     assert_eq!(data("5\r\nhello\r\n1;a\r\nx\r\n0\r\nA: b\r\n\r\n"), "hellox");
     assert_eq!(data("0\r\n\r\n"), "");
 }
 
 #[test]
-fn lengths_are_kept_to() {
+fn body_ends_at_its_content_length() {
     for size in 1..8 {
         let body = Body::new(Framing::Length(5), LIMITS);
         let result = pass(body, b"helloGET", size).unwrap();
@@ -157,7 +157,7 @@ fn lengths_are_kept_to() {
 }
 
 #[test]
-fn the_end_of_the_connection_ends_only_what_it_may() {
+fn end_of_connection_ends_only_close_delimited_bodies() {
     let mut body = Body::new(Framing::UntilClose, LIMITS);
     assert_eq!(body.advance(b"abc"), Ok(Step { consumed: 3, forward: 0..3, done: false }));
     assert_eq!((body.finish_at_eof(), body.is_done(), body.data_bytes()), (Ok(()), true, 3));
@@ -168,6 +168,6 @@ fn the_end_of_the_connection_ends_only_what_it_may() {
 }
 
 #[test]
-fn a_body_is_small() {
+fn body_state_is_small() {
     assert!(size_of::<Body>() <= 40);
 }

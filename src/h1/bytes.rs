@@ -1,4 +1,4 @@
-//! Classes of bytes (RFC 9110 §5.5, §5.6.2; RFC 3986 §3.2.2).
+//! Byte classes (RFC 9110 §5.5, §5.6.2; RFC 3986 §3.2.2).
 
 const TOKEN: u8 = 1;
 const HOST: u8 = 2;
@@ -44,29 +44,29 @@ const fn classes() -> [u8; 256] {
     table
 }
 
-/// May it stand in a token?
+/// Returns true for a token character (tchar).
 pub(super) fn is_token(byte: u8) -> bool {
     CLASS[usize::from(byte)] & TOKEN != 0
 }
 
-/// May it stand in a field value: HTAB, SP, VCHAR, obs-text?
+/// Returns true for a byte allowed in a field value: HTAB, SP, VCHAR, obs-text.
 pub(super) fn is_value(byte: u8) -> bool {
     CLASS[usize::from(byte)] & VALUE != 0
 }
 
-/// May it stand in a host name? Narrower than `reg-name`: no sub-delims (no
-/// name that resolves has them, and a comma is how two merged Host fields
-/// look), no percent-encoding (two spellings of one name would route apart).
+/// Returns true for a byte allowed in a host name. This is narrower than `reg-name`: no sub-delims
+/// (resolvable names have none, and a comma indicates two merged Host fields) and no
+/// percent-encoding (two spellings of one name would be routed differently).
 pub(super) fn is_host(byte: u8) -> bool {
     CLASS[usize::from(byte)] & HOST != 0
 }
 
-/// SP or HTAB.
+/// Returns true for SP and HTAB.
 pub(super) fn is_ows(byte: u8) -> bool {
     byte == b' ' || byte == b'\t'
 }
 
-/// Without the OWS around it.
+/// Trims OWS at both ends.
 pub(super) fn trim_ows(mut value: &[u8]) -> &[u8] {
     while let [first, rest @ ..] = value
         && is_ows(*first)
@@ -81,7 +81,7 @@ pub(super) fn trim_ows(mut value: &[u8]) -> &[u8] {
     value
 }
 
-/// 1*tchar.
+/// Returns true for a token: 1*tchar.
 pub(super) fn is_token_string(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|&byte| is_token(byte))
 }

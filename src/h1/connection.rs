@@ -1,16 +1,16 @@
-//! Connection: how long the connection lives, and which fields end with it.
+//! The Connection header: persistence and hop-by-hop fields.
 
 use arrayvec::ArrayVec;
 
 use super::bytes::{is_token_string, trim_ows};
 use super::{FieldKind, HeadError, Version};
 
-/// The most Connection field lines in one head.
+/// The maximum number of Connection lines in a head.
 pub const MAX_CONNECTION_LINES: usize = 4;
 
-/// What the Connection fields of a head say (RFC 9110 §7.6.1).
+/// The Connection fields of a head (RFC 9110 §7.6.1).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is an option on the wire, none excludes another")]
+#[expect(clippy::struct_excessive_bools, reason = "independent options on the wire")]
 pub struct Connection<'b> {
     /// `close`.
     pub close: bool,
@@ -18,19 +18,19 @@ pub struct Connection<'b> {
     pub keep_alive: bool,
     /// `upgrade`.
     pub upgrade: bool,
-    /// Any other option: only then `names` must look at the lines.
+    /// Whether there are other options; only then must `names` read the lines.
     others: bool,
     lines: ArrayVec<&'b [u8], MAX_CONNECTION_LINES>,
 }
 
 impl<'b> Connection<'b> {
-    /// May the connection carry another message after this one?
+    /// Returns true if the connection may carry another message after this one.
     pub fn persistent(&self, version: Version) -> bool {
         !self.close && (version == Version::Http11 || self.keep_alive)
     }
 
-    /// Is this field (in any case) nominated hop-by-hop? Transfer-Encoding
-    /// never is: it belongs to the body, which goes on.
+    /// Returns true if this field (in any case) is listed as hop-by-hop. Transfer-Encoding never
+    /// is: it belongs to the body, which is forwarded.
     pub fn names(&self, field_name: &str) -> bool {
         match field_name.len() {
             5 if self.close && field_name.eq_ignore_ascii_case("close") => true,
@@ -41,7 +41,7 @@ impl<'b> Connection<'b> {
         }
     }
 
-    /// Every option, as received.
+    /// Returns every option, as received.
     pub fn options(&self) -> impl Iterator<Item = &'b str> {
         self.lines
             .iter()
@@ -76,13 +76,13 @@ impl<'b> Connection<'b> {
     }
 }
 
-/// The elements of a list, without the empty ones (RFC 9110 §5.6.1.2).
+/// Returns the non-empty elements of a list (RFC 9110 §5.6.1.2).
 fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&byte| byte == b',').map(trim_ows).filter(|element| !element.is_empty())
 }
 
-/// Fields whose nomination would take from the message what its next reader,
-/// or the affinity contract, depends on.
+/// Returns true for fields that must not be listed in Connection: removing them would hide from the
+/// next reader something that it, or the affinity contract, depends on.
 fn is_end_to_end(kind: FieldKind) -> bool {
     matches!(
         kind,

@@ -1,25 +1,24 @@
-//! Heads and chunk framing, into the caller's buffer.
+//! Writes heads and chunk framing to the caller's buffer.
 //!
-//! Nothing is checked here in release builds: names and values come from a
-//! head that was parsed, or from the configuration, or from HTTP/2 fields,
-//! none of which can hold CR, LF or NUL.
+//! Release builds do not validate the input: names and values come from a parsed head, the
+//! configuration or HTTP/2 fields, none of which can contain CR, LF or NUL.
 
 use super::{Field, Fields};
 
-/// Ends a chunk's data.
+/// The end of a chunk's data.
 pub const CHUNK_END: &[u8] = b"\r\n";
 
-/// Ends a chunked body without trailers.
+/// The end of a chunked body without trailers.
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// What becomes of a field line.
+/// What to do with a field line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Edit<'a> {
-    /// It goes on, byte for byte.
+    /// Forward it byte for byte.
     Keep,
-    /// It does not go on.
+    /// Drop it.
     Drop,
-    /// It goes on with this value.
+    /// Forward it with this value.
     Replace(&'a [u8]),
 }
 
@@ -61,9 +60,8 @@ pub fn end_head(out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes the field lines of a head as `edit` says. Neighbours that are kept
-/// are copied in one piece, as they were received: since nothing is accepted
-/// that is not exactly right, their bytes are safe to send on.
+/// Writes the field lines of a head, edited by `edit`. Adjacent lines that are kept are copied
+/// together as received. This is safe because only strictly valid lines are accepted.
 #[inline]
 pub fn copy_fields<'b, 'e>(
     out: &mut Vec<u8>,
@@ -71,7 +69,7 @@ pub fn copy_fields<'b, 'e>(
     mut edit: impl FnMut(&Field<'b>) -> Edit<'e>,
 ) {
     out.reserve(fields.raw.len());
-    // Lines from here on are kept but not yet copied.
+    // Lines from here on are kept but not copied yet.
     let mut kept = 0;
     for (index, field) in fields.list.iter().enumerate() {
         let edit = edit(field);
@@ -88,7 +86,7 @@ pub fn copy_fields<'b, 'e>(
     out.extend_from_slice(&fields.raw[kept..]);
 }
 
-/// Writes the size line of a chunk; `len` is not 0 (that would end the body).
+/// Writes the size line of a chunk; `len` must not be 0 (which would end the body).
 #[inline]
 pub fn write_chunk_prefix(out: &mut Vec<u8>, len: usize) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";

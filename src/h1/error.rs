@@ -1,95 +1,95 @@
-//! What the codec refuses, and with which status.
+//! Parse errors and their statuses.
 
 use thiserror::Error;
 
-/// Why a head was refused. The connection cannot be read on: where the next
-/// message would start is not known.
+/// Why a head is invalid. The connection cannot be read further, because the start of the next
+/// message is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum HeadError {
-    /// LF without CR before it (RFC 9112 §2.2 lets us refuse it).
-    #[error("line feed without carriage return")]
+    /// LF without a preceding CR (RFC 9112 §2.2 allows rejecting it).
+    #[error("bare LF")]
     BareLf,
-    /// CR without LF after it.
-    #[error("carriage return without line feed")]
+    /// CR without a following LF.
+    #[error("bare CR")]
     BareCr,
     /// NUL or another control character.
-    #[error("control character in the head")]
+    #[error("invalid control character")]
     Control,
-    /// Not `method SP target SP version CRLF`, or more empty lines before it than are tolerated.
-    #[error("malformed request line")]
+    /// Not `method SP target SP version CRLF`, or too many empty lines before it.
+    #[error("invalid request line")]
     RequestLine,
     /// Not `version SP 3DIGIT SP reason CRLF`, or a status outside 100..=599.
-    #[error("malformed status line")]
+    #[error("invalid status line")]
     StatusLine,
-    /// The method is no token, or longer than [`super::MAX_METHOD`].
-    #[error("malformed method")]
+    /// The method is not a token, or is longer than [`super::MAX_METHOD`].
+    #[error("invalid method")]
     Method,
     /// A well-formed version other than HTTP/1.0 and HTTP/1.1.
     #[error("unsupported HTTP version")]
     Version,
-    /// The target is in no form that its method allows, or has bytes that a URI cannot have.
-    #[error("malformed request target")]
+    /// The target has a form that its method does not allow, or bytes not allowed in a URI.
+    #[error("invalid request target")]
     Target,
-    /// CONNECT: Homing is no forward proxy.
+    /// CONNECT: Homing is not a forward proxy.
     #[error("CONNECT is not supported")]
     Connect,
-    /// The target, or the request line before its end came, is longer than the limit.
+    /// The target, or an incomplete request line, exceeds the limit.
     #[error("request target too long")]
     TargetTooLong,
-    /// More bytes than the limit.
-    #[error("head too large")]
+    /// The head exceeds the limit.
+    #[error("headers too large")]
     HeadTooLarge,
-    /// More fields than the limit.
-    #[error("too many fields")]
+    /// The number of fields exceeds the limit.
+    #[error("too many headers")]
     TooManyFields,
-    /// A field name that is no token, or not followed at once by a colon.
-    #[error("malformed field name")]
+    /// A field name that is not a token, or not directly followed by a colon.
+    #[error("invalid header name")]
     FieldName,
-    /// A field value with bytes that are not allowed.
-    #[error("malformed field value")]
+    /// A field value with invalid bytes.
+    #[error("invalid header value")]
     FieldValue,
-    /// A line that continues the line before it (obs-fold).
-    #[error("folded field line")]
+    /// A line that continues the previous one (obs-fold).
+    #[error("folded header line")]
     Folded,
     /// HTTP/1.1 without Host.
-    #[error("no Host")]
+    #[error("missing Host header")]
     HostMissing,
     /// More than one Host.
-    #[error("several Host fields")]
+    #[error("more than one Host header")]
     HostRepeated,
-    /// Host, or the authority of an absolute target, is no `host [":" port]`.
-    #[error("malformed host")]
+    /// Host, or the authority of an absolute target, is not `host [":" port]`.
+    #[error("invalid host")]
     Host,
-    /// Content-Length that is not 1*DIGIT, or beyond 64 bits.
-    #[error("malformed Content-Length")]
+    /// Content-Length that is not 1*DIGIT or exceeds 64 bits.
+    #[error("invalid Content-Length")]
     ContentLength,
     /// More than one Content-Length, equal or not.
-    #[error("several Content-Length fields")]
+    #[error("more than one Content-Length header")]
     ContentLengthRepeated,
-    /// Content-Length next to Transfer-Encoding (RFC 9112 §6.1).
-    #[error("Content-Length together with Transfer-Encoding")]
+    /// Both Content-Length and Transfer-Encoding (RFC 9112 §6.1).
+    #[error("both Content-Length and Transfer-Encoding")]
     LengthAndCoding,
-    /// Transfer-Encoding with `chunked` twice or not last, or no list of codings at all.
-    #[error("malformed Transfer-Encoding")]
+    /// Transfer-Encoding with `chunked` repeated or not last, or that is not a list of codings.
+    #[error("invalid Transfer-Encoding")]
     TransferEncoding,
     /// A transfer coding other than chunked.
     #[error("unsupported transfer coding")]
     UnknownCoding,
-    /// Transfer-Encoding where there can be none: HTTP/1.0, 1xx, 204.
-    #[error("Transfer-Encoding is not allowed here")]
+    /// Transfer-Encoding where it is not allowed: HTTP/1.0, 1xx, 204.
+    #[error("Transfer-Encoding not allowed here")]
     CodingNotAllowed,
-    /// TRACE with a body, which it never has (RFC 9110 §9.3.8).
-    #[error("a body is not allowed here")]
+    /// TRACE with a body, which is not allowed (RFC 9110 §9.3.8).
+    #[error("body not allowed with this method")]
     BodyNotAllowed,
-    /// Connection with options that are no tokens, on too many lines, or
-    /// naming a field that is meant for every recipient (RFC 9110 §7.6.1).
-    #[error("malformed Connection")]
+    /// Connection with options that are not tokens, on too many lines, or naming an end-to-end
+    /// field (RFC 9110 §7.6.1).
+    #[error("invalid Connection header")]
     Connection,
 }
 
 impl HeadError {
-    /// The status to answer a request with: 400, 414, 431, 501 or 505. A
-    /// response that is refused is 502, whatever the reason.
+    /// Returns the status of the answer to a request: 400, 414, 431, 501 or 505. An invalid
+    /// response is always answered with 502.
     pub fn status(self) -> u16 {
         match self {
             Self::TargetTooLong => 414,
@@ -100,7 +100,7 @@ impl HeadError {
         }
     }
 
-    /// A stable word for logs and metrics.
+    /// Returns the stable code used in logs and metrics.
     pub fn code(self) -> &'static str {
         match self {
             Self::BareLf => "bare_lf",
@@ -133,35 +133,35 @@ impl HeadError {
     }
 }
 
-/// Why a body was refused. What was forwarded of it is incomplete, so neither
-/// connection may be used again.
+/// Why a body is invalid. What was forwarded of it is incomplete, so neither connection can be
+/// reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum BodyError {
     /// A chunk size that is not 1*16 HEXDIG.
-    #[error("malformed chunk size")]
+    #[error("invalid chunk size")]
     ChunkSize,
-    /// A chunk extension that is empty or has controls in it.
-    #[error("malformed chunk extension")]
+    /// A chunk extension that is empty or contains control characters.
+    #[error("invalid chunk extension")]
     ChunkExtension,
-    /// More bytes of chunk extensions than the limit.
+    /// The chunk extensions exceed the limit.
     #[error("chunk extensions too large")]
     ChunkExtensionsTooLarge,
     /// A line, or a chunk's data, that does not end in CRLF.
-    #[error("chunk line does not end in CRLF")]
+    #[error("missing CRLF in a chunked body")]
     LineEnd,
-    /// A trailer that is no field line.
-    #[error("malformed trailer")]
+    /// A trailer that is not a field line.
+    #[error("invalid trailer")]
     Trailer,
-    /// More bytes of trailers than the limit.
+    /// The trailers exceed the limit.
     #[error("trailers too large")]
     TrailersTooLarge,
-    /// The connection ended before the body did.
-    #[error("body truncated")]
+    /// The connection closed before the end of the body.
+    #[error("truncated body")]
     Truncated,
 }
 
 impl BodyError {
-    /// The status to answer a request with, where no response has begun: 400 or 431.
+    /// Returns the status of the answer to a request, if no response has started: 400 or 431.
     pub fn status(self) -> u16 {
         match self {
             Self::TrailersTooLarge => 431,
@@ -169,7 +169,7 @@ impl BodyError {
         }
     }
 
-    /// A stable word for logs and metrics.
+    /// Returns the stable code used in logs and metrics.
     pub fn code(self) -> &'static str {
         match self {
             Self::ChunkSize => "bad_chunk_size",

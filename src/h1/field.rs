@@ -1,11 +1,11 @@
-//! Fields: what they mean to a proxy, and where they are.
+//! Fields: their meaning to a proxy, and their position in the head.
 
 use std::fmt;
 use std::ops::Deref;
 
 use arrayvec::ArrayVec;
 
-/// The most fields that a head may have; [`super::HeadLimits::fields`] cannot go beyond.
+/// The maximum number of fields in a head; [`super::HeadLimits::fields`] cannot exceed it.
 pub const MAX_FIELDS: usize = 256;
 
 /// The fields that a proxy must know.
@@ -33,18 +33,18 @@ pub enum FieldKind {
     CacheControl,
     /// Any name that starts with `x-affinity-`.
     Affinity,
-    /// Any name that starts with `x-client-cert-`, or with `_` for any `-`:
-    /// applications that see both as one must not be fooled.
+    /// Any name that starts with `x-client-cert-`, also with `_` for any `-`: applications that
+    /// treat both alike must not be fooled.
     ClientCert,
     /// Any other.
     Other,
 }
 
 impl FieldKind {
-    /// The kind of a field of this name, in any case.
+    /// Returns the kind of a field with this name, in any case.
     pub fn classify(name: &[u8]) -> Self {
         const AFFINITY: &[u8] = b"x-affinity-";
-        // The length alone rules out most names; one comparison decides the rest.
+        // The length rules out most names; one comparison decides the rest.
         let (expected, kind): (&[u8], Self) = match name.len() {
             2 => (b"te", Self::Te),
             3 => (b"via", Self::Via),
@@ -94,11 +94,11 @@ fn is_client_cert(name: &[u8]) -> bool {
     name.len() > PREFIX.len() && name.iter().zip(PREFIX).all(|(&byte, &wanted)| dashed(byte) == wanted)
 }
 
-/// Is it of the fields that concern one connection only, whether or not
-/// Connection names them (RFC 9110 §7.6.1)?
+/// Returns true for fields that apply to one connection only, even if Connection does not name them
+/// (RFC 9110 §7.6.1).
 ///
-/// Transfer-Encoding is not among them here although the RFC lists it: the
-/// framing of a body is passed on with the body, see [`super::Body`].
+/// The RFC also lists Transfer-Encoding. It is not included here because the framing is forwarded
+/// with the body, see [`super::Body`].
 pub fn is_hop_by_hop(kind: FieldKind) -> bool {
     matches!(
         kind,
@@ -115,11 +115,11 @@ pub fn is_hop_by_hop(kind: FieldKind) -> bool {
 pub struct Field<'b> {
     /// The name as received.
     pub name: &'b str,
-    /// The value without the OWS around it: HTAB, SP, VCHAR and obs-text.
+    /// The value without surrounding OWS: HTAB, SP, VCHAR and obs-text.
     pub value: &'b [u8],
-    /// What the name means.
+    /// The kind of field.
     pub kind: FieldKind,
-    /// Where the line starts within [`Fields::raw`]; it ends where the next one starts.
+    /// The start of the line in [`Fields::raw`]; it ends where the next one starts.
     pub(super) line: u32,
 }
 
@@ -129,7 +129,7 @@ impl fmt::Debug for Field<'_> {
     }
 }
 
-/// The fields of a head, in order; a slice of [`Field`] that knows its field lines.
+/// The fields of a head, in order: a slice of [`Field`] with the raw field lines.
 #[derive(Clone, Copy)]
 pub struct Fields<'b> {
     pub(super) raw: &'b [u8],
@@ -137,22 +137,22 @@ pub struct Fields<'b> {
 }
 
 impl<'b> Fields<'b> {
-    /// The field lines as received, each with its CRLF, without the empty line.
+    /// Returns the field lines as received, each with its CRLF, without the empty line.
     pub fn raw(&self) -> &'b [u8] {
         self.raw
     }
 
-    /// The fields, for as long as the head's bytes live.
+    /// Returns the fields, with the lifetime of the head's bytes.
     pub fn as_slice(&self) -> &'b [Field<'b>] {
         self.list
     }
 
-    /// The first field of this kind.
+    /// Returns the first field of this kind.
     pub fn first(&self, kind: FieldKind) -> Option<&'b Field<'b>> {
         self.list.iter().find(|field| field.kind == kind)
     }
 
-    /// Values of every field of this name, in any case, in order.
+    /// Returns the values of all fields with this name, in any case, in order.
     pub fn values<'s>(&self, name: &'s str) -> impl Iterator<Item = &'b [u8]> + use<'b, 's> {
         let kind = FieldKind::classify(name.as_bytes());
         let by_name = matches!(kind, FieldKind::Other | FieldKind::Affinity | FieldKind::ClientCert);
@@ -186,16 +186,15 @@ impl fmt::Debug for Fields<'_> {
     }
 }
 
-/// Room for the fields of one head, on the caller's stack. It is some 10 KB,
-/// of which only what a head needs is ever touched; keep it out of futures
-/// (do not hold it over an await).
+/// Storage for the fields of one head, on the caller's stack. It takes about 10 KB, of which only
+/// the used part is touched. Keep it out of futures: do not hold it across an await.
 #[derive(Debug, Default)]
 pub struct FieldSlots<'b> {
     pub(super) list: ArrayVec<Field<'b>, MAX_FIELDS>,
 }
 
 impl FieldSlots<'_> {
-    /// Empty; costs nothing.
+    /// Creates empty storage, at no cost.
     #[inline]
     pub fn new() -> Self {
         Self { list: ArrayVec::new_const() }

@@ -3,22 +3,22 @@
 use super::bytes::{is_token_string, trim_ows};
 use super::{Connection, FieldKind, FieldSlots, HeadError};
 
-/// How the end of a body is found.
+/// How the end of a body is determined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// There is no body.
+    /// No body.
     None,
     /// This many bytes.
     Length(u64),
-    /// Chunks, and a trailer section.
+    /// Chunks and a trailer section.
     Chunked,
-    /// All bytes until the connection ends; responses only.
+    /// All bytes until the connection closes; responses only.
     UntilClose,
 }
 
-/// What the fields of a head say, besides being passed on.
+/// The fields of a head that the codec interprets.
 #[derive(Debug, Default)]
-pub(super) struct Facts<'b> {
+pub(super) struct KnownFields<'b> {
     pub host: Option<&'b [u8]>,
     pub length: Option<u64>,
     pub chunked: bool,
@@ -28,23 +28,22 @@ pub(super) struct Facts<'b> {
     upgrades: usize,
 }
 
-impl<'b> Facts<'b> {
-    /// Goes once over the fields: checks where each line ends, classifies it,
-    /// stores it in `slots`, and notes what matters. `head` is the whole head,
-    /// `first` where its field lines start.
+impl<'b> KnownFields<'b> {
+    /// Visits every field once: checks the line ending, classifies it, stores it in `slots`, and
+    /// interprets it. `head` is the complete head, `first` the start of its field lines.
     pub(super) fn collect(
         head: &'b [u8],
         first: usize,
         found: &[httparse::Header<'b>],
         slots: &mut FieldSlots<'b>,
     ) -> Result<Self, HeadError> {
-        // httparse also takes a lone LF for the end of a line. Every line but
-        // the last is seen at the start of the next one.
+        // httparse also accepts a bare LF as a line ending. Every line except the last is checked
+        // at the start of the next one.
         if !head.ends_with(b"\r\n") || !head[..head.len() - 2].ends_with(b"\r\n") {
             return Err(HeadError::BareLf);
         }
         let base = head.as_ptr().addr();
-        let mut facts = Self::default();
+        let mut known = Self::default();
         slots.list.clear();
         for header in found {
             let start = header.name.as_ptr().addr().wrapping_sub(base);
@@ -56,16 +55,16 @@ impl<'b> Facts<'b> {
             let field = super::Field { name: header.name, value: header.value, kind, line };
             slots.list.try_push(field).map_err(|_| HeadError::TooManyFields)?;
             if kind != FieldKind::Other {
-                facts.note(kind, header.value)?;
+                known.note(kind, header.value)?;
             }
         }
-        if facts.chunked && facts.length.is_some() {
+        if known.chunked && known.length.is_some() {
             return Err(HeadError::LengthAndCoding);
         }
-        if facts.upgrades != 1 || !facts.connection.upgrade {
-            facts.upgrade = None;
+        if known.upgrades != 1 || !known.connection.upgrade {
+            known.upgrade = None;
         }
-        Ok(facts)
+        Ok(known)
     }
 
     fn note(&mut self, kind: FieldKind, value: &'b [u8]) -> Result<(), HeadError> {
@@ -101,7 +100,7 @@ impl<'b> Facts<'b> {
     }
 }
 
-/// 1*DIGIT, and nothing else: no sign, no list, no more than 64 bits.
+/// Parses 1*DIGIT and nothing else: no sign, no list, at most 64 bits.
 fn content_length(value: &[u8]) -> Result<u64, HeadError> {
     if value.is_empty() {
         return Err(HeadError::ContentLength);
@@ -115,7 +114,7 @@ fn content_length(value: &[u8]) -> Result<u64, HeadError> {
     })
 }
 
-/// Is the only coding `chunked`? If not, which error is it?
+/// Checks that `chunked` is the only coding.
 fn only_chunked(value: &[u8]) -> Result<(), HeadError> {
     if value.eq_ignore_ascii_case(b"chunked") {
         return Ok(());

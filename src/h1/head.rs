@@ -1,54 +1,34 @@
 //! Heads, as the pipeline sees them.
 
-use super::{Connection, Fields, Framing};
-use crate::affinity::key::RequestView;
-use crate::affinity::learn::ResponseView;
+use super::{Connection, Fields, Framing, Version};
+use crate::affinity::message::{RequestView, ResponseView};
 
-/// The versions that are spoken here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Version {
-    /// HTTP/1.0.
-    Http10,
-    /// HTTP/1.1.
-    Http11,
-}
-
-impl Version {
-    /// As it is written on the wire.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Http10 => "HTTP/1.0",
-            Self::Http11 => "HTTP/1.1",
-        }
-    }
-}
-
-/// How large a head may be.
+/// Limits on the size of a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeadLimits {
-    /// Bytes from the first to the empty line's LF.
+    /// Bytes from the first one to the empty line's LF.
     pub head_bytes: usize,
     /// Field lines; at most [`super::MAX_FIELDS`].
     pub fields: usize,
-    /// Bytes of the request target.
+    /// Bytes in the request target.
     pub uri_bytes: usize,
 }
 
-/// What came of parsing.
+/// The result of parsing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Parsed<T> {
-    /// The whole head.
+    /// The head is complete.
     Complete {
         /// The head.
         head: T,
-        /// Its length in the input, empty line included; the body starts there.
+        /// Its length in the input, including the empty line; the body starts there.
         len: usize,
     },
-    /// Right so far; more bytes are needed.
+    /// Valid so far; more bytes are needed.
     Partial,
 }
 
-/// What a request is for (RFC 9112 §3.2). Authority-form is CONNECT's, and refused.
+/// A request target (RFC 9112 §3.2). The authority form belongs to CONNECT and is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target<'b> {
     /// `/path?query`.
@@ -57,17 +37,18 @@ pub enum Target<'b> {
     Absolute {
         /// `http` or `https`, in any case.
         scheme: &'b str,
-        /// Checked like Host.
+        /// The authority, validated like Host.
         authority: &'b str,
-        /// What an origin server is to be sent: never empty, `*` for OPTIONS without a path (RFC 9112 §3.2.4).
+        /// The target for an origin server: never empty, `*` for OPTIONS without a path (RFC 9112
+        /// §3.2.4).
         path_and_query: &'b str,
     },
-    /// `*`, of OPTIONS.
+    /// `*`, for OPTIONS.
     Asterisk,
 }
 
 impl<'b> Target<'b> {
-    /// What an origin server is to be sent: origin-form, or `*`.
+    /// Returns the target for an origin server: the origin form or `*`.
     pub fn path_and_query(&self) -> &'b str {
         match self {
             Self::Origin(path_and_query) | Self::Absolute { path_and_query, .. } => path_and_query,
@@ -76,32 +57,32 @@ impl<'b> Target<'b> {
     }
 }
 
-/// A request's head; borrows the bytes it was parsed from.
+/// A request head; borrows the bytes it was parsed from.
 #[derive(Debug, Clone)]
 pub struct RequestHead<'b> {
     /// A token of at most [`super::MAX_METHOD`] bytes, case as received.
     pub method: &'b str,
-    /// What it is for.
+    /// The request target.
     pub target: Target<'b>,
     /// The client's version.
     pub version: Version,
     /// All fields, in order.
     pub fields: Fields<'b>,
-    /// The authority that counts, port included: the target's where it has
-    /// one, else Host (RFC 9112 §3.2.2). Empty only for HTTP/1.0 without Host.
+    /// The effective authority, including the port: the target's if it has one, else Host (RFC 9112
+    /// §3.2.2). Empty only for HTTP/1.0 without Host.
     pub host: &'b str,
-    /// Where the body ends.
+    /// How the body ends.
     pub framing: Framing,
-    /// What Connection says.
+    /// The Connection header.
     pub connection: Connection<'b>,
-    /// `Expect: 100-continue`, in HTTP/1.1.
+    /// `Expect: 100-continue`; HTTP/1.1 only.
     pub expects_continue: bool,
-    /// Upgrade, in HTTP/1.1, where Connection names it and there is but one line of it.
+    /// The Upgrade header, if Connection names it and there is only one; HTTP/1.1 only.
     pub upgrade: Option<&'b [u8]>,
 }
 
 impl RequestHead<'_> {
-    /// May the client's connection carry another request after this one?
+    /// Returns true if the client's connection may carry another request after this one.
     pub fn persistent(&self) -> bool {
         self.connection.persistent(self.version)
     }
@@ -117,27 +98,28 @@ impl RequestView for RequestHead<'_> {
     }
 }
 
-/// A response's head; borrows the bytes it was parsed from.
+/// A response head; borrows the bytes it was parsed from.
 #[derive(Debug, Clone)]
 pub struct ResponseHead<'b> {
     /// 100..=599.
     pub status: u16,
-    /// The reason phrase; may be empty, and may hold obs-text.
+    /// The reason phrase; may be empty, and may contain obs-text.
     pub reason: &'b [u8],
     /// The backend's version.
     pub version: Version,
     /// All fields, in order.
     pub fields: Fields<'b>,
-    /// Where the body ends. None for responses to HEAD, 1xx, 204 and 304, whatever their fields say.
+    /// How the body ends. `Framing::None` for responses to HEAD, 1xx, 204 and 304, regardless of
+    /// their fields.
     pub framing: Framing,
-    /// What Connection says.
+    /// The Connection header.
     pub connection: Connection<'b>,
-    /// Upgrade, where Connection names it and there is but one line of it.
+    /// The Upgrade header, if Connection names it and there is only one.
     pub upgrade: Option<&'b [u8]>,
 }
 
 impl ResponseHead<'_> {
-    /// May the backend's connection carry another request after this response?
+    /// Returns true if the backend's connection may carry another request after this response.
     pub fn persistent(&self) -> bool {
         self.framing != Framing::UntilClose && self.connection.persistent(self.version)
     }

@@ -1,14 +1,14 @@
-//! `uri-host [":" port]` (RFC 9110 §7.2), narrowed to what can be resolved and routed.
+//! Parses `uri-host [":" port]` (RFC 9110 §7.2), limited to hosts that can be resolved and routed.
 
 use std::net::Ipv6Addr;
 
 use super::HeadError;
 use super::bytes::is_host;
 
-/// Longest host that is accepted, port included: a DNS name and `:65535`.
+/// The maximum length of a host, port included: a DNS name and `:65535`.
 const MAX_HOST: usize = 255 + 6;
 
-/// The host as text, if it is one. Userinfo, empty hosts and empty ports are none.
+/// Parses a host. Userinfo, empty hosts and empty ports are errors.
 pub(super) fn parse_host(value: &[u8]) -> Result<&str, HeadError> {
     let name = value.iter().position(|&byte| !is_host(byte)).unwrap_or(value.len());
     let port = match value.get(name) {
@@ -24,7 +24,8 @@ pub(super) fn parse_host(value: &[u8]) -> Result<&str, HeadError> {
     std::str::from_utf8(value).map_err(|_| HeadError::Host)
 }
 
-/// `"[" IPv6address "]" [":" port]`: the port. Zone ids and `IPvFuture` are refused.
+/// Parses `"[" IPv6address "]" [":" port]` and returns the port. Zone ids and `IPvFuture` are
+/// errors.
 fn literal_port(value: &[u8]) -> Result<Option<&[u8]>, HeadError> {
     let close = value.iter().position(|&byte| byte == b']').ok_or(HeadError::Host)?;
     std::str::from_utf8(&value[1..close])

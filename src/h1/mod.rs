@@ -1,14 +1,13 @@
 //! The HTTP/1 codec, sans-IO: bytes in, head and framing out (RFC 9110, RFC 9112).
 //!
-//! httparse finds the fields; this module decides the framing, and refuses
-//! whatever is not exactly right instead of repairing it: two readers of a
-//! repaired message may disagree on where it ends. It does no I/O, keeps no
-//! buffer and allocates nothing; heads borrow the bytes they were parsed from.
+//! httparse finds the fields. This module decides the framing and rejects anything that is not
+//! strictly valid instead of repairing it: two readers of a repaired message may disagree on where
+//! it ends. It does no I/O, keeps no buffer and allocates nothing; heads borrow the bytes they were
+//! parsed from.
 //!
-//! - [`parse_request`], [`parse_response`]: a head, once all of it is there;
-//! - [`Body`]: how far a body reaches in what was read, and which of those
-//!   bytes go on to the other side;
-//! - [`copy_fields`] and its neighbours: a head into an outgoing buffer.
+//! - [`parse_request`], [`parse_response`]: parse a complete head;
+//! - [`Body`]: finds where a body ends in the input, and which of its bytes to forward;
+//! - [`copy_fields`] and related functions: write a head to an output buffer.
 //!
 //! `docs/codec.md` says what the pipeline may rely on.
 
@@ -25,6 +24,7 @@ mod request;
 mod response;
 mod scan;
 mod trailer;
+mod version;
 
 pub use body::{Body, BodyLimits, Step};
 pub use connection::{Connection, MAX_CONNECTION_LINES};
@@ -35,9 +35,10 @@ pub use encode::{
 pub use error::{BodyError, HeadError};
 pub use field::{Field, FieldKind, FieldSlots, Fields, MAX_FIELDS, is_hop_by_hop};
 pub use framing::Framing;
-pub use head::{HeadLimits, Parsed, RequestHead, ResponseHead, Target, Version};
+pub use head::{HeadLimits, Parsed, RequestHead, ResponseHead, Target};
 pub use request::{MAX_METHOD, parse_request};
 pub use response::parse_response;
+pub use version::Version;
 
 #[cfg(test)]
 mod tests;

@@ -1,33 +1,33 @@
-//! Request heads.
+//! Parses request heads.
 
 use std::mem::MaybeUninit;
 
 use super::bytes::is_token;
-use super::framing::Facts;
+use super::framing::KnownFields;
 use super::host::parse_host;
 use super::scan::find_end;
 use super::{
     FieldSlots, Fields, Framing, HeadError, HeadLimits, MAX_FIELDS, Parsed, RequestHead, Target, Version,
 };
 
-/// Longest method that is accepted; the longest registered one has 17 bytes.
+/// The maximum length of a method; the longest registered one has 17 bytes.
 pub const MAX_METHOD: usize = 24;
 
-/// Bytes of the request line that are looked at as they come, before it is whole.
+/// Bytes of the request line that are validated before it is complete.
 const PREFIX: usize = MAX_METHOD + 8;
 
-/// Empty lines that may come before a request line (RFC 9112 §2.2), in bytes.
+/// The maximum length of the empty lines before a request line (RFC 9112 §2.2), in bytes.
 const MAX_LEAD: usize = 4;
 
-/// The head of the request that starts at `buf[0]`, if all of it is there.
+/// Parses the head of the request that starts at `buf[0]`, if it is complete.
 ///
-/// `scanned` is 0 for a new head and remembers between calls how far the
-/// search for the end got, so that a head which drips in costs linear time; `buf` must keep its start meanwhile.
-/// `slots` is where the fields go. The result, error included, depends on the
-/// bytes alone and not on how they were split.
+/// `scanned` is 0 for a new head and stores the progress of the search for the end between calls,
+/// so that a head that arrives byte by byte takes linear time. `buf` must keep its start meanwhile.
+/// The fields are stored in `slots`. The result, including an error, depends only on the bytes and
+/// not on how they were split.
 ///
 /// # Errors
-/// Whatever is not exactly right, at the first byte from which on it can only be wrong.
+/// If the head is not strictly valid, as soon as the first invalid byte is seen.
 pub fn parse_request<'s, 'b: 's>(
     buf: &'b [u8],
     scanned: &mut usize,
@@ -52,9 +52,9 @@ pub fn parse_request<'s, 'b: 's>(
         fields: Fields { raw: decided.raw, list: &slots.list },
         host: decided.host,
         framing: decided.framing,
-        connection: decided.facts.connection,
-        expects_continue: decided.facts.expects_continue && decided.version == Version::Http11,
-        upgrade: decided.facts.upgrade.filter(|_| decided.version == Version::Http11),
+        connection: decided.known.connection,
+        expects_continue: decided.known.expects_continue && decided.version == Version::Http11,
+        upgrade: decided.known.upgrade.filter(|_| decided.version == Version::Http11),
     };
     Ok(Parsed::Complete { head, len: decided.len })
 }
@@ -67,11 +67,11 @@ struct Decided<'b> {
     raw: &'b [u8],
     host: &'b str,
     framing: Framing,
-    facts: Facts<'b>,
+    known: KnownFields<'b>,
     len: usize,
 }
 
-/// The head at the start of `view`; `None` if its end is not there.
+/// Parses the head at the start of `view`; `None` if it is incomplete.
 fn decide<'b>(
     view: &'b [u8],
     lead: usize,
@@ -79,7 +79,7 @@ fn decide<'b>(
     slots: &mut FieldSlots<'b>,
 ) -> Result<Option<Decided<'b>>, HeadError> {
     let buf = &view[lead..];
-    // httparse would skip any number of empty lines, and lone line feeds too.
+    // httparse would skip any number of empty lines, and bare LFs too.
     if matches!(buf.first(), Some(b'\r' | b'\n')) {
         return Err(HeadError::RequestLine);
     }
@@ -96,7 +96,7 @@ fn decide<'b>(
     };
     let version = if version == 0 { Version::Http10 } else { Version::Http11 };
 
-    // `method SP target SP HTTP/1.x CRLF`: its end is known.
+    // The length of `method SP target SP HTTP/1.x CRLF`.
     let first = method.len() + 1 + path.len() + 1 + version.as_str().len() + 2;
     if method.len() > MAX_METHOD {
         return Err(HeadError::Method);
@@ -105,16 +105,16 @@ fn decide<'b>(
         return Err(HeadError::TargetTooLong);
     }
     let target = parse_target(method, path)?;
-    let facts = Facts::collect(&buf[..len], first, request.headers, slots)?;
+    let known = KnownFields::collect(&buf[..len], first, request.headers, slots)?;
 
-    let host = match facts.host {
+    let host = match known.host {
         Some(value) => parse_host(value)?,
         None if version == Version::Http11 => return Err(HeadError::HostMissing),
         None => "",
     };
     let host = if let Target::Absolute { authority, .. } = target { authority } else { host };
-    let framing = match facts.length {
-        None if !facts.chunked => Framing::None,
+    let framing = match known.length {
+        None if !known.chunked => Framing::None,
         Some(length) => Framing::Length(length),
         None if version == Version::Http10 => return Err(HeadError::CodingNotAllowed),
         None => Framing::Chunked,
@@ -123,7 +123,7 @@ fn decide<'b>(
         return Err(HeadError::BodyNotAllowed);
     }
     let raw = &buf[first..len - 2];
-    Ok(Some(Decided { method, target, version, raw, host, framing, facts, len: lead + len }))
+    Ok(Some(Decided { method, target, version, raw, host, framing, known, len: lead + len }))
 }
 
 fn parse_target<'b>(method: &str, target: &'b str) -> Result<Target<'b>, HeadError> {
@@ -148,18 +148,18 @@ fn parse_target<'b>(method: &str, target: &'b str) -> Result<Target<'b>, HeadErr
         None if method == "OPTIONS" => "*",
         None => "/",
         Some(b'/') => path_and_query,
-        // `http://a?b`: its origin form is not a part of it, and nobody sends it.
+        // The origin form of `http://a?b` is not a substring of it, and no client sends this.
         Some(_) => return Err(HeadError::Target),
     };
     Ok(Target::Absolute { scheme, authority: parse_host(authority.as_bytes())?, path_and_query })
 }
 
-/// Has it only bytes that a URI may have, or that HTTP/2 would let pass too: a
-/// request must not depend on which version carries it on?
+/// Returns true if all bytes are allowed in a URI, or are accepted by HTTP/2 too: whether a request
+/// is valid must not depend on the version that carries it.
 fn has_uri_bytes(target: &str) -> bool {
     let odd =
         |byte: &u8| !matches!(byte, b'!'..=b'~') | matches!(byte, b'"' | b'#' | b'<' | b'>' | b'\\' | b'`');
-    // Counted without an early exit, so that the loop is vectorised.
+    // Counts without an early exit, so that the loop is vectorized.
     if target.as_bytes().iter().filter(|byte| odd(byte)).count() == 0 {
         return true;
     }
@@ -176,7 +176,7 @@ fn leading_empty_lines(buf: &[u8]) -> usize {
     lead
 }
 
-/// The end of the head, found or looked for byte by byte, after what has been scanned.
+/// Searches for the end of the head byte by byte, after the bytes already scanned.
 fn scan(
     view: &[u8],
     lead: usize,
@@ -186,7 +186,7 @@ fn scan(
     if *scanned < lead + PREFIX {
         check_prefix(&view[lead..view.len().min(lead + PREFIX)])?;
     }
-    // A right request line ends before this.
+    // A valid request line ends before this.
     let longest =
         lead.saturating_add(MAX_METHOD + 1 + "HTTP/1.1\r\n".len() + 1).saturating_add(limits.uri_bytes);
     if *scanned < longest {
@@ -201,7 +201,7 @@ fn scan(
     find_end(view, lead, scanned)
 }
 
-/// Can this be the start of a request line? `prefix` ends at [`PREFIX`] at the latest.
+/// Checks whether this can be the start of a request line. `prefix` is at most [`PREFIX`] long.
 fn check_prefix(prefix: &[u8]) -> Result<(), HeadError> {
     let mut in_method = true;
     for (at, &byte) in prefix.iter().enumerate() {
@@ -220,7 +220,7 @@ fn check_prefix(prefix: &[u8]) -> Result<(), HeadError> {
     Ok(())
 }
 
-/// The error for a head that has no end within the limit.
+/// Returns the error for a head that does not end within the limit.
 fn too_long(view: &[u8], lead: usize) -> HeadError {
     if memchr::memchr(b'\n', &view[lead..]).is_none() {
         HeadError::TargetTooLong
@@ -229,7 +229,7 @@ fn too_long(view: &[u8], lead: usize) -> HeadError {
     }
 }
 
-/// What httparse means. `buf` starts with the request line.
+/// Converts an httparse error. `buf` starts with the request line.
 fn explain(error: httparse::Error, buf: &[u8]) -> HeadError {
     match error {
         httparse::Error::HeaderName => HeadError::FieldName,
@@ -240,7 +240,7 @@ fn explain(error: httparse::Error, buf: &[u8]) -> HeadError {
     }
 }
 
-/// Is the request line right but for a version that is not spoken here?
+/// Returns true if the request line is valid except for an unsupported version.
 fn has_other_version(buf: &[u8]) -> bool {
     let line = &buf[..memchr::memchr(b'\r', buf).unwrap_or(buf.len())];
     let mut parts = line.split(|&byte| byte == b' ');

@@ -1,19 +1,19 @@
-//! Response heads.
+//! Parses response heads.
 
 use std::mem::MaybeUninit;
 
-use super::framing::Facts;
+use super::framing::KnownFields;
 use super::scan::find_end;
 use super::{FieldSlots, Fields, Framing, HeadError, HeadLimits, MAX_FIELDS, Parsed, ResponseHead, Version};
 
-/// The head of the response that starts at `buf[0]`, if all of it is there.
+/// Parses the head of the response that starts at `buf[0]`, if it is complete.
 ///
-/// `request_method` is that of the request it answers: responses to HEAD have
-/// no body. Interim responses (1xx) are heads of their own; the caller calls
-/// again for what follows. For `scanned` and `slots` see [`super::parse_request`].
+/// `request_method` is the method of the request: responses to HEAD have no body. Interim responses
+/// (1xx) have heads of their own; the caller calls again for the next one. For `scanned` and
+/// `slots` see [`super::parse_request`].
 ///
 /// # Errors
-/// Whatever is not exactly right, at the first byte from which on it can only be wrong.
+/// If the head is not strictly valid, as soon as the first invalid byte is seen.
 pub fn parse_response<'s, 'b: 's>(
     buf: &'b [u8],
     scanned: &mut usize,
@@ -37,8 +37,8 @@ pub fn parse_response<'s, 'b: 's>(
         version: decided.version,
         fields: Fields { raw: decided.raw, list: &slots.list },
         framing: decided.framing,
-        connection: decided.facts.connection,
-        upgrade: decided.facts.upgrade,
+        connection: decided.known.connection,
+        upgrade: decided.known.upgrade,
     };
     Ok(Parsed::Complete { head, len: decided.len })
 }
@@ -50,11 +50,11 @@ struct Decided<'b> {
     version: Version,
     raw: &'b [u8],
     framing: Framing,
-    facts: Facts<'b>,
+    known: KnownFields<'b>,
     len: usize,
 }
 
-/// The head at the start of `view`; `None` if its end is not there.
+/// Parses the head at the start of `view`; `None` if it is incomplete.
 fn decide<'b>(
     view: &'b [u8],
     limits: &HeadLimits,
@@ -76,8 +76,8 @@ fn decide<'b>(
     };
     let version = if version == 0 { Version::Http10 } else { Version::Http11 };
 
-    // httparse skips empty lines, takes a lone LF for a line's end, and gives an
-    // empty reason for one with obs-text: the line is read again.
+    // httparse skips empty lines, accepts a bare LF as a line ending, and returns an empty reason
+    // if it contains obs-text. Parse the line again.
     let start = "HTTP/1.1 200 ".len();
     let first = memchr::memchr(b'\n', &view[..len]).map_or(len, |end| end + 1);
     let reason = view[..first].strip_suffix(b"\r\n").ok_or(HeadError::BareLf)?;
@@ -86,22 +86,22 @@ fn decide<'b>(
     }
     let reason = &reason[start..];
 
-    let facts = Facts::collect(&view[..len], first, response.headers, slots)?;
+    let known = KnownFields::collect(&view[..len], first, response.headers, slots)?;
     let bodiless = status < 200 || status == 204;
-    if facts.chunked && (bodiless || version == Version::Http10) {
+    if known.chunked && (bodiless || version == Version::Http10) {
         return Err(HeadError::CodingNotAllowed);
     }
-    let framing = match facts.length {
+    let framing = match known.length {
         _ if bodiless || status == 304 || request_method == "HEAD" => Framing::None,
         Some(length) => Framing::Length(length),
-        None if facts.chunked => Framing::Chunked,
+        None if known.chunked => Framing::Chunked,
         None => Framing::UntilClose,
     };
     let raw = &view[first..len - 2];
-    Ok(Some(Decided { status, reason, version, raw, framing, facts, len }))
+    Ok(Some(Decided { status, reason, version, raw, framing, known, len }))
 }
 
-/// The end of the head, looked for after what has been scanned.
+/// Searches for the end of the head, after the bytes already scanned.
 fn scan(view: &[u8], scanned: &mut usize) -> Result<Option<usize>, HeadError> {
     const START: &[u8] = b"HTTP/1.";
     if *scanned < START.len() && view.iter().zip(START).any(|(byte, expected)| byte != expected) {

@@ -1,15 +1,14 @@
-//! The search for a head's end, byte ranges at a time.
+//! Searches for the end of a head, eight bytes at a time.
 //!
-//! It runs where a head did not come whole, or came wrong. It looks at every
-//! byte once, however the bytes arrive: `at` is where the next call goes on.
-//! What it refuses, it refuses at the first byte that is wrong, so that junk
-//! on the port gets an answer instead of a time-out.
+//! This runs for heads that arrive in parts or are invalid. It reads every byte once, however the
+//! bytes arrive: `at` is where the next call continues. Errors are found at the first invalid byte,
+//! so that junk gets an answer instead of a timeout.
 
 use super::HeadError;
 use super::bytes::is_token;
 
-/// The end of the head (just after the empty line) within `head`, if it is there.
-/// The message starts at `lead`; nothing before `*at` needs to be seen again.
+/// Returns the end of the head (just after the empty line) within `head`, if it is there. The
+/// message starts at `lead`; nothing before `*at` is read again.
 pub(super) fn find_end(head: &[u8], lead: usize, at: &mut usize) -> Result<Option<usize>, HeadError> {
     let mut pos = (*at).max(lead);
     while let Some(control) = next_control(head, pos) {
@@ -22,7 +21,7 @@ pub(super) fn find_end(head: &[u8], lead: usize, at: &mut usize) -> Result<Optio
                 starts_line(*next)?;
                 pos = control + 2;
             }
-            // What it means depends on what comes next: look at it again then.
+            // The meaning depends on the next byte: look at it again then.
             [b'\r'] | [b'\r', b'\n'] => {
                 *at = control;
                 return Ok(None);
@@ -35,7 +34,7 @@ pub(super) fn find_end(head: &[u8], lead: usize, at: &mut usize) -> Result<Optio
     Ok(None)
 }
 
-/// May a field line, or the empty line, start with this byte?
+/// Checks whether a field line, or the empty line, may start with this byte.
 fn starts_line(byte: u8) -> Result<(), HeadError> {
     match byte {
         b'\r' => Ok(()),
@@ -47,7 +46,7 @@ fn starts_line(byte: u8) -> Result<(), HeadError> {
     }
 }
 
-/// The first control character at or after `pos`.
+/// Returns the position of the first control character at or after `pos`.
 fn next_control(bytes: &[u8], mut pos: usize) -> Option<usize> {
     let rest = bytes.get(pos..)?;
     let mut words = rest.chunks_exact(8);
@@ -61,12 +60,12 @@ fn next_control(bytes: &[u8], mut pos: usize) -> Option<usize> {
     words.remainder().iter().position(u8::is_ascii_control).map(|offset| pos + offset)
 }
 
-/// The high bit of every byte that is a control character, in a word of eight bytes.
+/// Sets the high bit of every control character in a word of eight bytes.
 fn controls(word: &[u8]) -> u64 {
     const ONES: u64 = u64::MAX / 0xff;
     const HIGH: u64 = ONES * 0x80;
     let Ok(word) = word.try_into().map(u64::from_le_bytes) else { return 0 };
-    // No sum below carries over into the next byte: 0x7f + 0x7f < 0x100.
+    // No sum carries into the next byte: 0x7f + 0x7f < 0x100.
     let low = word & !HIGH;
     let at_least_space = low + ONES * 0x60;
     let not_delete = (low ^ (ONES * 0x7f)) + ONES * 0x7f;
@@ -78,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_control_is_found_wherever_it_is() {
+    fn control_characters_are_found_at_every_position() {
         for byte in 0..=u8::MAX {
             for (at, fill) in (0..24).flat_map(|at| [(at, b' '), (at, b'~'), (at, 0x80), (at, 0xff)]) {
                 let mut bytes = [fill; 24];

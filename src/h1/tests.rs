@@ -1,11 +1,10 @@
-//! Requirements on heads. Every input is parsed whole and byte by byte, and
-//! both must come to the same result.
+//! Tests of head parsing. Every input is parsed as a whole and byte by byte, with the same result.
 
 mod fields;
 mod responses;
 
 use super::*;
-use crate::affinity::key::RequestView;
+use crate::affinity::message::RequestView;
 
 const LIMITS: HeadLimits = HeadLimits { head_bytes: 1024, fields: 8, uri_bytes: 64 };
 
@@ -75,19 +74,19 @@ fn with(fields: &str) -> Result<Option<String>, HeadError> {
 }
 
 #[track_caller]
-#[expect(clippy::needless_pass_by_value, reason = "reads better at the calls")]
+#[expect(clippy::needless_pass_by_value, reason = "shorter calls")]
 fn reads(result: Result<Option<String>, HeadError>, expected: &str) {
     assert_eq!(result, Ok(Some(expected.to_owned())));
 }
 
 #[test]
-fn requests_are_read() {
+fn valid_requests_are_parsed() {
     reads(request("GET /a?b HTTP/1.1\r\nHost: x:80\r\n\r\nrest"), "GET /a?b HTTP/1.1 host=x:80 None");
     reads(request("GET / HTTP/1.0\r\n\r\n"), "GET / HTTP/1.0 host= None close");
     reads(request("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"), "GET / HTTP/1.0 host= None");
     reads(request("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n"), "OPTIONS * HTTP/1.1 host=a None");
     reads(request("get / HTTP/1.1\r\nhOST:a\r\n\r\n"), "get / HTTP/1.1 host=a None");
-    // As browsers and scripts send them, though RFC 3986 has no room for them.
+    // Browsers and scripts send these, although RFC 3986 does not allow them.
     reads(
         request("GET /{\"a|b^\"}[]?a`b|{}[]'^ HTTP/1.1\r\nHost: a\r\n\r\n"),
         "GET /{\"a|b^\"}[]?a`b|{}[]'^ HTTP/1.1 host=a None",
@@ -99,7 +98,7 @@ fn requests_are_read() {
 }
 
 #[test]
-fn two_empty_lines_may_come_first() {
+fn two_leading_empty_lines_are_allowed() {
     reads(request("\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"), "GET / HTTP/1.1 host=a None");
     reads(request("\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"), "GET / HTTP/1.1 host=a None");
     assert_eq!(request("\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"), Err(HeadError::RequestLine));
@@ -108,7 +107,7 @@ fn two_empty_lines_may_come_first() {
 }
 
 #[test]
-fn the_length_of_a_head_counts_its_empty_lines() {
+fn head_length_includes_leading_empty_lines() {
     let input = b"\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\nGET";
     let mut slots = FieldSlots::new();
     let Ok(Parsed::Complete { len, head }) = parse_request(input, &mut 0, &LIMITS, &mut slots) else {
@@ -119,8 +118,8 @@ fn the_length_of_a_head_counts_its_empty_lines() {
 }
 
 #[test]
-fn what_is_wrong_is_refused_at_its_byte() {
-    // The bytes up to the offending one are right so far; with it comes the error.
+fn errors_come_at_the_first_invalid_byte() {
+    // The bytes before the invalid one are valid so far; the error comes with it.
     let table: &[(&[u8], u8, HeadError)] = &[
         (b"", 0x16, HeadError::Control), // a TLS ClientHello
         (b"", b' ', HeadError::RequestLine),
@@ -152,7 +151,7 @@ fn what_is_wrong_is_refused_at_its_byte() {
 }
 
 #[test]
-fn request_lines_are_exact() {
+fn request_lines_are_strict() {
     for (line, error) in [
         ("GET  / HTTP/1.1", HeadError::RequestLine),
         ("GET /  HTTP/1.1", HeadError::RequestLine),
@@ -189,18 +188,18 @@ fn request_lines_are_exact() {
 }
 
 #[test]
-fn the_target_decides_over_host() {
+fn authority_of_the_target_overrides_host() {
     let absolute = |line: &str| request(format!("{line} HTTP/1.1\r\nHost: other\r\n\r\n"));
     reads(absolute("GET http://a:81/b?c"), "GET /b?c HTTP/1.1 host=a:81 None");
     reads(absolute("GET HTTPS://a"), "GET / HTTP/1.1 host=a None");
     reads(absolute("OPTIONS http://a"), "OPTIONS * HTTP/1.1 host=a None");
-    // Host must be there, and right, all the same.
+    // Host must be present and valid all the same.
     assert_eq!(request("GET http://a/ HTTP/1.1\r\n\r\n"), Err(HeadError::HostMissing));
     assert_eq!(request("GET http://a/ HTTP/1.1\r\nHost: b/\r\n\r\n"), Err(HeadError::Host));
 }
 
 #[test]
-fn hosts_are_exact() {
+fn hosts_are_strict() {
     for host in ["a", "a.b-c_d~e", "A:0", "127.0.0.1:65535", "[::1]", "[2001:db8::1]:8080", "a."] {
         reads(
             request(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")),
@@ -243,7 +242,7 @@ fn hosts_are_exact() {
 }
 
 #[test]
-fn field_lines_are_exact() {
+fn field_lines_are_strict() {
     for (line, error) in [
         ("X : a", HeadError::FieldName),
         ("X\t: a", HeadError::FieldName),
@@ -261,13 +260,13 @@ fn field_lines_are_exact() {
         ("X: \n", HeadError::BareLf),
     ] {
         assert_eq!(with(line), Err(error), "{line:?}");
-        // The same lines are wrong in a response.
+        // The same lines are invalid in a response.
         assert_eq!(response(format!("HTTP/1.1 200 OK\r\n{line}\r\n\r\n")), Err(error), "{line:?}");
     }
 }
 
 #[test]
-fn lengths_are_exact() {
+fn content_lengths_are_strict() {
     for value in [
         "+5",
         "-5",
@@ -299,7 +298,7 @@ fn lengths_are_exact() {
 }
 
 #[test]
-fn chunked_is_the_only_coding() {
+fn chunked_is_the_only_supported_coding() {
     for (value, error) in [
         ("gzip", HeadError::UnknownCoding),
         ("identity", HeadError::UnknownCoding),
@@ -325,7 +324,7 @@ fn chunked_is_the_only_coding() {
 }
 
 #[test]
-fn trace_has_no_body() {
+fn trace_with_a_body_is_refused() {
     let trace = |fields: &str| request(format!("TRACE / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
     assert_eq!(trace("Content-Length: 5\r\n"), Err(HeadError::BodyNotAllowed));
     assert_eq!(trace("Transfer-Encoding: chunked\r\n"), Err(HeadError::BodyNotAllowed));
@@ -353,7 +352,7 @@ fn limits_have_their_own_errors() {
 }
 
 #[test]
-fn upgrade_counts_only_where_connection_names_it() {
+fn upgrade_requires_a_connection_option() {
     let base = "POST / HTTP/1.1 host=a None";
     reads(with("Connection: Upgrade\r\nUpgrade: websocket"), &format!("{base} upgrade=websocket"));
     reads(with("Upgrade: websocket"), base);

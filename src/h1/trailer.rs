@@ -1,18 +1,18 @@
-//! Trailers: which field lines after the last chunk go on (RFC 9110 §6.5.1).
+//! Which trailers to forward (RFC 9110 §6.5.1).
 
 use super::bytes::{is_token, is_value};
 use super::{BodyError, FieldKind};
 
-/// What happens to a trailer line.
+/// What to do with a trailer line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trailer {
-    /// It goes on.
+    /// Forward it.
     Keep,
-    /// It may not be a trailer, so the other side does not see it.
+    /// Drop it: the field is not allowed in trailers.
     Drop,
 }
 
-/// Judges one trailer line, without its CRLF.
+/// Validates one trailer line, without its CRLF.
 pub(super) fn judge(line: &[u8]) -> Result<Trailer, BodyError> {
     let name_len = line.iter().position(|&byte| !is_token(byte)).ok_or(BodyError::Trailer)?;
     let (name, rest) = line.split_at(name_len);
@@ -23,23 +23,22 @@ pub(super) fn judge(line: &[u8]) -> Result<Trailer, BodyError> {
     Ok(if is_forbidden(name) { Trailer::Drop } else { Trailer::Keep })
 }
 
-/// Would it change, coming late, how the message is framed, routed,
-/// authenticated, cached or read? Then a reader that merges trailers into the
-/// fields could be fooled with it.
+/// Returns true if the field affects how a message is framed, routed, authenticated, cached or
+/// interpreted. A reader that merges trailers into the header could be fooled with it.
 fn is_forbidden(name: &[u8]) -> bool {
     if name.contains(&b'_') {
-        // CGI and WSGI know no difference.
+        // CGI and WSGI do not distinguish the two.
         let dashed: Vec<u8> = name.iter().map(|&b| if b == b'_' { b'-' } else { b }).collect();
         return is_forbidden(&dashed);
     }
-    // Every kind that the proxy knows is one that it, or the backend, acts upon.
+    // The proxy, or the backend, acts on every kind that the proxy knows.
     if FieldKind::classify(name) != FieldKind::Other {
         return true;
     }
     FORBIDDEN.iter().any(|forbidden| name.eq_ignore_ascii_case(forbidden))
 }
 
-/// The others, which [`FieldKind`] does not know.
+/// The forbidden fields that [`FieldKind`] does not know.
 const FORBIDDEN: &[&[u8]] = &[
     // Request modifiers and conditions.
     b"max-forwards",
@@ -69,7 +68,7 @@ const FORBIDDEN: &[&[u8]] = &[
     b"retry-after",
     b"vary",
     b"warning",
-    // How the content is read.
+    // Content interpretation.
     b"content-encoding",
     b"content-type",
     b"content-range",

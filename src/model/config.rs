@@ -5,7 +5,6 @@ mod listener;
 mod protocol;
 mod route;
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -17,6 +16,7 @@ pub use self::listener::{Listener, ProxyProtocol, ProxyVersion};
 pub use self::protocol::Protocol;
 pub use self::route::{HostPattern, Route};
 use crate::affinity::client_ip::ClientIpPolicy;
+use crate::affinity::cookie::CookieConfig;
 use crate::affinity::key::KeySource;
 use crate::affinity::pick::Failover;
 use crate::affinity::{AdminState, BackendId, Health, Seed, Weight};
@@ -253,79 +253,6 @@ pub struct TableConfig {
     pub ttl: Duration,
     /// Saved here at shutdown, loaded at start.
     pub file: Option<PathBuf>,
-}
-
-/// `affinity.cookie`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CookieConfig {
-    /// The cookie's name.
-    pub name: String,
-    /// One key a line; the first seals, all open. `None`: an ephemeral key.
-    pub keys_file: Option<PathBuf>,
-    /// The key material of `keys_file`, read when the file was loaded.
-    pub keys: Vec<SecretKey>,
-    /// A binding is forgotten this long after it was first made.
-    pub max_age: Duration,
-    /// A binding is forgotten after this long without a request.
-    pub max_idle: Duration,
-    /// `Path`.
-    pub path: String,
-    /// `Domain`; `None`: host-only.
-    pub domain: Option<String>,
-    /// `Secure`.
-    pub secure: SecureAttribute,
-    /// `SameSite`.
-    pub same_site: SameSite,
-    /// `HttpOnly`.
-    pub http_only: bool,
-    /// `Partitioned` (CHIPS).
-    pub partitioned: bool,
-    /// What is done on a response that shared caches may keep.
-    pub on_cacheable: OnCacheable,
-}
-
-/// When the cookie is marked `Secure`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SecureAttribute {
-    /// When the request came over TLS (to Homing, or to a trusted proxy that
-    /// says so in X-Forwarded-Proto).
-    Auto,
-    /// Always.
-    Always,
-    /// Never.
-    Never,
-}
-
-/// The `SameSite` attribute.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SameSite {
-    /// `SameSite=Lax`.
-    Lax,
-    /// `SameSite=Strict`.
-    Strict,
-    /// `SameSite=None`; needs Secure.
-    None,
-}
-
-/// What is done with the cookie on a response that shared caches may keep.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnCacheable {
-    /// The cookie is not set on it.
-    Skip,
-    /// It is set and `Cache-Control: private` is added.
-    Private,
-    /// It is set.
-    Set,
-}
-
-/// 32 bytes of key material; never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SecretKey(pub [u8; 32]);
-
-impl fmt::Debug for SecretKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SecretKey(…)")
-    }
 }
 
 /// `[upstream.NAME.health_check]`.

@@ -18,7 +18,7 @@ fn complete(input: &[u8]) -> Header {
     header
 }
 
-/// The error, which comes with the last byte and not before.
+/// Returns the error, which must come with the last byte and not before.
 fn refused(input: &[u8]) -> Error {
     let before = &input[..input.len() - 1];
     assert_eq!(parse(before), Ok(Parsed::Partial), "{}", before.escape_ascii());
@@ -74,7 +74,7 @@ fn unknown_line_ignores_the_rest() {
 }
 
 #[test]
-fn line_has_a_limit() {
+fn line_length_is_limited() {
     let mut endless = b"PROXY UNKNOWN ".to_vec();
     endless.resize(MAX_V1_BYTES, b'x');
     assert_eq!(refused(&endless), Error::TooLong);
@@ -85,7 +85,7 @@ fn line_has_a_limit() {
 }
 
 #[test]
-fn line_that_is_not_exactly_right_is_refused_at_once() {
+fn invalid_line_is_refused_at_once() {
     for (line, error) in [
         (b"PROXY  ".as_slice(), Error::Line),
         (b"PROXY t", Error::Line),
@@ -126,12 +126,12 @@ fn line_that_is_not_exactly_right_is_refused_at_once() {
     ] {
         assert_eq!(refused(line), error, "{}", line.escape_ascii());
     }
-    // The CR tells that the line ends; without LF it does not.
+    // The CR ends the line; without LF it does not.
     assert_eq!(parse(b"PROXY TCP4 1.2.3.4 1.2.3.4 1 1\rX"), Err(Error::Port));
 }
 
 #[test]
-fn other_protocols_are_told_from_it_at_once() {
+fn other_protocols_are_detected_at_once() {
     for (input, told_at) in [
         (b"GET / HTTP/1.1\r\n".as_slice(), 1),
         (b"POST / HTTP/1.1\r\n", 2),
@@ -150,7 +150,7 @@ fn other_protocols_are_told_from_it_at_once() {
 }
 
 #[test]
-fn binary_names_the_client() {
+fn binary_header_names_the_client() {
     assert_eq!(complete(&binary(0x21, 0x11, &INET)), tcp("192.0.2.1:56324", "198.51.100.7:443"));
     let mut inet6 = [0; 36];
     inet6[..4].copy_from_slice(&[0x20, 0x01, 0x0d, 0xb8]);
@@ -164,16 +164,16 @@ fn binary_names_the_client() {
 }
 
 #[test]
-fn local_and_unspecified_headers_carry_nothing() {
+fn local_and_unspecified_headers_have_no_addresses() {
     assert_eq!(complete(&binary(0x20, 0x00, b"")), Header::Local);
-    // Ignored, whatever it is: the family and the block.
+    // The family and the block are ignored.
     assert_eq!(complete(&binary(0x20, 0x11, &INET)), Header::Local);
     assert_eq!(complete(&binary(0x20, 0xff, b"\x04\xff")), Header::Local);
     for family in [0x00, 0x01, 0x02, 0x10, 0x20, 0x30] {
         assert_eq!(complete(&binary(0x21, family, b"")), Header::Unknown);
         assert_eq!(complete(&binary(0x21, family, b"junk")), Header::Unknown);
     }
-    // Datagrams do not carry what we speak.
+    // HTTP does not run over datagrams.
     assert_eq!(complete(&binary(0x21, 0x12, &INET)), Header::Unknown);
 }
 
@@ -188,14 +188,14 @@ fn extensions_are_skipped() {
 }
 
 #[test]
-fn extensions_that_do_not_fill_the_header_are_refused() {
+fn extensions_must_fill_the_header() {
     let with = |announced: u8, extensions: &[u8]| {
         let mut header = binary(0x21, 0x11, &[0; 12]);
         header[15] += announced;
         header.extend_from_slice(extensions);
         header
     };
-    // Too short for a type and a length: known with the header's length.
+    // Too short for a type and a length: detected with the header's length.
     assert_eq!(refused(&with(1, b"")[..16]), Error::Extensions);
     assert_eq!(refused(&with(2, b"")[..16]), Error::Extensions);
     assert_eq!(refused(&with(3, b"\x01\x00\x01")), Error::Extensions);
@@ -205,7 +205,7 @@ fn extensions_that_do_not_fill_the_header_are_refused() {
 }
 
 #[test]
-fn binary_header_has_a_limit() {
+fn binary_header_length_is_limited() {
     let longest = MAX_V2_BYTES - 16 - 12 - 3;
     let mut block = INET.to_vec();
     block.push(4);
@@ -220,13 +220,13 @@ fn binary_header_has_a_limit() {
     assert_eq!(refused(&header), Error::TooLong);
     header[14] = 0x10;
     assert_eq!(refused(&header[..15]), Error::TooLong);
-    // Of LOCAL too, although nothing in it counts.
+    // Also for LOCAL, although its contents are ignored.
     header[12] = 0x20;
     assert_eq!(refused(&header[..15]), Error::TooLong);
 }
 
 #[test]
-fn binary_header_that_is_not_assigned_is_refused_at_once() {
+fn unassigned_binary_header_is_refused_at_once() {
     for version in [0x01, 0x11, 0x31, 0xff] {
         assert_eq!(refused(&binary(version, 0x11, &INET)[..13]), Error::Version);
     }
@@ -240,7 +240,7 @@ fn binary_header_that_is_not_assigned_is_refused_at_once() {
 }
 
 #[test]
-fn written_header_says_one_family() {
+fn written_header_has_one_family() {
     let line = |header| {
         let mut out = Vec::new();
         write_v1(&mut out, header);
@@ -248,7 +248,7 @@ fn written_header_says_one_family() {
     };
     assert_eq!(line(tcp("192.0.2.1:1", "192.0.2.2:2")), "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n");
     assert_eq!(line(tcp("[::ffff:192.0.2.1]:1", "192.0.2.2:2")), "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n");
-    // No dots in an IPv6 address: the specification knows none.
+    // No dots in an IPv6 address: the specification does not allow them.
     assert_eq!(line(tcp("192.0.2.1:1", "[2001:db8::2]:2")), "PROXY TCP6 ::ffff:c000:201 2001:db8::2 1 2\r\n");
     for header in [Header::Local, Header::Unknown, Header::Unix] {
         assert_eq!(line(header), "PROXY UNKNOWN\r\n");

@@ -4,15 +4,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use arrayvec::ArrayVec;
 
-use super::{Error, Header, Parsed, one_family};
+use super::error::Error;
+use super::header::{Header, Parsed, one_family};
 
-/// How a version 1 header begins.
+/// The start of a version 1 header.
 pub(super) const SIGNATURE: &[u8] = b"PROXY ";
 
-/// The longest line, with its CRLF.
+/// The maximum length of a line, including its CRLF.
 pub const MAX_V1_BYTES: usize = 107;
 
-/// The words of a line: `PROXY`, the family, two addresses, two ports.
+/// The number of words in a line: `PROXY`, the family, two addresses, two ports.
 const WORDS: usize = 6;
 
 const FAMILIES: [&[u8]; 3] = [b"TCP4", b"TCP6", UNKNOWN];
@@ -36,7 +37,7 @@ pub(super) fn parse(input: &[u8]) -> Result<Parsed, Error> {
     }
 }
 
-/// The line without its CRLF. If it has not `ended`, its last word may go on.
+/// Parses the line without its CRLF. If it has not `ended`, its last word may be incomplete.
 fn parse_text(text: &[u8], ended: bool) -> Result<Option<Header>, Error> {
     let words: ArrayVec<&[u8], WORDS> = text.splitn(WORDS, |byte| *byte == b' ').collect();
     let word = |n: usize| words.get(n).map(|word| Word { text: word, whole: ended || n + 1 < words.len() });
@@ -49,7 +50,7 @@ fn parse_text(text: &[u8], ended: bool) -> Result<Option<Header>, Error> {
         return Ok(None);
     }
     if family.text == UNKNOWN {
-        // What follows is ignored, but it does not end the line by halves.
+        // The rest is ignored, but must not contain a CR without LF.
         return if text.contains(&b'\r') { Err(Error::Line) } else { Ok(ended.then_some(Header::Unknown)) };
     }
     let is_v4 = family.text == b"TCP4";
@@ -69,19 +70,19 @@ fn parse_text(text: &[u8], ended: bool) -> Result<Option<Header>, Error> {
     }
 }
 
-/// A word of the line. Only the last of a line that has not ended is not `whole`.
+/// A word of the line. It is `whole` unless it is the last word of a line that has not ended.
 struct Word<'b> {
     text: &'b [u8],
     whole: bool,
 }
 
 impl Word<'_> {
-    /// Is it `known`, or the beginning of it?
+    /// Returns true if it is `known`, or a prefix of it.
     fn may_be(&self, known: &[u8]) -> bool {
         if self.whole { self.text == known } else { known.starts_with(self.text) }
     }
 
-    /// The address, if it is whole.
+    /// Parses the address; `None` if it is incomplete.
     fn address(&self, is_v4: bool) -> Result<Option<IpAddr>, Error> {
         if self.whole {
             return read_address(self.text, is_v4).map(Some).ok_or(Error::Address);
@@ -95,7 +96,7 @@ impl Word<'_> {
         if viable { Ok(None) } else { Err(Error::Address) }
     }
 
-    /// The port, if it is whole.
+    /// Parses the port; `None` if it is incomplete.
     fn port(&self) -> Result<Option<u16>, Error> {
         let digits = self.text.iter().all(u8::is_ascii_digit);
         if !digits || (self.text.len() > 1 && self.text[0] == b'0') {
@@ -109,17 +110,17 @@ impl Word<'_> {
     }
 }
 
-/// The longest address: IPv6 with an IPv4 address at its end.
+/// The longest address: IPv6 with an IPv4 address at the end.
 const MAX_ADDRESS: usize = "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255".len();
 
-/// Whatever can become an address becomes one with one of these at its end.
+/// Every prefix of an address becomes an address with one of these appended.
 const COMPLETIONS: [&[u8]; 11] =
     [b"", b"0", b":", b"::", b":0", b".0", b".0.0", b".0.0.0", b"0.0", b"0.0.0", b"0.0.0.0"];
 
 fn read_address(text: &[u8], is_v4: bool) -> Option<IpAddr> {
     let text = str::from_utf8(text).ok()?;
-    // The standard library takes what `inet_pton` takes: no leading zeros in
-    // IPv4, and `::ffff:192.0.2.1`, which senders write.
+    // The standard library accepts what `inet_pton` accepts: no leading zeros in IPv4, and
+    // `::ffff:192.0.2.1`, which senders write.
     if is_v4 {
         text.parse::<Ipv4Addr>().ok().map(IpAddr::V4)
     } else {
@@ -127,9 +128,9 @@ fn read_address(text: &[u8], is_v4: bool) -> Option<IpAddr> {
     }
 }
 
-/// Appends the header as a line. Version 1 has no word for [`Header::Local`] and
-/// [`Header::Unix`]: they are `UNKNOWN`, which some receivers refuse (§2.1), so
-/// that a health check better says the addresses of its own socket.
+/// Appends the header as a line. Version 1 cannot express [`Header::Local`] and [`Header::Unix`]:
+/// they become `UNKNOWN`, which some receivers refuse (§2.1). A health check should therefore send
+/// the addresses of its own socket.
 pub fn write_v1(out: &mut Vec<u8>, header: Header) {
     let Header::Tcp { source, destination } = header else {
         out.extend_from_slice(b"PROXY UNKNOWN\r\n");
@@ -142,8 +143,8 @@ pub fn write_v1(out: &mut Vec<u8>, header: Header) {
     out.extend_from_slice(format!("PROXY {family} {from} {to} {from_port} {to_port}\r\n").as_bytes());
 }
 
-/// The address without a dot if it is IPv6: the specification knows only
-/// hexadecimal groups in it.
+/// Formats an address. IPv6 is written without dots: the specification allows only hexadecimal
+/// groups in it.
 fn written(address: IpAddr) -> String {
     match address {
         IpAddr::V6(v6) => match v6.segments() {

@@ -2,19 +2,20 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::{Error, Header, Parsed, one_family};
+use super::error::Error;
+use super::header::{Header, Parsed, one_family};
 
-/// How a version 2 header begins.
+/// The start of a version 2 header.
 pub(super) const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// The longest header that is accepted, extensions included. The format would
-/// allow 64 KiB; what senders write is some hundred bytes.
+/// The maximum length of a header, including extensions. The format allows 64 KiB; senders write a
+/// few hundred bytes.
 pub const MAX_V2_BYTES: usize = 4096;
 
-/// What precedes the addresses: signature, version and command, family, length.
+/// The length of the fixed part: signature, version and command, family, length.
 const FIXED: usize = 16;
 
-/// An extension's type and length.
+/// The length of an extension's type and length.
 const EXTENSION_HEAD: usize = 3;
 
 const LOCAL: u8 = 0x20;
@@ -38,11 +39,11 @@ pub(super) fn parse(input: &[u8]) -> Result<Parsed, Error> {
         return Err(Error::Command);
     }
     let Some(family) = at(13) else { return Ok(Parsed::Partial) };
-    // Of LOCAL everything but the length is ignored, the family too.
+    // In a LOCAL header everything except the length is ignored, including the family.
     let addresses = if command == LOCAL { None } else { Addresses::of(family)? };
 
     let Some(high) = at(14) else { return Ok(Parsed::Partial) };
-    // The low byte can but add to it.
+    // The low byte can only increase it.
     let len = FIXED + usize::from(u16::from_be_bytes([high, at(15).unwrap_or(0)]));
     if len > MAX_V2_BYTES {
         return Err(Error::TooLong);
@@ -66,7 +67,7 @@ pub(super) fn parse(input: &[u8]) -> Result<Parsed, Error> {
     Ok(Parsed::Complete { header, len })
 }
 
-/// How the addresses are laid out, and whether TCP is between them.
+/// The layout of the addresses, and whether they belong to a TCP connection.
 #[derive(Debug, Clone, Copy)]
 enum Addresses {
     Inet { tcp: bool },
@@ -75,7 +76,7 @@ enum Addresses {
 }
 
 impl Addresses {
-    /// `None` if either half of the byte is UNSPEC: what follows is ignored then.
+    /// Returns `None` if either half of the byte is UNSPEC: the rest is ignored then.
     fn of(family: u8) -> Result<Option<Self>, Error> {
         let tcp = match family & 0x0f {
             0 => None,
@@ -100,11 +101,11 @@ impl Addresses {
         }
     }
 
-    /// The header, of a block that holds all the addresses.
+    /// Reads the header from a block with all the addresses.
     fn read(self, block: &[u8]) -> Header {
         let tcp = match self {
             Self::Unix => return Header::Unix,
-            // Nobody speaks HTTP over TCP on behalf of a datagram.
+            // HTTP does not run over datagrams.
             Self::Inet { tcp: false } | Self::Inet6 { tcp: false } => None,
             Self::Inet { tcp: true } => pair::<4, Ipv4Addr>(block),
             Self::Inet6 { tcp: true } => pair::<16, Ipv6Addr>(block),
@@ -113,7 +114,7 @@ impl Addresses {
     }
 }
 
-/// Two addresses of `N` bytes and their ports.
+/// Reads two addresses of `N` bytes and their ports.
 fn pair<const N: usize, A: From<[u8; N]> + Into<IpAddr>>(block: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
     let (source, rest) = block.split_first_chunk::<N>()?;
     let (destination, rest) = rest.split_first_chunk::<N>()?;
@@ -123,25 +124,25 @@ fn pair<const N: usize, A: From<[u8; N]> + Into<IpAddr>>(block: &[u8]) -> Option
     Some((address(*source, [a, b]), address(*destination, [c, d])))
 }
 
-/// Do the extensions, as far as they have come, fill `announced` bytes exactly?
-/// What they say is not looked at.
-fn check_extensions(mut come: &[u8], mut announced: usize) -> Result<(), Error> {
+/// Checks that the extensions fill `announced` bytes exactly, as far as they have arrived. Their
+/// contents are ignored.
+fn check_extensions(mut received: &[u8], mut announced: usize) -> Result<(), Error> {
     while announced > 0 {
         let room = announced.checked_sub(EXTENSION_HEAD).ok_or(Error::Extensions)?;
-        let Some(&high) = come.get(1) else { return Ok(()) };
-        let low = come.get(2).copied();
+        let Some(&high) = received.get(1) else { return Ok(()) };
+        let low = received.get(2).copied();
         let value = usize::from(u16::from_be_bytes([high, low.unwrap_or(0)]));
         announced = room.checked_sub(value).ok_or(Error::Extensions)?;
         if low.is_none() {
             return Ok(());
         }
-        come = come.get(EXTENSION_HEAD + value..).unwrap_or_default();
+        received = received.get(EXTENSION_HEAD + value..).unwrap_or_default();
     }
     Ok(())
 }
 
-/// Appends the header in binary. A Unix domain socket is announced as a
-/// connection of unknown addresses: its paths are not kept.
+/// Appends the header in binary. A Unix domain socket is sent as a connection with unknown
+/// addresses, because its paths are not kept.
 pub fn write_v2(out: &mut Vec<u8>, header: Header) {
     out.extend_from_slice(SIGNATURE);
     let (source, destination) = match header {

@@ -19,7 +19,7 @@ use super::identities::Identities;
 use super::identity::{Loader, beside};
 use super::tickets::SharedTickets;
 use super::{Part, Problem, Refreshed, provider, x509};
-use crate::affinity::cookie::parse_keys;
+use crate::secret::parse_keys;
 
 /// Protocols offered by ALPN, the preferred first.
 const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];

@@ -253,7 +253,7 @@ fn we_are_stricter_than_hyper_only_where_it_is_listed() {
         (
             "spaces after a chunk size are not in the grammar",
             chunked("5 \r\nhello\r\n0\r\n\r\n"),
-            Err("malformed chunk size"),
+            Err("invalid chunk size"),
         ),
         (
             "a method longer than any that exists",

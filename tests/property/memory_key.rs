@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use homing::affinity::client_ip::Mask;
-use homing::affinity::key::{Client, KeySource, RequestView, find_id, find_key};
+use homing::affinity::key::{ClientIdentity, KeySource, RequestView, find_id, find_key};
 use homing::affinity::learn::{ResponseView, cookie_date, learn};
 use homing::affinity::{Seed, Timestamp};
 use proptest::prelude::*;
@@ -88,7 +88,7 @@ proptest! {
         let sources: Vec<_> = (0..present.len()).map(|n| KeySource::Query(format!("q{n}"))).collect();
         let pairs: Vec<_> = (0..present.len()).rev().filter(|n| present[*n]).map(|n| format!("q{n}=v")).collect();
         let request = Message { target: format!("/?{}", pairs.join("&")), fields: Vec::new() };
-        let client = Client { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), certificate: None };
+        let client = ClientIdentity { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), certificate: None };
         let found = find_key(&sources, Seed(1), Mask { v4: 32, v6: 64 }, &request, client);
         prop_assert_eq!(found.map(|found| found.source), present.iter().position(|present| *present));
     }
@@ -112,7 +112,7 @@ proptest! {
             target: "/".into(),
             fields: vec![("cookie", format!("{before}=1; SID={value}").into_bytes())],
         };
-        let client = Client { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), certificate: None };
+        let client = ClientIdentity { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), certificate: None };
         let key = find_key(&sources, Seed(1), Mask { v4: 32, v6: 64 }, &request, client).unwrap();
         let learned = learn(&sources, Seed(1), Timestamp(1), &response);
         prop_assert_eq!(learned, homing::affinity::learn::Learned::Bind(key));

@@ -1,19 +1,21 @@
-//! Forwarding fields as lists of hops.
+//! Parses forwarding headers into lists of hops.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use arrayvec::ArrayVec;
 
-use super::MAX_HOPS;
 use crate::affinity::key::cookies::trim;
 
-/// A hop's address; `None` where the element names no address.
+/// The maximum number of hops read, from the right.
+pub(super) const MAX_HOPS: usize = 32;
+
+/// A hop's address; `None` if the element has no address.
 pub(super) type Hop = Option<IpAddr>;
 
-/// Hops from right to left, at most as many as were asked for.
+/// Hops from right to left, up to the requested number.
 pub(super) type Hops = ArrayVec<Hop, MAX_HOPS>;
 
-/// The hops of one X-Forwarded-For line, the rightmost first.
+/// Returns the hops of one X-Forwarded-For line, rightmost first.
 pub(super) fn x_forwarded_for(line: &[u8], limit: usize) -> Hops {
     line.rsplit(|b| *b == b',')
         .map(trim)
@@ -23,12 +25,11 @@ pub(super) fn x_forwarded_for(line: &[u8], limit: usize) -> Hops {
         .collect()
 }
 
-/// The hops of one Forwarded line (RFC 7239 §4), the rightmost first.
+/// Returns the hops of one Forwarded line (RFC 7239 §4), rightmost first.
 ///
-/// Quoted strings can only be read from the left. An element that does not
-/// parse is a hop without address, and reading goes on behind its first comma
-/// (quoted or not), so that a quote which a client leaves open cannot swallow
-/// what the proxies appended.
+/// Quoted strings can only be parsed from the left. An element that does not parse becomes a hop
+/// without an address, and parsing resumes at its first comma, quoted or not. An unclosed quote
+/// from a client therefore cannot hide what the proxies appended.
 pub(super) fn forwarded(line: &[u8], limit: usize) -> Hops {
     let mut hops = Hops::new();
     let mut push = |hop: Hop| {
@@ -56,11 +57,11 @@ pub(super) fn forwarded(line: &[u8], limit: usize) -> Hops {
     hops
 }
 
-/// The longest node worth reading: `[` 45 characters of IPv6 `]:65535`.
+/// The longest node worth reading: `[`, 45 characters of IPv6, `]:65535`.
 type Node = ArrayVec<u8, 64>;
 
-/// One element: its `for` value, and what follows from the comma on.
-/// `None` if it is not well-formed.
+/// Parses one element. Returns its `for` value and the rest of the line from the comma on, or
+/// `None` if it is malformed.
 fn element(text: &[u8]) -> Option<(Option<Node>, &[u8])> {
     let mut node = None;
     let mut rest = text;
@@ -84,13 +85,13 @@ fn element(text: &[u8]) -> Option<(Option<Node>, &[u8])> {
     }
 }
 
-/// A token or quoted string, unescaped, and what follows. A value too long to
-/// be a node is cut, which leaves it no node.
+/// Parses a token or quoted string, unescaped. Returns it and the rest of the line. A value too
+/// long for a node is truncated, which makes it invalid as a node.
 fn value(text: &[u8]) -> Option<(Node, &[u8])> {
     let mut value = Node::new();
     let Some(quoted) = text.strip_prefix(b"\"") else {
-        // Wider than a token: proxies write addresses with a port and IPv6
-        // addresses without the quotes they need.
+        // Wider than a token: proxies write IPv6 addresses and addresses with a port without the
+        // required quotes.
         let end = text.iter().position(|b| !is_token(*b) && !b"[]:".contains(b)).unwrap_or(text.len());
         let _ = value.try_extend_from_slice(&text[..end.min(value.capacity())]);
         return (end > 0).then_some((value, &text[end..]));
@@ -107,8 +108,8 @@ fn value(text: &[u8]) -> Option<(Node, &[u8])> {
     None
 }
 
-/// `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`,
-/// `[2001:db8::1]:80`; the port may be a pseudonym (RFC 7239 §6.2).
+/// Parses `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:80`. The
+/// port may be an obfuscated identifier (RFC 7239 §6.2).
 fn parse_node(node: &[u8]) -> Hop {
     let node = std::str::from_utf8(node).ok()?;
     let address = if let Some(bracketed) = node.strip_prefix('[') {

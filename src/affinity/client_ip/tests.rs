@@ -22,7 +22,7 @@ fn forwarded(lines: &[&str]) -> String {
 }
 
 #[test]
-fn untrusted_peer_is_the_client_whatever_it_says() {
+fn untrusted_peer_is_the_client() {
     assert_eq!(xff("192.0.2.9", &["198.51.100.1"]), "192.0.2.9");
     assert_eq!(xff("::ffff:192.0.2.9", &["198.51.100.1"]), "192.0.2.9");
 }
@@ -36,7 +36,7 @@ fn rightmost_untrusted_hop_is_the_client() {
 }
 
 #[test]
-fn leftmost_hop_if_all_are_trusted() {
+fn leftmost_hop_is_the_client_if_all_are_trusted() {
     assert_eq!(xff("10.0.0.1", &["10.0.0.3, 10.0.0.2"]), "10.0.0.3");
     assert_eq!(xff("10.0.0.1", &[]), "10.0.0.1");
     assert_eq!(xff("10.0.0.1", &[" ", ","]), "10.0.0.1");
@@ -48,7 +48,7 @@ fn several_lines_are_one_list() {
 }
 
 #[test]
-fn unreadable_hop_ends_the_walk() {
+fn malformed_hop_ends_the_walk() {
     assert_eq!(xff("10.0.0.1", &["198.51.100.1, junk, 10.0.0.2"]), "10.0.0.2");
     assert_eq!(xff("10.0.0.1", &["198.51.100.1, unknown"]), "10.0.0.1");
     assert_eq!(xff("10.0.0.1", &["198.51.100.1, 1.2.3.4:99999"]), "10.0.0.1");
@@ -67,13 +67,13 @@ fn hops_may_have_ports_brackets_and_mapped_addresses() {
 }
 
 #[test]
-fn empty_elements_do_not_count() {
+fn empty_elements_are_ignored() {
     assert_eq!(xff("10.0.0.1", &["198.51.100.1,, 10.0.0.2 ,"]), "198.51.100.1");
     assert_eq!(forwarded(&["for=198.51.100.1,, ;for=10.0.0.2;; , ,"]), "198.51.100.1");
 }
 
 #[test]
-fn forwarded_nodes_in_all_their_forms() {
+fn forwarded_accepts_every_form_of_node() {
     assert_eq!(forwarded(&["for=198.51.100.1"]), "198.51.100.1");
     assert_eq!(forwarded(&["For=\"[2001:db8::1]:4711\""]), "2001:db8::1");
     assert_eq!(forwarded(&["proto=http ; FOR=\"198.51.100.1:_x\" ;by=203.0.113.43"]), "198.51.100.1");
@@ -86,26 +86,26 @@ fn forwarded_nodes_in_all_their_forms() {
 fn forwarded_hop_without_address_ends_the_walk() {
     assert_eq!(forwarded(&["for=198.51.100.1, for=unknown"]), "10.0.0.1");
     assert_eq!(forwarded(&["for=198.51.100.1, for=_hidden, for=10.0.0.2"]), "10.0.0.2");
-    assert_eq!(forwarded(&["for=198.51.100.1, proto=https"]), "10.0.0.1", "no for at all");
-    assert_eq!(forwarded(&["for=198.51.100.1;for=198.51.100.2"]), "10.0.0.1", "two of them");
+    assert_eq!(forwarded(&["for=198.51.100.1, proto=https"]), "10.0.0.1", "no `for` parameter");
+    assert_eq!(forwarded(&["for=198.51.100.1;for=198.51.100.2"]), "10.0.0.1", "two `for` parameters");
     assert_eq!(forwarded(&["for=198.51.100.1, for"]), "10.0.0.1");
     assert_eq!(forwarded(&["for=198.51.100.1, for=10.0.0.2 x"]), "10.0.0.1");
 }
 
 #[test]
-fn commas_and_semicolons_in_quotes_separate_nothing() {
+fn quoted_commas_and_semicolons_do_not_separate() {
     assert_eq!(forwarded(&["for=198.51.100.1;host=\"a,for=6.6.6.6;b\\\"\""]), "198.51.100.1");
 }
 
 #[test]
-fn an_open_quote_cannot_swallow_what_proxies_appended() {
+fn unclosed_quote_cannot_hide_what_proxies_appended() {
     assert_eq!(forwarded(&["for=6.6.6.6, for=\", for=198.51.100.1"]), "198.51.100.1");
     assert_eq!(forwarded(&["for=6.6.6.6, for=\", for=\"[2001:db8::1]\";proto=http"]), "2001:db8::1");
     assert_eq!(forwarded(&["for=\"\\", "for=198.51.100.1"]), "198.51.100.1");
 }
 
 #[test]
-fn first_configured_field_that_is_present_counts() {
+fn first_configured_header_that_is_present_wins() {
     let both = policy(&[ForwardSource::Forwarded, ForwardSource::XForwardedFor]);
     let peer = "10.0.0.1".parse().unwrap();
     let fields = [("x-forwarded-for", "198.51.100.2"), ("forwarded", "for=198.51.100.1")];
@@ -133,11 +133,11 @@ fn mapped_peers_and_mapped_nets_are_ipv4() {
     assert!(policy.trusts("10.1.2.3".parse().unwrap()));
     assert!(!policy.trusts("11.1.2.3".parse().unwrap()));
     policy.trusted = vec!["::/0".parse().unwrap()];
-    assert!(!policy.trusts("10.1.2.3".parse().unwrap()), "all of IPv6 is not IPv4");
+    assert!(!policy.trusts("10.1.2.3".parse().unwrap()), "::/0 does not cover IPv4");
 }
 
 #[test]
-fn mask_of_every_length() {
+fn masks_of_every_length() {
     let v4 = |bits| Mask { v4: bits, v6: 128 }.apply("255.255.255.255".parse().unwrap())[12..].to_vec();
     assert_eq!(v4(32), [255; 4]);
     assert_eq!(v4(9), [255, 128, 0, 0]);

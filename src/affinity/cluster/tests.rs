@@ -1,4 +1,4 @@
-//! Eligibility, packed for the walk.
+//! Tests of the precomputed eligibility.
 
 use super::*;
 use crate::affinity::Seed;
@@ -42,7 +42,7 @@ fn members_are_found_by_their_slot() {
 }
 
 #[test]
-fn an_empty_cluster_has_nobody() {
+fn empty_cluster_has_no_members() {
     let cluster = cluster(vec![]);
     assert_eq!((cluster.total_open_points(), cluster.nth_open_point(0)), (0, None));
     assert_eq!(cluster.index_of(Slot(0)), None);

@@ -1,21 +1,19 @@
-//! May shared caches keep a response?
+//! Whether shared caches may store a response.
 
 use crate::affinity::key::cookies::{trim, unquote};
-use crate::affinity::learn::ResponseView;
+use crate::affinity::message::ResponseView;
 
-/// May a shared cache keep this response by what it says itself (RFC 9111 §3)?
-/// A cookie set on it would be handed to everybody who gets it from there.
+/// Returns true if a shared cache may store this response, according to its own headers (RFC 9111
+/// §3). A cookie set on it would be served to every client of that cache.
 ///
-/// Yes, for a GET or HEAD (or a response to one that updates a stored one,
-/// such as 304), if it says `public`, or gives a lifetime: `s-maxage`, else
-/// `max-age`, else `Expires`; and says none of `private`, `no-store` and
-/// `no-cache`. A `private` or `no-cache` that lists fields counts only if
-/// `Set-Cookie` is among them.
+/// This is true for a GET or HEAD (including a response that updates a stored one, such as 304) if
+/// the response says `public` or has a lifetime (`s-maxage`, else `max-age`, else `Expires`), and
+/// has none of `private`, `no-store` and `no-cache`. A `private` or `no-cache` with a list of
+/// fields counts only if `Set-Cookie` is in the list.
 ///
-/// Lifetimes that caches guess (heuristic freshness, RFC 9111 §4.2.2) do not
-/// count: a response that says nothing at all is what most applications send,
-/// and without a cookie on those there would be no affinity. Caches in front
-/// that guess must not keep responses that set cookies; all common ones don't.
+/// Heuristic freshness (RFC 9111 §4.2.2) does not count: most applications send responses without
+/// any caching headers, and without a cookie on those there would be no affinity. A cache that uses
+/// heuristics must not store responses with Set-Cookie; all common ones comply.
 pub fn is_publicly_cacheable(method: &str, status: u16, response: &impl ResponseView) -> bool {
     if status < 200 || !matches!(method, "GET" | "HEAD") {
         return false;
@@ -45,8 +43,8 @@ pub fn is_publicly_cacheable(method: &str, status: u16, response: &impl Response
     public
         || match shared_lifetime.or(lifetime) {
             Some(seconds) => positive(seconds),
-            // `0` and `-1` are what applications write for "expired"; a date
-            // is taken for a future one, to be on the safe side.
+            // Applications write `0` and `-1` for "expired". To be safe, any date counts as a
+            // future one.
             None => response.field_values("expires").any(|value| trim(value).len() > 2),
         }
 }
@@ -61,7 +59,7 @@ struct Directive<'a> {
     argument: Option<&'a [u8]>,
 }
 
-/// The directives of one Cache-Control line; commas in quotes don't separate.
+/// The directives of one Cache-Control line. A comma in quotes does not separate.
 struct Directives<'a> {
     rest: &'a [u8],
 }
@@ -121,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn private_no_store_and_no_cache_are_not() {
+    fn private_no_store_and_no_cache_are_not_cacheable() {
         for value in ["private, max-age=60", "public, no-store", "NO-CACHE, max-age=60", "max-age=1,private"]
         {
             assert!(!control(value), "{value}");
@@ -130,26 +128,26 @@ mod tests {
     }
 
     #[test]
-    fn no_lifetime_is_not() {
+    fn response_without_a_lifetime_is_not_cacheable() {
         for value in
             ["", "max-age=0", "max-age=60, s-maxage=0", "x-public", "foo=\"public, max-age=1\"", ",,"]
         {
             assert!(!control(value), "{value}");
         }
-        assert!(!cacheable(&[]), "lifetimes that caches guess do not count");
+        assert!(!cacheable(&[]), "heuristic freshness does not count");
         assert!(!cacheable(&[("expires", "0")]) && !cacheable(&[("expires", "-1")]));
         assert!(!cacheable(&[("cache-control", "max-age=0"), ("expires", "Thu, 01 Dec 2050 16:00:00 GMT")]));
     }
 
     #[test]
-    fn listed_fields_count_only_if_set_cookie_is_among_them() {
+    fn field_lists_count_only_if_they_include_set_cookie() {
         assert!(!control("max-age=60, no-cache=\"x-a, Set-Cookie\""));
         assert!(!control("private=\"set-cookie\", public"));
         assert!(control("max-age=60, no-cache=\"x-a, x-b\""));
     }
 
     #[test]
-    fn only_final_responses_to_get_and_head() {
+    fn only_final_responses_to_get_and_head_are_cacheable() {
         let response = TestRequest::new("", &[("cache-control", "public, max-age=60")]);
         assert!(is_publicly_cacheable("HEAD", 304, &response));
         assert!(is_publicly_cacheable("GET", 404, &response));

@@ -1,16 +1,15 @@
-//! The cookie in header fields: set on responses, taken out of requests.
+//! The cookie in headers: set on responses, removed from requests.
 
+use super::config::{CookieConfig, SameSite, SecureAttribute};
 use crate::affinity::key::cookies::{cookie_pieces, parse_pair, trim};
-use crate::model::{CookieConfig, SameSite, SecureAttribute};
 
-/// The value of the Set-Cookie field that gives `sealed` to the client.
-/// `secure`: did the request come over TLS (which decides where
-/// `cfg.secure` is `Auto`)?
+/// Returns the Set-Cookie value that gives `sealed` to the client. `secure` says whether the
+/// request came over TLS; it is used if `cfg.secure` is `Auto`.
 ///
-/// There is no Max-Age and no Expires: the client keeps the cookie as it keeps
-/// the application's session cookie, and how long the binding lives stands
-/// inside, where the client cannot prolong it. What browsers refuse without
-/// Secure (`__Host-`, `__Secure-`, SameSite=None, Partitioned) has it.
+/// There is no Max-Age and no Expires: the client keeps the cookie as long as the application's
+/// session cookie, and the lifetime of the binding is sealed inside, where the client cannot extend
+/// it. Cookies that browsers reject without Secure (`__Host-`, `__Secure-`, SameSite=None,
+/// Partitioned) always have it.
 pub fn set_cookie_value(cfg: &CookieConfig, sealed: &str, secure: bool) -> String {
     let prefixed =
         |prefix: &str| cfg.name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
@@ -47,23 +46,22 @@ pub fn set_cookie_value(cfg: &CookieConfig, sealed: &str, secure: bool) -> Strin
     value
 }
 
-/// What is left of a Cookie line.
+/// The result of [`strip_cookie`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stripped {
-    /// Our cookie is not in it: the line stays as it is, nothing was written.
+    /// The line does not contain our cookie. Nothing was written.
     Unchanged,
-    /// What is left was appended to `out`.
+    /// The rest of the line was appended to `out`.
     Changed,
-    /// Nothing is left: the line goes, nothing was written.
+    /// Nothing is left, so the line must be dropped. Nothing was written.
     Empty,
 }
 
-/// Takes every cookie of this name out of a Cookie line, since it is between
-/// Homing and the client and none of the backend's business. What else the
-/// line holds stays byte for byte, nameless and malformed pieces included.
+/// Removes every cookie of this name from a Cookie line, since it is between Homing and the client
+/// only. The rest of the line is kept byte for byte, including nameless and malformed pieces.
 pub fn strip_cookie(out: &mut Vec<u8>, line: &[u8], name: &[u8]) -> Stripped {
     let ours = |piece: &&[u8]| parse_pair(piece).is_some_and(|pair| pair.name == name);
-    // Most lines do not even hold the name.
+    // Most lines do not contain the name.
     if memchr::memmem::find(line, name).is_none() || !cookie_pieces(line).any(|piece| ours(&piece)) {
         return Stripped::Unchanged;
     }
@@ -72,7 +70,7 @@ pub fn strip_cookie(out: &mut Vec<u8>, line: &[u8], name: &[u8]) -> Stripped {
     }
     for (n, piece) in cookie_pieces(line).filter(|piece| !ours(piece)).enumerate() {
         if n == 0 {
-            // The space that stood behind our semicolon.
+            // Skips the space after the removed semicolon.
             let start = piece.iter().position(|b| *b != b' ' && *b != b'\t').unwrap_or(piece.len());
             out.extend_from_slice(&piece[start..]);
         } else {
@@ -88,7 +86,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::OnCacheable;
+    use crate::affinity::cookie::OnCacheable;
 
     fn config(name: &str) -> CookieConfig {
         CookieConfig {
@@ -122,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn secure_follows_the_request_unless_told_otherwise() {
+    fn secure_auto_follows_the_request() {
         let secure = |attribute, tls| {
             let cfg = CookieConfig { secure: attribute, ..config("homing") };
             set_cookie_value(&cfg, "v", tls).contains("; Secure")
@@ -133,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_browsers_refuse_without_secure_has_it() {
+    fn cookies_that_browsers_reject_without_secure_have_it() {
         let none = CookieConfig { same_site: SameSite::None, ..config("homing") };
         let partitioned = CookieConfig { partitioned: true, ..config("homing") };
         for cfg in [config("__Host-homing"), config("__secure-homing"), none, partitioned.clone()] {
@@ -154,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn our_cookie_goes_and_others_stay_as_they_are() {
+    fn our_cookie_is_removed_and_others_are_unchanged() {
         assert_eq!(strip("a=1; H=x; b=2").as_deref(), Ok("a=1; b=2"));
         assert_eq!(strip("H=x; a=\"1\";b=2;  c").as_deref(), Ok("a=\"1\";b=2;  c"));
         assert_eq!(strip("a=1; H=x").as_deref(), Ok("a=1"));
@@ -163,13 +161,13 @@ mod tests {
     }
 
     #[test]
-    fn line_that_holds_nothing_else_goes() {
+    fn line_with_only_our_cookie_is_dropped() {
         assert_eq!(strip("H=x"), Err(Stripped::Empty));
         assert_eq!(strip(" H=x; H=y;; "), Err(Stripped::Empty));
     }
 
     #[test]
-    fn line_without_our_cookie_is_untouched() {
+    fn line_without_our_cookie_is_unchanged() {
         for line in ["", "a=1; b=2", "HH=1; XH=2; h=3", "H", "a=H=1", "=H", "a=1;; b="] {
             assert_eq!(strip(line), Err(Stripped::Unchanged), "{line}");
         }

@@ -1,31 +1,31 @@
-//! What the cookies of a request mean.
+//! Reads the binding from a request's cookies.
 
 use std::time::Duration;
 
-use super::{KeyRing, Opened};
+use super::opened::Opened;
+use super::seal::KeyRing;
 use crate::affinity::Timestamp;
 
-/// What a request's cookies say of its session.
+/// The binding found in a request's cookies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CookieBinding {
-    /// There is no cookie of ours: a new session.
+    /// No cookie with our name: a new session.
     Absent,
-    /// The session is bound.
+    /// A valid cookie: the session is bound.
     Bound(Opened),
-    /// It was, but too long ago.
+    /// An authentic cookie that has expired.
     Expired(Opened),
-    /// There are cookies of our name, and none authenticates.
+    /// Cookies with our name, none of them authentic.
     Forged,
 }
 
-/// Reads the binding from all cookies of our name, in the order in which they
-/// came (see [`cookie_values`](crate::affinity::key::cookies::cookie_values)).
+/// Reads the binding from all cookies with our name, in the order received (see
+/// [`cookie_values`](crate::affinity::key::cookies::cookie_values)).
 ///
-/// A browser may send several: one set for another path or domain, or one
-/// inside and one outside of a partition. The first that authenticates and
-/// has not expired counts; else the first that authenticates. An empty value
-/// counts as none. At most eight are tried: each costs cryptography, and a
-/// client may send hundreds.
+/// A browser may send several: set for different paths or domains, or inside and outside a
+/// partition. The first authentic cookie that has not expired wins, else the first authentic one.
+/// Empty values are ignored. At most eight are tried, since each costs a decryption and a client
+/// may send hundreds.
 pub fn read_binding<'a>(
     keys: &KeyRing,
     upstream: &str,
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn first_that_authenticates_counts() {
+    fn first_authentic_cookie_wins() {
         let ring = KeyRing::ephemeral();
         let (foreign, _) = sealed(&KeyRing::ephemeral(), "node9", 0, 0);
         let (one, opened) = sealed(&ring, "node1", 0, 0);
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_has_expired_yields_to_one_that_has_not() {
+    fn unexpired_cookie_wins_over_an_expired_one() {
         let ring = KeyRing::ephemeral();
         let (stale, opened_stale) = sealed(&ring, "node1", 7200, 3601);
         let (stale_too, _) = sealed(&ring, "node2", 7200, 3602);
@@ -98,14 +98,14 @@ mod tests {
     }
 
     #[test]
-    fn age_counts_though_the_session_is_in_use() {
+    fn session_in_use_expires_by_age() {
         let ring = KeyRing::ephemeral();
         let (old, opened) = sealed(&ring, "node1", 8 * 3600 + 1, 0);
         assert_eq!(binding(&ring, &[&old]), CookieBinding::Expired(opened));
     }
 
     #[test]
-    fn cookies_that_do_not_authenticate_are_forged() {
+    fn cookies_that_are_not_authentic_are_forged() {
         let ring = KeyRing::ephemeral();
         assert_eq!(binding(&ring, &["node1"]), CookieBinding::Forged);
         let (foreign, _) = sealed(&KeyRing::ephemeral(), "node9", 0, 0);

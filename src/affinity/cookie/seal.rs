@@ -1,19 +1,18 @@
-//! Sealing and opening the cookie's value.
+//! Seals and opens the cookie's value.
 //!
 //! Version 1, then base64url without padding:
 //!
-//! | bytes | what |
+//! | bytes | content |
 //! |---|---|
 //! | 1 | version, 1 |
-//! | 1 | key id: tells which key may open it |
+//! | 1 | key id: which key may open it |
 //! | 12 | nonce, random |
 //! | 8 + n | sealed: issued (4), last seen (4), big-endian seconds since the epoch; the backend's id |
 //! | 16 | tag |
 //!
-//! AES-256-GCM-SIV (RFC 8452): a fleet of proxies shares a key and draws
-//! nonces independently, so a repeated nonce must not be a catastrophe.
-//! Associated data are the version and the upstream's name: a cookie that one
-//! upstream sealed is forged for every other.
+//! The cipher is AES-256-GCM-SIV (RFC 8452): the proxies of a fleet share a key and draw nonces
+//! independently, so a repeated nonce must not be a catastrophe. The associated data are the
+//! version and the upstream's name: a cookie sealed for one upstream is forged for every other.
 
 use std::fmt;
 
@@ -22,7 +21,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::Opened;
+use super::opened::Opened;
 use crate::affinity::{BackendId, Timestamp};
 
 /// The keys that seal and open cookies: the first seals, all open.
@@ -35,23 +34,22 @@ struct Key {
     key: LessSafeKey,
 }
 
-/// Why a value does not open. All of them mean: not from us, or not for here.
+/// Why a value cannot be opened. In every case it was not sealed here, or not for this upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    /// Not base64url, or of a length or version that is never sealed.
+    /// Not base64url, or an impossible length or version.
     #[error("not a sealed cookie")]
     Malformed,
-    /// Sealed with a key that is not (or no longer) on the ring, or changed.
+    /// Sealed with a key that is not (or no longer) on the ring, or altered.
     #[error("sealed with an unknown key")]
     UnknownKey,
-    /// Changed, sealed for another upstream, or made up.
-    #[error("does not authenticate")]
+    /// Altered, sealed for another upstream, or made up.
+    #[error("authentication failed")]
     Unauthentic,
 }
 
 impl KeyRing {
-    /// A ring of these keys, the first of which seals. Without any it is
-    /// [`KeyRing::ephemeral`].
+    /// Creates a ring of these keys. Without any, it is [`KeyRing::ephemeral`].
     pub fn new(keys: &[[u8; 32]]) -> Self {
         if keys.is_empty() {
             return Self::ephemeral();
@@ -59,11 +57,11 @@ impl KeyRing {
         Self { keys: keys.iter().map(Key::new).collect() }
     }
 
-    /// A ring of one random key: no other proxy opens its cookies, nor does
-    /// this one after a restart.
+    /// Creates a ring of one random key. No other proxy can open its cookies, nor can this one
+    /// after a restart.
     ///
     /// # Panics
-    /// If the system has no randomness to give.
+    /// If the system's random number generator fails.
     pub fn ephemeral() -> Self {
         Self::new(&[random()])
     }
@@ -71,7 +69,7 @@ impl KeyRing {
     /// Seals a binding into a cookie value.
     ///
     /// # Panics
-    /// If the system has no randomness to give.
+    /// If the system's random number generator fails.
     pub fn seal(
         &self,
         upstream: &str,
@@ -83,10 +81,10 @@ impl KeyRing {
         self.seal_with_nonce(upstream, &opened, random())
     }
 
-    /// Opens a cookie value that was sealed for `upstream`.
+    /// Opens a cookie value sealed for `upstream`.
     pub fn open(&self, upstream: &str, value: &[u8]) -> Result<Opened, OpenError> {
         let mut buffer = [0; MAX_LEN];
-        // The decoder wants room for what it estimates, so length is checked first.
+        // The decoder requires room for its estimate, so check the length first.
         if value.len() > MAX_TEXT {
             return Err(OpenError::Malformed);
         }
@@ -97,7 +95,7 @@ impl KeyRing {
             return Err(OpenError::Malformed);
         }
         let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>().ok_or(OpenError::Malformed)?;
-        // Key ids may collide: every key of that id is tried.
+        // Key ids may collide: try every key with this id.
         let mut keys = self.keys.iter().filter(|key| key.id == *id).peekable();
         if keys.peek().is_none() {
             return Err(OpenError::UnknownKey);
@@ -115,7 +113,7 @@ impl KeyRing {
         let aad = Aad::from(associated_data(upstream));
         let tag = key
             .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), aad, &mut sealed)
-            .expect("invariant: a hundred bytes are not too long to seal");
+            .expect("invariant: a hundred bytes can be sealed");
         let mut value = Vec::with_capacity(MAX_LEN);
         value.extend_from_slice(&[VERSION, *id]);
         value.extend_from_slice(&nonce);
@@ -136,7 +134,7 @@ impl Key {
         let mut text = b"homing cookie key id\0".to_vec();
         text.extend_from_slice(key);
         let id = digest(&SHA256, &text).as_ref()[0];
-        let key = UnboundKey::new(&AES_256_GCM_SIV, key).expect("invariant: the key is 32 bytes");
+        let key = UnboundKey::new(&AES_256_GCM_SIV, key).expect("invariant: the key has 32 bytes");
         Self { id, key: LessSafeKey::new(key) }
     }
 
@@ -156,7 +154,7 @@ impl Key {
     }
 }
 
-/// Purpose, version, and the upstream's name with its length before it.
+/// Returns the purpose, the version, and the upstream's name preceded by its length.
 fn associated_data(upstream: &str) -> Vec<u8> {
     let mut data = Vec::with_capacity(24 + upstream.len());
     data.extend_from_slice(b"homing cookie\0");
@@ -168,17 +166,17 @@ fn associated_data(upstream: &str) -> Vec<u8> {
 
 fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    // Going on with a nonce or key that is not random would be worse.
-    aws_lc_rs::rand::fill(&mut bytes).expect("the system has randomness to give");
+    // Continuing with a predictable nonce or key would be worse.
+    aws_lc_rs::rand::fill(&mut bytes).expect("the system's random number generator works");
     bytes
 }
 
 const VERSION: u8 = 1;
 const TAG_LEN: usize = 16;
-/// Everything but the backend's id, which has at least one byte.
+/// Everything except the backend's id, which has at least one byte.
 const MIN_LEN: usize = 2 + NONCE_LEN + 8 + TAG_LEN;
 const MAX_LEN: usize = MIN_LEN + BackendId::MAX_LEN;
-/// Characters of base64 for that many bytes.
+/// The length of `MAX_LEN` bytes in base64.
 const MAX_TEXT: usize = (MAX_LEN * 4).div_ceil(3);
 
 #[cfg(test)]
@@ -202,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sealed_opens() {
+    fn sealed_value_opens() {
         let ring = KeyRing::new(&[KEY]);
         assert_eq!(ring.open("shop", seal(&ring).as_bytes()), Ok(binding()));
     }
@@ -218,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn value_is_opaque_and_never_the_same() {
+    fn value_is_opaque_and_never_repeats() {
         let ring = KeyRing::new(&[KEY]);
         let (one, two) = (seal(&ring), seal(&ring));
         assert_ne!(one, two);
@@ -240,7 +238,7 @@ mod tests {
 
     #[test]
     fn any_changed_character_fails() {
-        // Also the last one, of which base64 ignores bits unless told not to.
+        // Includes the last one, whose spare bits base64 decoders may ignore.
         let ring = KeyRing::new(&[KEY]);
         for len in 1..4 {
             let backend = "x".repeat(len).parse().unwrap();
@@ -270,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn another_upstream_does_not_open_it() {
+    fn other_upstreams_cannot_open_it() {
         let ring = KeyRing::new(&[KEY]);
         for other in ["sho", "shoq", "shopp", ""] {
             assert_eq!(ring.open(other, seal(&ring).as_bytes()), Err(OpenError::Unauthentic));
@@ -288,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_whose_ids_collide_all_open() {
+    fn keys_with_colliding_ids_all_open() {
         let twin = (3..=255u8)
             .flat_map(|a| (0..8u8).map(move |b| [[a; 31].as_slice(), &[b]].concat().try_into().unwrap()))
             .find(|key: &[u8; 32]| Key::new(key).id == Key::new(&KEY).id)
@@ -302,14 +300,14 @@ mod tests {
     }
 
     #[test]
-    fn ephemeral_rings_do_not_open_each_others_cookies() {
+    fn ephemeral_rings_cannot_open_each_others_cookies() {
         let (one, two) = (KeyRing::ephemeral(), KeyRing::new(&[]));
         assert_eq!(one.open("shop", seal(&one).as_bytes()), Ok(binding()));
         assert!(two.open("shop", seal(&one).as_bytes()).is_err());
     }
 
     #[test]
-    fn layout_of_version_1_does_not_change() {
+    fn version_1_layout_is_stable() {
         let ring = KeyRing::new(&[std::array::from_fn(|n| u8::try_from(n).unwrap())]);
         let value = ring.seal_with_nonce("shop", &binding(), *b"nonce-nonce-");
         assert_eq!(value, GOLDEN);

@@ -1,4 +1,4 @@
-//! Golden values, and that points look independent of each other.
+//! Golden values, and the independence of points.
 
 #![expect(clippy::cast_precision_loss, reason = "statistics")]
 
@@ -12,8 +12,8 @@ fn unit(hash: u64) -> f64 {
     hash as f64 / 2f64.powi(64)
 }
 
-/// The greatest distance between the sample and the distribution `cdf` gives,
-/// times √n: above 1.95 once in a thousand samples.
+/// The Kolmogorov–Smirnov statistic: the greatest distance between the sample and the distribution
+/// `cdf`, times √n. It is above 1.95 for one in a thousand samples.
 fn kolmogorov_smirnov(mut sample: Vec<f64>, cdf: impl Fn(f64) -> f64) -> f64 {
     sample.sort_by(f64::total_cmp);
     let n = sample.len() as f64;
@@ -40,17 +40,17 @@ fn hashes_are_the_same_on_every_machine() {
 }
 
 #[test]
-fn roles_do_not_mix() {
+fn roles_are_separated() {
     let seed = Seed(1);
     let address = [b'x'; 16];
     assert_ne!(KeyHash::of_id(seed, &address), KeyHash::of_address(seed, address));
-    // A session id that spells the message of a point lands elsewhere.
+    // A session id with the same bytes as a point's message hashes differently.
     assert_ne!(KeyHash::of_id(seed, b"\x05node1\0\0\0\0").0, point_hash(seed, &id("node1"), 0));
 }
 
 #[test]
-fn an_id_and_a_replica_spell_no_others() {
-    // Without the length in front, "a" with the right replica would be "ab".
+fn id_and_replica_are_encoded_uniquely() {
+    // Without the length prefix, "a" with the right replica would collide with "ab".
     let replica = u32::from_le_bytes(*b"b\0\0\0");
     assert_ne!(point_hash(Seed(1), &id("a"), replica), point_hash(Seed(1), &id("ab"), 0));
 }
@@ -62,13 +62,13 @@ fn points_of_one_backend_look_independent() {
         let uniform = kolmogorov_smirnov(points.clone(), |x| x);
         assert!(uniform < 1.95, "{text}: positions {uniform}");
 
-        // Of independent points neighbours are exponentially far apart.
+        // The gaps between independent points are exponentially distributed.
         points.sort_by(f64::total_cmp);
         let gaps = points.windows(2).map(|w| (w[1] - w[0]) * 4096.0).collect();
         let exponential = kolmogorov_smirnov(gaps, |x| 1.0 - (-x).exp());
         assert!(exponential < 1.95, "{text}: gaps {exponential}");
 
-        // And one replica says nothing of the next.
+        // One replica does not predict the next.
         let steps = (0..4095).map(|r| {
             let step =
                 point_hash(Seed(seed), &id(text), r + 1).wrapping_sub(point_hash(Seed(seed), &id(text), r));
@@ -101,6 +101,6 @@ fn neighbouring_addresses_spread_over_the_ring() {
 }
 
 #[test]
-fn the_seed_is_not_shown() {
+fn debug_output_hides_the_seed() {
     assert_eq!(format!("{:?}", Seed(42)), "Seed(…)");
 }

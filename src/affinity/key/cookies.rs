@@ -1,26 +1,26 @@
-//! The Cookie field, read the way servers read it (RFC 6265 §4.1.1, §5.4).
+//! Parses the Cookie header the way servers do (RFC 6265 §4.1.1, §5.4).
 
-use super::RequestView;
+use crate::affinity::message::RequestView;
 
-/// One `name=value` of a Cookie field line.
+/// One `name=value` pair of a Cookie line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CookiePair<'a> {
-    /// Without surrounding white space; case counts.
+    /// Trimmed; case-sensitive.
     pub name: &'a [u8],
-    /// Without surrounding white space and without one pair of quotes.
+    /// Trimmed, without one pair of quotes.
     pub value: &'a [u8],
 }
 
-/// The pairs of one Cookie field line, in order.
+/// Returns the pairs of one Cookie line, in order.
 ///
-/// Pieces without `=` have no name (browsers send them for nameless cookies)
-/// and are passed over. Only `;` separates: a quoted value cannot hold one.
+/// Pieces without `=` have no name (browsers send them for nameless cookies) and are skipped. Only
+/// `;` separates: a quoted value cannot contain one.
 pub fn cookie_pairs(line: &[u8]) -> impl Iterator<Item = CookiePair<'_>> {
     cookie_pieces(line).filter_map(parse_pair)
 }
 
-/// The values of all cookies of this name in the request, in order, over all
-/// Cookie lines (HTTP/2 splits them); empty ones included.
+/// Returns the values of all cookies with this name, in order, across all Cookie lines (HTTP/2
+/// splits them), including empty ones.
 pub fn cookie_values<'r>(request: &'r impl RequestView, name: &'r [u8]) -> impl Iterator<Item = &'r [u8]> {
     request
         .field_values("cookie")
@@ -29,10 +29,9 @@ pub fn cookie_values<'r>(request: &'r impl RequestView, name: &'r [u8]) -> impl 
         .map(|pair| pair.value)
 }
 
-/// A cookie's value without the quotes that servers ignore: RFC 6265 §4.1.1
-/// lets a value be written in quotes, clients send them back untouched, and
-/// what reads them (Tomcat, PHP, Go …) sees the value without them, so `abc`
-/// and `"abc"` are one session.
+/// Removes the quotes that servers ignore. RFC 6265 §4.1.1 allows a quoted value, clients send it
+/// back unchanged, and servers (Tomcat, PHP, Go, …) strip the quotes, so `abc` and `"abc"` are one
+/// session.
 pub fn unquote(value: &[u8]) -> &[u8] {
     match value {
         [b'"', inner @ .., b'"'] => inner,
@@ -40,12 +39,12 @@ pub fn unquote(value: &[u8]) -> &[u8] {
     }
 }
 
-/// What stands between the semicolons of a Cookie field line, untouched.
+/// Splits a Cookie line at its semicolons. The pieces are not trimmed.
 pub(crate) fn cookie_pieces(line: &[u8]) -> CookiePieces<'_> {
     CookiePieces { rest: Some(line) }
 }
 
-/// One piece as a pair; `None` if it has no name.
+/// Parses one piece; `None` if it has no name.
 pub(crate) fn parse_pair(piece: &[u8]) -> Option<CookiePair<'_>> {
     let equals = memchr::memchr(b'=', piece)?;
     let name = trim(&piece[..equals]);
@@ -53,7 +52,7 @@ pub(crate) fn parse_pair(piece: &[u8]) -> Option<CookiePair<'_>> {
     (!name.is_empty()).then_some(CookiePair { name, value })
 }
 
-/// Without spaces and tabs at both ends (OWS of RFC 9110 §5.6.3).
+/// Trims spaces and tabs at both ends (OWS of RFC 9110 §5.6.3).
 pub(crate) fn trim(mut text: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = text {
         text = rest;
@@ -64,7 +63,7 @@ pub(crate) fn trim(mut text: &[u8]) -> &[u8] {
     text
 }
 
-/// See [`cookie_pieces`].
+/// The iterator of [`cookie_pieces`].
 #[derive(Debug, Clone)]
 pub(crate) struct CookiePieces<'a> {
     rest: Option<&'a [u8]>,

@@ -1,7 +1,7 @@
 use super::cookies::{CookiePair, cookie_pairs};
 use super::*;
 
-/// A request made of a target and field lines.
+/// A request with a target and headers.
 pub(crate) struct TestRequest {
     pub(crate) target: &'static str,
     pub(crate) fields: Vec<(&'static str, Vec<u8>)>,
@@ -38,8 +38,8 @@ fn cookie_id(lines: &[&str]) -> Option<String> {
     id(&cookie("SID"), &TestRequest::new("/", &fields))
 }
 
-fn client<'c>(ip: &str, certificate: Option<&'c str>) -> Client<'c> {
-    Client { ip: ip.parse().unwrap(), certificate }
+fn client<'c>(ip: &str, certificate: Option<&'c str>) -> ClientIdentity<'c> {
+    ClientIdentity { ip: ip.parse().unwrap(), certificate }
 }
 
 fn find(sources: &[KeySource], request: &TestRequest, ip: &str) -> Option<FoundKey> {
@@ -65,7 +65,7 @@ fn first_present_source_decides() {
 }
 
 #[test]
-fn certificate_is_a_key_that_nothing_in_a_request_can_be() {
+fn certificate_key_cannot_be_forged_by_a_request() {
     let sources = [KeySource::ClientCert, cookie("SID"), KeySource::Ip];
     let request = TestRequest::new("/", &[("cookie", "SID=CN=alice")]);
     let find = |certificate| find_key(&sources, SEED, MASK, &request, client("192.0.2.1", certificate));
@@ -73,12 +73,12 @@ fn certificate_is_a_key_that_nothing_in_a_request_can_be() {
     assert_eq!(alice.source, 0);
     assert_ne!(find(Some("CN=bob")).unwrap().hash, alice.hash);
     let without = find(None).unwrap();
-    assert_eq!(without.source, 1, "the next source counts where there is none");
-    assert_ne!(without.hash, alice.hash, "a cookie cannot take the certificate's place");
+    assert_eq!(without.source, 1, "without a certificate the next source decides");
+    assert_ne!(without.hash, alice.hash, "a cookie cannot impersonate a certificate");
 }
 
 #[test]
-fn an_id_is_the_same_session_wherever_it_is_found() {
+fn same_id_is_the_same_session_in_every_source() {
     let sources = [
         (cookie("s"), TestRequest::new("/", &[("cookie", "s=abc")])),
         (KeySource::Header("s".into()), TestRequest::new("/", &[("s", " abc ")])),
@@ -116,7 +116,7 @@ fn several_cookie_lines_are_one_list() {
 fn first_of_duplicate_cookies_wins() {
     assert_eq!(cookie_id(&["SID=one; SID=two"]).as_deref(), Some("one"));
     assert_eq!(cookie_id(&["a=1; SID=one", "SID=two"]).as_deref(), Some("one"));
-    assert_eq!(cookie_id(&["SID=; SID=two"]).as_deref(), Some("two"), "an empty one does not count");
+    assert_eq!(cookie_id(&["SID=; SID=two"]).as_deref(), Some("two"), "empty cookies are ignored");
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn quotes_are_not_part_of_a_cookie_value() {
 }
 
 #[test]
-fn white_space_around_cookies_does_not_count() {
+fn white_space_around_cookies_is_ignored() {
     assert_eq!(cookie_id(&["a=1;SID=x;b=2"]).as_deref(), Some("x"));
     assert_eq!(cookie_id(&["a=1 ;\t SID \t=  x y  ; b=2"]).as_deref(), Some("x y"));
 }
@@ -154,7 +154,7 @@ fn names_of_cookies_and_parameters_are_case_sensitive() {
 }
 
 #[test]
-fn names_match_whole() {
+fn names_must_match_completely() {
     assert_eq!(cookie_id(&["XSID=1; SIDX=2; =SID; SID"]), None);
     let request = TestRequest::new("/a;xsid=1;sidx=2;sid/sid=4?xsid=1&sidx=2&sid", &[]);
     assert_eq!(id(&KeySource::Query("sid".into()), &request), None);
@@ -162,7 +162,7 @@ fn names_match_whole() {
 }
 
 #[test]
-fn query_parameter_is_taken_undecoded() {
+fn query_parameter_is_not_decoded() {
     let query = |target| id(&KeySource::Query("sid".into()), &TestRequest::new(target, &[]));
     assert_eq!(query("/?a=1&sid=x").as_deref(), Some("x"));
     assert_eq!(query("/?sid=a%20b+c&sid=2").as_deref(), Some("a%20b+c"));
@@ -175,7 +175,7 @@ fn query_parameter_is_taken_undecoded() {
 }
 
 #[test]
-fn path_parameter_of_any_segment() {
+fn path_parameter_may_be_in_any_segment() {
     let param = |target| id(&KeySource::PathParam("jsessionid".into()), &TestRequest::new(target, &[]));
     assert_eq!(param("/a;jsessionid=X.node1/b;c?d").as_deref(), Some("X.node1"));
     assert_eq!(param("/a;v=1;jsessionid=X").as_deref(), Some("X"));
@@ -187,13 +187,13 @@ fn path_parameter_of_any_segment() {
 }
 
 #[test]
-fn first_header_line_that_is_not_empty_counts() {
+fn first_non_empty_header_wins() {
     let request = TestRequest::new("/", &[("x-session", " "), ("x-session", "a, b"), ("x-session", "c")]);
     assert_eq!(id(&KeySource::Header("x-session".into()), &request).as_deref(), Some("a, b"));
 }
 
 #[test]
-fn pieces_without_a_name_are_passed_over() {
+fn pieces_without_a_name_are_skipped() {
     let pairs: Vec<_> = cookie_pairs(b"; nameless; =v; a=b=c;;").collect();
     assert_eq!(pairs, [CookiePair { name: b"a", value: b"b=c" }]);
 }

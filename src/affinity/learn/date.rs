@@ -1,17 +1,16 @@
-//! Dates in cookies, as loosely as servers write them.
+//! Parses dates in cookies, as loosely as servers write them.
 
-/// Reads a date by the rules of RFC 6265 §5.1.1, which are those of browsers:
-/// day, month, year and time in any order, between almost any separators, so
-/// that the forms of RFC 9110, RFC 850 and asctime and the
-/// `Thu, 01-Jan-1970 00:00:10 GMT` of Tomcat and PHP are all understood.
-/// Seconds since the Unix epoch; `None` if it is no date.
+/// Parses a date by the rules of RFC 6265 §5.1.1, which browsers follow: day, month, year and time
+/// in any order, with almost any separators. This covers the formats of RFC 9110, RFC 850 and
+/// asctime and the `Thu, 01-Jan-1970 00:00:10 GMT` of Tomcat and PHP. Returns seconds since the
+/// Unix epoch, or `None` if the text is not a date.
 pub fn cookie_date(text: &[u8]) -> Option<i64> {
     let mut time = None;
     let mut day = None;
     let mut month = None;
     let mut year = None;
     for token in text.split(|b| is_delimiter(*b)).filter(|token| !token.is_empty()) {
-        // Each token is the first of these that it can be and that is missing.
+        // Each token is the first of these that is still missing and that it can be.
         if time.is_none() {
             time = parse_time(token);
             if time.is_some() {
@@ -53,7 +52,7 @@ fn is_delimiter(byte: u8) -> bool {
     matches!(byte, 0x09 | 0x20..=0x2f | 0x3b..=0x40 | 0x5b..=0x60 | 0x7b..=0x7e)
 }
 
-/// `h:m:s` of one or two digits each; what is no digit ends it.
+/// Parses `h:m:s` of one or two digits each. Any non-digit ends it.
 fn parse_time(token: &[u8]) -> Option<(i64, i64, i64)> {
     let mut parts = token.splitn(3, |b| *b == b':');
     let (hour, minute) = (parts.next()?, parts.next()?);
@@ -63,7 +62,7 @@ fn parse_time(token: &[u8]) -> Option<(i64, i64, i64)> {
     Some((parse_number(hour, 1..=2)?, parse_number(minute, 1..=2)?, parse_number(parts.next()?, 1..=2)?))
 }
 
-/// Leading digits, as many as `digits` allows, with anything but a digit after.
+/// Parses leading digits, as many as `digits` allows, ignoring the rest.
 fn parse_number(token: &[u8], digits: std::ops::RangeInclusive<usize>) -> Option<i64> {
     let end = token.iter().position(|b| !b.is_ascii_digit()).unwrap_or(token.len());
     digits.contains(&end).then(|| token[..end].iter().fold(0, |n, digit| n * 10 + i64::from(digit - b'0')))
@@ -83,9 +82,9 @@ fn days_in(month: i64, year: i64) -> i64 {
     }
 }
 
-/// Days from 1970-01-01 to a date of the Gregorian calendar.
+/// Returns the days from 1970-01-01 to a date in the Gregorian calendar.
 fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
-    // Years that begin in March have the leap day at their end.
+    // Years that begin in March have the leap day at the end.
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let days_before_month = (month * 153 + 2) / 5;
     let leap_days = year / 4 - year / 100 + year / 400;
@@ -108,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn forms_that_servers_write() {
+    fn formats_that_servers_write_are_parsed() {
         for text in [
             "Sun, 06 Nov 1994 08:49:37 GMT",
             "Sunday, 06-Nov-94 08:49:37 GMT",
@@ -121,11 +120,11 @@ mod tests {
         }
         assert_eq!(date("Thu, 01-Jan-1970 00:00:10 GMT"), Some(10));
         assert_eq!(date("Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
-        assert_eq!(date("Mon, 01-Jan-0001 00:00:00 GMT"), Some(978_307_200), "as browsers read it");
+        assert_eq!(date("Mon, 01-Jan-0001 00:00:00 GMT"), Some(978_307_200), "as browsers parse it");
     }
 
     #[test]
-    fn what_is_no_date() {
+    fn invalid_dates_are_rejected() {
         for text in [
             "",
             "0",
@@ -147,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn agrees_with_the_http_date_of_every_few_days() {
+    fn agrees_with_http_dates_over_a_century() {
         for seconds in (0..4_000_000_000u64).step_by(86_400 * 3 + 4711) {
             let text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds));
             assert_eq!(date(&text), i64::try_from(seconds).ok(), "{text}");

@@ -1,21 +1,21 @@
-//! The Set-Cookie field, read the way browsers read it (RFC 6265 §5.2).
+//! Parses the Set-Cookie header the way browsers do (RFC 6265 §5.2).
 
-use super::cookie_date;
+use super::date::cookie_date;
 use crate::affinity::Timestamp;
 use crate::affinity::key::cookies::{cookie_pieces, trim};
 
-/// What matters of one Set-Cookie line.
+/// The relevant parts of one Set-Cookie line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SetCookie<'a> {
-    /// Case counts.
+    /// Case-sensitive.
     pub name: &'a [u8],
-    /// Quotes included.
+    /// Including quotes.
     pub value: &'a [u8],
     attributes: &'a [u8],
 }
 
-/// One line; `None` if it names no cookie. What follows the value is read
-/// only when [`SetCookie::deletes`] asks.
+/// Parses one line; `None` if it names no cookie. The attributes are parsed only by
+/// [`SetCookie::deletes`].
 pub fn parse_set_cookie(line: &[u8]) -> Option<SetCookie<'_>> {
     let end = memchr::memchr(b';', line).unwrap_or(line.len());
     let equals = memchr::memchr(b'=', &line[..end])?;
@@ -25,11 +25,11 @@ pub fn parse_set_cookie(line: &[u8]) -> Option<SetCookie<'_>> {
 }
 
 impl SetCookie<'_> {
-    /// Does it delete the cookie: by a Max-Age of zero or less or, without
-    /// Max-Age, by an Expires that is not after `now`?
+    /// Returns true if it deletes the cookie: with a Max-Age of zero or less or, without Max-Age,
+    /// with an Expires that is not after `now`.
     ///
-    /// Attributes come in any order and case; of several the last counts. One
-    /// that does not parse is ignored, so it deletes nothing.
+    /// Attributes may be in any order and case; the last one wins. A malformed attribute is
+    /// ignored, so it deletes nothing.
     pub fn deletes(&self, now: Timestamp) -> bool {
         let mut max_age = None;
         let mut expires = None;
@@ -50,8 +50,8 @@ impl SetCookie<'_> {
     }
 }
 
-/// Is this number above zero? `None` if it is no number. However many digits:
-/// nothing is computed, so nothing overflows.
+/// Returns true if this number is positive, or `None` if it is not a number. It may have any number
+/// of digits: nothing is computed, so nothing overflows.
 fn is_positive(text: &[u8]) -> Option<bool> {
     let (negative, digits) = match text {
         [b'-', digits @ ..] => (true, digits),

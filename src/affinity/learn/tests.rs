@@ -27,15 +27,15 @@ fn bind(source: usize, id: &str) -> Learned {
 const DELETED: Learned = Learned::Delete { source: 1 };
 
 #[test]
-fn a_cookie_that_is_set_binds_its_value() {
+fn set_cookie_binds_its_value() {
     assert_eq!(from_cookies(&["SID=abc"]), bind(1, "abc"));
     assert_eq!(from_cookies(&["x=1; Path=/", " SID = abc.node1 ;HttpOnly;path=/"]), bind(1, "abc.node1"));
-    assert_eq!(from_cookies(&["SID=\"abc\"; Path=/"]), bind(1, "abc"), "as on requests");
+    assert_eq!(from_cookies(&["SID=\"abc\"; Path=/"]), bind(1, "abc"), "as in requests");
     assert_eq!(from_cookies(&["SID=a=b"]), bind(1, "a=b"));
 }
 
 #[test]
-fn other_cookies_say_nothing() {
+fn other_cookies_are_ignored() {
     assert_eq!(from_cookies(&[]), Learned::Nothing);
     assert_eq!(from_cookies(&["sid=abc", "XSID=1", "SID", "=SID", "x=1; SID=2", ""]), Learned::Nothing);
 }
@@ -64,7 +64,7 @@ fn expires_in_the_past_deletes() {
 }
 
 #[test]
-fn max_age_counts_before_expires() {
+fn max_age_takes_precedence_over_expires() {
     assert_eq!(from_cookies(&["SID=x; Max-Age=60; Expires=Thu, 01 Jan 1970 00:00:00 GMT"]), bind(1, "x"));
     assert_eq!(from_cookies(&["SID=x; Expires=Thu, 01 Jan 2099 00:00:00 GMT; Max-Age=0"]), DELETED);
 }
@@ -76,7 +76,7 @@ fn last_attribute_that_parses_wins() {
 }
 
 #[test]
-fn unparsable_attributes_delete_nothing() {
+fn malformed_attributes_delete_nothing() {
     for attribute in
         ["Max-Age=", "Max-Age=-", "Max-Age=+0", "Max-Age=0.0", "Expires=0", "Expires", "Expires=x"]
     {
@@ -91,7 +91,7 @@ fn empty_value_deletes() {
 }
 
 #[test]
-fn a_header_binds_its_value() {
+fn header_binds_its_value() {
     let sources = [KeySource::Header("mcp-session-id".into())];
     assert_eq!(learned(&sources, &[("mcp-session-id", " abc ")]), bind(0, "abc"));
     assert_eq!(learned(&sources, &[("mcp-session-id", " ")]), Learned::Nothing);
@@ -107,7 +107,7 @@ fn first_source_that_is_set_decides() {
 }
 
 #[test]
-fn release_counts_before_everything_else() {
+fn release_takes_precedence() {
     let sources = [KeySource::Cookie("A".into())];
     assert_eq!(learned(&sources, &[("set-cookie", "A=2"), (RELEASE, "")]), Learned::Release);
     assert_eq!(learned(&[], &[(RELEASE, "1")]), Learned::Release);

@@ -1,7 +1,7 @@
-//! Where new sessions and requests without a key go: the part of the pick that
-//! looks at loads.
+//! Places new sessions and requests without a key: the part of the pick that depends on loads.
 
-use super::{Loads, Tried};
+use super::loads::Loads;
+use super::tried::Tried;
 use crate::affinity::{Cluster, KeyHash};
 
 /// What a placement depends on.
@@ -15,17 +15,17 @@ pub(super) struct Placement<'a, L> {
 /// Where a new session was placed.
 pub(super) struct Placed {
     pub(super) member: u16,
-    /// Was somebody passed over who had no room?
+    /// Whether a member was skipped because it was full.
     pub(super) passed_over: bool,
-    /// Does the member drain, for want of anybody better?
+    /// Whether the member is draining and was taken as the last resort.
     pub(super) last_resort: bool,
 }
 
-/// Nobody can take it: because they are full (true) or because they are away.
+/// Why no member can take it: all are full (true) or away (false).
 pub(super) type Full = bool;
 
 impl<L: Loads> Placement<'_, L> {
-    /// The first on the walk of `key` that has room.
+    /// Returns the first member on the walk of `key` with room.
     pub(super) fn on_the_walk(&self, key: KeyHash) -> Result<Placed, Full> {
         let ring = self.cluster.ring();
         let met =
@@ -44,14 +44,14 @@ impl<L: Loads> Placement<'_, L> {
                     && !self.loads.saturated(member)
                     && cap.as_ref().is_none_or(|cap| cap.admits(member, self.loads.in_flight(member)))
             })
-            // The loads may change while they are read, and a balance below
-            // 100 % leaves nobody room: the cap must not become an outage.
+            // Loads may change while they are read, and a balance below 100 % leaves no member with
+            // room. The cap must not cause an outage.
             .or_else(|| self.least_loaded(ring.walk(key).filter(|&m| self.open(m))))
             .ok_or(true)?;
         Ok(Placed { member, passed_over: member != first, last_resort: false })
     }
 
-    /// The less loaded of two that are drawn by weight from 64 random bits.
+    /// Returns the less loaded of two members drawn by weight from 64 random bits.
     pub(super) fn of_two(&self, random: u64) -> Result<u16, Full> {
         let (one, other) = self.draw_two(random);
         let usable = |member: &u16| !self.tried.contains(*member) && !self.loads.saturated(*member);
@@ -71,8 +71,8 @@ impl<L: Loads> Placement<'_, L> {
         }
     }
 
-    /// Two different members that are eligible for new, each drawn with the
-    /// chance of its open points; fewer where there are fewer.
+    /// Draws two different members that are eligible for new, each with a probability proportional
+    /// to its open points. Returns fewer if there are fewer.
     fn draw_two(&self, random: u64) -> (Option<u16>, Option<u16>) {
         let total = self.cluster.total_open_points();
         let below = |bound: u32, random: u64| {
@@ -81,34 +81,33 @@ impl<L: Loads> Placement<'_, L> {
         let Some(one) = self.cluster.nth_open_point(below(total, random)) else {
             return (None, None);
         };
-        // The second is drawn from the open points that are not the first's.
+        // Draw the second from the open points of the other members.
         let width = self.cluster.open_points(one);
         let n = below(total - width, random >> u32::BITS);
         let n = if n < self.cluster.open_points_before(one) { n } else { n + width };
         (Some(one), self.cluster.nth_open_point(n))
     }
 
-    /// Of those in `order` that have connections left the one with the least in
-    /// flight for its weight; of equals the first.
+    /// Returns the member with the least in flight for its weight, among those in `order` below
+    /// their connection limit. The first wins a tie.
     fn least_loaded(&self, order: impl Iterator<Item = u16>) -> Option<u16> {
         order
             .filter(|&member| !self.loads.saturated(member))
             .reduce(|best, member| if self.lighter(member, best) { member } else { best })
     }
 
-    /// Is `member` eligible for new, and not tried?
+    /// Returns true if `member` is eligible for new and not tried.
     fn open(&self, member: u16) -> bool {
         self.cluster.open_points(member) > 0 && !self.tried.contains(member)
     }
 
-    /// Is `member` there as a last resort? Asked only when nobody is
-    /// [`open`](Self::open). A person who wants a backend to serve nobody
-    /// whatever happens says `maint`.
+    /// Returns true if `member` may be the last resort. Used only if no member is
+    /// [`open`](Self::open). An operator who wants a backend to serve nothing at all sets `maint`.
     fn drains(&self, member: u16) -> bool {
         self.cluster.members()[usize::from(member)].eligible_for_existing() && !self.tried.contains(member)
     }
 
-    /// Has `a` less in flight for its weight than `b`?
+    /// Returns true if `a` has less in flight for its weight than `b`.
     fn lighter(&self, a: u16, b: u16) -> bool {
         let load = |member| u64::from(self.loads.in_flight(member));
         let weight = |member| match self.cluster.open_points(member) {
@@ -119,13 +118,12 @@ impl<L: Loads> Placement<'_, L> {
     }
 }
 
-/// Bounded load: the most that each backend may have in flight for a new session
-/// to be placed there.
+/// The load cap: the most that each backend may have in flight to get a new session.
 #[derive(Debug)]
 pub(in crate::affinity) struct Cap<'a> {
     cluster: &'a Cluster,
-    /// `balance_percent` × what will be in flight with the new session, over
-    /// all that are eligible for new.
+    /// `balance_percent` × the total in flight including the new session, over all members eligible
+    /// for new.
     allowed: u128,
 }
 
@@ -139,13 +137,12 @@ impl<'a> Cap<'a> {
         Self { cluster, allowed: u128::from(balance_percent) * u128::from(total + 1) }
     }
 
-    /// May `member`, having `in_flight`, take one more?
+    /// Returns true if `member`, with `in_flight`, may take one more.
     ///
-    /// `in_flight + 1 ≤ ⌈balance × (total + 1) × its weight / all weights⌉`, which
-    /// for whole numbers is `in_flight < balance × …` without rounding up. A weight is
-    /// the number of open points: during slow start a backend's share of the
-    /// load is as small as its share of the ring, or else the others would run
-    /// into a cap that counts on it.
+    /// The rule is `in_flight + 1 ≤ ⌈balance × (total + 1) × its weight / all weights⌉`, which for
+    /// whole numbers is `in_flight < balance × …` without rounding up. The weight is the number of
+    /// open points: during slow start a backend's share of the load is as small as its share of the
+    /// ring. Otherwise the others would hit a cap that assumes it takes its full share.
     pub(in crate::affinity) fn admits(&self, member: u16, in_flight: u32) -> bool {
         let weight = u128::from(self.cluster.open_points(member));
         let weights = u128::from(self.cluster.total_open_points());

@@ -1,5 +1,5 @@
-//! One test for each rule of the pick, on small clusters. The same rules over
-//! random clusters are in `tests/property/contract.rs`.
+//! One test for each rule of the pick, on small clusters. `tests/property/contract.rs` tests the
+//! same rules on random clusters.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ fn cluster(members: Vec<Member>) -> Cluster {
     Cluster::new(Arc::new(Ring::build(Seed(1), 64, &backends)), members)
 }
 
-/// Three members after `change`, and a key whose walk is (home, next, last).
+/// Three members after `change`, and a key with the walk (home, next, last).
 fn three(change: impl FnOnce(&mut [Member], [u16; 3])) -> (Cluster, KeyHash, [u16; 3]) {
     let mut members = members(3);
     let key = KeyHash(0x1234_5678_9abc_def0);
@@ -71,7 +71,7 @@ fn sent(member: u16, outcome: Outcome, reason: Option<Reason>, rebind: bool) -> 
 }
 
 #[test]
-fn a_session_is_kept_whatever_its_backends_load_or_wish_to_drain() {
+fn loaded_or_draining_backend_keeps_its_sessions() {
     let (cluster, key, [_, _, last]) = three(|m, [_, _, last]| {
         m[usize::from(last)].admin = AdminState::Drain;
         m[usize::from(last)].active_points = 1;
@@ -82,14 +82,14 @@ fn a_session_is_kept_whatever_its_backends_load_or_wish_to_drain() {
 }
 
 #[test]
-fn a_session_without_a_key_is_kept_by_its_binding() {
+fn session_without_a_key_is_kept_by_its_binding() {
     let (cluster, key, [_, next, _]) = three(|_, _| ());
     let query = Query { key: None, ..ask(key, Binding::To(slot(next))) };
     assert_eq!(pick(&cluster, STICKY, &Idle, &query), sent(next, Outcome::Kept, None, false));
 }
 
 #[test]
-fn the_binding_follows_a_sticky_failover_and_not_a_temporary_one() {
+fn sticky_failover_rebinds_and_temporary_does_not() {
     let (cluster, key, [home, next, _]) = three(|m, [home, ..]| m[usize::from(home)].health = Health::Down);
     let query = ask(key, Binding::To(slot(home)));
     let moved = |rebind| sent(next, Outcome::Moved, Some(Reason::BackendDown), rebind);
@@ -109,7 +109,7 @@ fn failover_ignores_loads_so_that_every_proxy_agrees() {
 }
 
 #[test]
-fn a_failed_attempt_counts_as_down() {
+fn failed_attempt_counts_as_down() {
     let (cluster, key, [home, next, last]) = three(|_, _| ());
     let mut tried = Tried::default();
     tried.insert(home);
@@ -176,7 +176,7 @@ fn new_sessions_are_not_held() {
 }
 
 #[test]
-fn sessions_of_a_removed_backend_are_rebound_whatever_the_policy() {
+fn sessions_of_a_removed_backend_are_rebound_under_every_policy() {
     let (cluster, key, [home, ..]) = three(|_, _| ());
     for policy in [STICKY, TEMPORARY, NO_FAILOVER] {
         for binding in [Binding::Unknown, Binding::To(Slot(999))] {
@@ -187,7 +187,7 @@ fn sessions_of_a_removed_backend_are_rebound_whatever_the_policy() {
 }
 
 #[test]
-fn a_new_session_goes_home() {
+fn new_session_goes_home() {
     let (cluster, key, [home, ..]) = three(|_, _| ());
     for (binding, reason) in [
         (Binding::Absent, None),
@@ -200,7 +200,7 @@ fn a_new_session_goes_home() {
 }
 
 #[test]
-fn a_new_session_says_why_it_is_not_at_home() {
+fn new_session_has_a_reason_if_not_at_home() {
     let because = |change: fn(&mut Member)| {
         let (cluster, key, [_, next, _]) = three(|m, [home, ..]| change(&mut m[usize::from(home)]));
         match pick(&cluster, STICKY, &Idle, &ask(key, Binding::Absent)) {
@@ -218,7 +218,7 @@ fn a_new_session_says_why_it_is_not_at_home() {
 }
 
 #[test]
-fn a_new_session_passes_over_who_has_no_room() {
+fn new_session_skips_full_members() {
     let (cluster, key, [home, next, last]) = three(|_, _| ());
     let query = ask(key, Binding::Absent);
     let elsewhere = |member| sent(member, Outcome::New, Some(Reason::Capacity), true);
@@ -241,13 +241,13 @@ fn a_new_session_passes_over_who_has_no_room() {
 }
 
 #[test]
-fn the_cap_is_the_mean_times_the_balance_rounded_up() {
+fn cap_is_the_mean_times_the_balance_rounded_up() {
     let mut members = members(2);
     members[1].weight = Weight::new(3).unwrap();
     let cluster = cluster(members);
-    // 40 in flight with the new one, weights 1 : 3, so 12.5 and 37.5.
+    // 40 in flight including the new one, weights 1 : 3, so the caps are 12.5 and 37.5.
     let cap = Cap::new(&cluster, &Fixed { in_flight: vec![20, 19], saturated: vec![] }, 125);
-    assert!(cap.admits(0, 12) && !cap.admits(0, 13), "13 is the most, the new one included");
+    assert!(cap.admits(0, 12) && !cap.admits(0, 13), "the cap is 13, including the new one");
     assert!(cap.admits(1, 37) && !cap.admits(1, 38));
     // A whole number is its own ceiling.
     let cap = Cap::new(&cluster, &Fixed { in_flight: vec![20, 19], saturated: vec![] }, 100);
@@ -255,14 +255,14 @@ fn the_cap_is_the_mean_times_the_balance_rounded_up() {
 }
 
 #[test]
-fn the_cap_does_not_overflow() {
+fn cap_does_not_overflow() {
     let cluster = cluster(members(2));
     let cap = Cap::new(&cluster, &Fixed { in_flight: vec![u32::MAX; 2], saturated: vec![] }, u32::MAX);
     assert!(cap.admits(0, u32::MAX));
 }
 
 #[test]
-fn when_all_are_over_their_cap_the_least_loaded_takes_it() {
+fn least_loaded_takes_it_if_all_are_over_their_cap() {
     let (cluster, key, [home, next, last]) = three(|_, _| ());
     let too_tight = Policy { balance_percent: Some(10), ..STICKY };
     let mut loads = Fixed { in_flight: vec![9; 3], saturated: vec![] };
@@ -271,13 +271,13 @@ fn when_all_are_over_their_cap_the_least_loaded_takes_it() {
     assert_eq!(decision, sent(last, Outcome::New, Some(Reason::Capacity), true));
     loads.saturated.push(last);
     let decision = pick(&cluster, too_tight, &loads, &ask(key, Binding::Absent));
-    assert_eq!(decision, sent(home, Outcome::New, None, true), "of {home} and {next} the first on the walk");
+    assert_eq!(decision, sent(home, Outcome::New, None, true), "the first of {home} and {next} on the walk");
 }
 
 #[test]
 fn slow_start_shrinks_the_cap_with_the_share() {
-    // One of two has a hundredth of its points: the other carries the load, and
-    // must not run into a cap that counts on half of it being elsewhere.
+    // One of two has a hundredth of its points: the other carries the load and must not reach a cap
+    // that counts on half of it being elsewhere.
     let mut members = members(2);
     members[1].active_points = 1;
     let cluster = cluster(members);
@@ -288,7 +288,7 @@ fn slow_start_shrinks_the_cap_with_the_share() {
 }
 
 #[test]
-fn a_draining_backend_is_the_last_resort() {
+fn draining_backend_is_the_last_resort() {
     let (cluster, key, [home, next, _]) = three(|m, [home, next, last]| {
         m[usize::from(home)].health = Health::Down;
         m[usize::from(next)].admin = AdminState::Drain;
@@ -311,7 +311,7 @@ fn a_draining_backend_is_the_last_resort() {
 }
 
 #[test]
-fn a_new_session_on_a_draining_home_says_so() {
+fn new_session_on_a_draining_home_has_the_reason() {
     let (cluster, key, [home, ..]) = three(|m, _| m.iter_mut().for_each(|m| m.admin = AdminState::Drain));
     let decide = |binding| pick(&cluster, STICKY, &Idle, &ask(key, binding));
     assert_eq!(decide(Binding::Absent), sent(home, Outcome::New, Some(Reason::Drained), true));
@@ -319,7 +319,7 @@ fn a_new_session_on_a_draining_home_says_so() {
 }
 
 #[test]
-fn requests_without_a_key_spread_over_what_drains() {
+fn requests_without_a_key_spread_over_draining_backends() {
     let mut members = members(3);
     for member in &mut members {
         member.admin = AdminState::Drain;
@@ -332,7 +332,7 @@ fn requests_without_a_key_spread_over_what_drains() {
 }
 
 #[test]
-fn full_backends_do_not_make_a_draining_one_take_new_sessions() {
+fn draining_backend_gets_no_new_sessions_if_others_are_full() {
     let (cluster, key, [home, next, _]) =
         three(|m, [_, _, last]| m[usize::from(last)].admin = AdminState::Drain);
     let loads = Fixed { in_flight: vec![], saturated: vec![home, next] };
@@ -341,7 +341,7 @@ fn full_backends_do_not_make_a_draining_one_take_new_sessions() {
 }
 
 #[test]
-fn nobody_up_is_unavailable_for_the_homes_reason() {
+fn unavailable_has_the_reason_of_the_home() {
     let (cluster, key, [home, ..]) = three(|m, [home, ..]| {
         for member in m.iter_mut() {
             member.health = Health::Down;
@@ -357,7 +357,7 @@ fn nobody_up_is_unavailable_for_the_homes_reason() {
 }
 
 #[test]
-fn no_backends_at_all_is_unavailable() {
+fn empty_cluster_is_unavailable() {
     let empty = cluster(vec![]);
     for binding in [Binding::Absent, Binding::RingOnly] {
         for key in [None, Some(KeyHash(1))] {
@@ -368,7 +368,7 @@ fn no_backends_at_all_is_unavailable() {
 }
 
 #[test]
-fn the_ring_alone_keeps_a_key_at_home_or_says_why_not() {
+fn ring_only_keeps_a_key_at_home_or_has_a_reason() {
     let decide = |change: fn(&mut Member)| {
         let (cluster, key, walk) = three(|m, [home, ..]| change(&mut m[usize::from(home)]));
         (pick(&cluster, STICKY, &Idle, &ask(key, Binding::RingOnly)), walk)
@@ -387,7 +387,7 @@ fn the_ring_alone_keeps_a_key_at_home_or_says_why_not() {
 }
 
 #[test]
-fn the_ring_alone_honours_failover_none() {
+fn ring_only_honours_failover_none() {
     for (change, refused) in [
         ((|m| m.health = Health::Down) as fn(&mut Member), true),
         (|m| m.admin = AdminState::Maint, true),
@@ -436,7 +436,7 @@ fn requests_without_a_key_are_drawn_by_weight() {
 }
 
 #[test]
-fn when_both_draws_are_useless_any_other_is_found() {
+fn another_member_is_found_if_both_draws_are_unusable() {
     let cluster = cluster(members(12));
     let only = 7;
     let loads = Fixed { in_flight: vec![], saturated: (0..12).filter(|&m| m != only).collect() };
@@ -447,7 +447,7 @@ fn when_both_draws_are_useless_any_other_is_found() {
 }
 
 #[test]
-fn a_session_without_a_key_that_must_move_is_balanced() {
+fn session_without_a_key_that_must_move_is_balanced() {
     let mut members = members(3);
     members[0].health = Health::Down;
     let cluster = cluster(members);

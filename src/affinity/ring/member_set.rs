@@ -1,30 +1,30 @@
 //! A set of member indices.
 
-/// On the stack for up to 256 members, which is nearly every upstream: the walk
-/// past a backend that is down allocates nothing.
+/// On the stack for up to 256 members, which covers nearly every upstream: a walk past a backend
+/// that is down does not allocate.
 #[derive(Debug, Clone)]
 pub(super) struct MemberSet {
     few: [u64; FEW],
     many: Vec<u64>,
 }
 
-/// Words that are kept on the stack.
+/// Words kept on the stack.
 const FEW: usize = 4;
 
 impl MemberSet {
-    /// An empty set for indices below `members`.
+    /// Creates an empty set for indices below `members`.
     pub(super) fn for_members(members: usize) -> Self {
         let words = members.div_ceil(64);
         Self { few: [0; FEW], many: if words > FEW { vec![0; words] } else { Vec::new() } }
     }
 
-    /// Is `member` in the set?
+    /// Returns true if `member` is in the set.
     pub(super) fn contains(&self, member: u16) -> bool {
         let words = if self.many.is_empty() { &self.few[..] } else { &self.many };
         words[usize::from(member / 64)] & bit(member) != 0
     }
 
-    /// Puts `member` in; true if it was not there.
+    /// Inserts `member`; returns true if it was absent.
     pub(super) fn insert(&mut self, member: u16) -> bool {
         let words = if self.many.is_empty() { &mut self.few[..] } else { &mut self.many };
         let word = &mut words[usize::from(member / 64)];
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn members_are_told_apart_on_the_stack_and_beyond() {
+    fn members_are_distinct_on_the_stack_and_beyond() {
         for members in [1, 64, 256, 257, 65_535] {
             let mut set = MemberSet::for_members(members);
             let last = u16::try_from(members - 1).unwrap();

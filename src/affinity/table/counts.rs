@@ -1,12 +1,11 @@
-//! Sessions by slot.
+//! Counts sessions by slot.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::affinity::Slot;
 
-/// A counter for each of the 65,536 slots; memory is taken for those in use,
-/// 256 at a time.
+/// A counter for each of the 65,536 slots. Memory is allocated for 256 at a time, when used.
 #[derive(Debug)]
 pub(super) struct SlotCounts {
     pages: Box<[OnceLock<Page>]>,
@@ -24,7 +23,7 @@ impl SlotCounts {
         self.pages[page].get().map_or(0, |page| page[at].load(Ordering::Relaxed) as usize)
     }
 
-    /// Bytes held.
+    /// Returns the bytes of memory held.
     pub(super) fn memory(&self) -> usize {
         let pages = self.pages.iter().filter(|page| page.get().is_some()).count();
         size_of_val(&*self.pages) + pages * size_of::<[AtomicU32; 256]>()
@@ -34,10 +33,10 @@ impl SlotCounts {
         self.counter(slot).fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Undoes one [`SlotCounts::add`].
+    /// Reverts one [`SlotCounts::add`].
     pub(super) fn sub(&self, slot: Slot) {
         let before = self.counter(slot).fetch_sub(1, Ordering::Relaxed);
-        debug_assert_ne!(before, 0, "only what was added is taken away");
+        debug_assert_ne!(before, 0, "sub without a matching add");
     }
 
     fn counter(&self, slot: Slot) -> &AtomicU32 {

@@ -2,22 +2,21 @@
 //!
 //! Version 1, little-endian:
 //!
-//! | bytes | what |
+//! | bytes | content |
 //! |---|---|
 //! | 8 | `HOMINGTB` |
 //! | 4 | version, 1 |
 //! | 8 | digest of the ring's seed |
 //! | 4 | time of saving, seconds since the epoch |
 //! | 4 + … | number of backend ids, then each: length (1), bytes |
-//! | … | blocks: number of bindings (4), then each: key (8), index of the backend id (2), last seen (4); a block of 0 ends them |
-//! | 8 | number of bindings in all |
+//! | … | blocks: number of bindings (4), then each: key (8), index of the backend id (2), last seen (4); a block of 0 ends the list |
+//! | 8 | total number of bindings |
 //! | 8 | XXH3-64 of everything before |
 //!
-//! Backends are named by id, because slots are numbers of one process only.
-//! Keys are hashes under the ring's seed, so a file is worth nothing under
-//! another seed; its digest (SHA-256, cut) tells without telling the seed.
-//! A file is loaded whole or not at all: nothing is bound before the checksum
-//! has been seen to be right.
+//! Backends are stored by id, because slots are valid for one process only. Keys are hashes under
+//! the ring's seed, so a file is useless under another seed; the digest (SHA-256, truncated)
+//! detects this without revealing the seed. A file is loaded completely or not at all: nothing is
+//! bound before the checksum has been verified.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -29,73 +28,74 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use aws_lc_rs::digest::{SHA256, digest};
 use xxhash_rust::xxh3::Xxh3Default;
 
-use super::{Saved, Table};
+use super::Table;
+use super::saved::Saved;
 use crate::affinity::{BackendId, KeyHash, Seed, Slot, Timestamp};
 
 #[cfg(test)]
 mod tests;
 
-/// What was loaded.
+/// The result of loading a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Loaded {
     /// When the file was saved.
     pub saved_at: Timestamp,
-    /// Bindings that are in the table now.
+    /// The bindings restored to the table.
     pub restored: usize,
-    /// Bindings that had expired since.
+    /// The bindings that have expired since.
     pub expired: usize,
-    /// Bindings to backends that nobody knows any more.
+    /// The bindings to backends that are no longer configured.
     pub unknown: usize,
-    /// Bindings that were bound already, or for which there was no room.
+    /// The bindings whose key was already bound, or for which there was no room.
     pub refused: usize,
 }
 
 /// Why a file could not be saved or loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// The file system said no.
+    /// A file system error.
     #[error("cannot {action} {}", path.display())]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         action: &'static str,
-        /// On which path.
+        /// Its path.
         path: PathBuf,
-        /// What it said.
+        /// The error.
         #[source]
         source: io::Error,
     },
-    /// What is there is not a table.
-    #[error("the content of the table file cannot be used")]
+    /// The file is not a valid table.
+    #[error("invalid table file")]
     Content(#[from] ContentError),
 }
 
-/// Why bytes are not a table.
+/// Why a file is not a valid table.
 #[derive(Debug, thiserror::Error)]
 pub enum ContentError {
-    /// It does not begin as a table file does.
+    /// It does not start like a table file.
     #[error("not a table file")]
     Foreign,
-    /// Written by another version of the format.
-    #[error("table file version {0}; this Homing reads version 1")]
+    /// An unsupported version of the format.
+    #[error("unsupported table file version {0}, expected 1")]
     Version(u32),
     /// It ends too early.
-    #[error("the table file is cut off")]
+    #[error("truncated table file")]
     Truncated,
     /// It is not what was written.
-    #[error("the table file is damaged: {0}")]
+    #[error("corrupt table file: {0}")]
     Corrupt(&'static str),
-    /// Its keys were hashed under another seed.
-    #[error("the table file belongs to another ring seed")]
+    /// Its keys were hashed with another seed.
+    #[error("the table file was saved with another ring seed")]
     OtherSeed,
     /// It cannot be read.
-    #[error("the table file cannot be read")]
+    #[error("cannot read the table file")]
     Read(#[source] io::Error),
 }
 
-/// Saves the bindings that have not expired at `now` to `path`, in place of
-/// what is there, at once or not at all; mode 0600. Returns how many.
+/// Atomically replaces `path` with a file of the bindings that have not expired at `now`, mode
+/// 0600. Returns how many.
 ///
-/// `id_of` names a slot's backend; bindings of a slot without one are left out.
+/// `id_of` returns the backend of a slot; bindings of slots without one are left out.
 pub fn save(
     table: &Table,
     path: &Path,
@@ -104,7 +104,7 @@ pub fn save(
     id_of: impl FnMut(Slot) -> Option<BackendId>,
 ) -> Result<u64, FileError> {
     let io = |action| move |source| FileError::Io { action, path: path.to_owned(), source };
-    // A name of our own: two processes (an upgrade) may save at the same time.
+    // A unique name: two processes may save at the same time during an upgrade.
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{}.{}.tmp", std::process::id(), SAVES.fetch_add(1, Ordering::Relaxed)));
     let temporary = PathBuf::from(temporary);
@@ -114,7 +114,7 @@ pub fn save(
             .create_new(true)
             .mode(0o600)
             .open(&temporary)
-            .map_err(io("create a file next to"))?;
+            .map_err(io("create a temporary file next to"))?;
         let mut out = BufWriter::with_capacity(BUFFER, file);
         let written = write(table, &mut out, seed, now, id_of).map_err(io("write"))?;
         let file = out.into_inner().map_err(|error| io("write")(error.into_error()))?;
@@ -123,11 +123,11 @@ pub fn save(
         Ok(written)
     })();
     if written.is_err() {
-        // It may not be there at all; the first error is the one that counts.
+        // The file may not exist; return the first error.
         let _ = fs::remove_file(&temporary);
         return written;
     }
-    // The new name lasts only once its directory does.
+    // The rename is durable only after the directory is synced.
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -136,7 +136,7 @@ pub fn save(
     written
 }
 
-/// Adds to `table` what `path` holds; see [`read`].
+/// Adds the bindings in the file at `path` to `table`; see [`read`].
 pub fn load(
     table: &Table,
     path: &Path,
@@ -149,8 +149,7 @@ pub fn load(
     Ok(read(table, BufReader::with_capacity(BUFFER, file), seed, now, slot_of)?)
 }
 
-/// Writes the bindings that have not expired; see [`save`]. Needs memory for
-/// one shard at a time.
+/// Writes the bindings that have not expired; see [`save`]. Needs memory for one shard at a time.
 pub fn write(
     table: &Table,
     out: impl Write,
@@ -181,7 +180,7 @@ pub fn write(
     let mut result = Ok(());
     let mut block = Vec::with_capacity(BLOCK * RECORD);
     table.for_each(now, |saved| {
-        // A slot that came into use since the ids were written has no index.
+        // A slot first used after the ids were written has no index.
         let Some(index) = index_of.get(&saved.slot) else { return };
         if result.is_err() {
             return;
@@ -207,12 +206,12 @@ pub fn write(
     Ok(total)
 }
 
-/// Adds to `table` what was written by [`write()`], all of it or, on an error,
-/// nothing. What is bound already stays as it is; of more bindings than there
-/// is room for, the youngest are taken. The order of use is kept.
+/// Adds the bindings written by [`write()`] to `table`: all of them or, on an error, none. Existing
+/// bindings are kept. If there is not room for all, the most recently used are taken. The order of
+/// use is kept.
 ///
-/// `slot_of` gives a backend's slot; bindings to a backend without one are
-/// left out. Needs 16 bytes for each binding while it runs.
+/// `slot_of` returns the slot of a backend; bindings to backends without one are left out. Needs 16
+/// bytes per binding while it runs.
 pub fn read(
     table: &Table,
     input: impl Read,
@@ -246,7 +245,7 @@ pub fn read(
         let id = &mut id[..usize::from(len)];
         input.fill(id)?;
         let id = std::str::from_utf8(id).ok().and_then(|id| id.parse::<BackendId>().ok());
-        slots.push(slot_of(&id.ok_or(ContentError::Corrupt("not a backend id"))?));
+        slots.push(slot_of(&id.ok_or(ContentError::Corrupt("invalid backend id"))?));
     }
 
     let mut loaded = Loaded { saved_at, restored: 0, expired: 0, unknown: 0, refused: 0 };
@@ -259,7 +258,7 @@ pub fn read(
             break;
         }
         if count > BLOCK {
-            return Err(ContentError::Corrupt("a block is too long"));
+            return Err(ContentError::Corrupt("oversized block"));
         }
         block.resize(count * RECORD, 0);
         input.fill(&mut block)?;
@@ -268,7 +267,7 @@ pub fn read(
             let (key, rest) = record.split_at(8);
             let (index, last_seen) = rest.split_at(2);
             let slot = slots.get(usize::from(u16::from_le_bytes(exact(index)?)));
-            let slot = slot.ok_or(ContentError::Corrupt("no such backend"))?;
+            let slot = slot.ok_or(ContentError::Corrupt("unknown backend index"))?;
             let key = KeyHash(u64::from_le_bytes(exact(key)?));
             let last_seen = Timestamp(u32::from_le_bytes(exact(last_seen)?));
             if now.since(last_seen) > table.ttl() {
@@ -288,7 +287,7 @@ pub fn read(
         return Err(ContentError::Corrupt("wrong checksum"));
     }
     if !matches!(input.take::<1>(), Err(ContentError::Truncated)) {
-        return Err(ContentError::Corrupt("something follows its end"));
+        return Err(ContentError::Corrupt("trailing data"));
     }
     if !seed_matches {
         return Err(ContentError::OtherSeed);
@@ -344,10 +343,10 @@ impl<R: Read> Reader<R> {
 }
 
 fn exact<const N: usize>(bytes: &[u8]) -> Result<[u8; N], ContentError> {
-    bytes.try_into().map_err(|_| ContentError::Corrupt("a binding is cut off"))
+    bytes.try_into().map_err(|_| ContentError::Corrupt("truncated binding"))
 }
 
-/// Tells seeds apart without telling the seed: a fast hash could be undone.
+/// Identifies a seed without revealing it. A fast hash could be inverted.
 fn seed_digest(seed: Seed) -> [u8; 8] {
     let mut text = *b"homing table seed\0........";
     text[18..].copy_from_slice(&seed.0.to_le_bytes());
@@ -356,13 +355,13 @@ fn seed_digest(seed: Seed) -> [u8; 8] {
     cut
 }
 
-/// Saves of this process, to tell their temporary files apart.
+/// Counts the saves of this process, for unique temporary names.
 static SAVES: AtomicU32 = AtomicU32::new(0);
 
 const MAGIC: &[u8; 8] = b"HOMINGTB";
 const VERSION: u32 = 1;
-/// Bytes of a binding.
+/// Bytes per binding.
 const RECORD: usize = 14;
-/// Bindings in a block at most.
+/// The maximum number of bindings in a block.
 const BLOCK: usize = 4096;
 const BUFFER: usize = 1 << 18;

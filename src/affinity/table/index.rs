@@ -1,11 +1,11 @@
-//! From a key's hash to its entry: open addressing with linear probing.
+//! Maps a key's hash to its entry: open addressing with linear probing.
 //!
-//! A cell holds the entry's place (24 bits) and 8 bits of the hash, so that a
-//! probe rarely touches an entry that is not the one. It grows by a quarter at most
-//! at four fifths full: 5 to 6.25 bytes an entry. Removal shifts back what
-//! follows, so there are no tombstones and no rehash but growth.
+//! A cell holds the entry's place (24 bits) and 8 bits of the hash, so that a probe rarely touches
+//! a wrong entry. The index grows by at most a quarter when it is four fifths full: 5 to 6.25 bytes
+//! per entry. Removal shifts the following cells back, so there are no tombstones and only growth
+//! rehashes.
 
-/// Cells by hash; knows nothing of entries but their place.
+/// Cells by hash. It knows only the place of an entry.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     cells: Box<[u32]>,
@@ -13,7 +13,7 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// The place of the entry with this hash that `is_it` accepts.
+    /// Returns the place of the entry with this hash that `is_it` accepts.
     #[inline]
     pub(super) fn find(&self, hash: u64, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
         if self.cells.is_empty() {
@@ -34,8 +34,7 @@ impl Index {
         }
     }
 
-    /// Adds an entry; `hash_of` gives the hash of those that are there, asked
-    /// when the index grows.
+    /// Adds an entry. `hash_of` returns the hash of existing entries, for when the index grows.
     pub(super) fn insert(&mut self, hash: u64, place: u32, hash_of: impl Fn(u32) -> u64) {
         debug_assert!(place < MAX_PLACES, "a place has 24 bits");
         if (self.len + 1) * 5 > self.cells.len() * 4 {
@@ -49,7 +48,7 @@ impl Index {
         self.len += 1;
     }
 
-    /// Removes the entry at `place`, whose hash is `hash`; it must be there.
+    /// Removes the entry at `place` with this `hash`; it must exist.
     pub(super) fn remove(&mut self, hash: u64, place: u32, hash_of: impl Fn(u32) -> u64) {
         let cell = tag_of(hash) | place;
         let mut hole = self.home(hash);
@@ -67,7 +66,7 @@ impl Index {
             if cell == EMPTY {
                 break;
             }
-            // A cell may move back to the hole unless that is before its home.
+            // A cell may move back into the hole unless the hole is before its home.
             let home = self.home(hash_of(cell & PLACE));
             if self.distance(home, at) >= self.distance(hole, at) {
                 self.cells[hole] = cell;
@@ -78,7 +77,7 @@ impl Index {
         self.len -= 1;
     }
 
-    /// Bytes held.
+    /// Returns the bytes of memory held.
     pub(super) fn memory(&self) -> usize {
         size_of_val(&*self.cells)
     }
@@ -91,7 +90,7 @@ impl Index {
         self.cells[at] = cell;
     }
 
-    /// Where probing begins: the low half of the hash, scaled to the cells.
+    /// Returns where probing begins: the low half of the hash, scaled to the number of cells.
     fn home(&self, hash: u64) -> usize {
         (((hash & 0xffff_ffff) * self.cells.len() as u64) >> 32) as usize
     }
@@ -100,20 +99,20 @@ impl Index {
         if at + 1 == self.cells.len() { 0 } else { at + 1 }
     }
 
-    /// Steps from `from` to `to`, around the end if need be.
+    /// Returns the steps from `from` to `to`, wrapping around the end.
     fn distance(&self, from: usize, to: usize) -> usize {
         if to >= from { to - from } else { to + self.cells.len() - from }
     }
 }
 
-/// The eight bits above those that choose the home.
+/// Returns the eight bits of the hash stored in a cell.
 #[expect(clippy::cast_possible_truncation, reason = "masked to the top byte of 32 bits")]
 fn tag_of(hash: u64) -> u32 {
     (hash >> 8) as u32 & !PLACE
 }
 
-/// The next number of cells: four sizes to a doubling, which are those that
-/// allocators have, so that nothing is lost to rounding up.
+/// Returns the next number of cells. There are four sizes per doubling, which match the size
+/// classes of allocators, so that nothing is lost to rounding up.
 fn larger(cells: usize) -> usize {
     match cells.checked_ilog2() {
         Some(bits) if cells >= MIN_CELLS => cells + (1 << bits) / 4,
@@ -121,7 +120,7 @@ fn larger(cells: usize) -> usize {
     }
 }
 
-/// Entries that one index can tell apart; the last place is [`EMPTY`]'s.
+/// The maximum number of entries in one index; the last place is [`EMPTY`]'s.
 pub(super) const MAX_PLACES: u32 = PLACE;
 
 const PLACE: u32 = 0x00ff_ffff;

@@ -2,35 +2,35 @@
 
 use ahash::RandomState;
 
-use super::Saved;
 use super::index::{Index, MAX_PLACES};
+use super::saved::Saved;
 use crate::affinity::{KeyHash, Slot, Timestamp};
 
-/// A map of keys that knows which was used longest ago. All operations are
-/// O(1) but for growth, which copies the index (never the entries).
+/// A map that knows its least recently used key. All operations are O(1) except growth, which
+/// copies the index (never the entries).
 #[derive(Debug)]
-#[expect(clippy::vec_box, reason = "growing must not copy entries, nor reserve twice their number")]
+#[expect(clippy::vec_box, reason = "growing must not copy entries or double their memory")]
 pub(super) struct Shard {
     pages: Vec<Box<Page>>,
     index: Index,
     len: u32,
     /// Places below this have been used.
     used: u32,
-    /// The first of the free places below `used`; they are linked by `older`.
+    /// The first free place below `used`; free places are linked by `older`.
     free: u32,
     newest: u32,
     oldest: u32,
 }
 
-/// One binding, linked into the order of use. 160 bits, packed by hand: with
-/// plain fields alignment would make it 24 bytes.
+/// One binding, linked into the order of use. Its 160 bits are packed by hand: plain fields would
+/// take 24 bytes because of alignment.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
     key: [u32; 2],
     last_seen: Timestamp,
-    /// 24 bits of the place of the next newer entry, the slot's high byte.
+    /// The place of the next newer entry (24 bits) and the slot's high byte.
     newer_and_slot: u32,
-    /// 24 bits of the place of the next older entry, the slot's low byte.
+    /// The place of the next older entry (24 bits) and the slot's low byte.
     older_and_slot: u32,
 }
 
@@ -61,7 +61,7 @@ impl Entry {
         self.older_and_slot & NONE
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "it is cut into halves")]
+    #[expect(clippy::cast_possible_truncation, reason = "split into two halves")]
     fn set_key(&mut self, key: KeyHash) {
         self.key = [key.0 as u32, (key.0 >> 32) as u32];
     }
@@ -81,8 +81,8 @@ impl Entry {
     }
 }
 
-// What "at most 32 bytes an entry" stands on: 20 here, at most 6.25 in the
-// index, and half a page of slack a shard.
+// The documented "at most 32 bytes per entry" is the sum of 20 here, at most 6.25 in the index, and
+// half an unused page per shard.
 const _: () = assert!(size_of::<Entry>() == 20);
 
 impl Shard {
@@ -102,36 +102,36 @@ impl Shard {
         self.len
     }
 
-    /// Bytes held, the shard itself not included.
+    /// Returns the bytes of memory held, excluding the shard itself.
     pub(super) fn memory(&self) -> usize {
         self.pages.len() * size_of::<Page>()
             + self.pages.capacity() * size_of::<Box<Page>>()
             + self.index.memory()
     }
 
-    /// Are all the places taken that an index can tell apart?
+    /// Returns true if the index has no free place left.
     pub(super) fn is_full(&self) -> bool {
         self.len == MAX_PLACES
     }
 
-    /// The place of `key`, whose hash is `hash`.
+    /// Returns the place of `key`, which has this `hash`.
     #[inline]
     pub(super) fn find(&self, hash: u64, key: KeyHash) -> Option<u32> {
         self.index.find(hash, |at| self.entry(at).key() == key)
     }
 
-    /// The entry at a place that `find` or `oldest` gave.
+    /// Returns the entry at a place from `find` or `oldest`.
     #[inline]
     pub(super) fn entry(&self, at: u32) -> &Entry {
         &self.pages[page(at)][within(at)]
     }
 
-    /// The place of the entry that was used longest ago.
+    /// Returns the place of the least recently used entry.
     pub(super) fn oldest(&self) -> Option<u32> {
         (self.oldest != NONE).then_some(self.oldest)
     }
 
-    /// All entries, the longest idle first.
+    /// Returns all entries, the longest idle first.
     pub(super) fn oldest_first(&self) -> impl Iterator<Item = Saved> {
         let mut next = self.oldest();
         std::iter::from_fn(move || {
@@ -141,12 +141,12 @@ impl Shard {
         })
     }
 
-    /// Marks an entry used at `now`.
+    /// Marks an entry as used at `now`.
     #[inline]
     pub(super) fn touch(&mut self, at: u32, now: Timestamp) {
         let entry = self.entry_mut(at);
-        // Within one second the order of use is not kept: that saves most
-        // requests of a busy session four cache misses.
+        // The order of use within one second is not kept. This saves most requests of a busy
+        // session four cache misses.
         if entry.last_seen == now {
             return;
         }
@@ -161,13 +161,13 @@ impl Shard {
         self.entry_mut(at).set_slot(slot);
     }
 
-    /// Adds an entry as the most recently used. The key must not be there.
+    /// Adds an entry as the most recently used. The key must be absent.
     pub(super) fn insert_newest(&mut self, hasher: &RandomState, hash: u64, new: Saved) {
         let at = self.insert(hasher, hash, new);
         self.link_newest(at);
     }
 
-    /// Adds an entry as the longest idle. The key must not be there.
+    /// Adds an entry as the longest idle. The key must be absent.
     pub(super) fn insert_oldest(&mut self, hasher: &RandomState, hash: u64, new: Saved) {
         let at = self.insert(hasher, hash, new);
         let newer = std::mem::replace(&mut self.oldest, at);
@@ -180,7 +180,7 @@ impl Shard {
         }
     }
 
-    /// Removes the entry at `at`; the slot it was bound to.
+    /// Removes the entry at `at` and returns its slot.
     pub(super) fn remove(&mut self, hasher: &RandomState, at: u32) -> Slot {
         let (key, slot) = (self.entry(at).key(), self.entry(at).slot());
         let Self { index, pages, .. } = self;
@@ -192,7 +192,7 @@ impl Shard {
         slot
     }
 
-    /// Gives memory back after most entries are gone.
+    /// Frees memory after most entries have been removed.
     pub(super) fn shrink_if_sparse(&mut self, hasher: &RandomState) {
         let sparse = self.used as usize > PAGE && self.len < self.used / 4;
         if sparse || (self.len == 0 && self.used > 0) {
@@ -224,7 +224,7 @@ impl Shard {
         }
         let at = self.used;
         if page(at) == self.pages.len() {
-            // One by one: doubling would leave half of it empty.
+            // One at a time: doubling would leave half of it empty.
             self.pages.reserve_exact(1);
             self.pages.push(Box::new([Entry::VACANT; PAGE]));
         }
@@ -260,13 +260,12 @@ impl Shard {
     }
 }
 
-/// 2040 bytes: small enough to leave little unused, large enough to be few, and
-/// nearly a power of two: mimalloc wastes 18 % on pages of 1536 or 3072 bytes,
-/// and 1 % on these.
+/// 2040 bytes: small enough to leave little unused, large enough to be few, and nearly a power of
+/// two. mimalloc wastes 18 % on pages of 1536 or 3072 bytes, and 1 % on these.
 const PAGE: usize = 102;
 type Page = [Entry; PAGE];
 
-/// No place; the 24 bits of one.
+/// No place. Also the mask of a place's 24 bits.
 const NONE: u32 = MAX_PLACES;
 
 fn page(at: u32) -> usize {

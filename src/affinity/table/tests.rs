@@ -13,7 +13,7 @@ fn key(n: u64) -> KeyHash {
 }
 
 #[test]
-fn a_binding_is_found_until_it_is_removed() {
+fn binding_is_found_until_it_is_removed() {
     let table = Table::new(10, 60);
     assert_eq!(table.lookup(key(1), T0), None);
     table.bind(key(1), Slot(7), T0);
@@ -47,15 +47,15 @@ fn first_of_two_first_requests_wins() {
 fn idle_entry_is_absent_before_the_sweep() {
     let table = Table::new(10, 60);
     table.bind(key(1), Slot(1), T0);
-    assert_eq!(table.peek(key(1), at(60)), Some(Slot(1)), "idle for exactly the ttl");
+    assert_eq!(table.peek(key(1), at(60)), Some(Slot(1)), "idle for exactly the TTL");
     assert_eq!(table.peek(key(1), at(61)), None);
-    assert_eq!(table.len(), 1, "peek touches nothing");
+    assert_eq!(table.len(), 1, "peek removes nothing");
     assert_eq!(table.lookup(key(1), at(61)), None);
     assert_eq!((table.len(), table.sessions(Slot(1))), (0, 0));
 }
 
 #[test]
-fn use_keeps_an_entry_and_peeking_does_not() {
+fn lookup_extends_an_entry_and_peek_does_not() {
     let table = Table::new(10, 60);
     table.bind(key(1), Slot(1), T0);
     assert_eq!(table.lookup(key(1), at(50)), Some(Slot(1)));
@@ -64,7 +64,7 @@ fn use_keeps_an_entry_and_peeking_does_not() {
 }
 
 #[test]
-fn an_expired_binding_does_not_win_over_a_new_one() {
+fn new_binding_wins_over_an_expired_one() {
     let table = Table::new(10, 60);
     table.bind(key(1), Slot(1), T0);
     assert_eq!(table.bind_if_absent(key(1), Slot(2), at(61)), Slot(2));
@@ -72,7 +72,7 @@ fn an_expired_binding_does_not_win_over_a_new_one() {
 }
 
 #[test]
-fn full_table_forgets_the_longest_idle() {
+fn full_table_evicts_the_longest_idle() {
     let table = Table::new(3, 60);
     for n in 1..=3 {
         table.bind(key(n), Slot(1), at(u32::try_from(n).unwrap()));
@@ -86,8 +86,8 @@ fn full_table_forgets_the_longest_idle() {
 }
 
 #[test]
-fn a_new_session_finds_room_in_a_full_table_whose_shard_is_empty() {
-    // 16 shards, of which at most one entry's is not empty.
+fn new_session_fits_in_a_full_table_with_an_empty_shard() {
+    // 16 shards, at most one of which is not empty.
     let table = Table::new(ENTRIES_PER_SHARD, 60);
     table.set_limits(1, 60);
     for n in 0..100 {
@@ -98,7 +98,7 @@ fn a_new_session_finds_room_in_a_full_table_whose_shard_is_empty() {
 }
 
 #[test]
-fn lower_limits_evict_at_once_and_higher_ones_make_room() {
+fn lower_limits_evict_at_once_and_higher_limits_make_room() {
     let table = Table::new(100_000, 60);
     for n in 0..50_000 {
         table.bind(key(n), Slot(1), T0);
@@ -111,11 +111,11 @@ fn lower_limits_evict_at_once_and_higher_ones_make_room() {
     }
     assert_eq!(table.len(), 2000);
     assert_eq!(table.sessions(Slot(1)) + table.sessions(Slot(2)), 2000);
-    assert_eq!(table.peek(key(1_001_999), at(6)), None, "the new ttl counts");
+    assert_eq!(table.peek(key(1_001_999), at(6)), None, "the new TTL applies");
 }
 
 #[test]
-fn lowered_limit_keeps_the_youngest() {
+fn lowered_limit_keeps_the_most_recent() {
     let table = Table::new(100, 60);
     for n in 0..100 {
         table.bind(key(n), Slot(1), at(u32::try_from(n).unwrap()));
@@ -125,14 +125,14 @@ fn lowered_limit_keeps_the_youngest() {
 }
 
 #[test]
-fn table_for_nothing_holds_one() {
+fn table_of_zero_entries_holds_one() {
     let table = Table::new(0, 60);
     table.bind(key(1), Slot(1), T0);
     assert_eq!(table.lookup(key(1), T0), Some(Slot(1)));
 }
 
 #[test]
-fn sweep_drops_what_has_expired_in_bounded_steps() {
+fn sweep_drops_expired_entries_in_bounded_steps() {
     let table = Table::new(4095, 60);
     for n in 0..1000 {
         table.bind(key(n), Slot(1), T0);
@@ -149,13 +149,13 @@ fn sweep_drops_what_has_expired_in_bounded_steps() {
 }
 
 #[test]
-fn sweeps_take_turns_over_the_shards() {
+fn sweeps_rotate_over_the_shards() {
     let table = Table::new(2_000_000, 60);
     for n in 0..40_000 {
         table.bind(key(n), Slot(1), T0);
     }
-    // 512 shards of about 78: those of the first sweep have a rest when their
-    // turn comes again.
+    // 512 shards of about 78: the shards of the first sweep have some left when their turn comes
+    // again.
     let sweeps: Vec<_> = std::iter::repeat_with(|| table.sweep(at(61))).take_while(|n| *n > 0).collect();
     assert!(sweeps.len() <= 4, "{sweeps:?}");
     assert!(sweeps[..2].iter().all(|n| (MAX_SWEEP - BATCH..=MAX_SWEEP).contains(n)), "{sweeps:?}");
@@ -164,7 +164,7 @@ fn sweeps_take_turns_over_the_shards() {
 }
 
 #[test]
-fn memory_is_given_back_when_sessions_are_gone() {
+fn memory_is_freed_after_sessions_end() {
     let table = Table::new(4095, 60);
     for n in 0..4000 {
         table.bind(key(n), Slot(1), T0);
@@ -178,14 +178,14 @@ fn memory_is_given_back_when_sessions_are_gone() {
     assert!(memory() < 20_000);
     let mut order = Vec::new();
     table.for_each(at(61), |saved| order.push(saved.key.0));
-    assert_eq!(order, (0..10).collect::<Vec<_>>(), "what is left is as it was");
+    assert_eq!(order, (0..10).collect::<Vec<_>>(), "the remaining entries are unchanged");
     while table.sweep(at(1000)) > 0 {}
     assert_eq!((table.len(), memory()), (0, 0));
 }
 
 #[test]
-fn an_entry_takes_at_most_32_bytes() {
-    // From the fewest to the most entries a shard that large tables have.
+fn entry_takes_at_most_32_bytes() {
+    // From the fewest to the most entries per shard in large tables.
     for entries in [65_536, 80_000, 100_000, 131_072, 260_000] {
         let table = Table::new(entries, 60);
         for n in 0..entries {
@@ -198,7 +198,7 @@ fn an_entry_takes_at_most_32_bytes() {
 }
 
 #[test]
-fn new_sessions_clear_away_expired_ones() {
+fn new_sessions_evict_expired_ones() {
     let table = Table::new(4095, 60);
     for n in 0..100 {
         table.bind(key(n), Slot(1), T0);
@@ -214,11 +214,11 @@ fn clock_that_goes_backwards_expires_nothing() {
     let table = Table::new(10, 60);
     table.bind(key(1), Slot(1), at(1000));
     assert_eq!(table.lookup(key(1), T0), Some(Slot(1)));
-    assert_eq!(table.lookup(key(1), at(61)), None, "and counts from then on");
+    assert_eq!(table.lookup(key(1), at(61)), None, "the TTL counts from the new time");
 }
 
 #[test]
-fn every_binding_is_visited_longest_idle_first() {
+fn bindings_are_visited_longest_idle_first() {
     let table = Table::new(10, 60);
     for n in 0..5 {
         table.bind(key(n), Slot(1), at(u32::try_from(n).unwrap()));
@@ -230,7 +230,7 @@ fn every_binding_is_visited_longest_idle_first() {
 }
 
 #[test]
-fn workers_at_once_leave_exact_counts() {
+fn concurrent_workers_leave_exact_counts() {
     let table = Arc::new(Table::new(5000, 60));
     let workers: Vec<_> = (0..4u16)
         .map(|worker| {

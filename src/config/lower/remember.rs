@@ -2,11 +2,13 @@
 
 use super::address::host_name;
 use super::global::is_token;
+use crate::affinity::cookie::{CookieConfig, SameSite, SecureAttribute};
 use crate::config::diagnostics::Complaint;
 use crate::config::files::Files;
 use crate::config::reader::Section;
 use crate::config::schema::{self, Entry, Free, Key, RememberWord, Rule};
-use crate::model::{CookieConfig, Remember, SameSite, SecretKey, SecureAttribute, TableConfig};
+use crate::model::{Remember, TableConfig};
+use crate::secret::SecretKey;
 
 /// The cookie's name where the file gives none. Not `__Host-`: browsers
 /// refuse that on plain HTTP, and sessions would move without a word.

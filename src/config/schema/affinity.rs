@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{Flag, Free, Int, Key, Optional, Table, Text, Time, Word};
+use crate::affinity::cookie::{OnCacheable, SameSite, SecureAttribute};
 use crate::affinity::pick::Failover;
-use crate::model::{OnCacheable, SameSite, SecureAttribute};
 
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;

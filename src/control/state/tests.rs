@@ -1,14 +1,14 @@
 use std::io::ErrorKind;
 
 use super::*;
+use crate::affinity::cookie::{CookieConfig, OnCacheable, SameSite, SecureAttribute};
 use crate::affinity::{Health, Seed, Weight};
 use crate::control::fixture::{S, backend, config, passive, tcp_check, upstream};
 use crate::control::probe::ProbeFailure;
 use crate::control::transition::Reason;
 use crate::model::snapshot::{Memory, Observation, UpstreamState};
-use crate::model::{
-    CookieConfig, OnCacheable, Remember, SameSite, SecretKey, SecureAttribute, TableConfig, Upstream,
-};
+use crate::model::{Remember, TableConfig, Upstream};
+use crate::secret::SecretKey;
 
 const FAIL: ProbeResult = ProbeResult::Fail(ProbeFailure::Connect(ErrorKind::ConnectionRefused));
 

@@ -1,4 +1,4 @@
-//! Requirements on fields: classified, nominated, looked up, copied.
+//! Tests of fields: classification, Connection options, lookup and copying.
 
 use super::*;
 
@@ -45,7 +45,7 @@ fn names_are_classified_in_any_case() {
     for (name, kind) in table {
         assert_eq!(FieldKind::classify(name.as_bytes()), kind, "{name}");
         assert_eq!(FieldKind::classify(name.to_uppercase().as_bytes()), kind, "{name}");
-        // One byte off is another name; `x-affinity-` is a prefix.
+        // Names that differ by one byte are other fields; `x-affinity-` is a prefix.
         for at in 0..name.len().min(if kind == FieldKind::Affinity { 11 } else { usize::MAX }) {
             let mut other = name.as_bytes().to_vec();
             other[at] = b'_';
@@ -56,7 +56,7 @@ fn names_are_classified_in_any_case() {
 }
 
 #[test]
-fn kept_lines_are_copied_as_they_are() {
+fn kept_lines_are_copied_unchanged() {
     let input = b"GET / HTTP/1.1\r\nHost:a\r\nA: 1 \r\nB:\t2\r\nC: 3\r\nD: 4\r\n\r\n";
     let mut slots = FieldSlots::new();
     let Ok(Parsed::Complete { head, .. }) = parse_request(input, &mut 0, &LIMITS, &mut slots) else {
@@ -92,7 +92,7 @@ fn heads_and_chunks_are_written() {
     assert_eq!(String::from_utf8(out).unwrap(), text);
 }
 #[test]
-fn connection_options_are_read() {
+fn connection_options_are_parsed() {
     let parsed = |fields: &str, test: &dyn Fn(&Connection<'_>)| {
         let input = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n");
         let mut slots = FieldSlots::new();

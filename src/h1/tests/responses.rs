@@ -1,9 +1,9 @@
-//! Requirements on response heads.
+//! Tests of response heads.
 
 use super::*;
 
 #[test]
-fn responses_are_read() {
+fn valid_responses_are_parsed() {
     reads(response("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"), "HTTP/1.1 200 OK Length(5)");
     reads(response("HTTP/1.1 200 \r\nTransfer-Encoding: chunked\r\n\r\n"), "HTTP/1.1 200  Chunked");
     reads(response("HTTP/1.1 200 OK\r\n\r\n"), "HTTP/1.1 200 OK UntilClose close");
@@ -21,7 +21,7 @@ fn responses_are_read() {
 }
 
 #[test]
-fn wrong_responses_are_refused() {
+fn invalid_responses_are_refused() {
     for (line, error) in [
         ("HTTP/1.1 200", HeadError::StatusLine),
         ("HTTP/1.1  200 OK", HeadError::StatusLine),

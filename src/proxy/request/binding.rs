@@ -7,8 +7,8 @@ use crate::affinity::key::{FoundKey, RequestView};
 use crate::affinity::learn::{self, Learned, ResponseView};
 use crate::affinity::pick::{Binding, Tried, Verdict};
 use crate::affinity::{BackendId, KeyHash, Seed, Timestamp};
+use crate::model::Remember;
 use crate::model::snapshot::Memory;
-use crate::model::{OnCacheable, Remember};
 use crate::proxy::view::UpstreamView;
 
 /// What was found out about a request's session.
@@ -158,13 +158,13 @@ impl Session {
             return None;
         }
         let cacheable = cacheable();
-        if cacheable && config.on_cacheable == OnCacheable::Skip {
+        if cacheable && config.on_cacheable == cookie::OnCacheable::Skip {
             return None;
         }
         let issued = self.opened.as_ref().map_or(now, |opened| opened.issued);
         let sealed = keys.seal(&upstream.state.config.name, backend, issued, now);
         let value = cookie::set_cookie_value(config, &sealed, secure);
-        Some((value, cacheable && config.on_cacheable == OnCacheable::Private))
+        Some((value, cacheable && config.on_cacheable == cookie::OnCacheable::Private))
     }
 }
 

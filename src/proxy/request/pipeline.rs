@@ -188,7 +188,7 @@ impl Request<'_> {
 
         if self.session.is_none() {
             let affinity = &upstream.state.config.affinity;
-            let asker = key::Client {
+            let asker = key::ClientIdentity {
                 ip: self.facts.as_ref().map_or(client.origin.peer, |facts| facts.client_ip),
                 certificate: client.origin.secure.as_ref().and_then(|secure| secure.certificate_name()),
             };

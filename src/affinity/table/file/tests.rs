@@ -9,7 +9,7 @@ fn id_of(slot: Slot) -> Option<BackendId> {
     (slot.0 < 1000).then(|| format!("node{}", slot.0).parse().unwrap())
 }
 
-/// Slots of another process: shifted by 7; `node3` is gone.
+/// Slots of another process: shifted by 7, without `node3`.
 fn slot_of(id: &BackendId) -> Option<Slot> {
     let number: u16 = id.as_str().strip_prefix("node")?.parse().ok()?;
     (number != 3).then_some(Slot(number + 7))
@@ -33,13 +33,13 @@ fn content(bytes: &[u8]) -> Result<Loaded, ContentError> {
     let table = Table::new(100_000, 600);
     let result = read(&table, bytes, SEED, NOW, slot_of);
     if result.is_err() {
-        assert!(table.is_empty(), "nothing of a bad file is bound");
+        assert!(table.is_empty(), "an invalid file binds nothing");
     }
     result
 }
 
 #[test]
-fn what_was_saved_is_loaded() {
+fn saved_bindings_are_loaded() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("table");
     let table = filled(20_000);
@@ -54,14 +54,14 @@ fn what_was_saved_is_loaded() {
         assert_eq!(restored.peek(KeyHash(u64::from(n)), NOW), Some(slot));
     }
     assert_eq!(restored.sessions(Slot(7)), 6667);
-    // Each is as old as it was.
+    // Each keeps its age.
     let limit = Timestamp(NOW.0 + 350);
     assert_eq!(restored.peek(KeyHash(250), limit), Some(Slot(8)));
     assert_eq!(restored.peek(KeyHash(251), limit), None);
 }
 
 #[test]
-fn saving_replaces_the_file_and_leaves_nothing_else() {
+fn saving_replaces_the_file_and_leaves_no_other() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("table");
     fs::write(&path, "old").unwrap();
@@ -80,15 +80,15 @@ fn failed_save_leaves_the_old_file() {
     fs::write(path.join("x"), "").unwrap();
     let error = save(&filled(10), &path, SEED, NOW, id_of).unwrap_err();
     assert!(matches!(error, FileError::Io { action: "replace", .. }), "{error:?}");
-    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "no temporary file stays");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "no temporary file is left");
     let missing = directory.path().join("no/where");
     assert!(matches!(save(&filled(1), &missing, SEED, NOW, id_of), Err(FileError::Io { .. })));
     assert!(matches!(load(&filled(1), &missing, SEED, NOW, slot_of), Err(FileError::Io { .. })));
 }
 
 #[test]
-fn order_of_use_is_kept_over_the_file() {
-    // One shard on the left, sixteen on the right and one again.
+fn order_of_use_survives_the_file() {
+    // One shard on the left, sixteen on the right, and one again.
     let table = Table::new(1000, 600);
     let mut expected = Vec::new();
     for n in 0..500u32 {
@@ -111,7 +111,7 @@ fn order_of_use_is_kept_over_the_file() {
 }
 
 #[test]
-fn a_smaller_table_takes_the_youngest() {
+fn smaller_table_takes_the_most_recent() {
     let table = filled(500);
     let small = Table::new(100, 600);
     let loaded = read(&small, &*bytes(&table), SEED, NOW, slot_of).unwrap();
@@ -137,7 +137,7 @@ fn expired_bindings_and_unknown_backends_are_left_out() {
     table.bind(KeyHash(4), Slot(1000), NOW);
     table.bind(KeyHash(5), Slot(5), NOW);
     let mut out = Vec::new();
-    assert_eq!(write(&table, &mut out, SEED, NOW, id_of).unwrap(), 3, "1 expired, 4 has no id");
+    assert_eq!(write(&table, &mut out, SEED, NOW, id_of).unwrap(), 3, "1 has expired, 4 has no id");
     let later = Timestamp(NOW.0 + 1);
     let loaded = read(&Table::new(100, 600), &*out, SEED, later, slot_of).unwrap();
     assert_eq!(loaded, Loaded { saved_at: NOW, restored: 1, expired: 1, unknown: 1, refused: 0 });
@@ -162,13 +162,13 @@ fn every_truncation_is_refused() {
     let good = bytes(&filled(20));
     for len in 0..good.len() {
         let error = content(&good[..len]).unwrap_err();
-        let expected = if len < 8 { "not a table file" } else { "the table file is cut off" };
+        let expected = if len < 8 { "not a table file" } else { "truncated table file" };
         assert_eq!(error.to_string(), expected, "{len} bytes");
     }
 }
 
 #[test]
-fn every_damaged_bit_is_refused() {
+fn every_flipped_bit_is_refused() {
     let good = bytes(&filled(20));
     assert!(content(&good).is_ok());
     for bit in 0..good.len() * 8 {

@@ -1,36 +1,46 @@
-//! The key file: what seals cookies.
+//! Secret keys and the key file: keys for cookies and TLS tickets.
+
+use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 
-use crate::model::SecretKey;
+/// A secret key of 32 bytes; never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretKey(pub [u8; 32]);
 
-/// Why a key file cannot be used. Names lines, never what stands in them.
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretKey(…)")
+    }
+}
+
+/// Why a key file is invalid. Errors name the line, never its contents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyFileError {
-    /// A line that is no key.
-    #[error("line {line} is not a key: 64 hexadecimal digits, or base64 of 32 bytes")]
+    /// A line that is not a key.
+    #[error("invalid key in line {line}: expected 64 hexadecimal digits or base64 of 32 bytes")]
     NotAKey {
-        /// Counted from 1.
+        /// The line number, from 1.
         line: usize,
     },
-    /// A key that stands in the file twice: the second would never be used,
-    /// which is hardly what somebody who rotates keys means.
+    /// A repeated key. The second one would never be used, which is hardly intended when rotating
+    /// keys.
     #[error("line {line} repeats the key of line {first}")]
     Repeated {
-        /// Counted from 1.
+        /// The line number, from 1.
         line: usize,
-        /// Where the key stands first.
+        /// The line of the first occurrence.
         first: usize,
     },
-    /// No key at all.
-    #[error("there is no key in the file")]
+    /// A file without keys.
+    #[error("the file contains no key")]
     Empty,
 }
 
-/// Reads a key file: one key a line, the first seals and all open. A key is 64
-/// hexadecimal digits or base64 (either alphabet, with or without padding) of
-/// 32 bytes. Empty lines and lines that begin with `#` are passed over.
+/// Parses a key file: one key per line; the first seals, all open. A key is 64 hexadecimal digits
+/// or base64 (either alphabet, with or without padding) of 32 bytes. Empty lines and lines that
+/// begin with `#` are ignored.
 ///
 /// To rotate, put the new key first and keep the old ones for `max_idle`.
 pub fn parse_keys(text: &str) -> Result<Vec<SecretKey>, KeyFileError> {
@@ -84,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_hex_or_base64_one_a_line() {
+    fn keys_are_hex_or_base64_one_per_line() {
         let text = format!("# rotated in May\n\n  {HEX}\r\n{BASE64}\n");
         assert_eq!(parse_keys(&text), Ok(vec![ascending(), descending()]));
         let url_safe = BASE64.replace('/', "_").replace('+', "-");
@@ -94,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_the_line_and_not_the_content() {
+    fn errors_name_the_line_but_not_its_contents() {
         let long = format!("{HEX}00");
         let not_hex = HEX.replace('a', "g");
         for bad in ["secret", &HEX[..62], &long, &not_hex, "AAAA", &format!("{HEX} # comment")] {

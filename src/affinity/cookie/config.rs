@@ -1,0 +1,69 @@
+//! The cookie's settings.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::secret::SecretKey;
+
+/// `affinity.cookie`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CookieConfig {
+    /// The cookie's name.
+    pub name: String,
+    /// The key file: one key per line, the first seals, all open. `None`: an ephemeral key.
+    pub keys_file: Option<PathBuf>,
+    /// The keys in `keys_file`, read when the configuration was loaded.
+    pub keys: Vec<SecretKey>,
+    /// The maximum age of a binding.
+    pub max_age: Duration,
+    /// The maximum time without a request, after which the binding is forgotten.
+    pub max_idle: Duration,
+    /// The `Path` attribute.
+    pub path: String,
+    /// The `Domain` attribute; `None`: host-only.
+    pub domain: Option<String>,
+    /// The `Secure` attribute.
+    pub secure: SecureAttribute,
+    /// The `SameSite` attribute.
+    pub same_site: SameSite,
+    /// The `HttpOnly` attribute.
+    pub http_only: bool,
+    /// The `Partitioned` attribute (CHIPS).
+    pub partitioned: bool,
+    /// What to do on responses that shared caches may store.
+    pub on_cacheable: OnCacheable,
+}
+
+/// When to mark the cookie `Secure`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecureAttribute {
+    /// If the request came over TLS, to Homing or to a trusted proxy that says so in
+    /// X-Forwarded-Proto.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// The `SameSite` attribute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SameSite {
+    /// `SameSite=Lax`.
+    Lax,
+    /// `SameSite=Strict`.
+    Strict,
+    /// `SameSite=None`; requires `Secure`.
+    None,
+}
+
+/// What to do with the cookie on a response that shared caches may store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnCacheable {
+    /// Do not set the cookie.
+    Skip,
+    /// Set it and add `Cache-Control: private`.
+    Private,
+    /// Set it.
+    Set,
+}
