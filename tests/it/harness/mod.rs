@@ -1,5 +1,5 @@
-//! What the tests are made of: the real proxy in this process, backends that
-//! do as a script says, clients that see every byte, and a way to wait.
+//! The test harness: the real proxy in this process, scripted backends, byte-level clients, and
+//! helpers that wait for a condition.
 
 mod backend;
 mod client;

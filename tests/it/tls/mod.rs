@@ -1,4 +1,4 @@
-//! TLS, in front and to backends.
+//! TLS from clients and to backends.
 
 mod backends;
 mod clients;
@@ -15,7 +15,7 @@ use crate::harness::{
 };
 use crate::tunnel::UPGRADE;
 
-/// An authority, a directory, and a certificate in it.
+/// A CA, a directory, and a certificate in it.
 struct Setting {
     authority: Authority,
     files: PemFiles,
@@ -35,7 +35,7 @@ impl Setting {
         Self { authority, files, pair, certs }
     }
 
-    /// The keys of `tls`.
+    /// Returns the keys of `tls`.
     fn keys(&self) -> String {
         format!("certs = [\"{}\"]", self.certs)
     }
@@ -49,14 +49,14 @@ fn secure(keys: &str, backend: &Backend) -> ProxyBuilder {
     Proxy::builder().tls(keys).upstream("web", &[backend])
 }
 
-/// One request for a host; the connection goes on.
+/// Sends a request for `host` on an open connection.
 async fn ask(client: &mut RawClient, host: &str) -> Response {
     client.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
     client.response().await
 }
 
 #[tokio::test]
-async fn versions_key_exchange_and_protocol_are_the_best_of_both() {
+async fn handshake_negotiates_the_best_common_version_and_group() {
     let a = Backend::start("a").await;
     let s = Setting::new();
     let proxy = secure(&s.keys(), &a).start().await;
@@ -88,7 +88,7 @@ async fn versions_key_exchange_and_protocol_are_the_best_of_both() {
 }
 
 #[tokio::test]
-async fn the_certificate_is_the_one_for_the_name() {
+async fn certificate_is_selected_by_server_name() {
     let a = Backend::start("a").await;
     let s = Setting::naming(&["first.test"]);
     let wildcard = s.authority.server(&["*.shop.test"]);
@@ -108,8 +108,8 @@ async fn the_certificate_is_the_one_for_the_name() {
     assert_eq!(shown("api.shop.test").await, wildcard.der());
     assert_eq!(shown("first.test").await, s.pair.der());
     let old = TlsClient::of_rsa(&s.authority).connect(proxy.addr(), "www.shop.test").await;
-    assert_eq!(old.shown(), rsa.der(), "all that this client knows");
-    // What nothing is for gets the first, which this client does not take.
+    assert_eq!(old.shown(), rsa.der(), "the RSA certificate was not selected");
+    // A name without a certificate gets the first one, which this client rejects.
     let refused = client.try_connect(proxy.addr(), "other.test").await;
     let why = refused.err().expect("refused").to_string();
     assert!(why.contains("not valid for name"), "{why}");
@@ -123,7 +123,7 @@ async fn the_certificate_is_the_one_for_the_name() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_changes_is_taken_up_and_a_broken_one_is_not() {
+async fn changed_certificate_is_reloaded_and_an_invalid_one_is_ignored() {
     let a = Backend::start("a").await;
     let s = Setting::new();
     let sign = s.files.write("sign.pem", s.authority.server(&["sign.test"]).pem());
@@ -137,31 +137,31 @@ async fn a_certificate_that_changes_is_taken_up_and_a_broken_one_is_not() {
 
     let second = s.authority.server(&["shop.test"]);
     s.files.write("shop.pem", second.pem());
-    eventually("the new certificate is shown", async || shown().await == second.der()).await;
+    eventually("the new certificate is served", async || shown().await == second.der()).await;
 
     let third = s.authority.server(&["shop.test"]);
     let stranger = Authority::new().server(&["shop.test"]);
     for broken in ["nonsense".to_owned(), format!("{}{}", third.certificate, stranger.key)] {
         s.files.write("shop.pem", broken);
-        // The other listener's files are looked at after these.
+        // The other listener's files are checked after these.
         let sign = s.authority.server(&["sign.test"]);
         s.files.write("sign.pem", sign.pem());
         let shown_there = async || client.connect(proxy.addresses()[1], "sign.test").await.shown();
-        eventually("the files were looked at", async || shown_there().await == sign.der()).await;
-        assert_eq!(shown().await, second.der(), "the old one stays");
+        eventually("the files are checked", async || shown_there().await == sign.der()).await;
+        assert_eq!(shown().await, second.der(), "the valid certificate was replaced");
     }
     s.files.write("shop.pem", third.pem());
-    eventually("the mended certificate is shown", async || {
+    eventually("the fixed certificate is served", async || {
         let now = shown().await;
         assert!(now == second.der() || now == third.der());
         now == third.der()
     })
     .await;
-    assert_eq!(ask(&mut open, "shop.test").await.backend(), "a", "the first connection goes on");
+    assert_eq!(ask(&mut open, "shop.test").await.backend(), "a", "the first connection broke");
 }
 
 #[tokio::test]
-async fn a_reload_keeps_connections_and_sessions_and_changes_what_it_says() {
+async fn reload_changes_certificates_and_keeps_connections_and_tickets() {
     let a = Backend::start("a").await;
     let s = Setting::new();
     let builder = secure(&s.keys(), &a);
@@ -173,20 +173,20 @@ async fn a_reload_keeps_connections_and_sessions_and_changes_what_it_says() {
     s.files.write("shop.pem", second.pem());
     proxy.reload(&builder).await;
     let mut resumed = client.connect(proxy.addr(), "shop.test").await;
-    assert!(resumed.resumed(), "over a reload with another certificate");
+    assert!(resumed.resumed(), "not resumed after a reload with another certificate");
     assert_eq!(ask(&mut resumed, "shop.test").await.backend(), "a");
     assert_eq!(TlsClient::new(&s.authority).connect(proxy.addr(), "shop.test").await.shown(), second.der());
 
     let plain = Proxy::builder().upstream("web", &[&a]);
     proxy.reload(&plain).await;
-    assert_eq!(proxy.raw().await.get("/", &[]).await.backend(), "a", "no TLS any more");
-    assert_eq!(ask(&mut open, "shop.test").await.backend(), "a", "where there was, there is");
+    assert_eq!(proxy.raw().await.get("/", &[]).await.backend(), "a", "the listener still speaks TLS");
+    assert_eq!(ask(&mut open, "shop.test").await.backend(), "a", "the open TLS connection broke");
     proxy.reload(&builder).await;
     client.connect(proxy.addr(), "shop.test").await;
 }
 
 #[tokio::test]
-async fn sessions_are_resumed_here_and_at_every_proxy_with_the_same_keys() {
+async fn sessions_resume_at_every_proxy_with_the_same_ticket_keys() {
     let a = Backend::start("a").await;
     let s = Setting::new();
     let tickets = s.files.write("tickets", "11".repeat(32));
@@ -197,14 +197,14 @@ async fn sessions_are_resumed_here_and_at_every_proxy_with_the_same_keys() {
         let client = TlsClient::only(&s.authority, version);
         let visit = async |proxy: &Proxy| {
             let mut connection = client.connect(proxy.addr(), "shop.test").await;
-            // Tickets of TLS 1.3 come behind the handshake.
+            // TLS 1.3 tickets arrive after the handshake.
             ask(&mut connection, "shop.test").await;
             connection.resumed()
         };
         assert!(!visit(&first).await, "{version:?}");
         assert!(visit(&first).await, "{version:?}");
-        assert!(visit(&second).await, "{version:?}, at the other");
-        assert!(!visit(&alone).await, "{version:?}, at one with keys of its own");
+        assert!(visit(&second).await, "{version:?}: not resumed at the other proxy");
+        assert!(!visit(&alone).await, "{version:?}: resumed at a proxy with other keys");
         assert!(visit(&alone).await, "{version:?}");
     }
     first
@@ -216,7 +216,7 @@ async fn sessions_are_resumed_here_and_at_every_proxy_with_the_same_keys() {
 }
 
 #[tokio::test]
-async fn another_host_than_in_the_handshake_is_misdirected_unless_the_certificate_is_for_both() {
+async fn host_other_than_the_server_name_is_421_unless_the_certificate_covers_it() {
     let a = Backend::start("a").await;
     let s = Setting::naming(&["shop.test", "*.shop.test"]);
     let other = s.authority.server(&["other.test"]);
@@ -234,7 +234,7 @@ async fn another_host_than_in_the_handshake_is_misdirected_unless_the_certificat
     }
     let mut raw = client.connect(proxy.addr(), "other.test").await;
     ask(&mut raw, "shop.test").await.assert_own(421, "misdirected");
-    // An address is not sent as a name: nothing to disagree with.
+    // Clients send no SNI for an IP address, so any host is accepted.
     let addressed = Setting::naming(&["127.0.0.1"]);
     let proxy = secure(&addressed.keys(), &a).start().await;
     let mut raw = addressed.client().connect(proxy.addr(), "127.0.0.1").await;
@@ -242,7 +242,7 @@ async fn another_host_than_in_the_handshake_is_misdirected_unless_the_certificat
 }
 
 #[tokio::test]
-async fn plain_http_on_a_tls_port_is_told_so_and_tls_on_a_plain_port_refused() {
+async fn plain_http_on_a_tls_port_is_400_and_tls_on_a_plain_port_fails() {
     let a = Backend::start("a").await;
     let s = Setting::new();
     let proxy = secure(&s.keys(), &a).start().await;
@@ -261,11 +261,11 @@ async fn plain_http_on_a_tls_port_is_told_so_and_tls_on_a_plain_port_refused() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_stalls_is_ended() {
+async fn stalled_handshake_times_out() {
     let a = Backend::start("a").await;
     let s = Setting::new();
     let proxy = secure(&s.keys(), &a).timeouts("tls_handshake = \"200ms\"").start().await;
-    // Nothing at all, the beginning of a record, a whole record of a longer hello.
+    // No bytes, the start of a record, and a complete record of a longer ClientHello.
     for begin in [&b""[..], &[22, 3, 1], &[22, 3, 1, 0, 8, 1, 0, 1, 0, 3, 3, 0, 0]] {
         let mut raw = proxy.raw().await;
         if !begin.is_empty() {
@@ -279,11 +279,11 @@ async fn a_handshake_that_stalls_is_ended() {
         assert_eq!(ended(), 3.0);
     }
     let mut patient = s.client().connect(proxy.addr(), "shop.test").await;
-    assert_eq!(ask(&mut patient, "shop.test").await.backend(), "a", "others are served meanwhile");
+    assert_eq!(ask(&mut patient, "shop.test").await.backend(), "a", "another client was not served");
 }
 
 #[tokio::test]
-async fn large_bodies_go_both_ways_also_to_slow_readers() {
+async fn large_bodies_pass_both_ways_even_to_slow_readers() {
     const SIZE: usize = 5_000_000;
     let s = Setting::new();
     let inside = server_config(&s.authority.server(&["127.0.0.1"]), None);
@@ -306,20 +306,20 @@ async fn large_bodies_go_both_ways_also_to_slow_readers() {
     let mut down = client.connect(proxy.addr(), "shop.test").await;
     assert!(ask(&mut down, "shop.test").await.body == body);
 
-    // Read only once everything between here and the backend is full.
+    // Start reading once every buffer between the client and the backend is full.
     let head = format!("HTTP/1.1 200 OK\r\nX-Backend: a\r\nContent-Length: {}\r\n\r\n", 4 * SIZE);
     a.set(Script::new([Step::ReadHead, Step::Send(head.into()), Step::Zeros(4 * SIZE)]));
     down.send("GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n").await;
-    let sent = settles("the backend waits", || a.sent()).await;
+    let sent = settles("the backend stops sending", || a.sent()).await;
     assert!(sent > 0 && sent < 4 * SIZE as u64, "{sent}");
     down.head().await;
     down.discard(4 * SIZE).await;
     a.set(Script::reply());
-    assert_eq!(ask(&mut down, "shop.test").await.backend(), "a", "in step after it");
+    assert_eq!(ask(&mut down, "shop.test").await.backend(), "a", "response to another request");
 }
 
 #[tokio::test]
-async fn tunnels_go_over_tls_on_both_sides() {
+async fn tunnels_work_over_tls_on_both_sides() {
     let s = Setting::naming(&["t"]);
     let inside = server_config(&s.authority.server(&["127.0.0.1"]), None);
     let a = Backend::named("a").tls(&inside).upgrade_echo("hello").start().await;
@@ -336,11 +336,11 @@ async fn tunnels_go_over_tls_on_both_sides() {
     }
     raw.half_close().await;
     raw.assert_closed().await;
-    eventually("the backend is let go", async || a.open() == 0).await;
+    eventually("the backend connection closes", async || a.open() == 0).await;
 }
 
 #[tokio::test]
-async fn the_affinity_cookie_is_marked_secure_over_tls() {
+async fn affinity_cookie_is_secure_over_tls() {
     let a = Backend::start("a").await;
     let s = Setting::new();
     let proxy = secure(&s.keys(), &a)
@@ -359,7 +359,7 @@ async fn the_affinity_cookie_is_marked_secure_over_tls() {
 }
 
 #[tokio::test]
-async fn plain_requests_are_sent_to_https_unless_they_came_over_it() {
+async fn plain_requests_are_redirected_unless_they_arrived_over_https() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder()
         .listener_line("redirect_https = true")
@@ -379,7 +379,7 @@ async fn plain_requests_are_sent_to_https_unless_they_came_over_it() {
     assert_eq!(to(&mut raw, get).await, (301, "https://Shop.test/a?b=c".into()));
     assert_eq!(to(&mut raw, &get.replace("GET", "HEAD")).await, (301, "https://Shop.test/a?b=c".into()));
     let put = get.replace("GET", "PUT");
-    assert_eq!(to(&mut raw, &put).await, (308, "https://Shop.test/a?b=c".into()), "the same connection");
+    assert_eq!(to(&mut raw, &put).await, (308, "https://Shop.test/a?b=c".into()), "on a reused connection");
     let absolute = "GET http://[::1]:80/x HTTP/1.1\r\nHost: [::1]:80\r\n\r\n";
     let mut other = RawClient::connect(proxy.addresses()[1]).await;
     assert_eq!(to(&mut other, absolute).await, (301, "https://[::1]:8443/x".into()));
@@ -387,23 +387,20 @@ async fn plain_requests_are_sent_to_https_unless_they_came_over_it() {
     let mut trusted = RawClient::connect_from([127, 0, 0, 2].into(), proxy.addr()).await;
     let came_over_https = get.replace("\r\n\r\n", "\r\nX-Forwarded-Proto: https\r\n\r\n");
     assert_eq!(to(&mut trusted, &came_over_https).await.0, 200);
-    assert_eq!(to(&mut raw, &came_over_https).await.0, 301, "anybody could say so");
+    assert_eq!(to(&mut raw, &came_over_https).await.0, 301, "a header from an untrusted peer was believed");
 }
 
 #[tokio::test]
-async fn a_drained_proxy_ends_tls_connections_cleanly() {
+async fn shutdown_closes_tls_connections_cleanly() {
     let a = Backend::start("a").await;
     let s = Setting::new();
     let proxy = secure(&s.keys(), &a).start().await;
     let mut idle = s.client().connect(proxy.addr(), "shop.test").await;
     ask(&mut idle, "shop.test").await;
-    // In the middle of its handshake.
+    // A client in the middle of its handshake.
     let mut half = TcpStream::connect(proxy.addr()).await.unwrap();
     half.write_all(&[22, 3, 1]).await.unwrap();
-    assert!(
-        proxy.shutdown(Duration::from_secs(9)).await,
-        "a handshake that stalls is not waited for so long"
-    );
+    assert!(proxy.shutdown(Duration::from_secs(9)).await, "a stalled handshake delayed the shutdown");
     idle.read_to_any_end().await;
     let mut rest = Vec::new();
     let _ = half.read_to_end(&mut rest).await;

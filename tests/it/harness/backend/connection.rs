@@ -1,4 +1,4 @@
-//! One connection to a backend, and the carrying out of its script.
+//! A connection to a backend: runs the script.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,9 +18,9 @@ use crate::harness::message::{End, Fields};
 use crate::harness::script::Step;
 use crate::harness::wire::Wire;
 
-/// Accepts and serves until it is dropped.
+/// Accepts and serves TCP connections until dropped.
 pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    // Dropped with this task, and all connections with it.
+    // Dropped with this task, which closes all connections.
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -35,7 +35,7 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-/// The same on a Unix domain socket.
+/// Accepts and serves connections on a Unix domain socket until dropped.
 pub(super) async fn accept_unix(listener: UnixListener, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     loop {
@@ -53,18 +53,18 @@ pub(super) async fn accept_unix(listener: UnixListener, shared: Arc<Shared>) {
 struct Connection {
     stream: Wire,
     shared: Arc<Shared>,
-    /// The PROXY header that it began with.
+    /// The PROXY header of the connection; empty if there was none.
     header: Vec<u8>,
-    /// What is read into.
+    /// The read buffer.
     room: Vec<u8>,
     held: Vec<u8>,
-    /// The request that is being read.
+    /// The request being read.
     seen: Option<Seen>,
-    /// The request that was read last.
+    /// The latest complete request.
     latest: Option<Seen>,
 }
 
-/// A connection in the count of open ones.
+/// Decrements the count of open connections when dropped.
 struct Open(Arc<Shared>);
 
 impl Drop for Open {
@@ -73,7 +73,7 @@ impl Drop for Open {
     }
 }
 
-/// The connection is over.
+/// The connection has ended.
 struct Over;
 
 impl From<std::io::Error> for Over {
@@ -82,10 +82,10 @@ impl From<std::io::Error> for Over {
     }
 }
 
-/// The connection after its handshake, where there is one; `None` if that failed.
+/// Performs the TLS handshake if the backend speaks TLS; `None` if it fails.
 async fn secured(stream: Wire, shared: &Shared) -> Option<Wire> {
     let Some(config) = shared.tls.lock().clone() else { return Some(stream) };
-    let Wire::Plain(stream) = stream else { panic!("TLS is spoken over TCP") };
+    let Wire::Plain(stream) = stream else { panic!("TLS backends listen on TCP only") };
     let stream = TlsAcceptor::from(config).accept(stream).await.ok()?;
     let session = stream.get_ref().1;
     shared.handshakes.fetch_add(1, Ordering::Relaxed);
@@ -96,7 +96,7 @@ async fn secured(stream: Wire, shared: &Shared) -> Option<Wire> {
     Some(Wire::Tls(Box::new(TlsStream::Server(stream))))
 }
 
-/// The PROXY header that the connection begins with: a line, or binary.
+/// Reads a PROXY header, version 1 or 2.
 async fn header(stream: &mut Wire) -> std::io::Result<Vec<u8>> {
     let mut header = Vec::new();
     let mut left = 16;
@@ -132,7 +132,7 @@ impl Connection {
         }
     }
 
-    /// Carries out the script for one request.
+    /// Runs the script for one request.
     async fn request(&mut self, index: usize) -> Result<(), Over> {
         let steps = |this: &Self| {
             let script = this.shared.script.lock();
@@ -143,13 +143,13 @@ impl Connection {
         while let Some(step) = script.get(at).cloned() {
             at += 1;
             if !script[at - 1..].iter().any(|step| matches!(step, Step::ReadHead | Step::ReadBody)) {
-                // Read whole: in the list before anybody can have the answer.
+                // The request is complete: record it before the client can see the response.
                 self.record();
             }
             match step {
                 Step::ReadHead => {
                     self.read_head().await?;
-                    // The script may have been changed while nothing was asked.
+                    // The script may have changed while the connection was idle.
                     let now = steps(self);
                     if at == 1 && matches!(now.first(), Some(Step::ReadHead)) {
                         script = now;
@@ -231,7 +231,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Waits until the other side has ended the connection.
+    /// Waits until the peer closes the connection.
     async fn gone(stream: &mut Wire, shared: &Shared) -> Over {
         let mut buffer = vec![0; 4096];
         while stream.read(&mut buffer).await.is_ok_and(|n| n > 0) {}
@@ -285,7 +285,7 @@ impl Connection {
             End::Chunked => loop {
                 let line = self.line().await?;
                 let size = usize::from_str_radix(&line, 16);
-                let size = size.unwrap_or_else(|_| panic!("no chunk size at the backend: {line:?}"));
+                let size = size.unwrap_or_else(|_| panic!("invalid chunk size at the backend: {line:?}"));
                 if size == 0 {
                     let mut trailers = String::new();
                     loop {
@@ -302,13 +302,13 @@ impl Connection {
                     break;
                 }
                 self.take(size).await?;
-                assert_eq!(self.line().await?, "", "a chunk's end at the backend");
+                assert_eq!(self.line().await?, "", "chunk not followed by CRLF at the backend");
             },
         }
         Ok(())
     }
 
-    /// Takes so many bytes of the body.
+    /// Reads this many bytes of the body.
     async fn take(&mut self, mut count: usize) -> Result<(), Over> {
         while count > 0 {
             if self.held.is_empty() {
