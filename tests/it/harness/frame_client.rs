@@ -1,33 +1,11 @@
 //! A frame-level HTTP/2 client that sends exactly the given frames, valid or not.
 
-use super::frames::{ACK, GOAWAY, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame};
+use super::frames::{ACK, GOAWAY, HEADERS, RST_STREAM, SETTINGS, frame, literals};
 use super::raw::RawClient;
 
 /// Encodes fields as never-indexed literals (RFC 7541 §6.2.3), without Huffman coding.
 pub(crate) fn block(fields: &[(&[u8], &[u8])]) -> Vec<u8> {
-    let mut out = Vec::new();
-    for (name, value) in fields {
-        out.push(0x10);
-        for text in [name, value] {
-            integer(&mut out, text.len());
-            out.extend_from_slice(text);
-        }
-    }
-    out
-}
-
-/// Encodes an integer with a 7-bit prefix (RFC 7541 §5.1).
-fn integer(out: &mut Vec<u8>, value: usize) {
-    let Some(mut rest) = value.checked_sub(0x7f) else {
-        out.push(u8::try_from(value).expect("less than 127"));
-        return;
-    };
-    out.push(0x7f);
-    while rest >= 0x80 {
-        out.push(u8::try_from(rest % 0x80).expect("7 bits") | 0x80);
-        rest /= 0x80;
-    }
-    out.push(u8::try_from(rest).expect("7 bits"));
+    literals(0x10, fields.iter().copied())
 }
 
 /// What the peer says about a stream or the connection.
@@ -51,7 +29,7 @@ pub(crate) struct FrameClient {
 impl FrameClient {
     /// Sends the preface and empty settings.
     pub(crate) async fn new(mut raw: RawClient) -> Self {
-        raw.send([PREFACE, &frame(SETTINGS, 0, 0, b"")].concat()).await;
+        raw.begin_http2().await;
         Self { raw }
     }
 
@@ -63,28 +41,20 @@ impl FrameClient {
     /// Returns what the peer says next. Acknowledges settings, and skips window updates and data.
     pub(crate) async fn said(&mut self) -> Said {
         loop {
-            let Ok(head) = self.raw.at_most(9).await else { return Said::Closed };
-            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-            let (kind, flags) = (head[3], head[4]);
-            let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-            let length = usize::try_from(length).expect("24 bits");
-            let Ok(payload) = self.raw.at_most(length).await else { return Said::Closed };
-            let word = |at: usize| {
-                payload[at..at + 4].iter().fold(0_u32, |word, byte| (word << 8) | u32::from(*byte))
-            };
-            match kind {
-                SETTINGS if flags & ACK == 0 => {
+            let Some(received) = self.raw.next_frame().await else { return Said::Closed };
+            match received.kind {
+                SETTINGS if received.flags & ACK == 0 => {
                     self.raw.try_send(frame(SETTINGS, ACK, 0, b"")).await;
                 }
                 // Trailers do not start with a status.
                 HEADERS => {
-                    if let Some(status) = status(&payload) {
-                        return Said::Response(stream, status);
+                    if let Some(status) = status(&received.payload) {
+                        return Said::Response(received.stream, status);
                     }
                 }
-                RST_STREAM => return Said::Reset(stream, word(0)),
+                RST_STREAM => return Said::Reset(received.stream, received.code()),
                 // A graceful shutdown starts with a GOAWAY without an error.
-                GOAWAY if word(4) != 0 => return Said::GoAway(word(4)),
+                GOAWAY if received.code() != 0 => return Said::GoAway(received.code()),
                 _ => {}
             }
         }

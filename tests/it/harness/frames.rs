@@ -55,12 +55,21 @@ pub(crate) fn get(stream: u32, path: &str) -> Vec<u8> {
 
 /// Encodes fields as literals without indexing (RFC 7541 §6.2.2), without Huffman coding.
 pub(crate) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+    literals(0x00, fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())))
+}
+
+/// Encodes fields as literals with new names. `representation` is the first byte of each: 0x00
+/// without indexing, 0x10 never indexed (RFC 7541 §6.2).
+pub(super) fn literals<'a>(
+    representation: u8,
+    fields: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
+) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (name, value) in fields {
-        bytes.push(0);
+        bytes.push(representation);
         for text in [name, value] {
             write_len(&mut bytes, text.len());
-            bytes.extend_from_slice(text.as_bytes());
+            bytes.extend_from_slice(text);
         }
     }
     bytes

@@ -128,6 +128,27 @@ impl Response {
     }
 }
 
+/// Splits a head off the received bytes, including the empty line at its end; `None` if it is
+/// incomplete.
+pub(super) fn split_head(received: &mut Vec<u8>) -> Option<Vec<u8>> {
+    let at = received.windows(4).position(|w| w == b"\r\n\r\n")?;
+    let rest = received.split_off(at + 4);
+    Some(std::mem::replace(received, rest))
+}
+
+/// Splits a line off the received bytes and returns it without CRLF; `None` if it is incomplete.
+pub(super) fn split_line(received: &mut Vec<u8>) -> Option<String> {
+    let at = received.windows(2).position(|w| w == b"\r\n")?;
+    let line = String::from_utf8_lossy(&received[..at]).into_owned();
+    received.drain(..at + 2);
+    Some(line)
+}
+
+/// Parses the line with the size of a chunk. Extensions are invalid.
+pub(super) fn chunk_size(line: &str) -> usize {
+    usize::from_str_radix(line, 16).unwrap_or_else(|_| panic!("invalid chunk size: {line:?}"))
+}
+
 /// How a body is delimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {

@@ -4,11 +4,10 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
-use super::message::{End, Fields, Response};
+use super::message::{End, Fields, Response, chunk_size, split_head, split_line};
 use super::wait::in_time;
 use super::wire::Wire;
 
@@ -155,9 +154,8 @@ impl RawClient {
 
     async fn until_empty_line(&mut self, what: &str) -> Vec<u8> {
         loop {
-            if let Some(at) = self.held.windows(4).position(|w| w == b"\r\n\r\n") {
-                let rest = self.held.split_off(at + 4);
-                return std::mem::replace(&mut self.held, rest);
+            if let Some(head) = split_head(&mut self.held) {
+                return head;
             }
             assert!(
                 self.fill(what).await,
@@ -169,9 +167,7 @@ impl RawClient {
 
     async fn line(&mut self) -> String {
         loop {
-            if let Some(at) = self.held.windows(2).position(|w| w == b"\r\n") {
-                let line = String::from_utf8_lossy(&self.held[..at]).into_owned();
-                self.held.drain(..at + 2);
+            if let Some(line) = split_line(&mut self.held) {
                 return line;
             }
             assert!(
@@ -189,9 +185,7 @@ impl RawClient {
             End::Chunked => {
                 let mut body = Vec::new();
                 loop {
-                    let line = self.line().await;
-                    let size = usize::from_str_radix(&line, 16);
-                    let size = size.unwrap_or_else(|_| panic!("invalid chunk size: {line:?}"));
+                    let size = chunk_size(&self.line().await);
                     if size == 0 {
                         break;
                     }
@@ -295,7 +289,7 @@ impl RawClient {
 
     /// Closes the connection with a reset.
     pub(crate) fn reset(self) {
-        SockRef::from(self.stream.socket()).set_linger(Some(std::time::Duration::ZERO)).expect("linger");
+        self.stream.reset_on_close().expect("linger");
     }
 
     /// Asserts that neither bytes nor the end of the connection have arrived so far. Does not wait.

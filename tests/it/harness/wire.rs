@@ -3,7 +3,9 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
@@ -24,6 +26,11 @@ impl Wire {
             },
             Self::Plain(_) | Self::Unix(_) => panic!("not a TLS connection"),
         }
+    }
+
+    /// Makes the connection end with a reset when it is dropped.
+    pub(super) fn reset_on_close(&self) -> io::Result<()> {
+        SockRef::from(self.socket()).set_linger(Some(Duration::ZERO))
     }
 
     /// Returns the underlying TCP socket.
