@@ -30,14 +30,14 @@ async fn version_1_names_the_client() {
     let own = proxy.addr().port();
     let (mut client, port) = from("127.0.0.2", &proxy).await;
     client.get("/", &[]).await.assert_from("a");
-    assert_eq!(text(&a.last().header), format!("PROXY TCP4 127.0.0.2 127.0.0.1 {port} {own}\r\n"));
+    assert_eq!(text(&a.last().proxy_header), format!("PROXY TCP4 127.0.0.2 127.0.0.1 {port} {own}\r\n"));
 
     // The client that a trusted proxy names. Its port is unknown.
     let (mut relayed, _) = from("127.0.0.9", &proxy).await;
     relayed.get("/", &["X-Forwarded-For: 198.51.100.7"]).await.assert_from("a");
-    assert_eq!(text(&a.last().header), format!("PROXY TCP4 198.51.100.7 127.0.0.1 0 {own}\r\n"));
+    assert_eq!(text(&a.last().proxy_header), format!("PROXY TCP4 198.51.100.7 127.0.0.1 0 {own}\r\n"));
     relayed.get("/", &["X-Forwarded-For: 2001:db8::7"]).await.assert_from("a");
-    assert_eq!(text(&a.last().header), format!("PROXY TCP6 2001:db8::7 ::ffff:7f00:1 0 {own}\r\n"));
+    assert_eq!(text(&a.last().proxy_header), format!("PROXY TCP6 2001:db8::7 ::ffff:7f00:1 0 {own}\r\n"));
 }
 
 #[tokio::test]
@@ -49,7 +49,7 @@ async fn version_2_names_the_client() {
     let mut expected = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c\x7f\0\0\x02\x7f\0\0\x01".to_vec();
     expected.extend(port.to_be_bytes());
     expected.extend(proxy.addr().port().to_be_bytes());
-    assert_eq!(a.last().header, expected);
+    assert_eq!(a.last().proxy_header, expected);
 }
 
 #[tokio::test]
@@ -64,7 +64,7 @@ async fn addresses_from_an_incoming_header_are_forwarded() {
     let header = "PROXY TCP4 198.51.100.7 203.0.113.1 4321 443\r\n";
     client.send(header).await;
     client.get("/", &[]).await.assert_from("a");
-    assert_eq!(text(&a.last().header), header);
+    assert_eq!(text(&a.last().proxy_header), header);
 }
 
 #[tokio::test]
@@ -77,13 +77,13 @@ async fn connection_announced_for_one_client_never_carries_another() {
     for round in 0..8 {
         let path = format!("/{round}");
         one.get(&path, &[]).await.assert_from("a");
-        assert!(text(&a.last().header).contains(&format!(" {one_port} ")));
+        assert!(text(&a.last().proxy_header).contains(&format!(" {one_port} ")));
         other.get(&path, &[]).await.assert_from("a");
-        assert!(text(&a.last().header).contains(&format!(" {other_port} ")));
+        assert!(text(&a.last().proxy_header).contains(&format!(" {other_port} ")));
         // One connection carries requests of many clients.
         let client = format!("198.51.100.{}", round % 4);
         relayed.get(&path, &[&format!("X-Forwarded-For: {client}")]).await.assert_from("a");
-        assert!(text(&a.last().header).contains(&format!(" {client} ")));
+        assert!(text(&a.last().proxy_header).contains(&format!(" {client} ")));
     }
     // Connections are reused per client: two direct ones, and four that the trusted proxy named.
     assert_eq!(a.connections(), 6);
@@ -112,12 +112,12 @@ async fn concurrent_clients_get_their_own_connections() {
     for (client, _) in &mut clients {
         client.response().await.assert_from("a");
     }
-    let announced: Vec<_> = a.headers().iter().map(|header| text(header)).collect();
+    let announced: Vec<_> = a.proxy_headers().iter().map(|header| text(header)).collect();
     for (mut client, port) in clients {
         let names_port = |header: &&String| header.contains(&format!(" {port} "));
         assert_eq!(announced.iter().filter(names_port).count(), 1);
         client.get("/again", &[]).await.assert_from("a");
-        assert!(text(&a.last().header).contains(&format!(" {port} ")));
+        assert!(text(&a.last().proxy_header).contains(&format!(" {port} ")));
     }
 }
 
@@ -137,7 +137,7 @@ async fn header_is_sent_before_tls_and_on_unix_sockets() {
     let proxy = Proxy::builder().upstream("web", &[&secure]).lines(&tls).start().await;
     let (mut client, port) = from("127.0.0.2", &proxy).await;
     client.get("/", &[]).await.assert_from("a");
-    assert!(text(&secure.last().header).contains(&format!(" {port} ")));
+    assert!(text(&secure.last().proxy_header).contains(&format!(" {port} ")));
 
     let local = Backend::named("b").announced().start().await;
     let (app, front) = (folder.path().join("app.sock"), folder.path().join("front.sock"));
@@ -148,7 +148,7 @@ async fn header_is_sent_before_tls_and_on_unix_sockets() {
         .start()
         .await;
     RawClient::connect_unix(&front).await.get("/", &[]).await.assert_from("b");
-    assert_eq!(text(&local.last().header), "PROXY TCP4 127.0.0.1 0.0.0.0 0 0\r\n");
+    assert_eq!(text(&local.last().proxy_header), "PROXY TCP4 127.0.0.1 0.0.0.0 0 0\r\n");
     drop(proxy);
 }
 
@@ -162,8 +162,8 @@ async fn health_checks_announce_no_client() {
             .health_check(&format!("{check}, interval = \"20ms\", fast_interval = \"20ms\""))
             .start()
             .await;
-        eventually("health checks arrive", async || a.headers().len() > 2).await;
-        let header = a.headers()[0].clone();
+        eventually("health checks arrive", async || a.proxy_headers().len() > 2).await;
+        let header = a.proxy_headers()[0].clone();
         if version == "v2" {
             assert_eq!(header, b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0");
         } else {
@@ -190,5 +190,5 @@ async fn reload_that_changes_the_header_version_reuses_no_connection() {
     let v2 = with("v2", &a);
     proxy.reload(&v2).await;
     client.get("/", &[]).await.assert_from("a");
-    assert!(a.last().header.starts_with(b"\r\n"), "a connection with a version 1 header was reused");
+    assert!(a.last().proxy_header.starts_with(b"\r\n"), "a connection with a version 1 header was reused");
 }

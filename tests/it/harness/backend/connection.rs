@@ -3,49 +3,48 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use rustls::HandshakeKind;
-use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
-use super::{KEPT, Seen, Shared};
-use crate::harness::message::{End, Fields};
+use super::{KEPT, Seen, Shared, replies};
+use crate::harness::message::{End, Fields, chunk_size, split_head, split_line};
 use crate::harness::script::Step;
 use crate::harness::wire::Wire;
 
-/// Accepts and serves TCP connections until dropped.
-pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    // Dropped with this task, which closes all connections.
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => {
-                let Ok((stream, _)) = accepted else { continue };
-                shared.connections.fetch_add(1, Ordering::Relaxed);
-                let _ = stream.set_nodelay(true);
-                connections.spawn(Connection::serve(Wire::Plain(stream), Arc::clone(&shared)));
-            }
-            Some(_) = connections.join_next() => {}
-        }
-    }
+/// Accepts connections for a backend.
+pub(super) enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
 }
 
-/// Accepts and serves connections on a Unix domain socket until dropped.
-pub(super) async fn accept_unix(listener: UnixListener, shared: Arc<Shared>) {
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => {
-                let Ok((stream, _)) = accepted else { continue };
-                shared.connections.fetch_add(1, Ordering::Relaxed);
-                connections.spawn(Connection::serve(Wire::Unix(stream), Arc::clone(&shared)));
+impl Listener {
+    async fn accept(&self) -> std::io::Result<Wire> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                let _ = stream.set_nodelay(true);
+                Ok(Wire::Plain(stream))
             }
-            Some(_) = connections.join_next() => {}
+            Self::Unix(listener) => Ok(Wire::Unix(listener.accept().await?.0)),
+        }
+    }
+
+    /// Accepts and serves connections until dropped.
+    pub(super) async fn serve(self, shared: Arc<Shared>) {
+        // Dropped with this task, which closes all connections.
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = self.accept() => {
+                    let Ok(stream) = accepted else { continue };
+                    shared.connections.fetch_add(1, Ordering::Relaxed);
+                    connections.spawn(Connection::serve(stream, Arc::clone(&shared)));
+                }
+                Some(_) = connections.join_next() => {}
+            }
         }
     }
 }
@@ -54,7 +53,7 @@ struct Connection {
     stream: Wire,
     shared: Arc<Shared>,
     /// The PROXY header of the connection; empty if there was none.
-    header: Vec<u8>,
+    proxy_header: Vec<u8>,
     /// The read buffer.
     room: Vec<u8>,
     held: Vec<u8>,
@@ -97,7 +96,7 @@ async fn secured(stream: Wire, shared: &Shared) -> Option<Wire> {
 }
 
 /// Reads a PROXY header, version 1 or 2.
-async fn header(stream: &mut Wire) -> std::io::Result<Vec<u8>> {
+async fn proxy_header(stream: &mut Wire) -> std::io::Result<Vec<u8>> {
     let mut header = Vec::new();
     let mut left = 16;
     while left > 0 {
@@ -118,14 +117,14 @@ impl Connection {
         let _open = Open(Arc::clone(&shared));
         let mut header = Vec::new();
         if shared.announced {
-            let Ok(read) = self::header(&mut stream).await else { return };
+            let Ok(read) = proxy_header(&mut stream).await else { return };
             header.clone_from(&read);
-            shared.headers.lock().push(read);
+            shared.proxy_headers.lock().push(read);
         }
         let Some(stream) = secured(stream, &shared).await else { return };
         let room = vec![0; 64 * 1024];
         let mut connection =
-            Self { stream, shared, header, room, held: Vec::new(), seen: None, latest: None };
+            Self { stream, shared, proxy_header: header, room, held: Vec::new(), seen: None, latest: None };
         let mut count = 0;
         while connection.request(count).await.is_ok() {
             count += 1;
@@ -161,26 +160,26 @@ impl Connection {
                 }
                 Step::ReadBody => self.read_body().await?,
                 Step::Reply => {
-                    let reply = self.usual_reply();
+                    let reply = replies::default(&self.shared, self.latest.as_ref());
                     self.stream.write_all(reply.as_bytes()).await?;
                 }
                 Step::ReplyToMidHead => {
-                    let reply = self.usual_reply();
+                    let reply = replies::default(&self.shared, self.latest.as_ref());
                     let head = reply.find("\r\n\r\n").unwrap_or_default();
                     self.stream.write_all(&reply.as_bytes()[..head / 2]).await?;
                 }
                 Step::ReplyToMidBody => {
-                    let reply = self.usual_reply();
+                    let reply = replies::default(&self.shared, self.latest.as_ref());
                     let body = reply.find("\r\n\r\n").unwrap_or_default() + 4;
                     self.stream.write_all(&reply.as_bytes()[..body.midpoint(reply.len())]).await?;
                 }
                 Step::Send(bytes) => self.stream.write_all(&bytes).await?,
                 Step::Accept => {
-                    let reply = self.accept();
+                    let reply = replies::accept_websocket(self.latest.as_ref());
                     self.stream.write_all(reply.as_bytes()).await?;
                 }
                 Step::DripReply => {
-                    let reply = self.usual_reply();
+                    let reply = replies::default(&self.shared, self.latest.as_ref());
                     self.drip(reply.as_bytes()).await?;
                 }
                 Step::Drip(bytes) => self.drip(&bytes).await?,
@@ -200,7 +199,7 @@ impl Connection {
                 }
                 Step::Close => return Err(Over),
                 Step::Reset => {
-                    SockRef::from(self.stream.socket()).set_linger(Some(std::time::Duration::ZERO))?;
+                    self.stream.reset_on_close()?;
                     return Err(Over);
                 }
                 Step::Echo => {
@@ -241,13 +240,11 @@ impl Connection {
 
     async fn read_head(&mut self) -> Result<(), Over> {
         loop {
-            if let Some(at) = self.held.windows(4).position(|w| w == b"\r\n\r\n") {
-                let rest = self.held.split_off(at + 4);
-                let head = std::mem::replace(&mut self.held, rest);
+            if let Some(head) = split_head(&mut self.held) {
                 let head: String = head.iter().map(|b| char::from(*b)).collect();
                 let (line, text) = head.split_once("\r\n").unwrap_or_default();
                 self.seen = Some(Seen {
-                    header: self.header.clone(),
+                    proxy_header: self.proxy_header.clone(),
                     line: line.to_owned(),
                     fields: Fields::parse(text),
                     text: text.to_owned(),
@@ -283,9 +280,7 @@ impl Connection {
             End::Length(length) => self.take(length).await?,
             End::Close => {}
             End::Chunked => loop {
-                let line = self.line().await?;
-                let size = usize::from_str_radix(&line, 16);
-                let size = size.unwrap_or_else(|_| panic!("invalid chunk size at the backend: {line:?}"));
+                let size = chunk_size(&self.line().await?);
                 if size == 0 {
                     let mut trailers = String::new();
                     loop {
@@ -329,9 +324,7 @@ impl Connection {
 
     async fn line(&mut self) -> Result<String, Over> {
         loop {
-            if let Some(at) = self.held.windows(2).position(|w| w == b"\r\n") {
-                let line = String::from_utf8_lossy(&self.held[..at]).into_owned();
-                self.held.drain(..at + 2);
+            if let Some(line) = split_line(&mut self.held) {
                 return Ok(line);
             }
             self.fill().await?;
@@ -363,43 +356,5 @@ impl Connection {
             self.latest = Some(seen.clone());
             self.shared.seen.lock().push(seen);
         }
-    }
-
-    fn accept(&self) -> String {
-        let request = self.latest.as_ref();
-        let key = request.and_then(|seen| seen.field("sec-websocket-key")).unwrap_or_default();
-        let proof = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
-        let proof = BASE64_STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, proof.as_bytes()));
-        format!(
-            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Accept: {proof}\r\n\r\n"
-        )
-    }
-
-    fn usual_reply(&self) -> String {
-        let shared = &self.shared;
-        let request = self.latest.as_ref();
-        let is_head = request.is_some_and(|seen| seen.line.starts_with("HEAD "));
-        let number = request.and_then(|seen| seen.field("x-number"));
-        let mut body = format!("hello from {}\n", shared.name);
-        if let Some(number) = number {
-            body.push_str(number);
-        }
-        let mut head =
-            format!("HTTP/1.1 200 OK\r\nX-Backend: {}\r\nContent-Length: {}\r\n", shared.name, body.len());
-        if let Some(number) = number {
-            head.push_str("X-Number: ");
-            head.push_str(number);
-            head.push_str("\r\n");
-        }
-        if let (Some(cookie), Some(request)) = (&shared.sessions, request) {
-            head.push_str(&shared.session(cookie, request));
-        }
-        for line in shared.fields.lock().iter() {
-            head.push_str(line);
-            head.push_str("\r\n");
-        }
-        head.push_str("\r\n");
-        if is_head { head } else { head + &body }
     }
 }
