@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::task::JoinSet;
 
-use crate::harness::{Backend, RawClient, Response};
+use crate::harness::{Backend, RawClient, Response, eventually, in_time};
 
 pub(super) const CLIENTS: usize = 64;
 
@@ -154,9 +156,54 @@ impl Crowd {
         }
         places
     }
+}
 
-    pub(super) fn into_visitors(self) -> Vec<Visitor> {
-        self.0
+/// Requests sent by every client of a crowd, one after the other: GET, POST, GET, and so on. A client
+/// ends at its first request without a response.
+pub(super) struct Load {
+    stop: Arc<AtomicBool>,
+    served: Arc<AtomicUsize>,
+    clients: JoinSet<Vec<Asked>>,
+}
+
+impl Load {
+    pub(super) fn start(crowd: Crowd) -> Self {
+        let (stop, served) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let mut clients = JoinSet::new();
+        for mut visitor in crowd.0 {
+            let (stop, served) = (Arc::clone(&stop), Arc::clone(&served));
+            clients.spawn(async move {
+                let mut all = Vec::new();
+                for method in ["GET", "POST", "GET"].iter().cycle() {
+                    let asked = visitor.ask(method).await;
+                    let ended = asked.answer == Answer::None;
+                    all.push(asked);
+                    served.fetch_add(1, Ordering::Relaxed);
+                    if ended || stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                }
+                all
+            });
+        }
+        Self { stop, served, clients }
+    }
+
+    /// Waits until more than `count` further requests are over.
+    pub(super) async fn continues(&self, count: usize) {
+        let mark = self.served.load(Ordering::Relaxed);
+        eventually("requests are served", async || self.served.load(Ordering::Relaxed) > mark + count).await;
+    }
+
+    /// Stops the load and returns all requests.
+    pub(super) async fn stop(self) -> Vec<Asked> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.ended().await
+    }
+
+    /// Waits until every client has ended, and returns all requests.
+    pub(super) async fn ended(self) -> Vec<Asked> {
+        in_time("the end of the load", self.clients.join_all()).await.into_iter().flatten().collect()
     }
 }
 

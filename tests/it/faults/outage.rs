@@ -1,12 +1,10 @@
 //! Unreachable backends: one or all of them, temporarily or permanently.
 
 use std::fmt::Display;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::time::Instant;
 
-use super::crowd::{Answer, Asked, CLIENTS, Crowd, deliveries};
+use super::crowd::{Answer, Asked, CLIENTS, Crowd, Load, deliveries};
 use crate::harness::{Backend, Gate, Proxy, ProxyBuilder, Script, Step, eventually};
 use crate::limits::full;
 
@@ -103,58 +101,33 @@ async fn backend_restarts_under_load_without_a_failed_get_or_a_post_delivered_tw
     for name in ["a", "b", "c"] {
         proxy.backend_is("web", name, true).await;
     }
-    let crowd = Crowd::settled(proxy.addr(), 6).await;
-    let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let asking: Vec<_> = crowd
-        .into_visitors()
-        .into_iter()
-        .map(|mut visitor| {
-            let (stop, served) = (Arc::clone(&stop), Arc::clone(&served));
-            tokio::spawn(async move {
-                let mut all = Vec::new();
-                for method in ["GET", "POST", "GET"].iter().cycle() {
-                    all.push(visitor.ask(method).await);
-                    served.fetch_add(1, Ordering::Relaxed);
-                    if stop.load(Ordering::Relaxed) {
-                        break;
-                    }
-                }
-                all
-            })
-        })
-        .collect();
-    let go_on = async |count| {
-        let mark = served.load(Ordering::Relaxed);
-        eventually("requests are served", async || served.load(Ordering::Relaxed) > mark + count).await;
-    };
+    let load = Load::start(Crowd::settled(proxy.addr(), 6).await);
     for _ in 0..3 {
-        go_on(2 * CLIENTS).await;
+        load.continues(2 * CLIENTS).await;
         a.stop().await;
-        go_on(2 * CLIENTS).await;
+        load.continues(2 * CLIENTS).await;
         let (arrived, began) = (a.requests(), Instant::now());
         a.restart();
         eventually("the backend serves again", async || a.requests() > arrived).await;
         println!("the restarted backend serves its sessions again after {:?}", began.elapsed());
     }
-    stop.store(true, Ordering::Relaxed);
+    let all = load.stop().await;
     let delivered = deliveries(&[a, b, c]);
     let (mut requests, mut lost) = (0, 0);
-    for visitor in asking {
-        for asked in visitor.await.expect("a visitor") {
-            requests += 1;
-            match (&asked.answer, asked.method) {
-                (Answer::Backend(name), _) if *name == asked.place => {}
-                // Away from a, or back to it.
-                (Answer::Backend(name), _) => assert!(name == "a" || asked.place == "a", "{asked:?}"),
-                (Answer::Own(502, _), "POST") => {
-                    lost += 1;
-                    assert_eq!(asked.place, "a", "{asked:?}");
-                }
-                _ => panic!("{asked:?}"),
+    for asked in all {
+        requests += 1;
+        match (&asked.answer, asked.method) {
+            (Answer::Backend(name), _) if *name == asked.place => {}
+            // Away from a, or back to it.
+            (Answer::Backend(name), _) => assert!(name == "a" || asked.place == "a", "{asked:?}"),
+            (Answer::Own(502, _), "POST") => {
+                lost += 1;
+                assert_eq!(asked.place, "a", "{asked:?}");
             }
-            if asked.method == "POST" {
-                assert!(delivered.get(&asked.number).is_none_or(|times| *times == 1), "{asked:?}");
-            }
+            _ => panic!("{asked:?}"),
+        }
+        if asked.method == "POST" {
+            assert!(delivered.get(&asked.number).is_none_or(|times| *times == 1), "{asked:?}");
         }
     }
     println!("{requests} requests over 3 restarts: {lost} POSTs failed with 502, no other errors");

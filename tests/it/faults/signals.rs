@@ -1,13 +1,9 @@
 //! SIGTERM and SIGHUP to the program under load.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-
 use rustix::process::Signal;
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
 
-use super::crowd::{Answer, Asked, CLIENTS, Crowd, deliveries};
+use super::crowd::{Answer, CLIENTS, Crowd, Load, deliveries};
 use super::program::Program;
 use crate::harness::{Backend, Gate, Proxy, ProxyBuilder, RawClient, Script, Step, eventually};
 use crate::tunnel::UPGRADE;
@@ -19,34 +15,6 @@ fn before(backends: &[&Backend]) -> ProxyBuilder {
         .server("admin = \"off\"\nshutdown_grace = \"8s\"")
         .upstream("web", backends)
         .affinity(r#"key = ["cookie:SID"]"#)
-}
-
-/// Sends requests from every client until told to stop, or until one gets no response.
-fn load(crowd: Crowd) -> (Arc<AtomicBool>, Arc<AtomicUsize>, Vec<JoinHandle<Vec<Asked>>>) {
-    let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let ask_on = |mut visitor: super::crowd::Visitor| {
-        let (stop, served) = (Arc::clone(&stop), Arc::clone(&served));
-        tokio::spawn(async move {
-            let mut all = Vec::new();
-            for method in ["GET", "POST", "GET"].iter().cycle() {
-                let asked = visitor.ask(method).await;
-                let ended = asked.answer == Answer::None;
-                all.push(asked);
-                served.fetch_add(1, Ordering::Relaxed);
-                if ended || stop.load(Ordering::Relaxed) {
-                    break;
-                }
-            }
-            all
-        })
-    };
-    let asking = crowd.into_visitors().into_iter().map(ask_on).collect();
-    (stop, served, asking)
-}
-
-async fn go_on(served: &AtomicUsize, count: usize) {
-    let mark = served.load(Ordering::Relaxed);
-    eventually("requests are served", async || served.load(Ordering::Relaxed) > mark + count).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -80,23 +48,22 @@ async fn sigterm_under_load_answers_every_delivered_request() {
     let (a, b) = (Backend::start("a").await, Backend::start("b").await);
     let mut program = Program::start(&before(&[&a, &b]));
     let address = program.address().await;
-    let (_, served, asking) = load(Crowd::settled(address, 1).await);
-    go_on(&served, 5 * CLIENTS).await;
+    let load = Load::start(Crowd::settled(address, 1).await);
+    load.continues(5 * CLIENTS).await;
     program.signal(Signal::TERM);
     assert_eq!(program.exited().await, Some(0));
+    let requests = load.ended().await;
     let delivered = deliveries(&[&a, &b]);
     let (mut answered, mut refused) = (0, 0);
-    for visitor in asking {
-        for asked in visitor.await.expect("a visitor") {
-            match &asked.answer {
-                Answer::Backend(_) => answered += 1,
-                // Sent on a closing connection, or not at all.
-                Answer::None => {
-                    refused += 1;
-                    assert!(!delivered.contains_key(&asked.number), "delivered but not answered: {asked:?}");
-                }
-                _ => panic!("{asked:?}"),
+    for asked in requests {
+        match &asked.answer {
+            Answer::Backend(_) => answered += 1,
+            // Sent on a closing connection, or not at all.
+            Answer::None => {
+                refused += 1;
+                assert!(!delivered.contains_key(&asked.number), "delivered but not answered: {asked:?}");
             }
+            _ => panic!("{asked:?}"),
         }
     }
     println!("SIGTERM under load: {answered} answered, {refused} too late, 0 failed in flight");
@@ -126,25 +93,22 @@ async fn sighup_under_load_fails_no_request_and_closes_no_tunnel() {
         assert_eq!(raw.head().await.status, 101);
         tunnels.push(raw);
     }
-    let (stop, served, asking) = load(Crowd::settled(address, 1).await);
+    let load = Load::start(Crowd::settled(address, 1).await);
     for number in 1..=20 {
         program.reload(&version(number)).await;
-        go_on(&served, CLIENTS / 2).await;
+        load.continues(CLIENTS / 2).await;
         let message = format!("after reload {number}");
         for tunnel in &mut tunnels {
             tunnel.send(&message).await;
             assert_eq!(tunnel.exactly(message.len()).await, message.as_bytes());
         }
     }
-    stop.store(true, Ordering::Relaxed);
     let mut answered = 0;
-    for visitor in asking {
-        for asked in visitor.await.expect("a visitor") {
-            let Answer::Backend(name) = &asked.answer else { panic!("{asked:?}") };
-            // c comes and goes, but never had any of these sessions.
-            assert_eq!(*name, asked.place, "{asked:?}");
-            answered += 1;
-        }
+    for asked in load.stop().await {
+        let Answer::Backend(name) = &asked.answer else { panic!("{asked:?}") };
+        // c comes and goes, but never had any of these sessions.
+        assert_eq!(*name, asked.place, "{asked:?}");
+        answered += 1;
     }
     assert!(deliveries(&[&a, &b, &c]).values().all(|times| *times == 1));
     println!("20 reloads: {answered} requests answered, 0 failed, {TUNNELS} tunnels open, 0 cut");

@@ -20,6 +20,13 @@ pub(crate) const PADDED: u8 = 8;
 
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// The pseudo-header fields of `GET /`.
+pub(crate) const GET: [(&str, &str); 4] =
+    [(":method", "GET"), (":scheme", "http"), (":authority", "t"), (":path", "/")];
+/// The pseudo-header fields of `POST /`.
+pub(crate) const POST: [(&str, &str); 4] =
+    [(":method", "POST"), (":scheme", "http"), (":authority", "t"), (":path", "/")];
+
 /// A received frame.
 #[derive(Debug)]
 pub(crate) struct Frame {

@@ -4,7 +4,9 @@ use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use http::HeaderMap;
 
-use crate::harness::frames::{self, DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, block, frame};
+use crate::harness::frames::{
+    self, DATA, END_HEADERS, END_STREAM, HEADERS, PADDED, POST, RST_STREAM, block, frame,
+};
 use crate::harness::{Backend, Gate, Proxy, Script, Step, eventually};
 
 /// Returns pseudo-random bytes, the same every time.
@@ -101,13 +103,13 @@ async fn empty_data_frames_do_not_end_the_body() {
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
     let mut raw = proxy.raw().await;
     raw.begin_http2().await;
-    let head = block(&[(":method", "POST"), (":scheme", "http"), (":authority", "t"), (":path", "/")]);
+    let head = block(&POST);
     raw.send(frame(HEADERS, END_HEADERS, 1, &head)).await;
     for part in ["", "one ", "", "", "two", ""] {
         raw.send(frame(DATA, 0, 1, part.as_bytes())).await;
     }
     // Padding is not content (RFC 9113 §6.1).
-    raw.send(frame(DATA, 8, 1, b"\x03 three\0\0\0")).await;
+    raw.send(frame(DATA, PADDED, 1, b"\x03 three\0\0\0")).await;
     raw.send(frame(DATA, END_STREAM, 1, b"")).await;
     raw.next_on(1, HEADERS).await;
     assert_eq!(a.last().body, b"one two three");
@@ -138,7 +140,7 @@ async fn framing_and_routing_fields_in_trailers_are_not_forwarded() {
     {
         let mut raw = proxy.raw().await;
         raw.begin_http2().await;
-        let head = block(&[(":method", "POST"), (":scheme", "http"), (":authority", "t"), (":path", "/")]);
+        let head = block(&POST);
         raw.send(frame(HEADERS, END_HEADERS, 1, &head)).await;
         raw.send(frame(DATA, 0, 1, b"body")).await;
         raw.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&[(name, value)]))).await;
@@ -247,13 +249,7 @@ async fn body_that_contradicts_its_content_length_never_looks_complete() {
     for body in ["half", "more than ten bytes"] {
         let mut raw = proxy.raw().await;
         raw.begin_http2().await;
-        let head = block(&[
-            (":method", "POST"),
-            (":scheme", "http"),
-            (":authority", "t"),
-            (":path", "/"),
-            ("content-length", "10"),
-        ]);
+        let head = block(&[&POST[..], &[("content-length", "10")]].concat());
         raw.send(frame(HEADERS, END_HEADERS, 1, &head)).await;
         raw.send(frame(DATA, END_STREAM, 1, body.as_bytes())).await;
         let reset = raw.next_on(1, RST_STREAM).await;

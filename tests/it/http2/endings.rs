@@ -5,7 +5,7 @@ use std::time::Duration;
 use h2::Reason;
 use tokio::net::TcpStream;
 
-use crate::harness::frames::{self, DATA, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, block, frame};
+use crate::harness::frames::{self, DATA, END_STREAM, GET, GOAWAY, HEADERS, PING, RST_STREAM, block, frame};
 use crate::harness::{Backend, Clock, Gate, Proxy, RawClient, Script, Step, eventually, in_time};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -16,10 +16,10 @@ const STREAMS: u32 = 500;
 async fn assert_closed_gracefully(raw: &mut RawClient) {
     let goaway = raw.next_of(GOAWAY).await.expect("a GOAWAY before the close");
     assert_eq!(goaway.code(), u32::from(Reason::NO_ERROR));
-    while let Some(frame) = raw.next_frame().await {
-        if frame.kind == PING && frame.flags & frames::ACK == 0 {
+    while let Some(received) = raw.next_frame().await {
+        if received.kind == PING && received.flags & frames::ACK == 0 {
             // The ACK tells the server that the client has seen the GOAWAY (RFC 9113 §6.8).
-            raw.try_send(frames::frame(PING, frames::ACK, 0, &frame.payload)).await;
+            raw.try_send(frame(PING, frames::ACK, 0, &received.payload)).await;
         }
     }
 }
@@ -268,7 +268,7 @@ async fn connection_without_a_request_is_closed() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder().timeouts("request_head = \"200ms\"").upstream("web", &[&a]).start().await;
     let settings = frame(frames::SETTINGS, 0, 0, &[]);
-    let fields = block(&[(":method", "GET"), (":scheme", "http"), (":authority", "t"), (":path", "/")]);
+    let fields = block(&GET);
     let half = frame(HEADERS, END_STREAM, 1, &fields[..5]);
     let partial = &frames::get(1, "/")[..12];
     let mut connections = Vec::new();
@@ -298,13 +298,7 @@ async fn connection_with_only_malformed_requests_is_closed_when_idle() {
     let proxy = Proxy::builder().timeouts(timeouts).upstream("web", &[&a]).start().await;
     let mut raw = proxy.raw().await;
     raw.begin_http2().await;
-    let head = block(&[
-        (":method", "GET"),
-        (":scheme", "http"),
-        (":authority", "t"),
-        (":path", "/"),
-        ("x", " spaced out "),
-    ]);
+    let head = block(&[&GET[..], &[("x", " spaced out ")]].concat());
     raw.send(frame(HEADERS, END_STREAM | frames::END_HEADERS, 1, &head)).await;
     raw.next_on(1, RST_STREAM).await;
     proxy.metric_becomes("homing_http2_streams_total", &[("result", "malformed")], 1.0).await;

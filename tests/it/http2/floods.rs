@@ -4,13 +4,10 @@
 use h2::Reason;
 
 use crate::harness::frames::{
-    self, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PRIORITY, RST_STREAM, SETTINGS,
-    WINDOW_UPDATE, block, frame,
+    self, CONTINUATION, DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, PADDED, PING, POST, PRIORITY,
+    RST_STREAM, SETTINGS, WINDOW_UPDATE, block, frame,
 };
 use crate::harness::{Backend, Gate, Proxy, RawClient, Script, Step, eventually, in_time};
-
-const HEAD: [(&str, &str); 4] =
-    [(":method", "POST"), (":scheme", "http"), (":authority", "t"), (":path", "/")];
 
 /// Sends messages until the connection is closed, at most `most` of them. Returns how many were sent.
 async fn flood(raw: &mut RawClient, mut next: impl FnMut(u32) -> Vec<u8>, most: u32) -> u32 {
@@ -124,26 +121,26 @@ async fn unknown_frames_are_cut_off() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn empty_data_is_cut_off() {
-    let begin = frame(HEADERS, END_HEADERS, 1, &block(&HEAD));
+    let begin = frame(HEADERS, END_HEADERS, 1, &block(&POST));
     assert_cut_off("empty DATA", &begin, |_| frame(DATA, 0, 1, b"").repeat(10)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn data_that_is_all_padding_is_cut_off() {
-    let begin = frame(HEADERS, END_HEADERS, 1, &block(&HEAD));
-    assert_cut_off("padding", &begin, |_| frame(DATA, 8, 1, &[255; 256])).await;
+    let begin = frame(HEADERS, END_HEADERS, 1, &block(&POST));
+    assert_cut_off("padding", &begin, |_| frame(DATA, PADDED, 1, &[255; 256])).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn window_updates_are_cut_off() {
-    let begin = frame(HEADERS, END_HEADERS, 1, &block(&HEAD));
+    let begin = frame(HEADERS, END_HEADERS, 1, &block(&POST));
     let update = |_| frame(WINDOW_UPDATE, 0, 1, &1u32.to_be_bytes()).repeat(10);
     assert_cut_off("WINDOW_UPDATE", &begin, update).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn continuations_are_cut_off() {
-    let begin = frame(HEADERS, END_STREAM, 1, &block(&HEAD));
+    let begin = frame(HEADERS, END_STREAM, 1, &block(&POST));
     assert_cut_off("empty CONTINUATION", &begin, |_| frame(CONTINUATION, 0, 1, b"")).await;
     let fields = block(&[("x-app", "y")]);
     assert_cut_off("CONTINUATION", &begin, |_| frame(CONTINUATION, 0, 1, &fields)).await;
@@ -151,17 +148,10 @@ async fn continuations_are_cut_off() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn malformed_requests_are_cut_off() {
-    let fields = block(&[
-        (":method", "GET"),
-        (":scheme", "http"),
-        (":authority", "t"),
-        (":path", "/"),
-        ("connection", "close"),
-    ]);
+    let fields = block(&[&GET[..], &[("connection", "close")]].concat());
     let next = |n: u32| frame(HEADERS, END_STREAM | END_HEADERS, 2 * n + 1, &fields);
     assert_cut_off("malformed requests", &[], next).await;
-    let fields =
-        block(&[(":method", "GET"), (":scheme", "http"), (":authority", "t"), (":path", "/"), ("x", " y ")]);
+    let fields = block(&[&GET[..], &[("x", " y ")]].concat());
     let next = |n: u32| frame(HEADERS, END_STREAM | END_HEADERS, 2 * n + 1, &fields);
     assert_cut_off("requests that only Homing finds malformed", &[], next).await;
 }
@@ -224,7 +214,7 @@ async fn upload_in_small_pieces_with_pings_is_not_a_flood() {
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
     let mut raw = proxy.raw().await;
     raw.begin_http2().await;
-    raw.send(frame(HEADERS, END_HEADERS, 1, &block(&HEAD))).await;
+    raw.send(frame(HEADERS, END_HEADERS, 1, &block(&POST))).await;
     // The windows of the connection and of the stream, as far as this client knows.
     let (mut room, mut pongs) = ([65_535u32, 256 * 1024], 0);
     for n in 0..3000u32 {

@@ -3,7 +3,9 @@
 
 use h2::Reason;
 
-use crate::harness::frames::{self, DATA, END_HEADERS, HEADERS, RST_STREAM, WINDOW_UPDATE, block, frame};
+use crate::harness::frames::{
+    self, DATA, END_HEADERS, HEADERS, POST, RST_STREAM, WINDOW_UPDATE, block, frame,
+};
 use crate::harness::http2::rest;
 use crate::harness::{Backend, Gate, H2Client, Proxy, RawClient, Script, Step, eventually, settles};
 
@@ -255,8 +257,7 @@ async fn configured_window_is_advertised_and_enforced() {
     raw.send(frame(frames::SETTINGS, frames::ACK, 0, &[])).await;
     assert_no_error(&mut raw).await;
     // The body of a held request is not read.
-    let fields =
-        [(":method", "POST"), (":scheme", "http"), (":authority", "t"), (":path", "/"), ("cookie", "SID=s")];
+    let fields = [&POST[..], &[("cookie", "SID=s")]].concat();
     raw.send(frame(HEADERS, END_HEADERS, 1, &block(&fields))).await;
     raw.send(frame(DATA, 0, 1, &[0; 10 * 1024]).repeat(10)).await;
     assert_no_error(&mut raw).await;

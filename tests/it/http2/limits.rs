@@ -1,7 +1,8 @@
 //! Limits on requests over HTTP/2.
 
-use crate::harness::frames::{self, CONTINUATION, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM};
-use crate::harness::frames::{block, frame};
+use crate::harness::frames::{
+    self, CONTINUATION, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, POST, RST_STREAM, block, frame,
+};
 use crate::harness::{Backend, Proxy, RawClient};
 
 /// How a stream or its connection ended, with the error code.
@@ -76,9 +77,8 @@ async fn too_large_head_is_431_and_the_connection_stays_open() {
     // In several frames, the last of which goes far beyond the limit.
     let mut raw = proxy.raw().await;
     raw.begin_http2().await;
-    let begin = [(":method", "GET"), (":scheme", "http"), (":authority", "t"), (":path", "/")];
     let large = "x".repeat(6000);
-    raw.send(frame(HEADERS, END_STREAM, 1, &block(&begin))).await;
+    raw.send(frame(HEADERS, END_STREAM, 1, &block(&GET))).await;
     raw.send(frame(CONTINUATION, 0, 1, &block(&[("x-app", &large)]))).await;
     raw.send(frame(CONTINUATION, END_HEADERS, 1, &block(&[("x-app", &large)]))).await;
     assert_ne!(outcome(&mut raw, 1).await, Outcome::Ended);
@@ -93,7 +93,7 @@ async fn hpack_bomb_is_rejected() {
     raw.begin_http2().await;
     // One table entry of about 4000 bytes (RFC 7541 §6.2.1), then 12,000 references to it.
     let entry = block(&[("x-app", &"x".repeat(3900))]);
-    let mut bomb = block(&[(":method", "GET"), (":scheme", "http"), (":authority", "t"), (":path", "/")]);
+    let mut bomb = block(&GET);
     bomb.push(0x40);
     bomb.extend_from_slice(&entry[1..]);
     bomb.extend(std::iter::repeat_n(0xBE, 12_000));
@@ -112,8 +112,7 @@ async fn too_large_trailers_are_dropped() {
     let proxy = Proxy::builder().limits("head_bytes = \"8KiB\"").upstream("web", &[&a]).start().await;
     let mut raw = proxy.raw().await;
     raw.begin_http2().await;
-    let head = [(":method", "POST"), (":scheme", "http"), (":authority", "t"), (":path", "/")];
-    raw.send(frame(HEADERS, END_HEADERS, 1, &block(&head))).await;
+    raw.send(frame(HEADERS, END_HEADERS, 1, &block(&POST))).await;
     raw.send(frame(frames::DATA, 0, 1, b"body")).await;
     let large = "x".repeat(15_000);
     raw.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&[("x-app", &large)]))).await;
