@@ -25,5 +25,5 @@ pub(crate) use message::Response;
 pub(crate) use proxy::{Proxy, ProxyBuilder};
 pub(crate) use raw::RawClient;
 pub(crate) use script::{Script, Step};
-pub(crate) use tls::{Authority, Pair, PemFiles, TlsClient, http2_server_config, server_config};
+pub(crate) use tls::{Authority, Pair, PemFiles, TlsClient, TlsSetup, http2_server_config, server_config};
 pub(crate) use wait::{Gate, eventually, in_time, settles};

@@ -246,3 +246,32 @@ impl PemFiles {
         path.display().to_string()
     }
 }
+
+/// A CA and a server certificate issued by it, written to a directory.
+pub(crate) struct TlsSetup {
+    pub(crate) authority: Authority,
+    pub(crate) files: PemFiles,
+    pub(crate) pair: Pair,
+    /// Path of the file with the certificate and its key.
+    pub(crate) certs: String,
+}
+
+impl TlsSetup {
+    /// Issues a certificate with these names.
+    pub(crate) fn new(names: &[&str]) -> Self {
+        let (authority, files) = (Authority::new(), PemFiles::new());
+        let pair = authority.server(names);
+        let certs = files.write("shop.pem", pair.pem());
+        Self { authority, files, pair, certs }
+    }
+
+    /// Returns the keys of `tls`.
+    pub(crate) fn keys(&self) -> String {
+        format!("certs = [\"{}\"]", self.certs)
+    }
+
+    /// Returns a client that trusts the CA.
+    pub(crate) fn client(&self) -> TlsClient {
+        TlsClient::new(&self.authority)
+    }
+}

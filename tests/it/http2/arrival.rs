@@ -1,14 +1,7 @@
 //! How HTTP/2 is negotiated, and what backends learn about the client.
 
 use crate::harness::frames::{self, HEADERS, SETTINGS, frame};
-use crate::harness::{Authority, Backend, H2Client, PemFiles, Proxy, RawClient, TlsClient};
-
-/// Returns a CA, the files, and the keys of `tls` for a certificate with these names.
-fn certificate(names: &[&str]) -> (Authority, PemFiles, String) {
-    let (authority, files) = (Authority::new(), PemFiles::new());
-    let pem = files.write("shop.pem", authority.server(names).pem());
-    (authority, files, format!("certs = [\"{pem}\"]"))
-}
+use crate::harness::{Authority, Backend, H2Client, Proxy, RawClient, Script, Step, TlsClient, TlsSetup};
 
 /// Connects a client over TLS with ALPN `h2`.
 async fn secure(client: &TlsClient, proxy: &Proxy, name: &str) -> H2Client {
@@ -20,9 +13,9 @@ async fn secure(client: &TlsClient, proxy: &Proxy, name: &str) -> H2Client {
 #[tokio::test]
 async fn client_chooses_the_http_version_by_alpn() {
     let a = Backend::start("a").await;
-    let (authority, _files, keys) = certificate(&["shop.test"]);
-    let proxy = Proxy::builder().tls(&keys).upstream("web", &[&a]).start().await;
-    let client = TlsClient::new(&authority);
+    let tls = TlsSetup::new(&["shop.test"]);
+    let proxy = Proxy::builder().tls(&tls.keys()).upstream("web", &[&a]).start().await;
+    let client = tls.client();
     let http2 = secure(&client, &proxy, "shop.test").await;
     let reply = http2.get("/", &[]).await;
     assert_eq!(reply.backend(), "a");
@@ -140,16 +133,16 @@ async fn upgrade_to_h2c_is_ignored() {
 #[tokio::test]
 async fn disabled_http2_is_neither_offered_nor_accepted() {
     let a = Backend::start("a").await;
-    let (authority, _files, keys) = certificate(&["shop.test"]);
+    let tls = TlsSetup::new(&["shop.test"]);
     let proxy = Proxy::builder()
-        .tls(&keys)
+        .tls(&tls.keys())
         .listener_line("http2 = false")
         .listener("127.0.0.1:0")
         .listener_line("http2 = false")
         .upstream("web", &[&a])
         .start()
         .await;
-    let client = TlsClient::new(&authority);
+    let client = tls.client();
     let mut raw = client.offering(&["h2", "http/1.1"]).connect(proxy.addr(), "shop.test").await;
     assert_ne!(raw.agreed().2.as_deref(), Some("h2"));
     raw.send("GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n").await;
@@ -167,11 +160,11 @@ async fn disabled_http2_is_neither_offered_nor_accepted() {
 #[tokio::test]
 async fn host_outside_the_certificate_is_421_and_the_connection_stays_open() {
     let a = Backend::start("a").await;
-    let (authority, files, keys) = certificate(&["shop.test", "*.shop.test"]);
-    let other = files.write("other.pem", authority.server(&["other.test"]).pem());
-    let keys = keys.replace(']', &format!(", \"{other}\"]"));
+    let tls = TlsSetup::new(&["shop.test", "*.shop.test"]);
+    let other = tls.files.write("other.pem", tls.authority.server(&["other.test"]).pem());
+    let keys = format!("certs = [\"{}\", \"{other}\"]", tls.certs);
     let proxy = Proxy::builder().tls(&keys).upstream("web", &[&a]).start().await;
-    let client = secure(&TlsClient::new(&authority), &proxy, "shop.test").await;
+    let client = secure(&tls.client(), &proxy, "shop.test").await;
     let ask = async |uri: &str| {
         let request = http::Request::builder().uri(uri);
         client.open(request, true).await.response().await
@@ -205,14 +198,14 @@ async fn plain_requests_are_redirected_to_https() {
 #[tokio::test]
 async fn client_certificates_are_forwarded_and_cannot_be_forged() {
     let a = Backend::start("a").await;
-    let (authority, files, keys) = certificate(&["shop.test"]);
+    let tls = TlsSetup::new(&["shop.test"]);
     let people = Authority::new();
-    let ca = files.write("people.pem", &people.pem);
+    let ca = tls.files.write("people.pem", &people.pem);
     let alice = people.client("alice");
-    let keys = format!("{keys}, client_auth = {{ ca = \"{ca}\", mode = \"optional\" }}");
+    let keys = format!("{}, client_auth = {{ ca = \"{ca}\", mode = \"optional\" }}", tls.keys());
     let proxy = Proxy::builder().tls(&keys).upstream("web", &[&a]).start().await;
     let forged = [("x-client-cert-subject", "CN=root"), ("x_client_cert_sha256", "00")];
-    let known = TlsClient::of(&authority, &rustls::version::TLS13, Some(&alice));
+    let known = TlsClient::of(&tls.authority, &rustls::version::TLS13, Some(&alice));
     let known = secure(&known, &proxy, "shop.test").await;
     for _ in 0..2 {
         assert_eq!(known.get("/", &forged).await.backend(), "a");
@@ -221,7 +214,7 @@ async fn client_certificates_are_forwarded_and_cannot_be_forged() {
         assert_eq!(seen.field("x-client-cert-sha256").map(str::len), Some(64));
         assert!(!seen.fields.has("x_client_cert_sha256"));
     }
-    let anonymous = secure(&TlsClient::new(&authority), &proxy, "shop.test").await;
+    let anonymous = secure(&tls.client(), &proxy, "shop.test").await;
     assert_eq!(anonymous.get("/", &forged).await.backend(), "a");
     let names = a.last().fields.names().join(" ");
     assert!(!names.contains("client"), "{names}");
@@ -230,17 +223,15 @@ async fn client_certificates_are_forwarded_and_cannot_be_forged() {
 #[tokio::test]
 async fn large_bodies_pass_both_ways_over_tls() {
     let a = Backend::start("a").await;
-    let (authority, _files, keys) = certificate(&["shop.test"]);
-    let proxy = Proxy::builder().tls(&keys).upstream("web", &[&a]).start().await;
-    let client = secure(&TlsClient::new(&authority), &proxy, "shop.test").await;
+    let tls = TlsSetup::new(&["shop.test"]);
+    let proxy = Proxy::builder().tls(&tls.keys()).upstream("web", &[&a]).start().await;
+    let client = secure(&tls.client(), &proxy, "shop.test").await;
     let body = vec![7; 3_000_000];
     let (one, two) = tokio::join!(client.post("/", &body), client.post("/", &body));
     assert_eq!([one.backend(), two.backend()], ["a"; 2]);
     assert!(a.seen().iter().all(|seen| seen.body_len == body.len()));
     let head = b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n".to_vec();
-    let steps = [crate::harness::Step::ReadHead, crate::harness::Step::Send(head)];
-    let steps = steps.into_iter().chain([crate::harness::Step::Zeros(3_000_000)]).collect::<Vec<_>>();
-    a.set(crate::harness::Script::new(steps));
+    a.set(Script::new([Step::ReadHead, Step::Send(head), Step::Zeros(3_000_000)]));
     let (one, two) = tokio::join!(client.get("/", &[]), client.get("/", &[]));
     assert_eq!([one.body.len(), two.body.len()], [3_000_000; 2]);
 }
@@ -248,9 +239,9 @@ async fn large_bodies_pass_both_ways_over_tls() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shutdown_closes_tls_connections_cleanly() {
     let a = Backend::start("a").await;
-    let (authority, _files, keys) = certificate(&["shop.test"]);
-    let proxy = Proxy::builder().tls(&keys).upstream("web", &[&a]).start().await;
-    let client = secure(&TlsClient::new(&authority), &proxy, "shop.test").await;
+    let tls = TlsSetup::new(&["shop.test"]);
+    let proxy = Proxy::builder().tls(&tls.keys()).upstream("web", &[&a]).start().await;
+    let client = secure(&tls.client(), &proxy, "shop.test").await;
     assert_eq!(client.get("/", &[]).await.backend(), "a");
     let ending = proxy.shutting_down(std::time::Duration::from_secs(60));
     // The client may find the connection closed while it is sending.
@@ -264,10 +255,14 @@ async fn shutdown_closes_tls_connections_cleanly() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tls_client_without_a_preface_does_not_delay_shutdown() {
     let a = Backend::start("a").await;
-    let (authority, _files, keys) = certificate(&["shop.test"]);
-    let proxy =
-        Proxy::builder().tls(&keys).timeouts("request_head = \"60s\"").upstream("web", &[&a]).start().await;
-    let mut raw = TlsClient::new(&authority).offering(&["h2"]).connect(proxy.addr(), "shop.test").await;
+    let tls = TlsSetup::new(&["shop.test"]);
+    let proxy = Proxy::builder()
+        .tls(&tls.keys())
+        .timeouts("request_head = \"60s\"")
+        .upstream("web", &[&a])
+        .start()
+        .await;
+    let mut raw = tls.client().offering(&["h2"]).connect(proxy.addr(), "shop.test").await;
     assert!(proxy.shutdown(std::time::Duration::from_secs(60)).await);
     raw.read_to_any_end().await;
 }

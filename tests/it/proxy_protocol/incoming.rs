@@ -1,6 +1,6 @@
 //! PROXY headers from clients, which are usually load balancers.
 
-use crate::harness::{Authority, Backend, PemFiles, Proxy, ProxyBuilder, RawClient, TlsClient, eventually};
+use crate::harness::{Backend, Proxy, ProxyBuilder, RawClient, TlsSetup, eventually};
 
 const REFUSED: &str = "homing_proxy_headers_refused_total";
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -223,18 +223,17 @@ async fn key_ip_uses_the_address_in_the_header() {
 #[tokio::test]
 async fn header_comes_before_tls() {
     let a = Backend::start("a").await;
-    let (authority, files) = (Authority::new(), PemFiles::new());
-    let certs = files.write("test.pem", authority.server(&["shop.test"]).pem());
-    let proxy = proxy_with("required", &a).tls(&format!("certs = [\"{certs}\"]")).start().await;
+    let tls = TlsSetup::new(&["shop.test"]);
+    let proxy = proxy_with("required", &a).tls(&tls.keys()).start().await;
     let mut socket = tokio::net::TcpStream::connect(proxy.addr()).await.unwrap();
     let header = v2(0x21, 0x11, ADDRESSES);
     tokio::io::AsyncWriteExt::write_all(&mut socket, &header).await.unwrap();
-    let mut client = TlsClient::new(&authority).try_handshake(socket, "shop.test").await.unwrap();
+    let mut client = tls.client().try_handshake(socket, "shop.test").await.unwrap();
     client.send("GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n").await;
     client.response().await.assert_from("a");
     assert_eq!(a.last().field("x-forwarded-for"), Some("198.51.100.7"));
     assert_eq!(a.last().field("x-forwarded-proto"), Some("https"));
-    assert!(TlsClient::new(&authority).try_connect(proxy.addr(), "shop.test").await.is_err());
+    assert!(tls.client().try_connect(proxy.addr(), "shop.test").await.is_err());
 }
 
 #[tokio::test]

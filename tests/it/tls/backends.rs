@@ -1,7 +1,8 @@
 //! TLS to backends.
 
-use super::Setting;
-use crate::harness::{Authority, Backend, Proxy, ProxyBuilder, Script, Step, eventually, server_config};
+use crate::harness::{
+    Authority, Backend, Proxy, ProxyBuilder, Script, Step, TlsSetup, eventually, server_config,
+};
 
 /// Returns a plain HTTP proxy whose backends speak TLS.
 fn to_tls_backends(ca: &str, more: &str, backends: &[&Backend]) -> ProxyBuilder {
@@ -10,9 +11,9 @@ fn to_tls_backends(ca: &str, more: &str, backends: &[&Backend]) -> ProxyBuilder 
 
 #[tokio::test]
 async fn backend_tls_connections_are_pooled_and_sessions_resumed() {
-    let s = Setting::new();
-    let ca = s.files.write("ca.pem", &s.authority.pem);
-    let named = server_config(&s.authority.server(&["app.internal"]), None);
+    let tls = TlsSetup::new(&["shop.test"]);
+    let ca = tls.files.write("ca.pem", &tls.authority.pem);
+    let named = server_config(&tls.authority.server(&["app.internal"]), None);
     let a = Backend::named("a").tls(&named).start().await;
     let builder = to_tls_backends(&ca, ", server_name = \"app.internal\"", &[&a]);
     let proxy = builder.clone().start().await;
@@ -56,10 +57,10 @@ async fn backend_tls_connections_are_pooled_and_sessions_resumed() {
 
 #[tokio::test]
 async fn untrusted_backend_certificate_is_502_and_the_next_backend_is_tried() {
-    let s = Setting::new();
-    let ca = s.files.write("ca.pem", &s.authority.pem);
-    let good = server_config(&s.authority.server(&["127.0.0.1"]), None);
-    let wrong_name = server_config(&s.authority.server(&["app.internal"]), None);
+    let tls = TlsSetup::new(&["shop.test"]);
+    let ca = tls.files.write("ca.pem", &tls.authority.pem);
+    let good = server_config(&tls.authority.server(&["127.0.0.1"]), None);
+    let wrong_name = server_config(&tls.authority.server(&["app.internal"]), None);
     let wrong_authority = server_config(&Authority::new().server(&["127.0.0.1"]), None);
     let a = Backend::named("a").tls(&good).start().await;
     let b = Backend::named("b").tls(&wrong_name).start().await;
@@ -88,12 +89,12 @@ async fn untrusted_backend_certificate_is_502_and_the_next_backend_is_tried() {
 
 #[tokio::test]
 async fn backends_get_a_client_certificate_and_health_checks_use_tls() {
-    let s = Setting::new();
-    let ca = s.files.write("ca.pem", &s.authority.pem);
-    let mine = s.authority.client("homing");
+    let tls = TlsSetup::new(&["shop.test"]);
+    let ca = tls.files.write("ca.pem", &tls.authority.pem);
+    let mine = tls.authority.client("homing");
     let (cert, key) =
-        (s.files.write("homing.crt", &mine.certificate), s.files.write("homing.key", &mine.key));
-    let asking = server_config(&s.authority.server(&["127.0.0.1"]), Some(&s.authority));
+        (tls.files.write("homing.crt", &mine.certificate), tls.files.write("homing.key", &mine.key));
+    let asking = server_config(&tls.authority.server(&["127.0.0.1"]), Some(&tls.authority));
     let a = Backend::named("a").tls(&asking).start().await;
     let shown = format!(", client_cert = \"{cert}\", client_key = \"{key}\"");
     let checks = "path = \"/healthz\", interval = \"50ms\", rise = 1, fall = 1";
@@ -113,10 +114,10 @@ async fn backends_get_a_client_certificate_and_health_checks_use_tls() {
 
 #[tokio::test]
 async fn changed_ca_is_used_by_the_next_connection() {
-    let s = Setting::new();
+    let tls = TlsSetup::new(&["shop.test"]);
     let next = Authority::new();
-    let ca = s.files.write("ca.pem", &s.authority.pem);
-    let a = Backend::named("a").tls(&server_config(&s.authority.server(&["127.0.0.1"]), None));
+    let ca = tls.files.write("ca.pem", &tls.authority.pem);
+    let a = Backend::named("a").tls(&server_config(&tls.authority.server(&["127.0.0.1"]), None));
     let a = a.script(Script::new([Step::ReadHead, Step::ReadBody, Step::Reply, Step::Close])).start().await;
     let builder = to_tls_backends(&ca, "", &[&a]);
     let proxy = builder.clone().start().await;
@@ -125,15 +126,15 @@ async fn changed_ca_is_used_by_the_next_connection() {
     proxy.reload(&builder.limits("fields = 99")).await;
     a.set_tls(&server_config(&next.server(&["127.0.0.1"]), None));
     proxy.raw().await.get("/", &[]).await.assert_own(502, "backend_tls_failed");
-    s.files.write("ca.pem", &next.pem);
+    tls.files.write("ca.pem", &next.pem);
     eventually("the new CA is used", async || proxy.raw().await.get("/", &[]).await.status == 200).await;
 }
 
 #[tokio::test]
 async fn response_truncated_without_close_notify_does_not_look_complete() {
-    let s = Setting::new();
-    let ca = s.files.write("ca.pem", &s.authority.pem);
-    let config = server_config(&s.authority.server(&["127.0.0.1"]), None);
+    let tls = TlsSetup::new(&["shop.test"]);
+    let ca = tls.files.write("ca.pem", &tls.authority.pem);
+    let config = server_config(&tls.authority.server(&["127.0.0.1"]), None);
     let a = Backend::named("a").tls(&config).until_close("all of it").start().await;
     let proxy = to_tls_backends(&ca, "", &[&a]).start().await;
     let mut raw = proxy.raw().await;

@@ -2,19 +2,19 @@
 
 use rustls::version::{TLS12, TLS13};
 
-use super::{Setting, ask, secure};
-use crate::harness::{Authority, Backend, Pair, Proxy, TlsClient};
+use super::{ask, secure};
+use crate::harness::{Authority, Backend, Pair, Proxy, TlsClient, TlsSetup};
 
 #[tokio::test]
 async fn session_without_a_certificate_is_not_resumed_where_one_is_required() {
     let a = Backend::start("a").await;
-    let s = Setting::new();
-    let tickets = s.files.write("tickets", "22".repeat(32));
-    let ca = s.files.write("ca.pem", &s.authority.pem);
-    let open = format!("{}, tickets_file = \"{tickets}\"", s.keys());
+    let tls = TlsSetup::new(&["shop.test"]);
+    let tickets = tls.files.write("tickets", "22".repeat(32));
+    let ca = tls.files.write("ca.pem", &tls.authority.pem);
+    let open = format!("{}, tickets_file = \"{tickets}\"", tls.keys());
     let closed = format!("{open}, client_auth = {{ ca = \"{ca}\" }}");
     let (open, closed) = (secure(&open, &a).start().await, secure(&closed, &a).start().await);
-    let client = s.client();
+    let client = tls.client();
     ask(&mut client.connect(open.addr(), "shop.test").await, "shop.test").await;
     // With TLS 1.3, a client learns that it was rejected only when it reads.
     if let Ok(mut connection) = client.try_connect(closed.addr(), "shop.test").await {
@@ -47,16 +47,16 @@ fn certificate_headers(backend: &Backend) -> Vec<(String, String)> {
 #[tokio::test]
 async fn client_certificates_are_verified_forwarded_and_cannot_be_forged() {
     let a = Backend::start("a").await;
-    let s = Setting::new();
+    let tls = TlsSetup::new(&["shop.test"]);
     let people = Authority::new();
-    let ca = s.files.write("people.pem", &people.pem);
+    let ca = tls.files.write("people.pem", &people.pem);
     let alice = people.client("alice");
     let stranger = Authority::new().client("alice");
     for version in [&TLS12, &TLS13] {
         for mode in ["required", "optional"] {
             let auth = format!("client_auth = {{ ca = \"{ca}\", mode = \"{mode}\" }}");
-            let proxy = secure(&format!("{}, {auth}", s.keys()), &a).start().await;
-            let client = |pair: Option<&Pair>| TlsClient::of(&s.authority, version, pair);
+            let proxy = secure(&format!("{}, {auth}", tls.keys()), &a).start().await;
+            let client = |pair: Option<&Pair>| TlsClient::of(&tls.authority, version, pair);
 
             let mut known = client(Some(&alice)).connect(proxy.addr(), "shop.test").await;
             for _ in 0..2 {
@@ -103,10 +103,10 @@ async fn client_certificates_are_verified_forwarded_and_cannot_be_forged() {
 #[tokio::test]
 async fn client_certificate_is_a_session_key_from_any_address() {
     let backends = [Backend::start("a").await, Backend::start("b").await, Backend::start("c").await];
-    let s = Setting::new();
-    let ca = s.files.write("ca.pem", &s.authority.pem);
+    let tls = TlsSetup::new(&["shop.test"]);
+    let ca = tls.files.write("ca.pem", &tls.authority.pem);
     let proxy = Proxy::builder()
-        .tls(&format!("{}, client_auth = {{ ca = \"{ca}\", mode = \"optional\" }}", s.keys()))
+        .tls(&format!("{}, client_auth = {{ ca = \"{ca}\", mode = \"optional\" }}", tls.keys()))
         .upstream("web", &backends.each_ref())
         .affinity("key = [\"client_cert\", \"cookie:SID\", \"ip\"]")
         .start()
@@ -115,8 +115,8 @@ async fn client_certificate_is_a_session_key_from_any_address() {
     for name in ["alice", "bob", "carol", "dave", "eve", "frank", "grace", "heidi"] {
         let mut home = None;
         // A renewed certificate has the same name.
-        for pair in [s.authority.client(name), s.authority.client(name)] {
-            let client = TlsClient::of(&s.authority, &TLS13, Some(&pair));
+        for pair in [tls.authority.client(name), tls.authority.client(name)] {
+            let client = TlsClient::of(&tls.authority, &TLS13, Some(&pair));
             let mut connection = client.connect(proxy.addr(), "shop.test").await;
             let answered = ask(&mut connection, "shop.test").await.backend().to_owned();
             assert_eq!(home.get_or_insert_with(|| answered.clone()), &answered, "{name}");
@@ -124,6 +124,6 @@ async fn client_certificate_is_a_session_key_from_any_address() {
         homes.extend(home);
     }
     assert!(homes.len() > 1, "all certificates went to one backend");
-    let mut without = s.client().connect(proxy.addr(), "shop.test").await;
+    let mut without = tls.client().connect(proxy.addr(), "shop.test").await;
     assert_eq!(ask(&mut without, "shop.test").await.status, 200, "no fallback to the client's address");
 }
