@@ -12,7 +12,7 @@ use crate::harness::{Backend, H2Client, H2Stream, Proxy, Response, Script, Step,
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// Starts a proxy in front of a backend that accepts WebSockets and echoes.
+/// Starts a proxy in front of a backend that accepts WebSocket upgrades and echoes.
 async fn echoing() -> (Backend, Proxy) {
     let a = Backend::named("a").script(Script::new([Step::ReadHead, Step::Accept, Step::Echo])).start().await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
