@@ -290,7 +290,7 @@ pub(crate) struct Http2Response {
     pub(crate) bare: bool,
 }
 
-/// A client on one connection.
+/// A client on one connection. Unlike `H2Client`, it sends trailers and returns responses unchecked.
 #[derive(Clone)]
 pub(crate) struct Http2Client(SendRequest<Bytes>);
 
