@@ -1,4 +1,4 @@
-//! Headless Chromium, over TLS and HTTP/2.
+//! Headless Chromium over TLS and HTTP/2.
 
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -10,11 +10,11 @@ use crate::running::{PATIENCE, Running};
 use crate::setting::{HOST, Setting, tls};
 use crate::site::Site;
 
-/// What the page reports under this name.
+/// Waits until the page reports a value with this name.
 async fn reported(site: &Site, name: &str) -> Value {
     let report = async {
         loop {
-            // It may come before the one that is waited for, and is not to be missed.
+            // An error may arrive before the awaited report, and must not be missed.
             assert_eq!(site.reported("error"), None);
             if let Some(report) = site.reported(name) {
                 return report;
@@ -22,11 +22,11 @@ async fn reported(site: &Site, name: &str) -> Value {
             site.next_report().await;
         }
     };
-    timeout(PATIENCE, report).await.unwrap_or_else(|_| panic!("the page has not reported {name}"))
+    timeout(PATIENCE, report).await.unwrap_or_else(|_| panic!("the page did not report {name}"))
 }
 
 #[tokio::test]
-async fn a_page_its_events_and_its_websocket_share_one_h2_connection() {
+async fn page_events_and_websocket_share_one_h2_connection() {
     let Some(chromium) = programs::chromium() else { return };
     let setting = Setting::new();
     let site = Site::start("a").await;
@@ -40,13 +40,13 @@ async fn a_page_its_events_and_its_websocket_share_one_h2_connection() {
     let port = tls(&proxy).port();
     let mut command = Command::new(chromium);
     command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]);
-    // Nothing but the page.
+    // No traffic other than the page's.
     command.args(["--no-first-run", "--disable-background-networking", "--disable-component-update"]);
     command.args(["--disable-default-apps", "--disable-extensions", "--disable-sync", "--no-proxy-server"]);
     command.arg(format!("--user-data-dir={}", profile.path().display()));
     command.arg(format!("--host-resolver-rules=MAP {HOST} 127.0.0.1"));
     command.arg(format!("--ignore-certificate-errors-spki-list={}", setting.spki()));
-    // It stays until it is killed.
+    // With a debugging port, Chromium runs until killed.
     command.arg("--remote-debugging-port=0").arg(format!("https://{HOST}:{port}/page"));
     let _browser = Running::start(&mut command);
 
@@ -55,16 +55,16 @@ async fn a_page_its_events_and_its_websocket_share_one_h2_connection() {
     let ws = json!({ "text": "grüße", "length": 60000, "same": true, "code": 3001, "clean": true });
     assert_eq!(reported(&site, "ws").await, ws);
     for number in 0..3 {
-        // The next is not sent before the last has arrived.
+        // Send the next event only after the last has arrived.
         site.send_event(&format!("event {number}")).await;
         assert_eq!(reported(&site, &format!("event{number}")).await, format!("event {number}"));
     }
-    // Every request that a backend got came on a stream, the WebSocket's too,
-    // and all streams on one connection. (Chromium opens a second and does not use it.)
+    // Every backend request, including the WebSocket, came on a stream of a single connection.
+    // (Chromium opens a second connection and does not use it.)
     let streams = || proxy.metric("homing_http2_streams_total", &[("result", "served")]);
     let requests = || proxy.metric("homing_backend_requests_total", &[]);
     #[expect(clippy::float_cmp, reason = "whole numbers")]
-    eventually("all is counted", async || streams() == requests()).await;
+    eventually("all requests are counted", async || streams() == requests()).await;
     assert!(requests() >= 36.0, "{}", requests());
     proxy.metric_becomes("homing_http2_connections_total", &[], 1.0).await;
 }

@@ -1,4 +1,4 @@
-//! gRPC, client and server by `grpcio`, over HTTP/2 on both sides.
+//! gRPC with `grpcio` as client and server, over HTTP/2 on both sides.
 
 use serde_json::json;
 
@@ -8,7 +8,7 @@ use crate::running::python;
 use crate::setting::{HOST, Setting, tls};
 
 #[tokio::test]
-async fn calls_of_every_kind_their_status_and_their_deadline_pass() {
+async fn calls_of_every_kind_pass_with_status_and_deadline() {
     let Some(program) = programs::python() else { return };
     let setting = Setting::new();
     let mut servers = ["a", "b"].map(|name| python(&program, "grpc_server.py", [name]));
@@ -36,13 +36,13 @@ async fn calls_of_every_kind_their_status_and_their_deadline_pass() {
         assert_eq!(report["deadline"], "DEADLINE_EXCEEDED");
         assert_eq!(report["cancel"], "CANCELLED");
     }
-    // The calls without a session are all at the home of one address. What a
-    // client gave up is given up by the server too.
+    // Calls without a session go to the home of the client's address. Calls that the client
+    // cancels are cancelled at the server too.
     let [a, b] = &mut servers;
     let mut ended = Vec::new();
     while ended.len() < 4 {
         ended.push(tokio::select! { line = a.line() => line, line = b.line() => line });
     }
     ended.sort();
-    assert_eq!(ended, ["broken off", "broken off", "out of time", "out of time"]);
+    assert_eq!(ended, ["cancelled", "cancelled", "deadline exceeded", "deadline exceeded"]);
 }

@@ -1,15 +1,13 @@
-//! Real clients: programs and libraries that others wrote, through the real
-//! proxy, to real backends.
+//! Third-party clients (curl, Python, Node, gRPC, Chromium) through the real proxy to real backends.
 //!
-//! What is needed of Python and Node is installed once, below cargo's target
-//! directory. Where a program is missing a test says so on the real standard
-//! error, in one line, and is skipped.
+//! Python and Node packages are installed once, in cargo's target directory. If a program is
+//! missing, the test is skipped and prints one line to the uncaptured stderr.
 
 mod browser;
 mod curl;
 mod grpc;
 #[path = "../it/harness/mod.rs"]
-#[expect(dead_code, unused_imports, reason = "it is whole for the integration tests")]
+#[expect(dead_code, unused_imports, reason = "the harness is written for the integration tests")]
 mod harness;
 mod node;
 mod programs;

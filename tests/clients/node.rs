@@ -1,4 +1,4 @@
-//! Node's `undici` and `ws`.
+//! Node clients: `undici` and `ws`.
 
 use crate::python::assert_at_home;
 use crate::setting::{HOST, Setting, tls, trailing};
@@ -6,7 +6,7 @@ use crate::site::Site;
 use crate::{programs, running};
 
 #[tokio::test]
-async fn undici_and_ws_keep_their_sessions_and_their_bytes() {
+async fn undici_and_ws_keep_their_sessions_and_data() {
     let Some(node) = programs::node() else { return };
     let setting = Setting::new();
     let (a, b) = (Site::start("a").await, Site::start("b").await);
@@ -22,20 +22,20 @@ async fn undici_and_ws_keep_their_sessions_and_their_bytes() {
     let (plain, secure) = (proxy.addr().port().to_string(), tls(&proxy).port().to_string());
     let report = running::node(&node, "clients.cjs", [&plain, &secure, setting.authority(), HOST]);
     let report = report.report().await;
-    for way in ["http1", "http1tls", "http2"] {
-        let report = &report[way];
+    for mode in ["http1", "http1tls", "http2"] {
+        let report = &report[mode];
         assert_at_home(&report["homes"]);
-        assert_eq!(report["up"], true, "{way}");
-        assert_eq!(report["length"], 3_000_000, "{way}");
-        if way != "http2" {
-            assert_eq!(report["trailers"]["x-checksum"], "0815", "{way}");
+        assert_eq!(report["up"], true, "{mode}");
+        assert_eq!(report["length"], 3_000_000, "{mode}");
+        if mode != "http2" {
+            assert_eq!(report["trailers"]["x-checksum"], "0815", "{mode}");
         }
     }
-    for way in ["ws", "wss"] {
-        let report = &report[way];
-        assert_eq!(report["text"], "grüße", "{way}");
-        assert_eq!(report["same"], true, "{way}");
-        assert_eq!(report["pong"], "there?", "{way}");
-        assert_eq!(report["code"], 3001, "{way}");
+    for mode in ["ws", "wss"] {
+        let report = &report[mode];
+        assert_eq!(report["text"], "grüße", "{mode}");
+        assert_eq!(report["same"], true, "{mode}");
+        assert_eq!(report["pong"], "there?", "{mode}");
+        assert_eq!(report["code"], 3001, "{mode}");
     }
 }

@@ -1,4 +1,4 @@
-//! The programs of others: found, or installed, or missed aloud.
+//! Finds or installs the third-party programs, or reports what is missing.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -6,16 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The oldest Node that `undici` runs on; older versions of it fail over HTTP/2
-/// by themselves.
+/// The oldest Node that `undici` supports. Older `undici` versions are broken over HTTP/2.
 const OLDEST_NODE: [u32; 3] = [20, 18, 1];
 
-/// Where this package's scripts are.
+/// Returns the directory with the clients' scripts.
 pub(crate) fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
 }
 
-/// curl, if it is there and can do what is asked of it.
+/// Returns curl, if it is installed and supports `feature`.
 pub(crate) fn curl(feature: &str) -> Option<PathBuf> {
     let found = find(&["curl"]).ok_or_else(|| "curl is missing: apt-get install -y curl".to_owned());
     or_skip(&found.and_then(|curl| {
@@ -26,7 +25,7 @@ pub(crate) fn curl(feature: &str) -> Option<PathBuf> {
     }))
 }
 
-/// Python with the packages of `python/requirements.txt`.
+/// Returns Python with the packages in `python/requirements.txt`.
 pub(crate) fn python() -> Option<PathBuf> {
     static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     or_skip(PYTHON.get_or_init(|| {
@@ -44,7 +43,7 @@ pub(crate) fn python() -> Option<PathBuf> {
     }))
 }
 
-/// Node, and the folder with the packages of `node/package-lock.json`.
+/// Returns Node, and the directory with the packages in `node/package-lock.json`.
 pub(crate) fn node() -> Option<(PathBuf, PathBuf)> {
     static NODE: OnceLock<Result<(PathBuf, PathBuf), String>> = OnceLock::new();
     or_skip(NODE.get_or_init(|| {
@@ -52,7 +51,7 @@ pub(crate) fn node() -> Option<(PathBuf, PathBuf)> {
         let (node, npm) = find(&["node"]).zip(find(&["npm"])).ok_or(missing)?;
         let version = output(Command::new(&node).arg("--version"))?;
         if number(&version) < OLDEST_NODE {
-            return Err(format!("node is {}: it takes 20.18.1 or newer", version.trim()));
+            return Err(format!("node is {}, 20.18.1 or newer is required", version.trim()));
         }
         let lock = scripts().join("node/package-lock.json");
         let folder = installed("node", &lock, |folder| {
@@ -68,7 +67,7 @@ pub(crate) fn node() -> Option<(PathBuf, PathBuf)> {
     }))
 }
 
-/// Chromium, by one of its names.
+/// Returns Chromium, under any of its names.
 pub(crate) fn chromium() -> Option<PathBuf> {
     let names = ["chromium", "chromium-browser", "google-chrome-stable", "google-chrome"];
     or_skip(&find(&names).ok_or_else(|| "chromium is missing: apt-get install -y chromium".to_owned()))
@@ -80,27 +79,27 @@ fn find(names: &[&str]) -> Option<PathBuf> {
     names.iter().find_map(in_path)
 }
 
-/// The three numbers of `v1.2.3`; zeros where there are none.
+/// Parses the three numbers of `v1.2.3`; missing numbers are zero.
 fn number(version: &str) -> [u32; 3] {
     let mut numbers = version.trim().trim_start_matches('v').split('.').map(|number| number.parse().ok());
     std::array::from_fn(|_| numbers.next().flatten().unwrap_or(0))
 }
 
-/// The program, or a line that says which test does without it and why.
+/// Returns the program. If it is missing, prints which test is skipped and why.
 fn or_skip<T: Clone>(found: &Result<T, String>) -> Option<T> {
     match found {
         Ok(found) => Some(found.clone()),
         Err(why) => {
             let thread = std::thread::current();
-            // Not by a macro: what those print is kept back while a test passes.
+            // Not `eprintln!`: its output is captured and hidden while a test passes.
             let line = format!("skipped {}: {why}\n", thread.name().unwrap_or("a test"));
-            std::io::stderr().write_all(line.as_bytes()).expect("standard error");
+            std::io::stderr().write_all(line.as_bytes()).expect("write to stderr");
             None
         }
     }
 }
 
-/// A folder that was filled as the file at `wanted` says, now or by an earlier run.
+/// Returns a directory filled for the requirements in the file `wanted`, now or by an earlier run.
 fn installed(
     name: &str,
     wanted: &Path,
@@ -111,7 +110,7 @@ fn installed(
         (place.join(format!("clients-{name}")), place.join(format!("clients-{name}.stamp")));
     let text = |error: std::io::Error| error.to_string();
     fs::create_dir_all(place).map_err(text)?;
-    // Tests of other processes wait here until the folder is whole.
+    // Tests in other processes wait here until the directory is complete.
     let lock = File::create(place.join(format!("clients-{name}.lock"))).map_err(text)?;
     lock.lock().map_err(text)?;
     let wanted = fs::read_to_string(wanted).map_err(text)?;
@@ -127,7 +126,7 @@ fn installed(
     Ok(folder)
 }
 
-/// What a program prints; if it fails, the last of what it complains, on one line.
+/// Runs a program and returns its stdout. If it fails, returns the last two lines of its output.
 fn output(command: &mut Command) -> Result<String, String> {
     let program = command.get_program().display().to_string();
     let output = command.output().map_err(|error| format!("{program}: {error}"))?;

@@ -1,4 +1,4 @@
-//! Python's `websockets`, `h2` and `httpx`.
+//! Python clients: `websockets`, `h2` and `httpx`.
 
 use serde_json::{Value, json};
 
@@ -9,16 +9,19 @@ use crate::{programs, running};
 
 const AFFINITY: &str = "key = [\"cookie:SID\"], remember = \"table\"";
 
-/// Every session at one backend, and not all at the same.
+/// Asserts that each session used one backend, and that not all used the same one.
 pub(crate) fn assert_at_home(homes: &Value) {
     let homes = homes.as_object().expect("sessions");
     assert_eq!(homes.len(), 12);
     assert!(homes.values().all(|names| names.as_array().is_some_and(|names| names.len() == 1)), "{homes:?}");
-    assert!(homes.values().any(|names| Some(names) != homes.values().next()), "all at one: {homes:?}");
+    assert!(
+        homes.values().any(|names| Some(names) != homes.values().next()),
+        "all sessions on one backend: {homes:?}"
+    );
 }
 
 #[tokio::test]
-async fn websockets_talk_ping_and_close_through_the_proxy() {
+async fn websockets_exchange_messages_ping_and_close() {
     let Some(python) = programs::python() else { return };
     let setting = Setting::new();
     let mut servers = ["a", "b"].map(|name| running::python(&python, "ws_server.py", [name]));

@@ -1,4 +1,4 @@
-//! A program that runs: what it prints, and its end.
+//! A running program and its output.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -13,90 +13,91 @@ use tokio::time::timeout;
 
 use crate::programs;
 
-/// How long a program may take: an interpreter or a browser has to start.
+/// How long a program may take, including the start of an interpreter or a browser.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A running program. Dropped, it is killed.
+/// A running program. Killed when dropped.
 pub(crate) struct Running {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
-    /// Read from the start: who complains a lot must not have to wait.
-    complaints: Option<JoinHandle<Vec<u8>>>,
+    /// Reads stderr from the start, so that the program never blocks on a full pipe.
+    stderr: Option<JoinHandle<Vec<u8>>>,
 }
 
 impl Running {
     pub(crate) fn start(command: &mut Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().expect("start a program");
-        let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
-        let mut stderr = child.stderr.take().expect("its complaints");
-        let complaints = tokio::spawn(async move {
+        let lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
+        let mut stderr = child.stderr.take().expect("stderr");
+        let stderr = tokio::spawn(async move {
             let mut text = Vec::new();
-            // A part is better than nothing.
+            // Partial output is better than none.
             let _ = stderr.read_to_end(&mut text).await;
             text
         });
-        Self { child, lines, complaints: Some(complaints) }
+        Self { child, lines, stderr: Some(stderr) }
     }
 
-    /// The next line that it prints.
+    /// Returns the next line of stdout.
     pub(crate) async fn line(&mut self) -> String {
-        let line = timeout(PATIENCE, self.lines.next_line()).await.expect("a line in time");
-        match line.expect("text") {
+        let line =
+            timeout(PATIENCE, self.lines.next_line()).await.expect("the program printed no line in time");
+        match line.expect("UTF-8") {
             Some(line) => line,
-            None => panic!("it has ended: {}", self.complaints().await),
+            None => panic!("the program ended: {}", self.stderr().await),
         }
     }
 
-    /// The port that a server prints first.
+    /// Returns the port that a server prints first.
     pub(crate) async fn port(&mut self) -> u16 {
         self.line().await.parse().expect("a port")
     }
 
-    /// What it prints until it ends well.
+    /// Waits for a successful exit and returns the rest of stdout.
     pub(crate) async fn finish(mut self) -> String {
         let mut text = String::new();
         let ends = async {
-            while let Some(line) = self.lines.next_line().await.expect("text") {
+            while let Some(line) = self.lines.next_line().await.expect("UTF-8") {
                 text.push_str(&line);
                 text.push('\n');
             }
-            let complaints = self.complaints().await;
-            (self.child.wait().await.expect("its end"), complaints)
+            let stderr = self.stderr().await;
+            (self.child.wait().await.expect("exit status"), stderr)
         };
-        let (status, complaints) = timeout(PATIENCE, ends).await.expect("an end in time");
-        assert!(status.success(), "{status}:\n{text}\n{complaints}");
+        let (status, stderr) = timeout(PATIENCE, ends).await.expect("the program did not exit in time");
+        assert!(status.success(), "{status}:\n{text}\n{stderr}");
         text
     }
 
-    async fn complaints(&mut self) -> String {
-        let text = match self.complaints.take() {
+    async fn stderr(&mut self) -> String {
+        let text = match self.stderr.take() {
             Some(reading) => timeout(PATIENCE, reading).await.ok().and_then(Result::ok),
             None => None,
         };
         String::from_utf8_lossy(&text.unwrap_or_default()).into_owned()
     }
 
-    /// What it reports as JSON, at its end.
+    /// Waits for a successful exit and parses the rest of stdout as JSON.
     pub(crate) async fn report(self) -> Value {
         let text = self.finish().await;
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 }
 
-/// A Python script of this folder.
+/// Starts a Python script.
 pub(crate) fn python(
     python: &Path,
     script: &str,
     args: impl IntoIterator<Item = impl AsRef<OsStr>>,
 ) -> Running {
     let mut command = Command::new(python);
-    // Unbuffered, and without folders of bytecode among the sources.
+    // Unbuffered, and without bytecode caches next to the sources.
     command.args(["-u", "-B"]).arg(programs::scripts().join("python").join(script)).args(args);
     Running::start(&mut command)
 }
 
-/// A Node script of this folder.
+/// Starts a Node script.
 pub(crate) fn node(
     (node, packages): &(PathBuf, PathBuf),
     script: &str,

@@ -1,4 +1,4 @@
-//! A web site on hyper: what real clients ask for.
+//! A web site on hyper, for the clients to request.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -26,10 +26,10 @@ use crate::harness::eventually;
 
 type Body = BoxBody<Bytes, Infallible>;
 
-/// What a browser shows.
+/// The page for the browser.
 const PAGE: &str = include_str!("browser/page.html");
 
-/// A running site. Dropped, it is gone.
+/// A running site. Stops when dropped.
 pub(crate) struct Site {
     pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
@@ -39,9 +39,9 @@ pub(crate) struct Site {
 #[derive(Default)]
 struct Shared {
     name: String,
-    /// Event streams that are open, to write to.
+    /// Open event streams.
     streams: Mutex<Vec<mpsc::UnboundedSender<Bytes>>>,
-    /// What pages have reported.
+    /// Reports from the page.
     reports: Mutex<Vec<Value>>,
     news: Notify,
 }
@@ -61,25 +61,25 @@ impl Site {
         Self { address, shared, running }
     }
 
-    /// Sends an event on all streams, which must be there or come.
+    /// Sends an event on all event streams. Waits until there is one.
     pub(crate) async fn send_event(&self, data: &str) {
-        eventually("somebody listens to the events", async || !self.shared.streams.lock().is_empty()).await;
+        eventually("a client opens an event stream", async || !self.shared.streams.lock().is_empty()).await;
         for stream in self.shared.streams.lock().iter() {
             stream.send(format!("data: {data}\n\n").into()).expect("a listener");
         }
     }
 
-    /// Ends all streams.
+    /// Ends all event streams.
     pub(crate) fn end_events(&self) {
         self.shared.streams.lock().clear();
     }
 
-    /// What was reported under this name.
+    /// Returns the report with this name.
     pub(crate) fn reported(&self, name: &str) -> Option<Value> {
         self.shared.reports.lock().iter().find_map(|report| report.get(name).cloned())
     }
 
-    /// Waits for a report that nobody has waited for yet.
+    /// Waits for the next report.
     pub(crate) async fn next_report(&self) {
         self.shared.news.notified().await;
     }
@@ -108,12 +108,12 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-/// Bytes that anybody can make again: the number of each line.
+/// Returns reproducible bytes: numbered lines.
 pub(crate) fn bytes(count: usize) -> Vec<u8> {
     (0..).flat_map(|line: u32| format!("{line:015}\n").into_bytes()).take(count).collect()
 }
 
-/// SHA-256, in hexadecimal.
+/// Returns the SHA-256 hash in hexadecimal.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
     let mut context = digest::Context::new(&SHA256);
     context.update(bytes);
@@ -179,7 +179,7 @@ impl Shared {
     }
 }
 
-/// What arrived, as JSON.
+/// Responds with the received request as JSON.
 fn seen(request: &Request<Incoming>) -> Response<Body> {
     let fields: Vec<_> = request
         .headers()
@@ -191,7 +191,7 @@ fn seen(request: &Request<Incoming>) -> Response<Body> {
     typed("application/json", report.to_string())
 }
 
-/// Length and hash of the request's body.
+/// Responds with the length and hash of the request body.
 async fn summary(request: Request<Incoming>) -> Response<Body> {
     let (mut body, mut length, mut context) = (request.into_body(), 0, digest::Context::new(&SHA256));
     while let Some(Ok(frame)) = body.frame().await {
@@ -202,7 +202,7 @@ async fn summary(request: Request<Incoming>) -> Response<Body> {
     full(format!("{length} {}\n", hexadecimal(context)))
 }
 
-/// A body of these frames.
+/// A body whose frames come from a closure.
 struct Frames<F>(F);
 
 impl<F: FnMut(&mut Context<'_>) -> Poll<Option<Frame<Bytes>>> + Unpin> hyper::body::Body for Frames<F> {

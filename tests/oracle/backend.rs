@@ -1,5 +1,4 @@
-//! The backends of the oracle: one that records what it gets, one that answers
-//! as it is told.
+//! The backends of the oracle: one records requests, the other sends given responses.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -12,17 +11,16 @@ use parking_lot::Mutex;
 
 use super::reader::{self, Read};
 
-/// How long anything may take; more is a hang.
+/// How long an operation may take before it counts as a hang.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What the oracle says to a recorder to hear what has come so far.
+/// What the oracle sends to a recorder to get everything recorded so far.
 const PROBE: &[u8] = b"PROBE";
 
-/// A backend that records all bytes of each of its connections, and answers
-/// the first request on each.
+/// A backend that records all bytes of each connection, and responds to the first request on each.
 ///
-/// It serves one connection at a time, to its end, so that after a probe all
-/// that was connected before it is over and recorded.
+/// It serves one connection at a time until it closes. So after a probe, all earlier connections are
+/// closed and recorded.
 pub(super) struct Recorder {
     pub(super) address: SocketAddr,
     connections: Receiver<Vec<u8>>,
@@ -42,14 +40,15 @@ impl Recorder {
         Self { address, connections }
     }
 
-    /// All bytes of each connection since the last call.
+    /// Returns the bytes of each connection since the last call.
     pub(super) fn take(&self) -> Vec<Vec<u8>> {
         let mut probe = TcpStream::connect(self.address).expect("connect to the recorder");
         probe.write_all(PROBE).expect("probe");
         probe.shutdown(Shutdown::Write).expect("probe");
         let mut connections = Vec::new();
         loop {
-            let bytes = self.connections.recv_timeout(PATIENCE).expect("the proxy lets its backend go");
+            let bytes =
+                self.connections.recv_timeout(PATIENCE).expect("the proxy closes its backend connection");
             if bytes == PROBE {
                 return connections;
             }
@@ -58,7 +57,7 @@ impl Recorder {
     }
 }
 
-/// Serves a connection to its end; `None` if nobody listens any more.
+/// Serves a connection until it closes; `None` if the oracle has been dropped.
 fn record(mut stream: TcpStream, sender: &Sender<Vec<u8>>) -> Option<()> {
     let mut bytes = Vec::new();
     let mut answered = false;
@@ -67,23 +66,23 @@ fn record(mut stream: TcpStream, sender: &Sender<Vec<u8>>) -> Option<()> {
             answered = true;
             let body = if request.start[0] == "HEAD" { "" } else { "ok" };
             let reply = format!("HTTP/1.1 200 OK\r\nX-Backend: recorder\r\nContent-Length: 2\r\n\r\n{body}");
-            // Who is gone needs no answer.
+            // The proxy may have closed the connection.
             let _ = stream.write_all(reply.as_bytes());
         }
     }
     sender.send(bytes).ok()
 }
 
-/// What a [`Parrot`] says.
+/// A response of a [`Parrot`].
 #[derive(Debug, Clone, Default)]
 pub(super) struct Saying {
     pub(super) bytes: Vec<u8>,
-    /// Does it close then?
+    /// Whether the parrot then closes the connection.
     pub(super) close: bool,
 }
 
-/// A backend that answers `/told` as it is told and everything else with the
-/// path; on one connection as often as it is asked.
+/// A backend that responds to `/told` with a given response, and to everything else with the path.
+/// Keeps connections alive.
 pub(super) struct Parrot {
     pub(super) address: SocketAddr,
     saying: Arc<Mutex<Saying>>,
@@ -135,7 +134,7 @@ fn listen() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// Reads more; false at the end.
+/// Reads more; returns false at the end.
 fn fill(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> bool {
     let mut room = [0; 16 * 1024];
     loop {

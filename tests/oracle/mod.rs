@@ -1,12 +1,10 @@
-//! An oracle for what Homing forwards: the real proxy between a client that
-//! sends any bytes and a backend that records what comes, and the other way
-//! round. Used by `tests/it` with a seeded corpus, and by the fuzz target
-//! `forwarded`.
+//! An oracle for what Homing forwards: the real proxy between a client that sends arbitrary bytes
+//! and a backend that records them, and between a backend that sends arbitrary bytes and a client.
+//! Used by `tests/it` with a seeded corpus, and by the fuzz target `forwarded`.
 //!
-//! Requests: the backend gets exactly the messages that Homing accounts for,
-//! with the same method, target and body, and of whatever Homing refuses
-//! nothing that is whole. Responses: the client sees what the backend said,
-//! or an error, and the next response is the next request's.
+//! Requests: the backend gets exactly the requests that Homing parses, with the same method, target
+//! and body, and no complete request that Homing rejects. Responses: the client sees the backend's
+//! response or an error, and the next response belongs to the next request.
 
 mod backend;
 mod reader;
@@ -20,10 +18,10 @@ use homing::h1::{Body, BodyLimits, FieldSlots, Framing, HeadLimits, Parsed, pars
 use backend::{PATIENCE, Parrot, Recorder, Saying};
 use reader::{Message, Read};
 
-/// More interim responses than this before a final one Homing does not take.
+/// Interim responses that Homing accepts before a final one.
 const MAX_INTERIM: usize = 16;
 
-/// The proxy, and a backend either way.
+/// The proxy, a backend that records requests, and a backend that sends given responses.
 pub(crate) struct Oracle {
     _running: Running,
     requests: SocketAddr,
@@ -33,7 +31,7 @@ pub(crate) struct Oracle {
     limits: HeadLimits,
 }
 
-/// A request as Homing accounts for it.
+/// A request as Homing parses it.
 #[derive(Debug, PartialEq, Eq)]
 struct Accounted {
     method: String,
@@ -41,26 +39,26 @@ struct Accounted {
     body: Vec<u8>,
 }
 
-/// All of a connection, as Homing accounts for it.
+/// All requests of a connection, as Homing parses them.
 #[derive(Debug)]
 struct Account {
     whole: Vec<Accounted>,
-    /// A request whose body is wrong or not there.
+    /// A request whose body is malformed or incomplete.
     broken: Option<Accounted>,
-    /// Was something refused?
+    /// Whether a request head was rejected.
     refused: bool,
-    /// Does it end within a head?
+    /// Whether the input ends within a head.
     cut: bool,
 }
 
 impl Oracle {
-    /// Starts all of it.
+    /// Starts the proxy and the backends.
     ///
     /// # Panics
-    /// If it cannot.
+    /// If they cannot be started.
     pub(crate) fn start() -> Self {
         let (recorder, parrot) = (Recorder::start(), Parrot::start());
-        // A connection for each request: whatever is on it belongs to that one.
+        // One backend connection per request: all bytes on it belong to that request.
         let toml = format!(
             r#"
             [server]
@@ -100,40 +98,40 @@ impl Oracle {
         Self { requests: addresses[0], responses: addresses[1], _running: running, recorder, parrot, limits }
     }
 
-    /// A client sends `input`, all at once, and no more.
+    /// Sends `input` from a client in one piece, then closes the sending side.
     ///
     /// # Panics
-    /// If the backend, or the client, is told anything else than Homing accounts for.
+    /// If the backend or the client gets anything other than what Homing parses.
     pub(crate) fn check_requests(&self, input: &[u8]) {
         let account = self.account(input);
         let mut client = connect(self.requests);
-        // A proxy that refuses need not read on.
+        // A proxy that rejects a request need not read the rest.
         let _ = client.write_all(input);
         let _ = client.shutdown(Shutdown::Write);
         let (said, clean) = read_to_end(&mut client);
 
         let mut connections = self.recorder.take().into_iter();
         for expected in &account.whole {
-            let bytes = connections.next().unwrap_or_else(|| panic!("{expected:?} is not forwarded"));
+            let bytes = connections.next().unwrap_or_else(|| panic!("{expected:?} was not forwarded"));
             match reader::request(&bytes) {
                 Ok(Read::Whole(message)) => {
-                    assert_eq!(message.len, bytes.len(), "nothing behind the request");
+                    assert_eq!(message.len, bytes.len(), "bytes after the request");
                     assert_eq!(*expected, Accounted::of(message));
                 }
-                other => panic!("{expected:?} is forwarded as {other:?}"),
+                other => panic!("{expected:?} was forwarded as {other:?}"),
             }
         }
         for bytes in connections {
-            // Forwarded while it still looked right, or a second attempt of that.
-            let broken = account.broken.as_ref().expect("nothing but what was understood is forwarded");
+            // The start of a request that turned out to be malformed, or a retry of it.
+            let broken = account.broken.as_ref().expect("a request that Homing did not parse was forwarded");
             match reader::request(&bytes) {
                 Ok(Read::Part(None)) => {}
                 Ok(Read::Part(Some(message))) => {
                     let seen = Accounted::of(message);
                     assert_eq!((&seen.method, &seen.target), (&broken.method, &broken.target));
-                    assert!(broken.body.starts_with(&seen.body), "{seen:?} of {broken:?}");
+                    assert!(broken.body.starts_with(&seen.body), "{seen:?} is not a part of {broken:?}");
                 }
-                other => panic!("{broken:?} is forwarded as {other:?}"),
+                other => panic!("{broken:?} was forwarded as {other:?}"),
             }
         }
 
@@ -146,24 +144,24 @@ impl Oracle {
         if !rest.is_empty() {
             assert!(
                 account.refused || account.broken.is_some(),
-                "an answer to nothing: {}",
+                "a response without a request: {}",
                 rest.escape_ascii()
             );
             let method = account.broken.as_ref().map_or("GET", |broken| &broken.method);
             let answer = final_response(&mut rest, method);
             assert!(answer.start[1].as_str() >= "400", "{answer:?}");
-            assert_eq!(rest.escape_ascii().to_string(), "", "nothing behind a refusal");
+            assert_eq!(rest.escape_ascii().to_string(), "", "bytes after an error response");
         } else if account.refused {
-            panic!("refused without a word");
+            panic!("rejected without a response");
         }
-        assert!(clean || account.cut || account.broken.is_some(), "broken off");
+        assert!(clean || account.cut || account.broken.is_some(), "the connection was reset");
     }
 
-    /// A backend says `input` for a response, the first byte of it aside, which
-    /// says what was asked.
+    /// Responds from the backend with `input` after its first byte, which selects the request method
+    /// and whether the backend then closes the connection.
     ///
     /// # Panics
-    /// If the client is told anything else, or is out of step then.
+    /// If the client gets anything else, or the next response belongs to another request.
     pub(crate) fn check_response(&self, input: &[u8]) {
         let Some((choice, said)) = input.split_first() else { return };
         let method = if choice & 1 == 0 { "GET" } else { "HEAD" };
@@ -177,7 +175,7 @@ impl Oracle {
             .expect("send");
         let mut got = Vec::new();
         let Some(first) = next_response(&mut client, &mut got, method) else {
-            assert!(!model.whole, "a whole response is broken off: {model:?}");
+            assert!(!model.whole, "a complete response was truncated: {model:?}");
             return;
         };
         if model.whole && model.interim <= MAX_INTERIM && model.status != 101 {
@@ -193,10 +191,10 @@ impl Oracle {
             assert_eq!((next.start[1].as_str(), next.body.as_slice()), ("200", b"/next".as_slice()));
             assert!(next.values("x-backend").eq(["parrot"]), "{next:?}");
         }
-        assert_eq!(got.escape_ascii().to_string(), "", "nothing behind a response");
+        assert_eq!(got.escape_ascii().to_string(), "", "bytes after a response");
     }
 
-    /// What the codec makes of a client's bytes.
+    /// Parses a client's bytes with Homing's codec.
     fn account(&self, input: &[u8]) -> Account {
         let mut account = Account { whole: Vec::new(), broken: None, refused: false, cut: false };
         let mut at = 0;
@@ -232,7 +230,7 @@ impl Oracle {
         account
     }
 
-    /// What the codec makes of a backend's bytes.
+    /// Parses a backend's bytes with Homing's codec.
     fn model(&self, said: &[u8], method: &str) -> Model {
         let mut model = Model::default();
         let mut at = 0;
@@ -255,7 +253,7 @@ impl Oracle {
     }
 }
 
-/// A response as the codec reads it.
+/// A response as Homing's codec parses it.
 #[derive(Debug, Default)]
 struct Model {
     interim: usize,
@@ -272,7 +270,7 @@ impl Accounted {
     }
 }
 
-/// The data of a body, how many bytes it took, and whether it is whole.
+/// Returns the content of a body, the number of bytes consumed, and whether it is complete.
 fn data(framing: Framing, input: &[u8]) -> (Vec<u8>, usize, bool) {
     let mut body = Body::new(framing, BodyLimits::default()).with_data_only();
     let (mut data, mut at) = (Vec::new(), 0);
@@ -294,17 +292,19 @@ fn connect(address: SocketAddr) -> TcpStream {
     client
 }
 
-/// All that comes, and whether it ends well.
+/// Reads to the end. Returns the bytes, and whether the connection closed without a reset.
 fn read_to_end(client: &mut TcpStream) -> (Vec<u8>, bool) {
     let mut bytes = Vec::new();
     match client.read_to_end(&mut bytes) {
         Ok(_) => (bytes, true),
         Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => (bytes, false),
-        Err(error) => panic!("the proxy does not end: {error}, after {}", bytes.escape_ascii()),
+        Err(error) => {
+            panic!("the proxy did not close the connection: {error}, after {}", bytes.escape_ascii())
+        }
     }
 }
 
-/// Takes the next final response off what was read.
+/// Splits the next final response off `rest`.
 fn final_response(rest: &mut &[u8], method: &str) -> Message {
     loop {
         match reader::response(rest, method, true) {
@@ -319,7 +319,7 @@ fn final_response(rest: &mut &[u8], method: &str) -> Message {
     }
 }
 
-/// Reads the next final response; `None`: the connection ends before its end.
+/// Reads the next final response; `None` if the connection ends before it is complete.
 fn next_response(client: &mut TcpStream, got: &mut Vec<u8>, method: &str) -> Option<Message> {
     let mut ended = false;
     loop {
@@ -342,7 +342,7 @@ fn next_response(client: &mut TcpStream, got: &mut Vec<u8>, method: &str) -> Opt
         match client.read(&mut room) {
             Ok(0) => ended = true,
             Ok(n) => got.extend_from_slice(&room[..n]),
-            // The fuzzer's clock.
+            // The fuzzer's timer interrupts reads.
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {
                 got.clear();

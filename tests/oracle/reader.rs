@@ -1,32 +1,31 @@
-//! A reader of HTTP/1.1 messages that knows one spelling of everything and
-//! nothing of the code under test. What it takes without a complaint, every
-//! other reader takes for the same: there is nothing in it to differ over.
+//! A strict HTTP/1.1 parser, independent of the code under test. It accepts only one spelling of
+//! everything, so that every other parser reads an accepted message the same way.
 
-/// A message that it has read, whole.
+/// A parsed message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Message {
-    /// The request line or status line, word by word.
+    /// The three parts of the request line or status line.
     pub(crate) start: [String; 3],
-    /// Names in lower case.
+    /// Fields with lowercase names.
     pub(crate) fields: Vec<(String, String)>,
-    /// The body's data.
+    /// The content, without chunk framing.
     pub(crate) body: Vec<u8>,
-    /// The bytes of all of it.
+    /// Length of the whole message in bytes.
     pub(crate) len: usize,
 }
 
-/// What is there of a message.
+/// A complete or incomplete message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Read {
     Whole(Message),
-    /// It goes on: so far the head, if that is whole, and some data.
+    /// Incomplete: the head, if that is complete, and part of the body.
     Part(Option<Message>),
 }
 
-/// Why readers might differ over it.
+/// Why parsers might disagree about a message.
 pub(crate) type Doubt = String;
 
-/// A request.
+/// Parses a request.
 pub(crate) fn request(bytes: &[u8]) -> Result<Read, Doubt> {
     let Some(mut message) = head(bytes)? else { return Ok(Read::Part(None)) };
     let [method, target, version] = &message.start;
@@ -40,7 +39,7 @@ pub(crate) fn request(bytes: &[u8]) -> Result<Read, Doubt> {
     message.read_body(bytes, framing, false)
 }
 
-/// A response to a request of this method; has the connection `ended`?
+/// Parses a response to a request with this method. `ended`: whether the connection has closed.
 pub(crate) fn response(bytes: &[u8], method: &str, ended: bool) -> Result<Read, Doubt> {
     let Some(mut message) = head(bytes)? else { return Ok(Read::Part(None)) };
     let [version, status, _] = &message.start;
@@ -98,7 +97,7 @@ impl Message {
             ([length], []) if length.len() < 19 && length.bytes().all(|b| b.is_ascii_digit()) => {
                 Ok(Some(Framing::Length(length.parse().map_err(|_| "length".to_owned())?)))
             }
-            // All that a length of so many digits can be is more than there is.
+            // A length with this many digits exceeds any input.
             ([length], []) if length.bytes().all(|b| b.is_ascii_digit()) => {
                 Ok(Some(Framing::Length(usize::MAX)))
             }
@@ -129,7 +128,7 @@ impl Message {
         self.len += here;
     }
 
-    /// Reads chunks and trailers; false if they go on.
+    /// Reads chunks and trailers; returns false if they are incomplete.
     fn read_chunks(&mut self, mut rest: &[u8]) -> Result<bool, Doubt> {
         loop {
             let Some((line, behind)) = line(rest)? else { return Ok(false) };
@@ -166,7 +165,7 @@ impl Message {
     }
 }
 
-/// The line that the bytes begin with, and what is behind it; `None`: it goes on.
+/// Splits off the first line. Returns it and the rest; `None` if the line is incomplete.
 fn line(bytes: &[u8]) -> Result<Option<(String, &[u8])>, Doubt> {
     let end = bytes.windows(2).position(|w| w == b"\r\n");
     let text = &bytes[..end.unwrap_or(bytes.len())];

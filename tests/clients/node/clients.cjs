@@ -1,14 +1,14 @@
-// Node's clients: clients.cjs PORT TLS_PORT AUTHORITY HOST; reports as JSON.
+// Node clients. Usage: clients.cjs PORT TLS_PORT CA_FILE HOST. Prints a JSON report.
 const { readFileSync } = require('node:fs');
 const { createHash } = require('node:crypto');
 const { Client } = require('undici');
 const WebSocket = require('ws');
 
-const [port, tlsPort, authority, host] = process.argv.slice(2);
-const ca = readFileSync(authority);
+const [port, tlsPort, caFile, host] = process.argv.slice(2);
+const ca = readFileSync(caFile);
 
 async function over(origin, options) {
-  // One connection, and requests of twelve sessions on it.
+  // Requests of twelve sessions on one connection.
   const client = new Client(origin, { ...options, pipelining: options.allowH2 ? 100 : 1 });
   const homes = {};
   const ask = async (session) => {
@@ -28,7 +28,7 @@ async function over(origin, options) {
   const down = await client.request({ path: '/bytes/3000000', method: 'GET', headers: { host } });
   const length = (await down.body.arrayBuffer()).byteLength;
   let trailers = {};
-  // Over HTTP/2 undici ends a response at its trailers, and fails on data that it takes after them.
+  // Over HTTP/2, undici ends a response at its trailers, and fails on data it receives after them.
   if (!options.allowH2) {
     const trailing = await client.request({ path: '/trailers', method: 'GET', headers: { host, te: 'trailers' } });
     await trailing.body.text();
@@ -55,7 +55,7 @@ async function webSocket(url, options) {
     return answer;
   };
   const text = (await echo('grüße')).toString();
-  // The backend's application takes frames of 64 KiB.
+  // The backend accepts frames of up to 64 KiB.
   const big = Buffer.alloc(65000, 7);
   const same = (await echo(big)).equals(big);
   ws.ping('there?');

@@ -1,4 +1,4 @@
-"""A gRPC client: grpc_client.py PORT [AUTHORITY HOST]; reports as JSON."""
+"""A gRPC client. Usage: grpc_client.py PORT [CA_FILE HOST]. Prints a JSON report."""
 import json
 import queue
 import sys
@@ -8,8 +8,8 @@ import grpc
 PORT = sys.argv[1]
 OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.enable_http_proxy", 0)]
 if len(sys.argv) > 2:
-    authority, host = sys.argv[2:4]
-    credentials = grpc.ssl_channel_credentials(open(authority, "rb").read())
+    ca_file, host = sys.argv[2:4]
+    credentials = grpc.ssl_channel_credentials(open(ca_file, "rb").read())
     options = OPTIONS + [("grpc.ssl_target_name_override", host), ("grpc.default_authority", host)]
     channel = grpc.secure_channel(f"127.0.0.1:{PORT}", credentials, options)
 else:
@@ -46,7 +46,7 @@ report["stream_error"] = error_of(lambda: parts.extend(server_stream(b"5", timeo
 report["before_error"] = len(parts)
 report["client_stream"] = client_stream((b"x" * 1000 for _ in range(500)), timeout=LIMIT).decode()
 
-# Question and answer in turn: neither side may be held back.
+# Strictly alternating messages: the proxy may buffer neither direction.
 questions = queue.Queue()
 answers = bidi(iter(questions.get, None), timeout=LIMIT)
 turns = []

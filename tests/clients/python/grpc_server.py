@@ -1,6 +1,6 @@
-"""A gRPC server without generated code: grpc_server.py NAME.
+"""A gRPC server without generated code. Usage: grpc_server.py NAME.
 
-Messages are bytes. It prints its port, then which calls were cut short.
+Messages are plain bytes. Prints its port, then a line for each call that ended early.
 """
 import sys
 import time
@@ -10,7 +10,7 @@ import grpc
 
 
 def say(line):
-    """Prints a line in one write: calls end in several threads."""
+    """Prints a line in a single write, because several threads print."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
@@ -28,7 +28,7 @@ def unary(request, context):
 
 def server_stream(request, context):
     if request == b"1000000":
-        context.add_callback(lambda: say("broken off"))
+        context.add_callback(lambda: say("cancelled"))
     for number in range(int(request)):
         yield str(number).encode()
     if request == b"5":
@@ -47,7 +47,7 @@ def bidi(requests, context):
 def slow(request, context):
     while context.is_active():
         time.sleep(0.01)
-    say("out of time")
+    say("deadline exceeded")
     return b""
 
 

@@ -1,6 +1,6 @@
-"""An HTTP/2 client: h2_client.py PORT AUTHORITY HOST; reports as JSON.
+"""HTTP/2 clients. Usage: h2_client.py PORT CA_FILE HOST. Prints a JSON report.
 
-One connection on the h2 library itself, many sessions on it; then httpx.
+First many sessions on one connection of the h2 library, then httpx.
 """
 import asyncio
 import json
@@ -13,14 +13,14 @@ import h2.connection
 import h2.events
 import httpx
 
-PORT, AUTHORITY, HOST = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+PORT, CA_FILE, HOST = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 
 
 class Connection:
-    """One connection, by the h2 library."""
+    """A connection on the h2 library."""
 
     def __init__(self):
-        context = ssl.create_default_context(cafile=AUTHORITY)
+        context = ssl.create_default_context(cafile=CA_FILE)
         context.set_alpn_protocols(["h2"])
         plain = socket.create_connection(("127.0.0.1", PORT), timeout=30)
         self.socket = context.wrap_socket(plain, server_hostname=HOST)
@@ -45,13 +45,13 @@ class Connection:
         return stream
 
     def responses(self, streams):
-        """Reads until all these streams have ended."""
+        """Reads until all these streams have ended, and returns their responses."""
         found = {stream: {"interim": [], "body": b"", "trailers": {}} for stream in streams}
         open_streams = set(streams)
         while open_streams:
             data = self.socket.recv(65536)
             if not data:
-                raise EOFError("the connection has ended")
+                raise EOFError("connection closed")
             for event in self.h2.receive_data(data):
                 response = found.get(getattr(event, "stream_id", None))
                 if isinstance(event, h2.events.InformationalResponseReceived):
@@ -72,7 +72,7 @@ class Connection:
 
 
 def sessions(connection):
-    """Twelve sessions, each asking three times, all at once on one connection."""
+    """Sends three requests for each of twelve sessions, concurrently on one connection."""
     homes = {}
     for _ in range(3):
         names = [f"s{number}" for number in range(12)]
@@ -84,7 +84,7 @@ def sessions(connection):
 
 
 async def with_httpx():
-    context = ssl.create_default_context(cafile=AUTHORITY)
+    context = ssl.create_default_context(cafile=CA_FILE)
     headers = {"host": HOST}
     async with httpx.AsyncClient(http2=True, verify=context, trust_env=False, timeout=30) as client:
         async def get(path):

@@ -1,4 +1,4 @@
-"""A WebSocket client: ws_client.py PORT [AUTHORITY HOST]; reports what it saw as JSON."""
+"""A WebSocket client. Usage: ws_client.py PORT [CA_FILE HOST]. Prints a JSON report."""
 import asyncio
 import json
 import os
@@ -12,9 +12,9 @@ PORT = int(sys.argv[1])
 OPTIONS = {"proxy": None, "max_size": None, "ping_interval": None, "open_timeout": 30}
 URL = f"ws://127.0.0.1:{PORT}"
 if len(sys.argv) > 2:
-    authority, host = sys.argv[2:4]
+    ca_file, host = sys.argv[2:4]
     URL = f"wss://{host}:{PORT}"
-    OPTIONS |= {"ssl": ssl.create_default_context(cafile=authority), "host": "127.0.0.1", "server_hostname": host}
+    OPTIONS |= {"ssl": ssl.create_default_context(cafile=ca_file), "host": "127.0.0.1", "server_hostname": host}
 
 
 async def main():

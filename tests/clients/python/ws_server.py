@@ -1,6 +1,7 @@
-"""A WebSocket server that sends back what it gets: ws_server.py NAME.
+"""A WebSocket echo server. Usage: ws_server.py NAME.
 
-`close CODE REASON` closes; `path` tells the request's path and its cookie.
+`close CODE REASON` closes the connection. `who` returns the server's name, the request's path and
+its cookie. `ping me` makes the server ping the client first.
 """
 import asyncio
 import sys

@@ -1,37 +1,39 @@
-//! 64 clients, each with a session, that ask all at once.
+//! A crowd of 64 concurrent clients, each with its own session.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::task::JoinSet;
 
-use crate::harness::{Backend, RawClient, Response};
+use crate::harness::{Backend, RawClient, Response, eventually, in_time};
 
 pub(super) const CLIENTS: usize = 64;
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// This backend's, whole.
+    /// A complete response from this backend.
     Backend(String),
-    /// One of Homing's own: status and word.
+    /// A response from Homing itself: status and error code.
     Own(u16, String),
-    /// It began, and broke off in its body.
+    /// A response truncated in its body.
     Broken,
-    /// The connection ended, or could not be opened, and there was no answer.
+    /// No response: the connection closed, or could not be opened.
     None,
 }
 
-/// A request that was made.
+/// A request and its outcome.
 #[derive(Debug, Clone)]
 pub(super) struct Asked {
-    /// Its number, unlike that of any other.
+    /// Unique number of the request.
     pub(super) number: String,
     pub(super) method: &'static str,
-    /// Where the session was when it was made; empty before its first.
+    /// Backend of the session when the request was sent; empty before the first response.
     pub(super) place: String,
     pub(super) answer: Answer,
-    /// Was the client told that the connection ends?
+    /// Whether this was the last request on the connection: it closed, or the response says so.
     pub(super) last: bool,
 }
 
@@ -50,7 +52,7 @@ impl Visitor {
         Self { address, name, place, asked: 0, connection: None }
     }
 
-    /// Makes a request; notes where the session is.
+    /// Sends a request, and records the backend of the session.
     pub(super) async fn ask(&mut self, method: &'static str) -> Asked {
         self.asked += 1;
         let (number, place) = (format!("{}.{}", self.name, self.asked), self.place.clone());
@@ -87,22 +89,22 @@ impl Visitor {
     }
 }
 
-/// What an answer to the request of this number says.
+/// Returns the outcome of the request with this number.
 fn read(head: &Response, body: &Result<Vec<u8>, Vec<u8>>, number: &str) -> Answer {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (name, Ok(whole)) = (head.field("x-backend"), body) else {
-        assert_eq!(head.field("x-number"), Some(number), "out of step");
+        assert_eq!(head.field("x-number"), Some(number), "response to another request");
         return Answer::Broken;
     };
     if let Some(name) = name {
-        assert_eq!(head.field("x-number"), Some(number), "out of step");
+        assert_eq!(head.field("x-number"), Some(number), "response to another request");
         assert_eq!((head.status, text(whole)), (200, format!("hello from {name}\n{number}")));
         return Answer::Backend(name.to_owned());
     }
     let retry_after = head.field("retry-after").is_some();
-    assert_eq!(retry_after, head.status == 503, "503 says when to come again");
-    let word = text(whole).lines().nth(1).expect("a word").to_owned();
-    Answer::Own(head.status, word)
+    assert_eq!(retry_after, head.status == 503, "Retry-After without a 503, or a 503 without it");
+    let code = text(whole).lines().nth(1).expect("an error code").to_owned();
+    Answer::Own(head.status, code)
 }
 
 /// All clients.
@@ -113,7 +115,7 @@ impl Crowd {
         Self((0..CLIENTS).map(|number| Visitor::new(address, number)).collect())
     }
 
-    /// Each has made so many requests, and has a session somewhere.
+    /// Returns a crowd whose clients have each made this many requests and have a session.
     pub(super) async fn settled(address: SocketAddr, rounds: usize) -> Self {
         let mut crowd = Self::of(address);
         for _ in 0..rounds {
@@ -124,7 +126,7 @@ impl Crowd {
         crowd
     }
 
-    /// Everybody makes a request, all at once.
+    /// Sends one request from each client, all at once.
     pub(super) async fn ask(&mut self, method: &'static str) -> Vec<Asked> {
         let mut asking = JoinSet::new();
         for mut visitor in self.0.drain(..) {
@@ -139,14 +141,14 @@ impl Crowd {
         all
     }
 
-    /// Everybody is answered where the session is.
+    /// Asserts that each client gets a response from the backend of its session.
     pub(super) async fn assert_kept(&mut self, method: &'static str) {
         for asked in self.ask(method).await {
             assert_eq!(asked.answer, Answer::Backend(asked.place.clone()), "{asked:?}");
         }
     }
 
-    /// How many sessions are where.
+    /// Returns the number of sessions per backend.
     pub(super) fn places(&self) -> BTreeMap<String, usize> {
         let mut places = BTreeMap::new();
         for visitor in &self.0 {
@@ -154,13 +156,58 @@ impl Crowd {
         }
         places
     }
+}
 
-    pub(super) fn into_visitors(self) -> Vec<Visitor> {
-        self.0
+/// Requests sent by every client of a crowd, one after the other: GET, POST, GET, and so on. A client
+/// ends at its first request without a response.
+pub(super) struct Load {
+    stop: Arc<AtomicBool>,
+    served: Arc<AtomicUsize>,
+    clients: JoinSet<Vec<Asked>>,
+}
+
+impl Load {
+    pub(super) fn start(crowd: Crowd) -> Self {
+        let (stop, served) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let mut clients = JoinSet::new();
+        for mut visitor in crowd.0 {
+            let (stop, served) = (Arc::clone(&stop), Arc::clone(&served));
+            clients.spawn(async move {
+                let mut all = Vec::new();
+                for method in ["GET", "POST", "GET"].iter().cycle() {
+                    let asked = visitor.ask(method).await;
+                    let ended = asked.answer == Answer::None;
+                    all.push(asked);
+                    served.fetch_add(1, Ordering::Relaxed);
+                    if ended || stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                }
+                all
+            });
+        }
+        Self { stop, served, clients }
+    }
+
+    /// Waits until more than `count` further requests are over.
+    pub(super) async fn continues(&self, count: usize) {
+        let mark = self.served.load(Ordering::Relaxed);
+        eventually("requests are served", async || self.served.load(Ordering::Relaxed) > mark + count).await;
+    }
+
+    /// Stops the load and returns all requests.
+    pub(super) async fn stop(self) -> Vec<Asked> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.ended().await
+    }
+
+    /// Waits until every client has ended, and returns all requests.
+    pub(super) async fn ended(self) -> Vec<Asked> {
+        in_time("the end of the load", self.clients.join_all()).await.into_iter().flatten().collect()
     }
 }
 
-/// How often each number was delivered, over all backends.
+/// Returns how often each request was delivered, over all backends, by its number.
 pub(super) fn deliveries(backends: &[&Backend]) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for seen in backends.iter().flat_map(|backend| backend.seen()) {

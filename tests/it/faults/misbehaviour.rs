@@ -1,29 +1,29 @@
-//! One backend of three does what it should not, while all ask.
+//! One of three backends misbehaves while all clients send requests.
 
 use std::collections::BTreeMap;
 
 use super::crowd::{Answer, Crowd, deliveries};
 use crate::harness::{Backend, Proxy, Script, Step, eventually};
 
-/// What is to become of a request to the backend that misbehaves.
+/// The expected outcome of requests to the misbehaving backend.
 #[derive(Debug, Clone, Copy)]
 enum Expected {
-    /// It is answered as if nothing were.
+    /// A normal response.
     Whole,
-    /// The same; but a POST may meet a connection that is closing, and then it is
-    /// neither delivered nor sent again.
+    /// A normal response, but a POST may hit a closing connection: then it is neither delivered nor
+    /// retried.
     WholeOrLate,
-    /// Homing answers, with this word, and has delivered it once.
+    /// A response from Homing with this status and error code, after one delivery.
     Own(u16, &'static str),
-    /// The same; what may be done twice may have been delivered as often as
-    /// `retry.attempts` says, always to this backend.
+    /// The same, except that idempotent requests may be delivered up to `retry.attempts` times,
+    /// always to this backend.
     OwnAfterRetries(u16, &'static str),
-    /// It breaks off.
+    /// A truncated response.
     Broken,
 }
 
-/// Three backends of which the first gets a script, and what is to be seen of it.
-async fn one_of_three(script: Script, timeouts: &str, expected: Expected) {
+/// Starts three backends, gives the first one this script, and asserts the outcome.
+async fn assert_outcome(script: Script, timeouts: &str, expected: Expected) {
     let (a, b, c) = (Backend::start("a").await, Backend::start("b").await, Backend::start("c").await);
     let proxy = Proxy::builder()
         .timeouts(timeouts)
@@ -44,7 +44,11 @@ async fn one_of_three(script: Script, timeouts: &str, expected: Expected) {
                 *sorted.entry(format!("{method} {:?}", asked.answer)).or_insert(0) += 1;
                 faulty.push(asked);
             } else {
-                assert_eq!(asked.answer, Answer::Backend(asked.place.clone()), "nothing of the fault");
+                assert_eq!(
+                    asked.answer,
+                    Answer::Backend(asked.place.clone()),
+                    "a healthy backend's client saw the fault"
+                );
             }
         }
     }
@@ -55,7 +59,7 @@ async fn one_of_three(script: Script, timeouts: &str, expected: Expected) {
     for asked in faulty {
         let times = at_home.get(&asked.number).copied().unwrap_or_default();
         let everywhere = delivered.get(&asked.number).copied().unwrap_or_default();
-        assert_eq!(times, everywhere, "it went nowhere else: {asked:?}");
+        assert_eq!(times, everywhere, "delivered to another backend: {asked:?}");
         if matches!(expected, Expected::WholeOrLate) && asked.method == "POST" && times == 0 {
             assert_eq!(asked.answer, Answer::Own(502, "backend_closed".into()), "{asked:?}");
             continue;
@@ -64,8 +68,8 @@ async fn one_of_three(script: Script, timeouts: &str, expected: Expected) {
             Expected::Whole | Expected::WholeOrLate => {
                 assert_eq!(asked.answer, Answer::Backend("a".into()), "{asked:?}");
             }
-            Expected::Own(status, word) | Expected::OwnAfterRetries(status, word) => {
-                assert_eq!(asked.answer, Answer::Own(status, word.into()), "{asked:?}");
+            Expected::Own(status, code) | Expected::OwnAfterRetries(status, code) => {
+                assert_eq!(asked.answer, Answer::Own(status, code.into()), "{asked:?}");
             }
             Expected::Broken => assert_eq!(asked.answer, Answer::Broken, "{asked:?}"),
         }
@@ -74,95 +78,101 @@ async fn one_of_three(script: Script, timeouts: &str, expected: Expected) {
             _ => assert_eq!(times, 1, "{asked:?}"),
         }
     }
-    // Over, and all are where they were, on the same connections as far as those go on.
+    // Once the fault is over, all sessions are where they were, on the same connections where those
+    // are still open.
     a.set(Script::reply());
     for method in ["GET", "POST"] {
         crowd.assert_kept(method).await;
     }
     assert_eq!(crowd.places(), places);
     drop(crowd);
-    eventually("nothing is left behind", async || proxy.metric("homing_connections", &[]) < 0.5).await;
+    eventually("all connections close", async || proxy.metric("homing_connections", &[]) < 0.5).await;
 }
 
-fn asked_then(steps: impl IntoIterator<Item = Step>) -> Script {
+fn after_request(steps: impl IntoIterator<Item = Step>) -> Script {
     Script::new([Step::ReadHead, Step::ReadBody].into_iter().chain(steps).collect::<Vec<_>>())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn backend_that_hangs_before_its_head_is_504_and_keeps_its_sessions() {
     let expected = Expected::Own(504, "response_head_timeout");
-    one_of_three(asked_then([Step::Hang]), "response_head = \"150ms\"", expected).await;
+    assert_outcome(after_request([Step::Hang]), "response_head = \"150ms\"", expected).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn backend_that_hangs_in_its_head_is_504_and_keeps_its_sessions() {
+async fn backend_that_hangs_mid_head_is_504_and_keeps_its_sessions() {
     let expected = Expected::Own(504, "response_head_timeout");
-    one_of_three(asked_then([Step::ReplyToMidHead, Step::Hang]), "response_head = \"150ms\"", expected).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn backend_that_hangs_in_its_body_breaks_that_response_only() {
-    one_of_three(asked_then([Step::ReplyToMidBody, Step::Hang]), "body_idle = \"150ms\"", Expected::Broken)
+    assert_outcome(after_request([Step::ReplyToMidHead, Step::Hang]), "response_head = \"150ms\"", expected)
         .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn backend_that_dies_in_its_head_is_502_and_gets_nothing_twice() {
-    let expected = Expected::Own(502, "response_truncated");
-    one_of_three(asked_then([Step::ReplyToMidHead, Step::Close]), "", expected).await;
+async fn backend_that_hangs_mid_body_truncates_only_that_response() {
+    assert_outcome(
+        after_request([Step::ReplyToMidBody, Step::Hang]),
+        "body_idle = \"150ms\"",
+        Expected::Broken,
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn backend_that_dies_in_its_body_breaks_that_response_only() {
-    one_of_three(asked_then([Step::ReplyToMidBody, Step::Close]), "", Expected::Broken).await;
+async fn backend_that_closes_mid_head_is_502_and_gets_nothing_twice() {
+    let expected = Expected::Own(502, "response_truncated");
+    assert_outcome(after_request([Step::ReplyToMidHead, Step::Close]), "", expected).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn backend_that_closes_mid_body_truncates_only_that_response() {
+    assert_outcome(after_request([Step::ReplyToMidBody, Step::Close]), "", Expected::Broken).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn backend_that_closes_before_its_head_is_502_and_gets_no_post_twice() {
     let expected = Expected::OwnAfterRetries(502, "backend_closed");
-    one_of_three(asked_then([Step::Close]), "", expected).await;
+    assert_outcome(after_request([Step::Close]), "", expected).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn backend_that_resets_before_its_head_is_502_and_gets_no_post_twice() {
     let expected = Expected::OwnAfterRetries(502, "backend_closed");
-    one_of_three(asked_then([Step::Reset]), "", expected).await;
+    assert_outcome(after_request([Step::Reset]), "", expected).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn backend_that_resets_in_its_head_is_502_and_gets_nothing_twice() {
-    // A reset may overtake what was sent before it: then there was no byte.
+async fn backend_that_resets_mid_head_is_502_and_gets_nothing_twice() {
+    // A reset may discard bytes sent before it, so the proxy may see no byte of the head.
     let steps = [Step::ReplyToMidHead, Step::Reset];
-    one_of_three(asked_then(steps), "", Expected::Own(502, "response_truncated")).await;
+    assert_outcome(after_request(steps), "", Expected::Own(502, "response_truncated")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn backend_that_resets_in_its_body_breaks_that_response_only() {
-    one_of_three(asked_then([Step::ReplyToMidBody, Step::Reset]), "", Expected::Broken).await;
+async fn backend_that_resets_mid_body_truncates_only_that_response() {
+    assert_outcome(after_request([Step::ReplyToMidBody, Step::Reset]), "", Expected::Broken).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn backend_that_resets_after_its_response_is_not_noticed() {
-    one_of_three(asked_then([Step::Reply, Step::Reset]), "", Expected::WholeOrLate).await;
+    assert_outcome(after_request([Step::Reply, Step::Reset]), "", Expected::WholeOrLate).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn backend_that_drips_head_and_body_is_only_slow() {
-    one_of_three(asked_then([Step::DripReply]), "", Expected::Whole).await;
+    assert_outcome(after_request([Step::DripReply]), "", Expected::Whole).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn backend_that_half_closes_before_its_head_is_502_and_gets_no_post_twice() {
     let expected = Expected::OwnAfterRetries(502, "backend_closed");
-    one_of_three(asked_then([Step::HalfClose]), "", expected).await;
+    assert_outcome(after_request([Step::HalfClose]), "", expected).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn backend_that_half_closes_in_its_body_breaks_that_response_only() {
-    one_of_three(asked_then([Step::ReplyToMidBody, Step::HalfClose]), "", Expected::Broken).await;
+async fn backend_that_half_closes_mid_body_truncates_only_that_response() {
+    assert_outcome(after_request([Step::ReplyToMidBody, Step::HalfClose]), "", Expected::Broken).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn backend_that_half_closes_after_its_response_is_not_noticed() {
-    one_of_three(asked_then([Step::Reply, Step::HalfClose]), "", Expected::WholeOrLate).await;
+    assert_outcome(after_request([Step::Reply, Step::HalfClose]), "", Expected::WholeOrLate).await;
 }

@@ -1,10 +1,9 @@
-//! Backends that misbehave, come and go, and signals, under 64 clients at once.
+//! Misbehaving backends, outages, reloads and signals, under 64 concurrent clients.
 //!
-//! Whatever happens: every request has an answer, every answer is that to its
-//! own request (each carries a number, and the client's connection goes on),
-//! sessions stay where they were as long as they can, nothing but what may be
-//! done twice is delivered twice, and who has nothing to do with the fault sees
-//! nothing of it.
+//! The invariants: every request gets a response, and it is the response to that request (each
+//! carries a number, and client connections are reused). Sessions keep their backend as long as
+//! possible. Only idempotent requests are delivered twice. Clients of healthy backends see nothing
+//! of the fault.
 
 mod crowd;
 mod misbehaviour;

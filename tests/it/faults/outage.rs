@@ -1,12 +1,10 @@
-//! Backends that cannot be reached: one, all, for a while and for ever.
+//! Unreachable backends: one or all of them, temporarily or permanently.
 
 use std::fmt::Display;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::time::Instant;
 
-use super::crowd::{Answer, Asked, CLIENTS, Crowd, deliveries};
+use super::crowd::{Answer, Asked, CLIENTS, Crowd, Load, deliveries};
 use crate::harness::{Backend, Gate, Proxy, ProxyBuilder, Script, Step, eventually};
 use crate::limits::full;
 
@@ -20,13 +18,13 @@ fn before([a, b, c]: &[Backend; 3], affinity: &str) -> ProxyBuilder {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn backend_that_refuses_loses_its_sessions_to_their_heirs_and_no_request() {
+async fn backend_that_refuses_loses_its_sessions_to_their_heirs_and_no_requests() {
     let backends = three().await;
     let [a, b, c] = &backends;
     let proxy = before(&backends, "").start().await;
     let mut crowd = Crowd::settled(proxy.addr(), 2).await;
     a.stop().await;
-    // A POST on a connection that was closed just now could not be sent again.
+    // A POST on a connection that has just closed could not be retried.
     proxy.metric_becomes("homing_backend_connections", &[("backend", "a")], 0.0).await;
     for method in ["POST", "GET", "POST"] {
         for asked in crowd.ask(method).await {
@@ -37,12 +35,13 @@ async fn backend_that_refuses_loses_its_sessions_to_their_heirs_and_no_request()
     let places = crowd.places();
     a.restart();
     crowd.assert_kept("GET").await;
-    assert_eq!(crowd.places(), places, "sticky: they stay with their heirs");
+    assert_eq!(crowd.places(), places, "sticky sessions left their heirs");
     assert!(deliveries(&[a, b, c]).values().all(|times| *times == 1));
 }
 
-/// A backend dies while all ask and its own requests are at work there.
-async fn dies_at_work(method: &'static str, max_idle: usize) -> (Vec<Asked>, [Backend; 3]) {
+/// Stops a backend while it is processing requests. Returns the requests it was processing, and the
+/// backends.
+async fn stop_while_processing(method: &'static str, max_idle: usize) -> (Vec<Asked>, [Backend; 3]) {
     let backends = three().await;
     let a = &backends[0];
     let pool = format!("pool = {{ max_idle = {max_idle} }}");
@@ -52,13 +51,17 @@ async fn dies_at_work(method: &'static str, max_idle: usize) -> (Vec<Asked>, [Ba
     a.set(Script::new([Step::ReadHead, Step::ReadBody, Step::Wait(Gate::closed()), Step::Reply]));
     let arrived = a.requests();
     let dying = async {
-        eventually("all are at work", async || a.requests() == arrived + here as u64).await;
+        eventually("the requests arrive", async || a.requests() == arrived + here as u64).await;
         a.stop().await;
     };
     let (all, ()) = tokio::join!(crowd.ask(method), dying);
     let (lost, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|asked| asked.place == "a");
     for asked in others {
-        assert_eq!(asked.answer, Answer::Backend(asked.place.clone()), "nothing of the fault");
+        assert_eq!(
+            asked.answer,
+            Answer::Backend(asked.place.clone()),
+            "a healthy backend's client saw the fault"
+        );
     }
     assert_eq!(lost.len(), here);
     for asked in crowd.ask("GET").await {
@@ -68,10 +71,10 @@ async fn dies_at_work(method: &'static str, max_idle: usize) -> (Vec<Asked>, [Ba
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn get_that_a_dying_backend_was_at_work_on_is_answered_by_the_heir() {
-    // On connections that had served before, and on new ones.
+async fn get_in_flight_at_a_dying_backend_is_served_by_the_heir() {
+    // On reused connections, and on new ones.
     for max_idle in [256, 0] {
-        let (lost, _backends) = dies_at_work("GET", max_idle).await;
+        let (lost, _backends) = stop_while_processing("GET", max_idle).await;
         for asked in lost {
             assert!(matches!(&asked.answer, Answer::Backend(heir) if heir != "a"), "{asked:?}");
         }
@@ -79,8 +82,8 @@ async fn get_that_a_dying_backend_was_at_work_on_is_answered_by_the_heir() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn post_that_a_dying_backend_was_at_work_on_is_502_and_delivered_once() {
-    let (lost, [a, b, c]) = dies_at_work("POST", 256).await;
+async fn post_in_flight_at_a_dying_backend_is_502_and_delivered_once() {
+    let (lost, [a, b, c]) = stop_while_processing("POST", 256).await;
     let delivered = deliveries(&[&a, &b, &c]);
     for asked in lost {
         assert_eq!(asked.answer, Answer::Own(502, "backend_closed".into()), "{asked:?}");
@@ -98,65 +101,40 @@ async fn backend_restarts_under_load_without_a_failed_get_or_a_post_delivered_tw
     for name in ["a", "b", "c"] {
         proxy.backend_is("web", name, true).await;
     }
-    let crowd = Crowd::settled(proxy.addr(), 6).await;
-    let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let asking: Vec<_> = crowd
-        .into_visitors()
-        .into_iter()
-        .map(|mut visitor| {
-            let (stop, served) = (Arc::clone(&stop), Arc::clone(&served));
-            tokio::spawn(async move {
-                let mut all = Vec::new();
-                for method in ["GET", "POST", "GET"].iter().cycle() {
-                    all.push(visitor.ask(method).await);
-                    served.fetch_add(1, Ordering::Relaxed);
-                    if stop.load(Ordering::Relaxed) {
-                        break;
-                    }
-                }
-                all
-            })
-        })
-        .collect();
-    let go_on = async |count| {
-        let mark = served.load(Ordering::Relaxed);
-        eventually("requests are served", async || served.load(Ordering::Relaxed) > mark + count).await;
-    };
+    let load = Load::start(Crowd::settled(proxy.addr(), 6).await);
     for _ in 0..3 {
-        go_on(2 * CLIENTS).await;
+        load.continues(2 * CLIENTS).await;
         a.stop().await;
-        go_on(2 * CLIENTS).await;
+        load.continues(2 * CLIENTS).await;
         let (arrived, began) = (a.requests(), Instant::now());
         a.restart();
-        eventually("it serves again", async || a.requests() > arrived).await;
-        println!("a restarted backend serves its sessions again after {:?}", began.elapsed());
+        eventually("the backend serves again", async || a.requests() > arrived).await;
+        println!("the restarted backend serves its sessions again after {:?}", began.elapsed());
     }
-    stop.store(true, Ordering::Relaxed);
+    let all = load.stop().await;
     let delivered = deliveries(&[a, b, c]);
     let (mut requests, mut lost) = (0, 0);
-    for visitor in asking {
-        for asked in visitor.await.expect("a visitor") {
-            requests += 1;
-            match (&asked.answer, asked.method) {
-                (Answer::Backend(name), _) if *name == asked.place => {}
-                // Away from a, or home again.
-                (Answer::Backend(name), _) => assert!(name == "a" || asked.place == "a", "{asked:?}"),
-                (Answer::Own(502, _), "POST") => {
-                    lost += 1;
-                    assert_eq!(asked.place, "a", "{asked:?}");
-                }
-                _ => panic!("{asked:?}"),
+    for asked in all {
+        requests += 1;
+        match (&asked.answer, asked.method) {
+            (Answer::Backend(name), _) if *name == asked.place => {}
+            // Away from a, or back to it.
+            (Answer::Backend(name), _) => assert!(name == "a" || asked.place == "a", "{asked:?}"),
+            (Answer::Own(502, _), "POST") => {
+                lost += 1;
+                assert_eq!(asked.place, "a", "{asked:?}");
             }
-            if asked.method == "POST" {
-                assert!(delivered.get(&asked.number).is_none_or(|times| *times == 1), "{asked:?}");
-            }
+            _ => panic!("{asked:?}"),
+        }
+        if asked.method == "POST" {
+            assert!(delivered.get(&asked.number).is_none_or(|times| *times == 1), "{asked:?}");
         }
     }
-    println!("{requests} requests over 3 restarts: {lost} POSTs with 502, nothing else");
+    println!("{requests} requests over 3 restarts: {lost} POSTs failed with 502, no other errors");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_backends_down_is_503_with_retry_after_and_soon_over() {
+async fn all_backends_down_is_503_with_retry_after_and_recovers_quickly() {
     for checked in [false, true] {
         let backends = three().await;
         let mut builder = before(&backends, "");
@@ -183,28 +161,31 @@ async fn all_backends_down_is_503_with_retry_after_and_soon_over() {
         for backend in &backends {
             backend.restart();
         }
-        eventually("all are served", async || {
+        eventually("all requests are served", async || {
             let all = crowd.ask("GET").await;
             assert!(all.iter().all(|asked| matches!(asked.answer, Answer::Backend(_) | Answer::Own(503, _))));
             all.iter().all(|asked| matches!(asked.answer, Answer::Backend(_)))
         })
         .await;
-        println!("all served again {:?} after all backends were back (checked: {checked})", began.elapsed());
+        println!(
+            "all requests served {:?} after all backends restarted (checked: {checked})",
+            began.elapsed()
+        );
         if !checked {
-            assert_eq!(crowd.places(), places, "nobody was an heir: nobody has moved");
+            assert_eq!(crowd.places(), places, "a session moved although no heir was up");
         }
     }
 }
 
-/// One backend of three can never be reached.
+/// One of three backends is permanently unreachable.
 async fn unreachable(address: impl Display) {
     let (b, c) = (Backend::start("b").await, Backend::start("c").await);
     let builder = Proxy::builder().timeouts("connect = \"300ms\"");
     let alone = builder.clone().upstream("web", &[]).member("nowhere", &address).start().await;
     for asked in Crowd::of(alone.addr()).ask("GET").await {
-        let words = ["connect_failed", "connect_timeout"];
+        let codes = ["connect_failed", "connect_timeout"];
         assert!(
-            matches!(&asked.answer, Answer::Own(503 | 504, word) if words.contains(&&**word)),
+            matches!(&asked.answer, Answer::Own(503 | 504, code) if codes.contains(&&**code)),
             "{asked:?}"
         );
     }
@@ -212,7 +193,7 @@ async fn unreachable(address: impl Display) {
         .upstream("web", &[&b, &c])
         .member("nowhere", &address)
         .affinity(r#"key = ["cookie:SID"]"#)
-        // A connect timeout costs time, and is a retry within the budget.
+        // Trying the next backend after a connect timeout counts against the retry budget.
         .lines("retry = { budget = \"100%\" }")
         .start()
         .await;
@@ -221,8 +202,8 @@ async fn unreachable(address: impl Display) {
     for asked in crowd.ask("POST").await {
         assert!(matches!(asked.answer, Answer::Backend(_)), "{asked:?}");
     }
-    println!("{CLIENTS} new sessions are served, past {address}, after {:?}", began.elapsed());
-    assert!(proxy.metric("homing_retries_total", &[]) > 5.0, "some had their home there");
+    println!("{CLIENTS} new sessions served around {address} after {:?}", began.elapsed());
+    assert!(proxy.metric("homing_retries_total", &[]) > 5.0, "no session had its home there");
     for method in ["GET", "POST"] {
         crowd.assert_kept(method).await;
     }
@@ -230,12 +211,12 @@ async fn unreachable(address: impl Display) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn backend_whose_name_does_not_resolve_is_passed_over() {
+async fn backend_whose_name_does_not_resolve_is_skipped() {
     unreachable("does-not-exist.invalid:80").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn backend_that_does_not_answer_a_syn_is_passed_over() {
+async fn backend_that_does_not_answer_a_syn_is_skipped() {
     let (_socket, address, _queue) = full().await;
     unreachable(address).await;
 }

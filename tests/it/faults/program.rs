@@ -1,4 +1,4 @@
-//! The program itself, with signals.
+//! The `homing` program, run as a child process.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -25,12 +25,10 @@ impl Program {
         std::fs::write(&file, builder.toml()).expect("write");
         let mut command = Command::new(env!("CARGO_BIN_EXE_homing"));
         command.args(["run", "--config"]).arg(&file).env_remove("HOMING_LOG");
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program");
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawn homing");
         let (sender, lines) = mpsc::unbounded_channel();
-        let streams: [Box<dyn Read + Send>; 2] = [
-            Box::new(child.stdout.take().expect("its output")),
-            Box::new(child.stderr.take().expect("its log")),
-        ];
+        let streams: [Box<dyn Read + Send>; 2] =
+            [Box::new(child.stdout.take().expect("stdout")), Box::new(child.stderr.take().expect("stderr"))];
         for stream in streams {
             let sender = sender.clone();
             std::thread::spawn(move || {
@@ -42,18 +40,18 @@ impl Program {
         Self { child, lines, file, _folder: folder }
     }
 
-    /// The next line that says this.
+    /// Returns the next output line that contains `what`.
     pub(super) async fn line_with(&mut self, what: &str) -> String {
         loop {
             match in_time(what, self.lines.recv()).await {
                 Some(line) if line.contains(what) => return line,
                 Some(_) => {}
-                None => panic!("it ended, and did not say {what}"),
+                None => panic!("the program exited without printing {what}"),
             }
         }
     }
 
-    /// Where it listens.
+    /// Returns the address of the listener.
     pub(super) async fn address(&mut self) -> SocketAddr {
         let line = self.line_with("listening").await;
         let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next());
@@ -61,10 +59,10 @@ impl Program {
     }
 
     pub(super) fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).expect("a signal");
+        kill_process(Pid::from_child(&self.child), signal).expect("send signal");
     }
 
-    /// Takes over another configuration by SIGHUP.
+    /// Reloads with another configuration by SIGHUP.
     pub(super) async fn reload(&mut self, builder: &ProxyBuilder) {
         std::fs::write(&self.file, builder.toml()).expect("write");
         self.signal(Signal::HUP);
@@ -72,11 +70,11 @@ impl Program {
         assert!(!line.contains("not reloaded"), "{line}");
     }
 
-    /// Its exit status, once it has ended.
-    pub(super) async fn ended(&mut self) -> Option<i32> {
+    /// Waits for the program to exit and returns its exit code.
+    pub(super) async fn exited(&mut self) -> Option<i32> {
         let mut status = None;
-        eventually("its end", async || {
-            status = self.child.try_wait().expect("its status");
+        eventually("the program exits", async || {
+            status = self.child.try_wait().expect("exit status");
             status.is_some()
         })
         .await;

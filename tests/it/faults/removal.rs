@@ -1,5 +1,5 @@
-//! Tunnels whose route or backend a reload removes: they, and no others, have
-//! the grace period to end.
+//! Tunnels whose route or backend is removed by a reload. Only these are closed, within the grace
+//! period.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::tunnel::UPGRADE;
 
 /// Close, 1001 going away.
 const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xE9];
-/// A text frame, unmasked: the backends of these tests send back what they get.
+/// An unmasked text frame. The backends of these tests are plain echoes.
 const HELLO: &[u8] = b"\x81\x05hello";
 
 async fn open(proxy: &Proxy, path: &str) -> RawClient {
@@ -20,17 +20,17 @@ async fn open(proxy: &Proxy, path: &str) -> RawClient {
     raw
 }
 
-async fn assert_goes_on(raw: &mut RawClient) {
+async fn assert_echoes(raw: &mut RawClient) {
     raw.send(HELLO).await;
     assert_eq!(raw.exactly(HELLO.len()).await, HELLO);
 }
 
-async fn assert_told(mut raw: RawClient) {
+async fn assert_going_away(mut raw: RawClient) {
     assert_eq!(raw.exactly(4).await, GOING_AWAY);
     raw.assert_closed().await;
 }
 
-/// `/a` leads to one upstream, the rest to another; each has two tunnels.
+/// `/a` routes to upstream a, everything else to b. Each has two tunnels.
 struct Scene {
     backends: [Backend; 2],
     proxy: Proxy,
@@ -68,10 +68,10 @@ async fn scene(grace: &str) -> Scene {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn removed_backends_tunnels_are_told_within_the_grace_and_no_others() {
+async fn only_tunnels_of_a_removed_backend_are_closed_within_the_grace_period() {
     let Scene { backends, proxy, mut to_a, to_b } = scene("1500ms").await;
     let began = Instant::now();
-    // Its id stays, its address is another: it is another server.
+    // The same id with another address is another server.
     let other = Backend::named("b").upgrade_echo("").start().await;
     let [a, _] = &backends;
     let without = Proxy::builder()
@@ -81,49 +81,50 @@ async fn removed_backends_tunnels_are_told_within_the_grace_and_no_others() {
         .raw_toml(&(route("/a", "a") + &route("/", "b")));
     proxy.reload(&without).await;
     for raw in to_b {
-        assert_told(raw).await;
+        assert_going_away(raw).await;
     }
     let took = began.elapsed();
     assert!(took >= Duration::from_millis(400) && took < Duration::from_secs(5), "{took:?}");
-    eventually("the backend is let go", async || backends[1].open() == 0).await;
+    eventually("the backend connections close", async || backends[1].open() == 0).await;
     for raw in &mut to_a {
-        assert_goes_on(raw).await;
+        assert_echoes(raw).await;
     }
     let mut anew = open(&proxy, "/b").await;
-    assert_goes_on(&mut anew).await;
+    assert_echoes(&mut anew).await;
     assert_eq!(other.requests(), 1);
     proxy.metric_becomes("homing_tunnels", &[], 3.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn removed_routes_tunnels_are_told_within_the_grace_and_no_others() {
+async fn only_tunnels_of_a_removed_route_are_closed_within_the_grace_period() {
     let Scene { backends, proxy, to_a, mut to_b } = scene("0s").await;
-    // The path is b's now, and a serves another one.
+    // The path now routes to b, and a gets another one.
     proxy.reload(&upstreams(&backends, "0s").raw_toml(&(route("/other", "a") + &route("/", "b")))).await;
     for raw in to_a {
-        assert_told(raw).await;
+        assert_going_away(raw).await;
     }
-    eventually("the backend is let go", async || backends[0].open() == 0).await;
+    eventually("the backend connections close", async || backends[0].open() == 0).await;
     for raw in &mut to_b {
-        assert_goes_on(raw).await;
+        assert_echoes(raw).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tunnel_stays_if_its_route_is_back_before_the_grace_is_over() {
+async fn tunnel_stays_open_if_its_route_returns_within_the_grace_period() {
     let Scene { backends, proxy, mut to_a, mut to_b } = scene("60s").await;
     proxy.reload(&upstreams(&backends, "60s").raw_toml(&route("/a", "a"))).await;
     for raw in &mut to_a {
-        assert_goes_on(raw).await;
+        assert_echoes(raw).await;
     }
     proxy.reload(&whole(&backends, "60s")).await;
-    // What is gone now has no time at all: who is still counted as gone would end with it.
+    // Routes removed from now on have no grace period. A tunnel that still counts as removed would
+    // be closed too.
     let gone = open(&proxy, "/c").await;
     let rest = route("/c", "a") + &route("/a", "a") + &route("/", "b");
     proxy.reload(&upstreams(&backends, "0s").raw_toml(&rest)).await;
-    assert_told(gone).await;
+    assert_going_away(gone).await;
     for raw in to_a.iter_mut().chain(&mut to_b) {
-        assert_goes_on(raw).await;
+        assert_echoes(raw).await;
     }
     proxy.metric_becomes("homing_tunnels", &[], 4.0).await;
 }

@@ -1,13 +1,9 @@
-//! SIGTERM and SIGHUP to the program itself, while all ask.
-
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+//! SIGTERM and SIGHUP to the program under load.
 
 use rustix::process::Signal;
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
 
-use super::crowd::{Answer, Asked, CLIENTS, Crowd, deliveries};
+use super::crowd::{Answer, CLIENTS, Crowd, Load, deliveries};
 use super::program::Program;
 use crate::harness::{Backend, Gate, Proxy, ProxyBuilder, RawClient, Script, Step, eventually};
 use crate::tunnel::UPGRADE;
@@ -21,36 +17,8 @@ fn before(backends: &[&Backend]) -> ProxyBuilder {
         .affinity(r#"key = ["cookie:SID"]"#)
 }
 
-/// Everybody asks on until told to stop, or until there is no answer.
-fn load(crowd: Crowd) -> (Arc<AtomicBool>, Arc<AtomicUsize>, Vec<JoinHandle<Vec<Asked>>>) {
-    let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let ask_on = |mut visitor: super::crowd::Visitor| {
-        let (stop, served) = (Arc::clone(&stop), Arc::clone(&served));
-        tokio::spawn(async move {
-            let mut all = Vec::new();
-            for method in ["GET", "POST", "GET"].iter().cycle() {
-                let asked = visitor.ask(method).await;
-                let ended = asked.answer == Answer::None;
-                all.push(asked);
-                served.fetch_add(1, Ordering::Relaxed);
-                if ended || stop.load(Ordering::Relaxed) {
-                    break;
-                }
-            }
-            all
-        })
-    };
-    let asking = crowd.into_visitors().into_iter().map(ask_on).collect();
-    (stop, served, asking)
-}
-
-async fn go_on(served: &AtomicUsize, count: usize) {
-    let mark = served.load(Ordering::Relaxed);
-    eventually("requests are served", async || served.load(Ordering::Relaxed) > mark + count).await;
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sigterm_lets_all_that_is_in_flight_end() {
+async fn sigterm_finishes_requests_in_flight() {
     let (a, b) = (Backend::start("a").await, Backend::start("b").await);
     let mut program = Program::start(&before(&[&a, &b]));
     let address = program.address().await;
@@ -61,54 +29,54 @@ async fn sigterm_lets_all_that_is_in_flight_end() {
     }
     let arrived = a.requests() + b.requests();
     let ending = async {
-        eventually("all are at work", async || a.requests() + b.requests() == arrived + CLIENTS as u64).await;
+        eventually("the requests arrive", async || a.requests() + b.requests() == arrived + CLIENTS as u64)
+            .await;
         program.signal(Signal::TERM);
-        eventually("nobody is let in", async || TcpStream::connect(address).await.is_err()).await;
+        eventually("new connections are refused", async || TcpStream::connect(address).await.is_err()).await;
         gate.open();
     };
     let (all, ()) = tokio::join!(crowd.ask("POST"), ending);
     for asked in all {
         assert_eq!(asked.answer, Answer::Backend(asked.place.clone()), "{asked:?}");
-        assert!(asked.last, "the client is told that it was the last: {asked:?}");
+        assert!(asked.last, "no Connection: close: {asked:?}");
     }
-    assert_eq!(program.ended().await, Some(0));
+    assert_eq!(program.exited().await, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sigterm_under_load_leaves_no_request_that_was_taken_without_its_answer() {
+async fn sigterm_under_load_answers_every_delivered_request() {
     let (a, b) = (Backend::start("a").await, Backend::start("b").await);
     let mut program = Program::start(&before(&[&a, &b]));
     let address = program.address().await;
-    let (_, served, asking) = load(Crowd::settled(address, 1).await);
-    go_on(&served, 5 * CLIENTS).await;
+    let load = Load::start(Crowd::settled(address, 1).await);
+    load.continues(5 * CLIENTS).await;
     program.signal(Signal::TERM);
-    assert_eq!(program.ended().await, Some(0));
+    assert_eq!(program.exited().await, Some(0));
+    let requests = load.ended().await;
     let delivered = deliveries(&[&a, &b]);
     let (mut answered, mut refused) = (0, 0);
-    for visitor in asking {
-        for asked in visitor.await.expect("a visitor") {
-            match &asked.answer {
-                Answer::Backend(_) => answered += 1,
-                // Sent to a connection that was closing, or to nobody.
-                Answer::None => {
-                    refused += 1;
-                    assert!(!delivered.contains_key(&asked.number), "taken and not answered: {asked:?}");
-                }
-                _ => panic!("{asked:?}"),
+    for asked in requests {
+        match &asked.answer {
+            Answer::Backend(_) => answered += 1,
+            // Sent on a closing connection, or not at all.
+            Answer::None => {
+                refused += 1;
+                assert!(!delivered.contains_key(&asked.number), "delivered but not answered: {asked:?}");
             }
+            _ => panic!("{asked:?}"),
         }
     }
-    println!("SIGTERM under load: {answered} answered, {refused} came too late, 0 failed in flight");
+    println!("SIGTERM under load: {answered} answered, {refused} too late, 0 failed in flight");
     assert!(answered > 5 * CLIENTS);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sighup_under_load_fails_no_request_and_cuts_no_tunnel() {
+async fn sighup_under_load_fails_no_request_and_closes_no_tunnel() {
     let (a, b, c) = (Backend::start("a").await, Backend::start("b").await, Backend::start("c").await);
     let echo = Backend::named("echo").upgrade_echo("").start().await;
     let routes =
         "[[route]]\npath = \"/\"\nupstream = \"web\"\n[[route]]\npath = \"/chat\"\nupstream = \"chat\"\n";
-    // Each reload changes something else; what tunnels and sessions need stays.
+    // Each reload changes something, but nothing that open tunnels and sessions need.
     let version = |number: usize| {
         let backends = if number.is_multiple_of(2) { vec![&a, &b] } else { vec![&c, &b, &a] };
         before(&backends)
@@ -125,25 +93,22 @@ async fn sighup_under_load_fails_no_request_and_cuts_no_tunnel() {
         assert_eq!(raw.head().await.status, 101);
         tunnels.push(raw);
     }
-    let (stop, served, asking) = load(Crowd::settled(address, 1).await);
+    let load = Load::start(Crowd::settled(address, 1).await);
     for number in 1..=20 {
         program.reload(&version(number)).await;
-        go_on(&served, CLIENTS / 2).await;
+        load.continues(CLIENTS / 2).await;
         let message = format!("after reload {number}");
         for tunnel in &mut tunnels {
             tunnel.send(&message).await;
             assert_eq!(tunnel.exactly(message.len()).await, message.as_bytes());
         }
     }
-    stop.store(true, Ordering::Relaxed);
     let mut answered = 0;
-    for visitor in asking {
-        for asked in visitor.await.expect("a visitor") {
-            let Answer::Backend(name) = &asked.answer else { panic!("{asked:?}") };
-            // c comes and goes; it never had a session of these.
-            assert_eq!(*name, asked.place, "{asked:?}");
-            answered += 1;
-        }
+    for asked in load.stop().await {
+        let Answer::Backend(name) = &asked.answer else { panic!("{asked:?}") };
+        // c comes and goes, but never had any of these sessions.
+        assert_eq!(*name, asked.place, "{asked:?}");
+        answered += 1;
     }
     assert!(deliveries(&[&a, &b, &c]).values().all(|times| *times == 1));
     println!("20 reloads: {answered} requests answered, 0 failed, {TUNNELS} tunnels open, 0 cut");

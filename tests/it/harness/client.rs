@@ -1,4 +1,4 @@
-//! A client as browsers are: it keeps its connection and its cookies.
+//! A browser-like client that keeps its connection and its cookies.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,12 +19,12 @@ impl Client {
         Self { address, connection: None, keep: true, cookies: BTreeMap::new(), fields: Vec::new() }
     }
 
-    /// A client of a session with this id in the cookie `SID`.
+    /// Returns a client that sends `sid` in the cookie `SID`.
     pub(crate) fn with_sid(address: SocketAddr, sid: &str) -> Self {
         Self::new(address).cookie("SID", sid)
     }
 
-    /// With a new connection for every request, so that it meets every worker.
+    /// Opens a new connection for every request, so that requests reach every worker.
     pub(crate) fn reconnecting(mut self) -> Self {
         self.keep = false;
         self
@@ -35,13 +35,13 @@ impl Client {
         self
     }
 
-    /// With this field line on every request.
+    /// Adds this field line to every request.
     pub(crate) fn field(mut self, line: &str) -> Self {
         self.fields.push(line.to_owned());
         self
     }
 
-    /// The same cookies, at another proxy.
+    /// Returns a client with the same cookies that talks to another proxy.
     pub(crate) fn at(&self, address: SocketAddr) -> Self {
         Self {
             address,

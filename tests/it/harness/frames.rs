@@ -1,4 +1,4 @@
-//! Frames of HTTP/2 (RFC 9113 §4.1) written by hand, for what no decent client sends.
+//! Hand-written HTTP/2 frames (RFC 9113 §4.1), for what a well-behaved client would not send.
 
 use super::raw::RawClient;
 
@@ -20,7 +20,14 @@ pub(crate) const PADDED: u8 = 8;
 
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A frame that arrived.
+/// The pseudo-header fields of `GET /`.
+pub(crate) const GET: [(&str, &str); 4] =
+    [(":method", "GET"), (":scheme", "http"), (":authority", "t"), (":path", "/")];
+/// The pseudo-header fields of `POST /`.
+pub(crate) const POST: [(&str, &str); 4] =
+    [(":method", "POST"), (":scheme", "http"), (":authority", "t"), (":path", "/")];
+
+/// A received frame.
 #[derive(Debug)]
 pub(crate) struct Frame {
     pub(crate) kind: u8,
@@ -30,14 +37,15 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
-    /// The error code of `RST_STREAM` or GOAWAY.
+    /// Returns the first 32-bit word, or for GOAWAY the second: the error code of `RST_STREAM` and
+    /// GOAWAY, the increment of `WINDOW_UPDATE`.
     pub(crate) fn code(&self) -> u32 {
         let at = if self.kind == GOAWAY { 4 } else { 0 };
         u32::from_be_bytes(self.payload[at..at + 4].try_into().expect("four bytes"))
     }
 }
 
-/// A frame's bytes.
+/// Encodes a frame.
 pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let [_, a, b, c] = u32::try_from(payload.len()).expect("a short payload").to_be_bytes();
     let mut bytes = vec![a, b, c, kind, flags];
@@ -46,26 +54,35 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     bytes
 }
 
-/// A whole head, without a body.
+/// Encodes a GET request as one frame.
 pub(crate) fn get(stream: u32, path: &str) -> Vec<u8> {
     let block = block(&[(":method", "GET"), (":scheme", "http"), (":authority", "t"), (":path", path)]);
     frame(HEADERS, END_STREAM | END_HEADERS, stream, &block)
 }
 
-/// Fields, each as a literal that is not indexed (RFC 7541 §6.2.2).
+/// Encodes fields as literals without indexing (RFC 7541 §6.2.2), without Huffman coding.
 pub(crate) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+    literals(0x00, fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())))
+}
+
+/// Encodes fields as literals with new names. `representation` is the first byte of each: 0x00
+/// without indexing, 0x10 never indexed (RFC 7541 §6.2).
+pub(super) fn literals<'a>(
+    representation: u8,
+    fields: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
+) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (name, value) in fields {
-        bytes.push(0);
+        bytes.push(representation);
         for text in [name, value] {
             write_len(&mut bytes, text.len());
-            bytes.extend_from_slice(text.as_bytes());
+            bytes.extend_from_slice(text);
         }
     }
     bytes
 }
 
-/// An integer with a prefix of seven bits (RFC 7541 §5.1).
+/// Encodes an integer with a 7-bit prefix (RFC 7541 §5.1).
 fn write_len(bytes: &mut Vec<u8>, len: usize) {
     let Some(mut rest) = len.checked_sub(127) else {
         bytes.push(u8::try_from(len).expect("less than 127"));
@@ -80,12 +97,12 @@ fn write_len(bytes: &mut Vec<u8>, len: usize) {
 }
 
 impl RawClient {
-    /// Begins as a client of HTTP/2.
+    /// Sends the HTTP/2 preface and empty settings.
     pub(crate) async fn begin_http2(&mut self) {
         self.send([PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await;
     }
 
-    /// The next frame; `None`: the connection has ended, or broke.
+    /// Reads the next frame; `None` if the connection closed or was reset.
     pub(crate) async fn next_frame(&mut self) -> Option<Frame> {
         let head = self.at_most(9).await.ok()?;
         let len = u32::from_be_bytes([0, head[0], head[1], head[2]]);
@@ -94,7 +111,7 @@ impl RawClient {
         Some(Frame { kind: head[3], flags: head[4], stream, payload })
     }
 
-    /// The next frame of this kind; `None`: there will be none.
+    /// Reads up to the next frame of this kind; `None` if the connection ends before it.
     pub(crate) async fn next_of(&mut self, kind: u8) -> Option<Frame> {
         loop {
             let frame = self.next_frame().await?;
@@ -104,7 +121,7 @@ impl RawClient {
         }
     }
 
-    /// The next frame of this kind on this stream.
+    /// Reads up to the next frame of this kind on this stream.
     pub(crate) async fn next_on(&mut self, stream: u32, kind: u8) -> Frame {
         loop {
             let frame = self.next_of(kind).await.expect("a frame");

@@ -1,5 +1,4 @@
-//! A client of HTTP/2. The frames are the `h2` crate's; `frames` is for those
-//! that it would not send.
+//! An HTTP/2 client on the `h2` crate. `frames` is for frames that `h2` would not send.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -16,52 +15,52 @@ use super::message::{Fields, Response};
 use super::raw::RawClient;
 use super::wait::in_time;
 
-/// A connection.
+/// A client connection.
 pub(crate) struct H2Client {
     send: SendRequest<Bytes>,
     driver: JoinHandle<Result<(), h2::Error>>,
     origin: String,
 }
 
-/// A stream of it.
+/// A stream of an [`H2Client`].
 pub(crate) struct H2Stream {
     response: ResponseFuture,
     pub(crate) send: SendStream<Bytes>,
 }
 
 impl H2Client {
-    /// Without TLS, by prior knowledge.
+    /// Connects without TLS, by prior knowledge.
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         Self::over(RawClient::connect(address).await, "http://t", &Self::builder()).await
     }
 
-    /// What decent clients begin with: until they are told otherwise they open
-    /// no more streams than anybody allows (RFC 9113 §6.5.2).
+    /// Returns the settings of a well-behaved client: until it has the server's settings, it opens
+    /// no more than the recommended minimum of 100 streams (RFC 9113 §6.5.2).
     pub(crate) fn builder() -> Builder {
         let mut builder = Builder::new();
         builder.initial_max_send_streams(100);
         builder
     }
 
-    /// Over a connection that is there. `origin` is where requests go: scheme and authority.
+    /// Starts HTTP/2 on an open connection. `origin` is the scheme and authority of requests.
     pub(crate) async fn over(raw: RawClient, origin: &str, builder: &Builder) -> Self {
         let handshake = builder.handshake(raw.into_wire());
         let (send, connection) = in_time("a handshake", handshake).await.expect("a handshake");
         Self { send, driver: tokio::spawn(connection), origin: origin.to_owned() }
     }
 
-    /// A request in the making.
+    /// Returns a request builder.
     pub(crate) fn request(&self, method: &str, path: &str) -> http::request::Builder {
         Request::builder().method(method).uri(format!("{}{path}", self.origin))
     }
 
-    /// Opens a stream, as soon as the server allows one more.
+    /// Opens a stream as soon as the server allows another.
     pub(crate) async fn try_open(
         &self,
         request: http::request::Builder,
         end: bool,
     ) -> Result<H2Stream, h2::Error> {
-        let mut send = in_time("room for a stream", self.send.clone().ready()).await?;
+        let mut send = in_time("a free stream", self.send.clone().ready()).await?;
         let (response, send) = send.send_request(request.body(()).expect("a request"), end)?;
         Ok(H2Stream { response, send })
     }
@@ -70,9 +69,9 @@ impl H2Client {
         self.try_open(request, end).await.expect("a stream")
     }
 
-    /// Asks for a WebSocket, as soon as the server has said that it may.
+    /// Opens a WebSocket once the server has enabled extended CONNECT.
     pub(crate) async fn websocket(&self, path: &str, fields: &[(&str, &str)]) -> H2Stream {
-        super::wait::eventually("WebSockets are offered", async || {
+        super::wait::eventually("the server enables extended CONNECT", async || {
             self.send.is_extended_connect_protocol_enabled()
         })
         .await;
@@ -85,25 +84,25 @@ impl H2Client {
         self.open(with_fields(self.request("GET", path), fields), true).await.response().await
     }
 
-    /// With a body of this content and no word of its length.
+    /// Sends a POST with this body and no `content-length`.
     pub(crate) async fn post(&self, path: &str, body: &[u8]) -> Response {
         let mut stream = self.open(self.request("POST", path), false).await;
-        // Whoever answers early does not want the rest.
+        // A server that responds early may refuse the rest.
         let _ = stream.send(body, true).await;
         stream.response().await
     }
 
-    /// How the server ends the connection.
+    /// Waits for the end of the connection and returns its error, if any.
     pub(crate) async fn ended(self) -> Result<(), h2::Error> {
-        in_time("the connection's end", self.driver).await.expect("the connection's task")
+        in_time("the end of the connection", self.driver).await.expect("connection task")
     }
 
-    /// Is the connection still there?
+    /// Whether the connection is still open.
     pub(crate) fn is_open(&self) -> bool {
         !self.driver.is_finished()
     }
 
-    /// Goes away without a word.
+    /// Drops the connection without a GOAWAY.
     pub(crate) async fn vanish(self) {
         self.driver.abort();
         let _ = self.driver.await;
@@ -111,12 +110,12 @@ impl H2Client {
 }
 
 impl H2Stream {
-    /// Sends part of the body, as the server takes it.
+    /// Sends part of the body, within the server's flow-control window.
     pub(crate) async fn send(&mut self, bytes: &[u8], end: bool) -> Result<(), h2::Error> {
         let mut left = Bytes::copy_from_slice(bytes);
         while !left.is_empty() {
             self.send.reserve_capacity(left.len());
-            let room = match in_time("room in the window", poll_fn(|cx| self.send.poll_capacity(cx))).await {
+            let room = match in_time("window capacity", poll_fn(|cx| self.send.poll_capacity(cx))).await {
                 Some(room) => room?,
                 None => return Err(Reason::STREAM_CLOSED.into()),
             };
@@ -130,7 +129,7 @@ impl H2Stream {
         Ok(())
     }
 
-    /// An interim response, or `None` and the final one is there.
+    /// Returns the next interim response; `None` once the final response has arrived.
     pub(crate) async fn interim(&mut self) -> Option<Response> {
         let interim = poll_fn(|cx| match self.response.poll_informational(cx) {
             Poll::Ready(Some(Ok(interim))) => Poll::Ready(Some(interim)),
@@ -140,7 +139,7 @@ impl H2Stream {
         in_time("an interim response", interim).await.map(|head| response_of(&head))
     }
 
-    /// The head of the response, with the interim ones, and where its body comes.
+    /// Returns the response head with its interim responses, and the body stream.
     pub(crate) async fn try_head(&mut self) -> Result<(Response, RecvStream), h2::Error> {
         let mut interim = Vec::new();
         let head = poll_fn(|cx| {
@@ -158,7 +157,7 @@ impl H2Stream {
         self.try_head().await.expect("a response")
     }
 
-    /// The response, whole.
+    /// Returns the complete response.
     pub(crate) async fn try_response(mut self) -> Result<Response, h2::Error> {
         let (mut response, mut body) = self.try_head().await?;
         response.body = rest(&mut body).await?;
@@ -168,11 +167,11 @@ impl H2Stream {
     }
 
     pub(crate) async fn response(self) -> Response {
-        self.try_response().await.expect("a whole response")
+        self.try_response().await.expect("a complete response")
     }
 }
 
-/// So many bytes of a body.
+/// Reads exactly this many bytes of a body.
 pub(crate) async fn exactly(body: &mut RecvStream, count: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     while bytes.len() < count {
@@ -180,11 +179,11 @@ pub(crate) async fn exactly(body: &mut RecvStream, count: usize) -> Vec<u8> {
         body.flow_control().release_capacity(piece.len()).expect("release");
         bytes.extend_from_slice(&piece);
     }
-    assert_eq!(bytes.len(), count, "no more than expected");
+    assert_eq!(bytes.len(), count, "more data than expected");
     bytes
 }
 
-/// A body up to its end.
+/// Reads a body to its end.
 pub(crate) async fn rest(body: &mut RecvStream) -> Result<Vec<u8>, h2::Error> {
     let mut bytes = Vec::new();
     while let Some(piece) = in_time("data", body.data()).await {
@@ -205,7 +204,7 @@ pub(crate) fn with_fields(
 fn response_of(head: &http::Response<()>) -> Response {
     let fields = fields_of(head.headers());
     for name in ["connection", "transfer-encoding", "upgrade", "keep-alive", "sec-websocket-accept"] {
-        assert!(!fields.has(name), "{name} is not of HTTP/2: {fields:?}");
+        assert!(!fields.has(name), "{name} is not allowed in HTTP/2: {fields:?}");
     }
     Response::of(head.status().as_u16(), fields)
 }

@@ -1,4 +1,4 @@
-//! A backend, and a client, that speak HTTP/2 by the `h2` crate.
+//! An HTTP/2 backend and an HTTP/2 client, both on the `h2` crate.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,18 +19,18 @@ use tokio_rustls::TlsAcceptor;
 
 use super::wait::{Gate, in_time};
 
-/// A backend that answers by what it is asked for:
+/// An HTTP/2 backend. The path selects the response:
 ///
-/// - `/echo` with the body and its trailers, as they come;
-/// - `/hints` with a 103 before, `/status/N` without a body;
-/// - `/gate` once the gate is open;
-/// - `/hang` never, and notes the reset that ends it;
-/// - `/cut` with a head and a part of the body, then with a reset;
-/// - `/reset` with a reset;
-/// - `/short` with less than the length that it announces;
-/// - `/only` with trailers only, as gRPC does;
-/// - `/die` by closing the connection;
-/// - all else with its name.
+/// - `/echo`: streams back the body and its trailers;
+/// - `/hints`: sends a 103 first; `/status/N`: status N without a body;
+/// - `/gate`: responds once the gate is open;
+/// - `/hang`: never responds, and records the reset that ends the stream;
+/// - `/cut`: sends a head and part of a body, then a reset;
+/// - `/reset`: sends a reset;
+/// - `/short`: sends less than its `content-length`;
+/// - `/only`: sends trailers only, as gRPC does;
+/// - `/die`: closes the connection;
+/// - any other path: responds with the backend's name.
 pub(crate) struct Http2Backend {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
@@ -42,7 +42,7 @@ struct State {
     name: String,
     max_streams: Option<u32>,
     tls: Option<TlsAcceptor>,
-    /// Requests that were processed.
+    /// Processed requests.
     seen: Mutex<Vec<Request<()>>>,
     connections: AtomicUsize,
     streams: AtomicUsize,
@@ -59,7 +59,7 @@ impl Http2Backend {
         Self::with(name, None, None).await
     }
 
-    /// With at most so many streams on a connection; with TLS.
+    /// Starts a backend with a limit on concurrent streams per connection, and with TLS.
     pub(crate) async fn with(name: &str, max_streams: Option<u32>, tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let address = listener.local_addr().expect("an address");
@@ -81,42 +81,42 @@ impl Http2Backend {
         Self { name: name.to_owned(), address, state, accepting }
     }
 
-    /// The request that was processed last.
+    /// Returns the last processed request.
     pub(crate) fn last(&self) -> Request<()> {
         self.state.seen.lock().last().expect("a request").clone()
     }
 
-    /// How many requests for this path were processed?
+    /// Returns the number of processed requests for this path.
     pub(crate) fn count(&self, path: &str) -> usize {
         self.state.seen.lock().iter().filter(|request| request.uri().path() == path).count()
     }
 
-    /// Connections that it has accepted.
+    /// Returns the number of connections accepted so far.
     pub(crate) fn connections(&self) -> usize {
         self.state.connections.load(Ordering::SeqCst)
     }
 
-    /// The most streams that were open at a time, over all connections.
+    /// Returns the highest number of streams open at the same time, over all connections.
     pub(crate) fn most_streams(&self) -> usize {
         self.state.most_streams.load(Ordering::SeqCst)
     }
 
-    /// Streams that are open.
+    /// Returns the number of open streams.
     pub(crate) fn streams(&self) -> usize {
         self.state.streams.load(Ordering::SeqCst)
     }
 
-    /// Is every stream refused, unprocessed?
+    /// Sets whether every stream is refused unprocessed.
     pub(crate) fn refuse(&self, refuse: bool) {
         self.state.refusing.store(refuse, Ordering::SeqCst);
     }
 
-    /// Streams that were refused.
+    /// Returns the number of refused streams.
     pub(crate) fn refused(&self) -> usize {
         self.state.refused.load(Ordering::SeqCst)
     }
 
-    /// Reasons of the resets that streams in `/hang` have ended with.
+    /// Returns the reasons of the resets that ended streams in `/hang`.
     pub(crate) fn resets(&self) -> Vec<Reason> {
         self.state.resets.lock().clone()
     }
@@ -125,7 +125,7 @@ impl Http2Backend {
         self.state.gate.open();
     }
 
-    /// Ends every connection gracefully (GOAWAY).
+    /// Closes every connection gracefully (GOAWAY).
     pub(crate) fn leave(&self) {
         self.state.leave.send_modify(|times| *times += 1);
     }
@@ -138,7 +138,7 @@ impl Drop for Http2Backend {
 }
 
 async fn accept(listener: TcpListener, state: Arc<State>) {
-    // Whoever drops the backend drops its connections.
+    // Dropped with this task, which closes all connections.
     let mut connections = tokio::task::JoinSet::new();
     while let Ok((socket, _)) = listener.accept().await {
         let _ = socket.set_nodelay(true);
@@ -180,7 +180,7 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, state: Arc<State>) {
     }
 }
 
-/// A stream in the count of the open ones.
+/// Counts an open stream until dropped.
 struct Counted<'a>(&'a State);
 
 impl<'a> Counted<'a> {
@@ -197,7 +197,7 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// What fails here fails because the other side has gone.
+/// Serves one stream. Returns `None` on errors: the peer has gone away.
 async fn answer(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
@@ -247,7 +247,7 @@ async fn answer(
         "/cut" => {
             let mut stream = respond.send_response(named, false).ok()?;
             stream.send_data(Bytes::from_static(b"part"), false).ok()?;
-            // Not before it has left.
+            // Not before the data has been sent.
             state.gate.opened().await;
             stream.send_reset(Reason::INTERNAL_ERROR);
         }
@@ -263,7 +263,7 @@ async fn answer(
         }
         "/die" => {
             let _ = die.send(());
-            // No reset before that.
+            // Keep the stream from being reset before the connection closes.
             let _ = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
         }
         path => {
@@ -280,17 +280,17 @@ async fn answer(
     Some(())
 }
 
-/// A response, whole.
+/// A complete response.
 #[derive(Debug)]
 pub(crate) struct Http2Response {
     pub(crate) head: Response<()>,
     pub(crate) body: Vec<u8>,
     pub(crate) trailers: HeaderMap,
-    /// Did it end with its head?
+    /// Whether the stream ended with the response head.
     pub(crate) bare: bool,
 }
 
-/// A client with one connection.
+/// A client on one connection. Unlike `H2Client`, it sends trailers and returns responses unchecked.
 #[derive(Clone)]
 pub(crate) struct Http2Client(SendRequest<Bytes>);
 
@@ -299,14 +299,14 @@ impl Http2Client {
         let socket = in_time("a connection", TcpStream::connect(address)).await.expect("connect");
         let (send, connection) = h2::client::handshake(socket).await.expect("a handshake");
         tokio::spawn(async move {
-            // How it ends shows in its streams.
+            // Errors surface on the streams.
             let _ = connection.await;
         });
         Self(send)
     }
 
-    /// Sends a request, with trailers if there are any; its response, or how the
-    /// stream was reset.
+    /// Sends a request, with trailers unless they are empty. Returns the response, or the error that
+    /// ended the stream.
     pub(crate) async fn ask(
         &self,
         request: Request<()>,

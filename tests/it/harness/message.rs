@@ -1,16 +1,16 @@
-//! Heads and bodies, read without help from the code under test.
+//! HTTP/1.1 heads and bodies, parsed independently of the code under test.
 
 use std::fmt;
 
-/// Field lines in order; names in lower case.
+/// Field lines in order, with lowercase names.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct Fields(pub(crate) Vec<(String, String)>);
 
 impl Fields {
-    /// The value of the one line of this name.
+    /// Returns the value of the only line with this name.
     ///
     /// # Panics
-    /// If there are several.
+    /// If there are several such lines.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let mut values = self.all(name).into_iter();
         let first = values.next();
@@ -18,7 +18,7 @@ impl Fields {
         first
     }
 
-    /// The values of all lines of this name.
+    /// Returns the values of all lines with this name.
     pub(crate) fn all(&self, name: &str) -> Vec<&str> {
         self.0.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_str()).collect()
     }
@@ -31,11 +31,12 @@ impl Fields {
         self.0.iter().map(|(n, _)| n.as_str()).collect()
     }
 
-    /// Reads field lines up to an empty one.
+    /// Parses field lines, each ended by CRLF.
     pub(super) fn parse(lines: &str) -> Self {
         let line = |line: &str| {
-            let (name, value) = line.split_once(':').unwrap_or_else(|| panic!("no field line: {line:?}"));
-            assert_eq!(name.trim(), name, "space around a field name: {line:?}");
+            let (name, value) =
+                line.split_once(':').unwrap_or_else(|| panic!("invalid field line: {line:?}"));
+            assert_eq!(name.trim(), name, "whitespace around a field name: {line:?}");
             (name.to_ascii_lowercase(), value.trim().to_owned())
         };
         Self(lines.split("\r\n").filter(|l| !l.is_empty()).map(line).collect())
@@ -56,14 +57,14 @@ impl fmt::Debug for Fields {
     }
 }
 
-/// A response, whole.
+/// A complete response.
 #[derive(Debug, Clone)]
 pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) fields: Fields,
     pub(crate) body: Vec<u8>,
     pub(crate) trailers: Fields,
-    /// The interim responses that came before it.
+    /// The interim responses that preceded it.
     pub(crate) interim: Vec<Self>,
 }
 
@@ -72,62 +73,83 @@ impl Response {
         self.fields.get(name)
     }
 
-    /// Which backend answered.
+    /// Returns the name of the backend that responded.
     ///
     /// # Panics
-    /// If none did.
+    /// If Homing itself responded.
     #[track_caller]
     pub(crate) fn backend(&self) -> &str {
         match self.field("x-backend") {
             Some(backend) => backend,
-            None => panic!("no backend answered: {} {:?} {}", self.status, self.fields, self.text()),
+            None => panic!("not a backend's response: {} {:?} {}", self.status, self.fields, self.text()),
         }
     }
 
-    /// The body as text.
+    /// Returns the body as text.
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The affinity outcome and its reason, where they are reported.
+    /// Returns the affinity outcome and its reason; empty if they are not reported.
     pub(crate) fn outcome(&self) -> String {
         self.field("x-affinity-outcome").map(str::to_owned).unwrap_or_default()
     }
 
-    /// It is this backend's, and well.
+    /// Asserts that this is a 200 from `backend`.
     #[track_caller]
     pub(crate) fn assert_from(&self, backend: &str) {
         assert_eq!((self.status, self.field("x-backend")), (200, Some(backend)));
     }
 
-    /// Is it one that Homing made itself, with this word in it?
+    /// Asserts that Homing itself responded with this status, and that the body contains `code`.
     #[track_caller]
     pub(crate) fn assert_own(&self, status: u16, code: &str) {
         assert_eq!(self.status, status, "{:?} {}", self.fields, self.text());
-        assert!(!self.fields.has("x-backend"), "a backend answered");
-        assert!(self.text().contains(code), "{code} in {}", self.text());
+        assert!(!self.fields.has("x-backend"), "a backend responded");
+        assert!(self.text().contains(code), "no {code} in {}", self.text());
     }
 
-    /// Reads a head (up to and with the empty line).
+    /// Parses a response head, including the empty line at its end.
     pub(super) fn parse(head: &[u8]) -> Self {
         let text: String = head.iter().map(|b| char::from(*b)).collect();
-        let (line, rest) = text.split_once("\r\n").unwrap_or_else(|| panic!("no status line: {text:?}"));
+        let (line, rest) = text.split_once("\r\n").unwrap_or_else(|| panic!("invalid status line: {text:?}"));
         let mut words = line.splitn(3, ' ');
         let version = words.next();
         let status = words.next().and_then(|w| w.parse().ok());
-        let status = status.unwrap_or_else(|| panic!("no status line: {line:?}"));
-        assert!(version == Some("HTTP/1.1") && words.next().is_some(), "no status line: {line:?}");
+        let status = status.unwrap_or_else(|| panic!("invalid status line: {line:?}"));
+        assert!(version == Some("HTTP/1.1") && words.next().is_some(), "invalid status line: {line:?}");
         Self::of(status, Fields::parse(rest))
     }
 
-    /// A head alone.
+    /// Returns a response without a body.
     pub(super) fn of(status: u16, fields: Fields) -> Self {
         assert_expected(&fields, status);
         Self { status, fields, body: Vec::new(), trailers: Fields::default(), interim: Vec::new() }
     }
 }
 
-/// How a body ends.
+/// Splits a head off the received bytes, including the empty line at its end; `None` if it is
+/// incomplete.
+pub(super) fn split_head(received: &mut Vec<u8>) -> Option<Vec<u8>> {
+    let at = received.windows(4).position(|w| w == b"\r\n\r\n")?;
+    let rest = received.split_off(at + 4);
+    Some(std::mem::replace(received, rest))
+}
+
+/// Splits a line off the received bytes and returns it without CRLF; `None` if it is incomplete.
+pub(super) fn split_line(received: &mut Vec<u8>) -> Option<String> {
+    let at = received.windows(2).position(|w| w == b"\r\n")?;
+    let line = String::from_utf8_lossy(&received[..at]).into_owned();
+    received.drain(..at + 2);
+    Some(line)
+}
+
+/// Parses the line with the size of a chunk. Extensions are invalid.
+pub(super) fn chunk_size(line: &str) -> usize {
+    usize::from_str_radix(line, 16).unwrap_or_else(|_| panic!("invalid chunk size: {line:?}"))
+}
+
+/// How a body is delimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     Length(usize),
@@ -144,7 +166,7 @@ impl End {
         if method == "HEAD" || status < 200 || status == 204 || status == 304 {
             Self::Length(0)
         } else if fields.chunked() {
-            assert!(!fields.has("content-length"), "both framings: {fields:?}");
+            assert!(!fields.has("content-length"), "both Content-Length and Transfer-Encoding: {fields:?}");
             Self::Chunked
         } else {
             fields.length().map_or(Self::Close, Self::Length)
@@ -152,8 +174,8 @@ impl End {
     }
 }
 
-/// Fields that a client may see, from a backend of these tests or from Homing.
-/// Anything else is something that leaked through.
+/// Fields that a client may see, set by these tests' backends or by Homing. Any other field is a
+/// leak.
 const EXPECTED: &[&str] = &[
     "cache-control",
     "connection",
@@ -191,7 +213,7 @@ fn assert_expected(fields: &Fields, status: u16) {
         assert!(EXPECTED.contains(&name), "{name} leaked to the client: {fields:?}");
     }
     if fields.has("upgrade") {
-        assert_eq!(status, 101, "Upgrade belongs to a 101: {fields:?}");
+        assert_eq!(status, 101, "Upgrade outside a 101: {fields:?}");
     }
     if let Some(connection) = fields.get("connection") {
         assert!(["close", "keep-alive", "upgrade"].contains(&connection), "{fields:?}");

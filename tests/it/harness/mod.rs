@@ -1,5 +1,5 @@
-//! What the tests are made of: the real proxy in this process, backends that
-//! do as a script says, clients that see every byte, and a way to wait.
+//! The test harness: the real proxy in this process, scripted backends, byte-level clients, and
+//! helpers that wait for a condition.
 
 mod backend;
 mod client;
@@ -25,5 +25,5 @@ pub(crate) use message::Response;
 pub(crate) use proxy::{Proxy, ProxyBuilder};
 pub(crate) use raw::RawClient;
 pub(crate) use script::{Script, Step};
-pub(crate) use tls::{Authority, Pair, PemFiles, TlsClient, http2_server_config, server_config};
+pub(crate) use tls::{Authority, Pair, PemFiles, TlsClient, TlsSetup, http2_server_config, server_config};
 pub(crate) use wait::{Gate, eventually, in_time, settles};

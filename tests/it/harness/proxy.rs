@@ -1,4 +1,4 @@
-//! The proxy under test: the real one, in this process.
+//! The proxy under test, running in this process.
 
 use std::fmt::{Display, Write as _};
 use std::net::SocketAddr;
@@ -17,13 +17,13 @@ use super::http2::H2Client;
 use super::raw::RawClient;
 use super::wait::{eventually, in_time};
 
-/// A configuration in the making.
+/// Builds a configuration.
 #[derive(Debug, Clone)]
 pub(crate) struct ProxyBuilder {
     workers: usize,
-    /// Address, and further lines.
+    /// Address and extra lines of each listener.
     listeners: Vec<(String, String)>,
-    /// Whole sections, written as they are.
+    /// Whole sections, copied verbatim.
     raw: String,
     server: String,
     timeouts: String,
@@ -66,18 +66,18 @@ impl ProxyBuilder {
         self
     }
 
-    /// One more address to listen on.
+    /// Adds a listener.
     pub(crate) fn listener(mut self, bind: &str) -> Self {
         self.listeners.push((bind.to_owned(), String::new()));
         self
     }
 
-    /// The latest listener's `tls`: its keys.
+    /// Sets the keys of `tls` of the latest listener.
     pub(crate) fn tls(self, keys: &str) -> Self {
         self.listener_line(&format!("tls = {{ {keys} }}"))
     }
 
-    /// A line of the latest listener.
+    /// Adds a line to the latest listener.
     pub(crate) fn listener_line(mut self, line: &str) -> Self {
         let (_, lines) = self.listeners.last_mut().expect("a listener");
         lines.push_str(line);
@@ -85,7 +85,7 @@ impl ProxyBuilder {
         self
     }
 
-    /// Another upstream; what follows is about it.
+    /// Adds an upstream. The upstream settings that follow apply to it.
     pub(crate) fn upstream(mut self, name: &str, backends: &[&Backend]) -> Self {
         let member = |b: &&Backend| Member {
             id: b.name.clone(),
@@ -107,7 +107,7 @@ impl ProxyBuilder {
         self.upstreams.last_mut().expect("an upstream")
     }
 
-    /// One more backend, by address.
+    /// Adds a backend by address.
     pub(crate) fn member(mut self, id: &str, address: impl Display) -> Self {
         let (id, address) = (id.to_owned(), address.to_string());
         self.latest().backends.push(Member { id, address, lines: String::new() });
@@ -120,62 +120,62 @@ impl ProxyBuilder {
         self
     }
 
-    /// In the opposite order.
+    /// Reverses the order of the backends.
     pub(crate) fn reversed(mut self) -> Self {
         self.latest().backends.reverse();
         self
     }
 
-    /// Sets the lines of a backend.
+    /// Sets the extra lines of a backend.
     pub(crate) fn backend(mut self, id: &str, lines: &str) -> Self {
         let backend = self.latest().backends.iter_mut().find(|b| b.id == id).expect("a backend");
         lines.clone_into(&mut backend.lines);
         self
     }
 
-    /// The keys of `affinity`, separated by commas.
+    /// Sets the keys of `affinity`, separated by commas.
     pub(crate) fn affinity(mut self, keys: &str) -> Self {
         self.latest().affinity = Some(keys.to_owned());
         self
     }
 
-    /// The keys of `health_check`.
+    /// Sets the keys of `health_check`.
     pub(crate) fn health_check(mut self, keys: &str) -> Self {
         self.latest().health_check = format!("{{ {keys} }}");
         self
     }
 
-    /// The keys of `passive`.
+    /// Sets the keys of `passive`.
     pub(crate) fn passive(mut self, keys: &str) -> Self {
         self.latest().passive = format!("{{ {keys} }}");
         self
     }
 
-    /// Lines of `[upstream.NAME]`.
+    /// Sets the extra lines of `[upstream.NAME]`.
     pub(crate) fn lines(mut self, lines: &str) -> Self {
         lines.clone_into(&mut self.latest().lines);
         self
     }
 
-    /// Lines of `[server]`.
+    /// Sets the extra lines of `[server]`.
     pub(crate) fn server(mut self, lines: &str) -> Self {
         lines.clone_into(&mut self.server);
         self
     }
 
-    /// Lines of `[timeouts]`.
+    /// Sets the lines of `[timeouts]`.
     pub(crate) fn timeouts(mut self, lines: &str) -> Self {
         lines.clone_into(&mut self.timeouts);
         self
     }
 
-    /// Lines of `[limits]`.
+    /// Sets the lines of `[limits]`.
     pub(crate) fn limits(mut self, lines: &str) -> Self {
         lines.clone_into(&mut self.limits);
         self
     }
 
-    /// Whole sections.
+    /// Adds whole sections.
     pub(crate) fn raw_toml(mut self, text: &str) -> Self {
         self.raw.push_str(text);
         self.raw.push('\n');
@@ -218,13 +218,13 @@ impl ProxyBuilder {
         }
     }
 
-    #[expect(clippy::unused_async, reason = "as it reads beside the backends' start")]
+    #[expect(clippy::unused_async, reason = "consistent with `Backend::start`")]
     pub(crate) async fn start(self) -> Proxy {
         Proxy::of(app::start(self.config(), None).expect("start"))
     }
 
-    /// Writes the file and starts from it, so that it can be read again.
-    #[expect(clippy::unused_async, reason = "as it reads beside the backends' start")]
+    /// Writes the configuration to `file` and starts from it, so that the proxy can reload it.
+    #[expect(clippy::unused_async, reason = "consistent with `Backend::start`")]
     pub(crate) async fn start_from(self, file: &Path) -> Proxy {
         std::fs::write(file, self.toml()).expect("write");
         let loaded = config::load(file).expect("load");
@@ -236,7 +236,7 @@ fn ip_addresses(running: &Running) -> Vec<SocketAddr> {
     running.addresses().iter().filter_map(Bind::ip).collect()
 }
 
-/// A running proxy. Dropped, it stops.
+/// A running proxy. Stops when dropped.
 pub(crate) struct Proxy {
     running: Option<Running>,
     addresses: Vec<SocketAddr>,
@@ -252,9 +252,8 @@ impl Proxy {
         Self { running: Some(running), addresses }
     }
 
-    /// Waits until every worker has taken over what was published last. Of so
-    /// many connections some meet each; whoever has answered on one, and then
-    /// looks for more to do, finds the news first.
+    /// Waits until every worker uses the latest snapshot. With 16 connections, every worker gets
+    /// some. A worker that has responded picks up a new snapshot before it looks for more work.
     async fn settled(&self) {
         for _ in 0..16 {
             let mut raw = self.raw().await;
@@ -268,12 +267,12 @@ impl Proxy {
         self.running.as_ref().expect("running")
     }
 
-    /// The address of the first listener.
+    /// Returns the address of the first listener.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addresses[0]
     }
 
-    /// The IP addresses of all listeners, as of now.
+    /// Returns the current IP addresses of all listeners.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         ip_addresses(self.running())
     }
@@ -286,7 +285,7 @@ impl Proxy {
         RawClient::connect(self.addr()).await
     }
 
-    /// A client of HTTP/2, without TLS.
+    /// Connects a cleartext HTTP/2 client.
     pub(crate) async fn http2(&self) -> H2Client {
         H2Client::connect(self.addr()).await
     }
@@ -295,12 +294,12 @@ impl Proxy {
         Client::new(self.addr())
     }
 
-    /// A client of a session with this id in the cookie `SID`.
+    /// Returns a client that sends `sid` in the cookie `SID`.
     pub(crate) fn session(&self, sid: &str) -> Client {
         Client::with_sid(self.addr(), sid)
     }
 
-    /// Takes over another configuration. When this returns, every worker has it.
+    /// Reloads with another configuration. When this returns, every worker uses it.
     pub(crate) async fn reload(&self, builder: &ProxyBuilder) -> ReloadSummary {
         let summary = in_time("a reload", self.running().reload(builder.config())).await.expect("reload");
         self.settled().await;
@@ -313,7 +312,7 @@ impl Proxy {
         self.settled().await;
     }
 
-    /// Waits until the control plane takes a backend for up, or down.
+    /// Waits until the control plane considers a backend up, or down.
     pub(crate) async fn backend_is(&self, upstream: &str, backend: &str, up: bool) {
         let labels = [("upstream", upstream), ("backend", backend)];
         let wanted = if up { 1.0 } else { 0.0 };
@@ -327,14 +326,14 @@ impl Proxy {
         self.running().metrics()
     }
 
-    /// The sum of all samples of this name with these labels.
+    /// Returns the sum of all samples with this name and these labels.
     pub(crate) fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let labels: Vec<_> = labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
         let mut sum = 0.0;
         let page = self.metrics();
         assert!(
             page.contains(&format!("\n{name}")) || page.contains(&format!(" {name} ")),
-            "there is no {name}"
+            "no metric named {name}"
         );
         for line in page.lines().filter(|line| !line.starts_with('#')) {
             let Some((sample, value)) = line.rsplit_once(' ') else { continue };
@@ -346,7 +345,7 @@ impl Proxy {
         sum
     }
 
-    /// Waits until the samples of this name with these labels sum up to this.
+    /// Waits until the samples with this name and these labels sum up to `wanted`.
     #[track_caller]
     pub(crate) fn metric_becomes(
         &self,
@@ -359,13 +358,13 @@ impl Proxy {
         eventually(what, async move || self.metric(name, labels) == wanted)
     }
 
-    /// Ends the proxy; true if everything ended by itself.
+    /// Shuts the proxy down; true if everything finished within the grace period.
     pub(crate) async fn shutdown(mut self, grace: Duration) -> bool {
         let running = self.running.take().expect("running");
         in_time("the shutdown", running.shutdown(grace, std::future::pending())).await
     }
 
-    /// Ends the proxy in a task of its own.
+    /// Shuts the proxy down in a task of its own.
     pub(crate) fn shutting_down(mut self, grace: Duration) -> tokio::task::JoinHandle<bool> {
         let running = self.running.take().expect("running");
         tokio::spawn(running.shutdown(grace, std::future::pending()))

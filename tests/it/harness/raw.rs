@@ -1,20 +1,19 @@
-//! A client that sends exactly what it is told and sees every byte.
+//! A byte-level client: it sends exactly the given bytes and sees every byte it receives.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
-use super::message::{End, Fields, Response};
+use super::message::{End, Fields, Response, chunk_size, split_head, split_line};
 use super::wait::in_time;
 use super::wire::Wire;
 
 pub(crate) struct RawClient {
     stream: Wire,
-    /// Read and not yet used.
+    /// Bytes read but not yet consumed.
     pub(super) held: Vec<u8>,
 }
 
@@ -38,7 +37,7 @@ impl RawClient {
         Self::over(Wire::Unix(stream))
     }
 
-    /// Connects, if somebody listens.
+    /// Connects, or returns the error.
     pub(crate) async fn try_connect(address: SocketAddr) -> std::io::Result<Self> {
         let stream = in_time("a connection", TcpStream::connect(address)).await?;
         stream.set_nodelay(true)?;
@@ -49,9 +48,12 @@ impl RawClient {
         Self { stream, held: Vec::new() }
     }
 
-    /// What others read and write it as; nothing was read ahead.
+    /// Returns the underlying connection.
+    ///
+    /// # Panics
+    /// If bytes were read ahead.
     pub(super) fn into_wire(self) -> Wire {
-        assert!(self.held.is_empty(), "bytes would be lost");
+        assert!(self.held.is_empty(), "buffered bytes would be lost");
         self.stream
     }
 
@@ -59,7 +61,7 @@ impl RawClient {
         &self.stream
     }
 
-    /// Connects from another loopback address.
+    /// Connects from the loopback address `from`.
     pub(crate) async fn connect_from(from: IpAddr, address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().expect("socket");
         socket.bind(SocketAddr::new(from, 0)).expect("bind");
@@ -67,12 +69,12 @@ impl RawClient {
         Self::over(Wire::Plain(stream))
     }
 
-    /// The port at this end.
+    /// Returns the local port.
     pub(crate) fn port(&self) -> u16 {
         self.stream.socket().local_addr().expect("an address").port()
     }
 
-    /// Connects with room for few bytes on its side.
+    /// Connects with a receive buffer of 4 KiB.
     pub(crate) async fn connect_narrow(address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().expect("socket");
         socket.set_recv_buffer_size(4096).expect("receive buffer");
@@ -86,17 +88,17 @@ impl RawClient {
         self
     }
 
-    /// Sends as long as the other side takes it; false once it does not.
+    /// Sends the bytes; returns false if the peer has closed the connection.
     pub(crate) async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         in_time("sending", self.stream.write_all(bytes.as_ref())).await.is_ok()
     }
 
-    /// `GET path`, with field lines behind.
+    /// Sends `GET path` with these field lines, and returns the response.
     pub(crate) async fn get(&mut self, path: &str, fields: &[&str]) -> Response {
         self.request("GET", path, fields, b"").await
     }
 
-    /// One request with a body of known length and its response.
+    /// Sends a request with a body of known length, and returns the response.
     pub(crate) async fn request(
         &mut self,
         method: &str,
@@ -119,12 +121,12 @@ impl RawClient {
         self.response_to(method).await
     }
 
-    /// The next response, to a request that was not HEAD.
+    /// Reads the next complete response, to a request other than HEAD.
     pub(crate) async fn response(&mut self) -> Response {
         self.response_to("GET").await
     }
 
-    /// The next response, whole, with the interim ones before it.
+    /// Reads the next complete response, with the interim responses before it.
     pub(crate) async fn response_to(&mut self, method: &str) -> Response {
         let mut response = self.head().await;
         let end = End::of_response(method, response.status, &response.fields);
@@ -132,7 +134,7 @@ impl RawClient {
         response
     }
 
-    /// The head of the next response, with the interim ones before it.
+    /// Reads the head of the next final response, with the interim responses before it.
     pub(crate) async fn head(&mut self) -> Response {
         let mut interim = Vec::new();
         loop {
@@ -144,17 +146,16 @@ impl RawClient {
         }
     }
 
-    /// The next head, interim or not.
+    /// Reads the next response head, interim or final.
     pub(crate) async fn one_head(&mut self) -> Response {
-        let head = self.until_empty_line("a response's head").await;
+        let head = self.until_empty_line("a response head").await;
         Response::parse(&head)
     }
 
     async fn until_empty_line(&mut self, what: &str) -> Vec<u8> {
         loop {
-            if let Some(at) = self.held.windows(4).position(|w| w == b"\r\n\r\n") {
-                let rest = self.held.split_off(at + 4);
-                return std::mem::replace(&mut self.held, rest);
+            if let Some(head) = split_head(&mut self.held) {
+                return head;
             }
             assert!(
                 self.fill(what).await,
@@ -166,12 +167,14 @@ impl RawClient {
 
     async fn line(&mut self) -> String {
         loop {
-            if let Some(at) = self.held.windows(2).position(|w| w == b"\r\n") {
-                let line = String::from_utf8_lossy(&self.held[..at]).into_owned();
-                self.held.drain(..at + 2);
+            if let Some(line) = split_line(&mut self.held) {
                 return line;
             }
-            assert!(self.fill("a line").await, "ended in a line: {}", self.held.escape_ascii());
+            assert!(
+                self.fill("a line").await,
+                "the connection ended within a line: {}",
+                self.held.escape_ascii()
+            );
         }
     }
 
@@ -182,14 +185,12 @@ impl RawClient {
             End::Chunked => {
                 let mut body = Vec::new();
                 loop {
-                    let line = self.line().await;
-                    let size = usize::from_str_radix(&line, 16);
-                    let size = size.unwrap_or_else(|_| panic!("no chunk size: {line:?}"));
+                    let size = chunk_size(&self.line().await);
                     if size == 0 {
                         break;
                     }
                     body.extend(self.exactly(size).await);
-                    assert_eq!(self.line().await, "", "a chunk's end");
+                    assert_eq!(self.line().await, "", "chunk not followed by CRLF");
                 }
                 let mut trailers = String::new();
                 loop {
@@ -204,16 +205,17 @@ impl RawClient {
         }
     }
 
-    /// So many bytes.
+    /// Reads exactly this many bytes.
     pub(crate) async fn exactly(&mut self, count: usize) -> Vec<u8> {
         while self.held.len() < count {
-            assert!(self.fill("bytes").await, "ended {} bytes early", count - self.held.len());
+            assert!(self.fill("bytes").await, "the connection ended {} bytes early", count - self.held.len());
         }
         let rest = self.held.split_off(count);
         std::mem::replace(&mut self.held, rest)
     }
 
-    /// So many bytes; or those that came before the connection ended or broke.
+    /// Reads exactly this many bytes, or returns as an error those that came before the connection
+    /// closed or was reset.
     pub(crate) async fn at_most(&mut self, count: usize) -> Result<Vec<u8>, Vec<u8>> {
         while self.held.len() < count {
             if self.try_fill("bytes").await.is_err() {
@@ -224,15 +226,15 @@ impl RawClient {
         Ok(std::mem::replace(&mut self.held, rest))
     }
 
-    /// The head of a final response; `None` if the connection ended or broke before it.
+    /// Reads the head of a final response; `None` if the connection closed or was reset before it.
     pub(crate) async fn try_head(&mut self) -> Option<Response> {
         while !self.held.windows(4).any(|w| w == b"\r\n\r\n") {
-            self.try_fill("a response's head").await.ok()?;
+            self.try_fill("a response head").await.ok()?;
         }
         Some(self.head().await)
     }
 
-    /// Reads and drops so many bytes, without keeping them.
+    /// Reads and drops this many bytes.
     pub(crate) async fn discard(&mut self, count: usize) {
         let mut left = count - count.min(self.held.len());
         self.held.drain(..count.min(self.held.len()));
@@ -240,68 +242,67 @@ impl RawClient {
         while left > 0 {
             let room = left.min(buffer.len());
             let n = in_time("bytes", self.stream.read(&mut buffer[..room])).await.expect("read");
-            assert!(n > 0, "ended {left} bytes early");
+            assert!(n > 0, "the connection ended {left} bytes early");
             left -= n;
         }
     }
 
-    /// Everything up to the end, which must be a clean one.
+    /// Reads until the peer closes cleanly. Panics on a reset.
     pub(crate) async fn read_to_end(&mut self) -> Vec<u8> {
         while self.fill("the end").await {}
         std::mem::take(&mut self.held)
     }
 
-    /// Everything up to the end, clean or not.
+    /// Reads until the peer closes or resets.
     pub(crate) async fn read_to_any_end(&mut self) -> Vec<u8> {
         while self.try_fill("the end").await.is_ok() {}
         std::mem::take(&mut self.held)
     }
 
-    /// Whatever comes first: the head of a response, or the end.
+    /// Reads until the end of a response head or of the connection, clean or not.
     pub(crate) async fn read_to_any_end_or_response(&mut self) -> Vec<u8> {
-        while !self.held.windows(4).any(|w| w == b"\r\n\r\n") && self.try_fill("an answer").await.is_ok() {}
+        while !self.held.windows(4).any(|w| w == b"\r\n\r\n") && self.try_fill("a response").await.is_ok() {}
         std::mem::take(&mut self.held)
     }
 
-    /// The other side has closed, cleanly, with nothing left to read.
+    /// Asserts that the peer closes cleanly without sending anything more.
     pub(crate) async fn assert_closed(&mut self) {
         let rest = self.read_to_end().await;
-        assert_eq!(rest.escape_ascii().to_string(), "", "nothing before the end");
+        assert_eq!(rest.escape_ascii().to_string(), "", "bytes before the close");
     }
 
-    /// The other side has broken the connection off: a body that is not whole
-    /// must not look whole.
+    /// Asserts that the peer resets the connection: a truncated body must not look complete.
     pub(crate) async fn assert_broken(&mut self) {
         loop {
-            match self.try_fill("the connection to break").await {
+            match self.try_fill("a reset").await {
                 Ok(()) => {}
                 Err(Ended::Reset) => return,
-                Err(Ended::Closed) => panic!("ended as if all were well"),
+                Err(Ended::Closed) => panic!("closed cleanly instead of with a reset"),
             }
         }
     }
 
-    /// No more will be sent, but read.
+    /// Shuts down the sending side.
     pub(crate) async fn half_close(&mut self) {
         self.stream.shutdown().await.expect("shutdown");
     }
 
-    /// Breaks the connection.
+    /// Closes the connection with a reset.
     pub(crate) fn reset(self) {
-        SockRef::from(self.stream.socket()).set_linger(Some(std::time::Duration::ZERO)).expect("linger");
+        self.stream.reset_on_close().expect("linger");
     }
 
-    /// Nothing has come: neither bytes nor the end. Only what is there now is looked at.
+    /// Asserts that neither bytes nor the end of the connection have arrived so far. Does not wait.
     pub(crate) fn assert_quiet(&mut self) {
         assert_eq!(self.held.escape_ascii().to_string(), "");
         let mut byte = [0];
         match self.stream.socket().try_read(&mut byte) {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            other => panic!("not quiet: {other:?} {byte:?}"),
+            other => panic!("expected nothing to read: {other:?} {byte:?}"),
         }
     }
 
-    /// Reads more; false at a clean end.
+    /// Reads more; returns false if the peer has closed cleanly.
     async fn fill(&mut self, what: &str) -> bool {
         match self.try_fill(what).await {
             Ok(()) => true,

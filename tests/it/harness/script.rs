@@ -1,64 +1,62 @@
-//! What a backend does with a connection, step by step.
+//! Scripts: what a backend does on a connection, step by step.
 
 use super::wait::Gate;
 
-/// One step.
+/// One step of a [`Script`].
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
-    /// Read a request's head. Without this first, whatever follows happens
-    /// unasked.
+    /// Read a request head. A script that does not start with this acts without a request.
     ReadHead,
-    /// Read its body.
+    /// Read the request body.
     ReadBody,
-    /// The usual response: 200, who answered, and the extra fields.
+    /// Send the default response: 200, the backend's name, and the extra fields.
     Reply,
-    /// 101, with the proof that the request's key was read (RFC 6455 §4.2.2).
+    /// Send a 101 with the `Sec-WebSocket-Accept` computed from the request's key (RFC 6455 §4.2.2).
     Accept,
-    /// The usual response, one byte at a time.
+    /// Send the default response one byte at a time.
     DripReply,
-    /// The usual response up to the middle of its head.
+    /// Send the default response up to the middle of its head.
     ReplyToMidHead,
-    /// The usual response up to the middle of its body.
+    /// Send the default response up to the middle of its body.
     ReplyToMidBody,
-    /// These bytes.
+    /// Send these bytes.
     Send(Vec<u8>),
-    /// These bytes, one at a time.
+    /// Send these bytes one at a time.
     Drip(Vec<u8>),
-    /// So many zero bytes.
+    /// Send this many zero bytes.
     Zeros(usize),
-    /// Wait for a test to say go on, or for the other side to go away; what
-    /// it sends meanwhile is lost.
+    /// Wait until the gate opens or the peer disconnects. Discards what the peer sends meanwhile.
     Wait(Gate),
-    /// Wait for a test to say go on, and read nothing.
+    /// Wait until the gate opens, without reading.
     Pause(Gate),
-    /// Wait for the other side to go away.
+    /// Wait until the peer disconnects.
     Hang,
-    /// End the sending side and wait for the other side to go away.
+    /// Shut down the sending side and wait until the peer disconnects.
     HalfClose,
-    /// Close.
+    /// Close the connection.
     Close,
-    /// Close with a reset.
+    /// Close the connection with a reset.
     Reset,
-    /// Change the keys of TLS: it says so to the other side, unasked.
+    /// Start a TLS key update, which sends an unsolicited message to the peer.
     Rekey,
-    /// Send back what comes, until its end.
+    /// Echo everything until the peer stops sending.
     Echo,
 }
 
-/// The steps for the requests of a connection: the first list for the first,
-/// and so on; the last for all after it.
+/// The steps for each request on a connection: the first list for the first request, and so on. The
+/// last list repeats.
 #[derive(Debug, Clone)]
 pub(crate) struct Script {
     pub(super) requests: Vec<Vec<Step>>,
 }
 
 impl Script {
-    /// The same for every request.
+    /// Uses the same steps for every request.
     pub(crate) fn new(steps: impl Into<Vec<Step>>) -> Self {
         Self { requests: vec![steps.into()] }
     }
 
-    /// Something else from the next request of a connection on.
+    /// Uses these steps from the next request of a connection on.
     pub(crate) fn then(mut self, steps: impl Into<Vec<Step>>) -> Self {
         self.requests.push(steps.into());
         self
@@ -68,7 +66,7 @@ impl Script {
         Self::new([Step::ReadHead, Step::ReadBody, Step::Reply])
     }
 
-    /// A response of these bytes.
+    /// Responds with these bytes.
     pub(crate) fn raw(bytes: impl AsRef<[u8]>) -> Self {
         Self::new([Step::ReadHead, Step::ReadBody, Step::Send(bytes.as_ref().to_vec())])
     }

@@ -1,4 +1,4 @@
-//! Authorities, the certificates that they give out, and clients that speak TLS.
+//! CAs, the certificates they issue, and TLS clients.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,13 +18,13 @@ use super::raw::RawClient;
 use super::wait::in_time;
 use super::wire::Wire;
 
-/// An authority.
+/// A certificate authority.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pub(crate) pem: String,
 }
 
-/// A certificate and its key, as PEM.
+/// A certificate and its private key, as PEM.
 #[derive(Clone)]
 pub(crate) struct Pair {
     pub(crate) certificate: String,
@@ -32,7 +32,7 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    /// Both in one file.
+    /// Returns both as one PEM file.
     pub(crate) fn pem(&self) -> String {
         format!("{}{}", self.certificate, self.key)
     }
@@ -56,17 +56,17 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), pem }
     }
 
-    /// For servers with these names.
+    /// Issues a certificate for a server with these names.
     pub(crate) fn server(&self, names: &[&str]) -> Pair {
         self.sign(names, &KeyPair::generate().expect("a key"), None)
     }
 
-    /// The same with an RSA key.
+    /// Issues a server certificate with an RSA key.
     pub(crate) fn rsa_server(&self, names: &[&str]) -> Pair {
         self.sign(names, &KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).expect("a key"), None)
     }
 
-    /// For a client with this common name.
+    /// Issues a certificate for a client with this common name.
     pub(crate) fn client(&self, name: &str) -> Pair {
         self.sign(&[], &KeyPair::generate().expect("a key"), Some(name))
     }
@@ -93,8 +93,8 @@ impl Authority {
     }
 }
 
-/// A server's configuration for a backend of these tests; it may ask for
-/// certificates of `clients`.
+/// Returns the TLS configuration of a backend. With `clients`, it requires client certificates
+/// issued by that CA.
 pub(crate) fn server_config(pair: &Pair, clients: Option<&Authority>) -> Arc<ServerConfig> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -108,17 +108,17 @@ pub(crate) fn server_config(pair: &Pair, clients: Option<&Authority>) -> Arc<Ser
             builder.with_client_cert_verifier(verifier.build().expect("a verifier"))
         }
     };
-    Arc::new(builder.with_single_cert(vec![pair.der()], pair.key_der()).expect("a key that fits"))
+    Arc::new(builder.with_single_cert(vec![pair.der()], pair.key_der()).expect("key matches the certificate"))
 }
 
-/// The same for one that speaks HTTP/2.
+/// Returns the TLS configuration of an HTTP/2 backend.
 pub(crate) fn http2_server_config(pair: &Pair) -> Arc<ServerConfig> {
     let mut config = ServerConfig::clone(&server_config(pair, None));
     config.alpn_protocols = vec![b"h2".to_vec()];
     Arc::new(config)
 }
 
-/// A client that trusts one authority and remembers sessions.
+/// A TLS client that trusts one CA and resumes sessions.
 #[derive(Clone)]
 pub(crate) struct TlsClient(Arc<ClientConfig>);
 
@@ -127,12 +127,12 @@ impl TlsClient {
         Self::with(authority, aws_lc_rs::default_provider(), rustls::ALL_VERSIONS, None)
     }
 
-    /// With this version alone.
+    /// Returns a client that speaks only this version.
     pub(crate) fn only(authority: &Authority, version: &'static SupportedProtocolVersion) -> Self {
         Self::of(authority, version, None)
     }
 
-    /// With this version alone; it may show a certificate.
+    /// Returns a client that speaks only this version, with an optional client certificate.
     pub(crate) fn of(
         authority: &Authority,
         version: &'static SupportedProtocolVersion,
@@ -141,7 +141,7 @@ impl TlsClient {
         Self::with(authority, aws_lc_rs::default_provider(), &[version], pair)
     }
 
-    /// Of TLS 1.2, that knows no other signatures than RSA.
+    /// Returns a TLS 1.2 client that only accepts RSA signatures.
     pub(crate) fn of_rsa(authority: &Authority) -> Self {
         let mut provider = aws_lc_rs::default_provider();
         provider.cipher_suites.retain(|suite| format!("{:?}", suite.suite()).contains("ECDHE_RSA"));
@@ -160,20 +160,20 @@ impl TlsClient {
             .with_root_certificates(authority.roots());
         Self(Arc::new(match pair {
             None => builder.with_no_client_auth(),
-            Some(pair) => {
-                builder.with_client_auth_cert(vec![pair.der()], pair.key_der()).expect("a key that fits")
-            }
+            Some(pair) => builder
+                .with_client_auth_cert(vec![pair.der()], pair.key_der())
+                .expect("key matches the certificate"),
         }))
     }
 
-    /// The same, and it offers these protocols.
+    /// Returns the same client offering these ALPN protocols.
     pub(crate) fn offering(&self, protocols: &[&str]) -> Self {
         let mut config = ClientConfig::clone(&self.0);
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         Self(Arc::new(config))
     }
 
-    /// Shakes hands; names this host.
+    /// Connects and completes a handshake with this server name.
     pub(crate) async fn connect(&self, address: SocketAddr, name: &str) -> RawClient {
         self.try_connect(address, name).await.expect("a handshake")
     }
@@ -184,7 +184,7 @@ impl TlsClient {
         self.try_handshake(socket, name).await
     }
 
-    /// Shakes hands on a connection that is there already.
+    /// Completes a handshake on an open connection.
     pub(crate) async fn try_handshake(&self, socket: TcpStream, name: &str) -> std::io::Result<RawClient> {
         let name = ServerName::try_from(name.to_owned()).expect("a name");
         let connecting = TlsConnector::from(Arc::clone(&self.0)).connect(name, socket);
@@ -198,23 +198,23 @@ impl RawClient {
         match self.wire() {
             Wire::Tls(tls) => match &**tls {
                 TlsStream::Client(stream) => stream.get_ref().1,
-                TlsStream::Server(_) => panic!("a server"),
+                TlsStream::Server(_) => panic!("not a client connection"),
             },
-            Wire::Plain(_) | Wire::Unix(_) => panic!("no TLS"),
+            Wire::Plain(_) | Wire::Unix(_) => panic!("not a TLS connection"),
         }
     }
 
-    /// The certificate that the server showed.
+    /// Returns the certificate that the server sent.
     pub(crate) fn shown(&self) -> CertificateDer<'static> {
         self.session().peer_certificates().expect("a certificate")[0].clone().into_owned()
     }
 
-    /// Was a session resumed?
+    /// Whether a session was resumed.
     pub(crate) fn resumed(&self) -> bool {
         self.session().handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
-    /// Version, key exchange and ALPN protocol.
+    /// Returns the negotiated version, key exchange group and ALPN protocol.
     pub(crate) fn agreed(&self) -> (String, String, Option<String>) {
         let session = self.session();
         let version = format!("{:?}", session.protocol_version().expect("a version"));
@@ -232,17 +232,46 @@ impl PemFiles {
         Self(tempfile::tempdir().expect("a directory"))
     }
 
-    /// Where a file is or would be.
+    /// Returns the path of a file, which need not exist.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    /// Writes a file as careful people do: whole, under another name first.
+    /// Writes a file atomically: under a temporary name, then renamed. Returns its path.
     pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> String {
         let path = self.path(name);
         let new = self.path(&format!(".{name}.new"));
         std::fs::write(&new, content).expect("write");
         std::fs::rename(&new, &path).expect("rename");
         path.display().to_string()
+    }
+}
+
+/// A CA and a server certificate issued by it, written to a directory.
+pub(crate) struct TlsSetup {
+    pub(crate) authority: Authority,
+    pub(crate) files: PemFiles,
+    pub(crate) pair: Pair,
+    /// Path of the file with the certificate and its key.
+    pub(crate) certs: String,
+}
+
+impl TlsSetup {
+    /// Issues a certificate with these names.
+    pub(crate) fn new(names: &[&str]) -> Self {
+        let (authority, files) = (Authority::new(), PemFiles::new());
+        let pair = authority.server(names);
+        let certs = files.write("shop.pem", pair.pem());
+        Self { authority, files, pair, certs }
+    }
+
+    /// Returns the keys of `tls`.
+    pub(crate) fn keys(&self) -> String {
+        format!("certs = [\"{}\"]", self.certs)
+    }
+
+    /// Returns a client that trusts the CA.
+    pub(crate) fn client(&self) -> TlsClient {
+        TlsClient::new(&self.authority)
     }
 }

@@ -1,4 +1,4 @@
-//! Waiting: for a condition, never for a time.
+//! Helpers that wait for a condition, never for a fixed time.
 
 use std::fmt::Display;
 use std::sync::LazyLock;
@@ -7,19 +7,19 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// How long a test waits for what must happen; `HOMING_TEST_PATIENCE_MS`.
+/// How long a test waits before it fails. Default 10 s; `HOMING_TEST_PATIENCE_MS` overrides it.
 static PATIENCE: LazyLock<Duration> = LazyLock::new(|| {
     let millis = std::env::var("HOMING_TEST_PATIENCE_MS").ok().and_then(|text| text.parse().ok());
     Duration::from_millis(millis.unwrap_or(10_000))
 });
 
-/// Time between two looks.
+/// Polling interval.
 const STEP: Duration = Duration::from_millis(5);
 
-/// Looks until the condition holds.
+/// Polls until the condition holds.
 ///
 /// # Panics
-/// If it does not within the patience.
+/// If it does not hold within [`PATIENCE`].
 #[track_caller]
 pub(crate) fn eventually(
     what: impl Display,
@@ -29,19 +29,19 @@ pub(crate) fn eventually(
     async move {
         let end = Instant::now() + *PATIENCE;
         while !holds().await {
-            assert!(Instant::now() < end, "waited in vain, at {place}: {what}");
+            assert!(Instant::now() < end, "timed out at {place}: {what}");
             tokio::time::sleep(STEP).await;
         }
     }
 }
 
-/// Looks until the number is the same for ten looks in a row, and returns it.
+/// Polls until the number stays the same for ten polls in a row, and returns it.
 pub(crate) async fn settles(what: impl Display, number: impl Fn() -> u64) -> u64 {
     let mut row = (number(), 0);
     eventually(what, async || {
         let now = number();
         row = if now == row.0 { (now, row.1 + 1) } else { (now, 0) };
-        // What is to settle is bytes on loopback: they don't pause for so long.
+        // Callers count bytes on loopback, which never pause for this long.
         tokio::time::sleep(2 * STEP).await;
         row.1 >= 10
     })
@@ -49,20 +49,20 @@ pub(crate) async fn settles(what: impl Display, number: impl Fn() -> u64) -> u64
     row.0
 }
 
-/// The outcome, which must come within the patience.
+/// Returns the future's output.
 ///
 /// # Panics
-/// If it does not.
+/// If the future does not complete within [`PATIENCE`].
 #[track_caller]
 pub(crate) fn in_time<T>(what: impl Display, future: impl Future<Output = T>) -> impl Future<Output = T> {
     let place = std::panic::Location::caller();
     async move {
         let outcome = tokio::time::timeout(*PATIENCE, future).await;
-        outcome.unwrap_or_else(|_| panic!("waited in vain, at {place}: {what}"))
+        outcome.unwrap_or_else(|_| panic!("timed out at {place} waiting for {what}"))
     }
 }
 
-/// Something that a script waits for and a test opens.
+/// A gate that scripts wait at and tests open.
 #[derive(Debug, Clone)]
 pub(crate) struct Gate(watch::Sender<bool>);
 
@@ -76,7 +76,7 @@ impl Gate {
     }
 
     pub(crate) async fn opened(&self) {
-        // The sender is here, so it cannot be gone.
+        // Cannot fail: `self` holds the sender.
         let _ = self.0.subscribe().wait_for(|open| *open).await;
     }
 }

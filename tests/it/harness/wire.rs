@@ -1,9 +1,11 @@
-//! A connection: plain, over TLS, or on a Unix domain socket.
+//! A connection: plain TCP, TLS, or a Unix domain socket.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
@@ -15,23 +17,28 @@ pub(crate) enum Wire {
 }
 
 impl Wire {
-    /// Changes a server's keys.
+    /// Starts a TLS 1.3 key update from the server side.
     pub(crate) fn rekey(&mut self) {
         match self {
             Self::Tls(tls) => match &mut **tls {
                 TlsStream::Server(stream) => stream.get_mut().1.refresh_traffic_keys().expect("TLS 1.3"),
-                TlsStream::Client(_) => panic!("a client"),
+                TlsStream::Client(_) => panic!("only servers rekey"),
             },
-            Self::Plain(_) | Self::Unix(_) => panic!("no TLS"),
+            Self::Plain(_) | Self::Unix(_) => panic!("not a TLS connection"),
         }
     }
 
-    /// The TCP socket below.
+    /// Makes the connection end with a reset when it is dropped.
+    pub(super) fn reset_on_close(&self) -> io::Result<()> {
+        SockRef::from(self.socket()).set_linger(Some(Duration::ZERO))
+    }
+
+    /// Returns the underlying TCP socket.
     pub(crate) fn socket(&self) -> &TcpStream {
         match self {
             Self::Plain(socket) => socket,
             Self::Tls(tls) => tls.get_ref().0,
-            Self::Unix(_) => panic!("no TCP"),
+            Self::Unix(_) => panic!("not a TCP connection"),
         }
     }
 }

@@ -1,16 +1,9 @@
-//! How clients get to HTTP/2, and what backends are told of them.
+//! How HTTP/2 is negotiated, and what backends learn about the client.
 
 use crate::harness::frames::{self, HEADERS, SETTINGS, frame};
-use crate::harness::{Authority, Backend, H2Client, PemFiles, Proxy, RawClient, TlsClient};
+use crate::harness::{Authority, Backend, H2Client, Proxy, RawClient, Script, Step, TlsClient, TlsSetup};
 
-/// An authority, and the keys of `tls` with a certificate of it for these names.
-fn certificate(names: &[&str]) -> (Authority, PemFiles, String) {
-    let (authority, files) = (Authority::new(), PemFiles::new());
-    let pem = files.write("shop.pem", authority.server(names).pem());
-    (authority, files, format!("certs = [\"{pem}\"]"))
-}
-
-/// A client over TLS that agrees upon HTTP/2.
+/// Connects a client over TLS with ALPN `h2`.
 async fn secure(client: &TlsClient, proxy: &Proxy, name: &str) -> H2Client {
     let raw = client.offering(&["h2", "http/1.1"]).connect(proxy.addr(), name).await;
     assert_eq!(raw.agreed().2.as_deref(), Some("h2"));
@@ -18,11 +11,11 @@ async fn secure(client: &TlsClient, proxy: &Proxy, name: &str) -> H2Client {
 }
 
 #[tokio::test]
-async fn both_versions_are_spoken_on_one_tls_port_as_the_client_chooses() {
+async fn client_chooses_the_http_version_by_alpn() {
     let a = Backend::start("a").await;
-    let (authority, _files, keys) = certificate(&["shop.test"]);
-    let proxy = Proxy::builder().tls(&keys).upstream("web", &[&a]).start().await;
-    let client = TlsClient::new(&authority);
+    let tls = TlsSetup::new(&["shop.test"]);
+    let proxy = Proxy::builder().tls(&tls.keys()).upstream("web", &[&a]).start().await;
+    let client = tls.client();
     let http2 = secure(&client, &proxy, "shop.test").await;
     let reply = http2.get("/", &[]).await;
     assert_eq!(reply.backend(), "a");
@@ -43,7 +36,7 @@ async fn both_versions_are_spoken_on_one_tls_port_as_the_client_chooses() {
         assert_eq!(raw.response().await.backend(), "a");
         assert_eq!(a.last().field("via"), Some("1.1 homing"));
     }
-    // The one that was agreed upon is spoken, and no other.
+    // Only the negotiated protocol is accepted.
     let mut raw = client.offering(&["http/1.1"]).connect(proxy.addr(), "shop.test").await;
     raw.send(frames::PREFACE).await;
     assert!(raw.read_to_end().await.starts_with(b"HTTP/1.1 "));
@@ -54,7 +47,7 @@ async fn both_versions_are_spoken_on_one_tls_port_as_the_client_chooses() {
 }
 
 #[tokio::test]
-async fn without_tls_it_is_known_by_its_preface() {
+async fn cleartext_http2_is_recognized_by_its_preface() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
     let client = proxy.http2().await;
@@ -72,11 +65,11 @@ async fn without_tls_it_is_known_by_its_preface() {
         assert_eq!(seen.field(name), Some(value), "{name}");
     }
     assert!(!seen.fields.has("x-real-ip") && !seen.fields.has("x-affinity-backend"), "{:?}", seen.fields);
-    assert_eq!(proxy.client().get("/").await.backend(), "a", "HTTP/1 on the same port");
+    assert_eq!(proxy.client().get("/").await.backend(), "a", "HTTP/1.1 failed on the same port");
 }
 
 #[tokio::test]
-async fn a_preface_may_drip_in_and_its_beginning_is_no_reason_to_refuse_others() {
+async fn preface_may_arrive_byte_by_byte_and_similar_requests_are_served() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
     let mut raw = proxy.raw().await;
@@ -99,7 +92,7 @@ async fn a_preface_may_drip_in_and_its_beginning_is_no_reason_to_refuse_others()
 }
 
 #[tokio::test]
-async fn a_preface_that_goes_wrong_is_answered_as_http_1() {
+async fn invalid_preface_gets_an_http_1_error() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
     for wrong in [
@@ -116,7 +109,7 @@ async fn a_preface_that_goes_wrong_is_answered_as_http_1() {
         assert!((400..=505).contains(&answer.status), "{wrong:?}: {}", answer.status);
         raw.assert_closed().await;
     }
-    // Behind a request of HTTP/1 nothing else begins.
+    // HTTP/2 cannot start after an HTTP/1.1 request.
     let mut raw = proxy.raw().await;
     assert_eq!(raw.get("/", &[]).await.backend(), "a");
     raw.begin_http2().await;
@@ -125,7 +118,7 @@ async fn a_preface_that_goes_wrong_is_answered_as_http_1() {
 }
 
 #[tokio::test]
-async fn an_upgrade_to_h2c_is_ignored() {
+async fn upgrade_to_h2c_is_ignored() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
     let mut raw = proxy.raw().await;
@@ -138,18 +131,18 @@ async fn an_upgrade_to_h2c_is_ignored() {
 }
 
 #[tokio::test]
-async fn where_it_is_off_it_is_neither_offered_nor_taken() {
+async fn disabled_http2_is_neither_offered_nor_accepted() {
     let a = Backend::start("a").await;
-    let (authority, _files, keys) = certificate(&["shop.test"]);
+    let tls = TlsSetup::new(&["shop.test"]);
     let proxy = Proxy::builder()
-        .tls(&keys)
+        .tls(&tls.keys())
         .listener_line("http2 = false")
         .listener("127.0.0.1:0")
         .listener_line("http2 = false")
         .upstream("web", &[&a])
         .start()
         .await;
-    let client = TlsClient::new(&authority);
+    let client = tls.client();
     let mut raw = client.offering(&["h2", "http/1.1"]).connect(proxy.addr(), "shop.test").await;
     assert_ne!(raw.agreed().2.as_deref(), Some("h2"));
     raw.send("GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n").await;
@@ -165,19 +158,19 @@ async fn where_it_is_off_it_is_neither_offered_nor_taken() {
 }
 
 #[tokio::test]
-async fn a_request_for_another_host_than_in_the_handshake_is_misdirected_and_the_others_are_not() {
+async fn host_outside_the_certificate_is_421_and_the_connection_stays_open() {
     let a = Backend::start("a").await;
-    let (authority, files, keys) = certificate(&["shop.test", "*.shop.test"]);
-    let other = files.write("other.pem", authority.server(&["other.test"]).pem());
-    let keys = keys.replace(']', &format!(", \"{other}\"]"));
+    let tls = TlsSetup::new(&["shop.test", "*.shop.test"]);
+    let other = tls.files.write("other.pem", tls.authority.server(&["other.test"]).pem());
+    let keys = format!("certs = [\"{}\", \"{other}\"]", tls.certs);
     let proxy = Proxy::builder().tls(&keys).upstream("web", &[&a]).start().await;
-    let client = secure(&TlsClient::new(&authority), &proxy, "shop.test").await;
+    let client = secure(&tls.client(), &proxy, "shop.test").await;
     let ask = async |uri: &str| {
         let request = http::Request::builder().uri(uri);
         client.open(request, true).await.response().await
     };
     for _ in 0..2 {
-        // What browsers do with one certificate for several names.
+        // Browsers reuse a connection for all names in the certificate.
         for fine in ["https://shop.test/", "https://www.shop.test/", "https://SHOP.test:8443/"] {
             assert_eq!(ask(fine).await.backend(), "a", "{fine}");
         }
@@ -189,7 +182,7 @@ async fn a_request_for_another_host_than_in_the_handshake_is_misdirected_and_the
 }
 
 #[tokio::test]
-async fn plain_requests_are_sent_to_https() {
+async fn plain_requests_are_redirected_to_https() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder().listener_line("redirect_https = 8443").upstream("web", &[&a]).start().await;
     let client = proxy.http2().await;
@@ -203,16 +196,16 @@ async fn plain_requests_are_sent_to_https() {
 }
 
 #[tokio::test]
-async fn clients_certificates_are_told_and_never_forged() {
+async fn client_certificates_are_forwarded_and_cannot_be_forged() {
     let a = Backend::start("a").await;
-    let (authority, files, keys) = certificate(&["shop.test"]);
+    let tls = TlsSetup::new(&["shop.test"]);
     let people = Authority::new();
-    let ca = files.write("people.pem", &people.pem);
+    let ca = tls.files.write("people.pem", &people.pem);
     let alice = people.client("alice");
-    let keys = format!("{keys}, client_auth = {{ ca = \"{ca}\", mode = \"optional\" }}");
+    let keys = format!("{}, client_auth = {{ ca = \"{ca}\", mode = \"optional\" }}", tls.keys());
     let proxy = Proxy::builder().tls(&keys).upstream("web", &[&a]).start().await;
     let forged = [("x-client-cert-subject", "CN=root"), ("x_client_cert_sha256", "00")];
-    let known = TlsClient::of(&authority, &rustls::version::TLS13, Some(&alice));
+    let known = TlsClient::of(&tls.authority, &rustls::version::TLS13, Some(&alice));
     let known = secure(&known, &proxy, "shop.test").await;
     for _ in 0..2 {
         assert_eq!(known.get("/", &forged).await.backend(), "a");
@@ -221,53 +214,55 @@ async fn clients_certificates_are_told_and_never_forged() {
         assert_eq!(seen.field("x-client-cert-sha256").map(str::len), Some(64));
         assert!(!seen.fields.has("x_client_cert_sha256"));
     }
-    let nobody = secure(&TlsClient::new(&authority), &proxy, "shop.test").await;
-    assert_eq!(nobody.get("/", &forged).await.backend(), "a");
+    let anonymous = secure(&tls.client(), &proxy, "shop.test").await;
+    assert_eq!(anonymous.get("/", &forged).await.backend(), "a");
     let names = a.last().fields.names().join(" ");
     assert!(!names.contains("client"), "{names}");
 }
 
 #[tokio::test]
-async fn large_bodies_go_both_ways_over_tls() {
+async fn large_bodies_pass_both_ways_over_tls() {
     let a = Backend::start("a").await;
-    let (authority, _files, keys) = certificate(&["shop.test"]);
-    let proxy = Proxy::builder().tls(&keys).upstream("web", &[&a]).start().await;
-    let client = secure(&TlsClient::new(&authority), &proxy, "shop.test").await;
+    let tls = TlsSetup::new(&["shop.test"]);
+    let proxy = Proxy::builder().tls(&tls.keys()).upstream("web", &[&a]).start().await;
+    let client = secure(&tls.client(), &proxy, "shop.test").await;
     let body = vec![7; 3_000_000];
     let (one, two) = tokio::join!(client.post("/", &body), client.post("/", &body));
     assert_eq!([one.backend(), two.backend()], ["a"; 2]);
     assert!(a.seen().iter().all(|seen| seen.body_len == body.len()));
     let head = b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n".to_vec();
-    let steps = [crate::harness::Step::ReadHead, crate::harness::Step::Send(head)];
-    let steps = steps.into_iter().chain([crate::harness::Step::Zeros(3_000_000)]).collect::<Vec<_>>();
-    a.set(crate::harness::Script::new(steps));
+    a.set(Script::new([Step::ReadHead, Step::Send(head), Step::Zeros(3_000_000)]));
     let (one, two) = tokio::join!(client.get("/", &[]), client.get("/", &[]));
     assert_eq!([one.body.len(), two.body.len()], [3_000_000; 2]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_drained_proxy_ends_tls_connections_cleanly() {
+async fn shutdown_closes_tls_connections_cleanly() {
     let a = Backend::start("a").await;
-    let (authority, _files, keys) = certificate(&["shop.test"]);
-    let proxy = Proxy::builder().tls(&keys).upstream("web", &[&a]).start().await;
-    let client = secure(&TlsClient::new(&authority), &proxy, "shop.test").await;
+    let tls = TlsSetup::new(&["shop.test"]);
+    let proxy = Proxy::builder().tls(&tls.keys()).upstream("web", &[&a]).start().await;
+    let client = secure(&tls.client(), &proxy, "shop.test").await;
     assert_eq!(client.get("/", &[]).await.backend(), "a");
     let ending = proxy.shutting_down(std::time::Duration::from_secs(60));
-    // A client may find the connection closed while it has a word to say itself.
+    // The client may find the connection closed while it is sending.
     if let Err(error) = client.ended().await {
         let kind = error.get_io().map(std::io::Error::kind);
-        assert_eq!(kind, Some(std::io::ErrorKind::BrokenPipe), "an end without close_notify: {error}");
+        assert_eq!(kind, Some(std::io::ErrorKind::BrokenPipe), "closed without close_notify: {error}");
     }
-    assert!(ending.await.expect("the shutdown"));
+    assert!(ending.await.expect("shutdown"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_tls_client_that_has_not_begun_does_not_hold_the_shutdown() {
+async fn tls_client_without_a_preface_does_not_delay_shutdown() {
     let a = Backend::start("a").await;
-    let (authority, _files, keys) = certificate(&["shop.test"]);
-    let proxy =
-        Proxy::builder().tls(&keys).timeouts("request_head = \"60s\"").upstream("web", &[&a]).start().await;
-    let mut raw = TlsClient::new(&authority).offering(&["h2"]).connect(proxy.addr(), "shop.test").await;
+    let tls = TlsSetup::new(&["shop.test"]);
+    let proxy = Proxy::builder()
+        .tls(&tls.keys())
+        .timeouts("request_head = \"60s\"")
+        .upstream("web", &[&a])
+        .start()
+        .await;
+    let mut raw = tls.client().offering(&["h2"]).connect(proxy.addr(), "shop.test").await;
     assert!(proxy.shutdown(std::time::Duration::from_secs(60)).await);
     raw.read_to_any_end().await;
 }

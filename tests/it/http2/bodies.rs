@@ -1,26 +1,28 @@
-//! Request bodies, from frames to what HTTP/1.1 makes of them.
+//! Request bodies converted from HTTP/2 to HTTP/1.1.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use http::HeaderMap;
 
-use crate::harness::frames::{self, DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, block, frame};
+use crate::harness::frames::{
+    self, DATA, END_HEADERS, END_STREAM, HEADERS, PADDED, POST, RST_STREAM, block, frame,
+};
 use crate::harness::{Backend, Gate, Proxy, Script, Step, eventually};
 
-/// No two stretches of it are the same.
+/// Returns pseudo-random bytes, the same every time.
 fn content(len: usize) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(7);
     std::iter::repeat_with(|| random.u8(..)).take(len).collect()
 }
 
 #[tokio::test]
-async fn a_length_that_is_given_is_passed_on_and_one_that_is_not_makes_chunks() {
+async fn content_length_is_forwarded_and_a_missing_one_means_chunked() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
     let client = proxy.http2().await;
     let request = client.request("POST", "/").header("content-length", "5");
     let mut stream = client.open(request, false).await;
-    stream.send(b"hello", true).await.expect("room");
+    stream.send(b"hello", true).await.expect("send body");
     assert_eq!(stream.response().await.backend(), "a");
     let seen = a.last();
     assert_eq!((seen.field("content-length"), seen.field("transfer-encoding")), (Some("5"), None));
@@ -31,14 +33,14 @@ async fn a_length_that_is_given_is_passed_on_and_one_that_is_not_makes_chunks() 
     assert_eq!((seen.field("content-length"), seen.field("transfer-encoding")), (None, Some("chunked")));
     assert_eq!(seen.body, b"hello, you");
 
-    // Nothing, said in three ways.
+    // Different ways to send an empty body.
     for length in [None, Some("0")] {
         for end in [true, false] {
             let request = client.request("POST", "/");
             let request = length.into_iter().fold(request, |r, length| r.header("content-length", length));
             let mut stream = client.open(request, end).await;
             if !end {
-                stream.send(b"", true).await.expect("room");
+                stream.send(b"", true).await.expect("send body");
             }
             assert_eq!(stream.response().await.backend(), "a");
             assert_eq!(a.last().body, b"");
@@ -48,9 +50,9 @@ async fn a_length_that_is_given_is_passed_on_and_one_that_is_not_makes_chunks() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn large_bodies_arrive_whole_both_ways_also_side_by_side() {
+async fn large_bodies_arrive_complete_both_ways_on_concurrent_streams() {
     let body = content(5 << 20);
-    // Kept are the first of it; the echo says it all.
+    // The backend keeps only part of a body, so compare the echo.
     let echo = Script::new([
         Step::ReadHead,
         Step::Send(b"HTTP/1.1 200 OK\r\nX-Backend: a\r\nContent-Length: 5242880\r\n\r\n".to_vec()),
@@ -66,15 +68,15 @@ async fn large_bodies_arrive_whole_both_ways_also_side_by_side() {
         assert_eq!(head.status, 200);
         let there = stream.send(&body, true);
         let (there, back) = tokio::join!(there, crate::harness::http2::rest(&mut back));
-        there.expect("all was taken");
-        let back = back.expect("a whole body");
+        there.expect("send body");
+        let back = back.expect("a complete body");
         assert_eq!(digest(&SHA256, &back).as_ref(), digest(&SHA256, &body).as_ref());
     };
     tokio::join!(once(), once(), once());
 }
 
 #[tokio::test]
-async fn a_body_in_pieces_of_every_size_arrives_as_it_was() {
+async fn body_in_frames_of_any_size_arrives_unchanged() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
     let client = proxy.http2().await;
@@ -83,43 +85,43 @@ async fn a_body_in_pieces_of_every_size_arrives_as_it_was() {
     let mut left = &body[..];
     for size in (1..).map(|n| n * n % 4099) {
         let (piece, rest) = left.split_at(size.min(left.len()));
-        // Among them empty frames, which are no chunk: that would be the last.
+        // Includes empty frames, which must not become a chunk: an empty chunk ends the body.
         stream.send.send_data(Bytes::copy_from_slice(piece), false).expect("send");
         left = rest;
         if left.is_empty() {
             break;
         }
     }
-    stream.send(b"", true).await.expect("room");
+    stream.send(b"", true).await.expect("send body");
     assert_eq!(stream.response().await.backend(), "a");
     assert!(a.last().body == body);
 }
 
 #[tokio::test]
-async fn empty_frames_in_a_body_end_nothing() {
+async fn empty_data_frames_do_not_end_the_body() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
     let mut raw = proxy.raw().await;
     raw.begin_http2().await;
-    let head = block(&[(":method", "POST"), (":scheme", "http"), (":authority", "t"), (":path", "/")]);
+    let head = block(&POST);
     raw.send(frame(HEADERS, END_HEADERS, 1, &head)).await;
     for part in ["", "one ", "", "", "two", ""] {
         raw.send(frame(DATA, 0, 1, part.as_bytes())).await;
     }
     // Padding is not content (RFC 9113 §6.1).
-    raw.send(frame(DATA, 8, 1, b"\x03 three\0\0\0")).await;
+    raw.send(frame(DATA, PADDED, 1, b"\x03 three\0\0\0")).await;
     raw.send(frame(DATA, END_STREAM, 1, b"")).await;
     raw.next_on(1, HEADERS).await;
     assert_eq!(a.last().body, b"one two three");
 }
 
 #[tokio::test]
-async fn trailers_of_a_request_follow_its_chunks() {
+async fn request_trailers_follow_the_chunks() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
     let client = proxy.http2().await;
     let mut stream = client.open(client.request("POST", "/"), false).await;
-    stream.send(b"body", false).await.expect("room");
+    stream.send(b"body", false).await.expect("send body");
     let mut trailers = HeaderMap::new();
     trailers.insert("x-sum", "42".parse().expect("a value"));
     trailers.append("x-sum", "43".parse().expect("a value"));
@@ -130,7 +132,7 @@ async fn trailers_of_a_request_follow_its_chunks() {
 }
 
 #[tokio::test]
-async fn trailers_say_nothing_that_belongs_into_a_head() {
+async fn framing_and_routing_fields_in_trailers_are_not_forwarded() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
     for (name, value) in
@@ -138,18 +140,18 @@ async fn trailers_say_nothing_that_belongs_into_a_head() {
     {
         let mut raw = proxy.raw().await;
         raw.begin_http2().await;
-        let head = block(&[(":method", "POST"), (":scheme", "http"), (":authority", "t"), (":path", "/")]);
+        let head = block(&POST);
         raw.send(frame(HEADERS, END_HEADERS, 1, &head)).await;
         raw.send(frame(DATA, 0, 1, b"body")).await;
         raw.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&[(name, value)]))).await;
-        // Refused, or passed on without it.
+        // Either rejected, or forwarded without the field.
         while let Some(answer) = raw.next_frame().await {
             if answer.stream == 1 && [HEADERS, RST_STREAM].contains(&answer.kind) {
                 break;
             }
         }
         for seen in a.seen() {
-            assert!(!seen.trailers.has(name), "{name} came through: {:?}", seen.trailers);
+            assert!(!seen.trailers.has(name), "{name} reached the backend: {:?}", seen.trailers);
         }
     }
     let mut client = proxy.client();
@@ -157,7 +159,7 @@ async fn trailers_say_nothing_that_belongs_into_a_head() {
 }
 
 #[tokio::test]
-async fn a_body_beyond_the_limit_is_told_and_the_connection_lives() {
+async fn too_large_body_is_413_and_the_connection_stays_open() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder().limits("body_bytes = \"64KiB\"").upstream("web", &[&a]).start().await;
     let client = proxy.http2().await;
@@ -165,7 +167,7 @@ async fn a_body_beyond_the_limit_is_told_and_the_connection_lives() {
     let mut stream = client.open(announced, false).await;
     let (head, _) = stream.head().await;
     assert_eq!(head.status, 413);
-    assert_eq!(a.requests(), 0, "nobody is asked");
+    assert_eq!(a.requests(), 0, "the request reached the backend");
     for _ in 0..20 {
         client.post("/", &content(300_000)).await.assert_own(413, "request_body_too_large");
         assert_eq!(client.post("/", &content(64 * 1024)).await.backend(), "a", "at the limit");
@@ -175,8 +177,8 @@ async fn a_body_beyond_the_limit_is_told_and_the_connection_lives() {
 }
 
 #[tokio::test]
-async fn what_an_early_answer_leaves_of_a_body_costs_the_connection_no_window() {
-    // Many times the connection's window, which is four times this.
+async fn unread_body_after_an_early_response_does_not_use_up_the_connection_window() {
+    // In total many times the connection window, which is four stream windows.
     let steps = [Step::ReadHead, Step::Reply, Step::Pause(Gate::closed())];
     let a = Backend::named("a").field("Connection: close").script(Script::new(steps)).start().await;
     let proxy = Proxy::builder().limits("stream_window = \"64KiB\"").upstream("web", &[&a]).start().await;
@@ -191,7 +193,7 @@ async fn what_an_early_answer_leaves_of_a_body_costs_the_connection_no_window() 
 }
 
 #[tokio::test]
-async fn expect_continue_is_answered_by_the_backend_before_the_body() {
+async fn backend_sends_100_continue_before_the_body() {
     let steps =
         [Step::ReadHead, Step::Send(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec()), Step::ReadBody, Step::Reply];
     let a = Backend::named("a").script(Script::new(steps)).start().await;
@@ -200,7 +202,7 @@ async fn expect_continue_is_answered_by_the_backend_before_the_body() {
     let request = client.request("POST", "/").header("expect", "100-continue").header("content-length", "4");
     let mut stream = client.open(request, false).await;
     assert_eq!(stream.interim().await.expect("100").status, 100);
-    stream.send(b"body", true).await.expect("room");
+    stream.send(b"body", true).await.expect("send body");
     let reply = stream.response().await;
     assert_eq!((reply.status, reply.backend()), (200, "a"));
     let seen = a.last();
@@ -208,7 +210,7 @@ async fn expect_continue_is_answered_by_the_backend_before_the_body() {
 }
 
 #[tokio::test]
-async fn expect_continue_may_be_refused_and_the_body_is_not_sent() {
+async fn refused_expect_continue_sends_no_body() {
     let refuse = b"HTTP/1.1 417 No\r\nX-Backend: a\r\nContent-Length: 0\r\n\r\n".to_vec();
     let steps = [Step::ReadHead, Step::Send(refuse), Step::Close];
     let a = Backend::named("a").script(Script::new(steps)).start().await;
@@ -219,11 +221,11 @@ async fn expect_continue_may_be_refused_and_the_body_is_not_sent() {
     let (head, _) = stream.head().await;
     assert_eq!(head.status, 417);
     a.set(Script::reply());
-    assert_eq!(client.get("/", &[]).await.backend(), "a", "the connection goes on");
+    assert_eq!(client.get("/", &[]).await.backend(), "a", "the connection broke");
 }
 
 #[tokio::test]
-async fn a_body_that_ends_early_does_not_look_whole_to_the_backend() {
+async fn cancelled_body_does_not_look_complete_to_the_backend() {
     let gate = Gate::closed();
     let a = Backend::named("a").reply_after(&gate).start().await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
@@ -232,28 +234,22 @@ async fn a_body_that_ends_early_does_not_look_whole_to_the_backend() {
         let request = client.request("POST", "/");
         let request = length.into_iter().fold(request, |r, length| r.header("content-length", length));
         let mut stream = client.open(request, false).await;
-        stream.send(b"half", false).await.expect("room");
-        eventually("it has begun", async || a.received() > 0 && a.open() == 1).await;
+        stream.send(b"half", false).await.expect("send body");
+        eventually("the upload has begun", async || a.received() > 0 && a.open() == 1).await;
         stream.send.send_reset(h2::Reason::CANCEL);
-        eventually("the backend is let go", async || a.open() == 0).await;
-        assert_eq!(a.seen().len(), 0, "no whole request");
+        eventually("the backend connection closes", async || a.open() == 0).await;
+        assert_eq!(a.seen().len(), 0, "the request looked complete");
     }
 }
 
 #[tokio::test]
-async fn a_body_that_is_not_as_long_as_it_says_never_looks_whole() {
+async fn body_that_contradicts_its_content_length_never_looks_complete() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
     for body in ["half", "more than ten bytes"] {
         let mut raw = proxy.raw().await;
         raw.begin_http2().await;
-        let head = block(&[
-            (":method", "POST"),
-            (":scheme", "http"),
-            (":authority", "t"),
-            (":path", "/"),
-            ("content-length", "10"),
-        ]);
+        let head = block(&[&POST[..], &[("content-length", "10")]].concat());
         raw.send(frame(HEADERS, END_HEADERS, 1, &head)).await;
         raw.send(frame(DATA, END_STREAM, 1, body.as_bytes())).await;
         let reset = raw.next_on(1, RST_STREAM).await;
@@ -265,13 +261,13 @@ async fn a_body_that_is_not_as_long_as_it_says_never_looks_whole() {
 }
 
 #[tokio::test]
-async fn a_body_that_stalls_is_a_408_and_only_that_stream_ends() {
+async fn stalled_body_is_408_and_ends_only_its_stream() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder().timeouts("body_idle = \"150ms\"").upstream("web", &[&a]).start().await;
     let client = proxy.http2().await;
     let mut stream = client.open(client.request("POST", "/"), false).await;
-    stream.send(b"half", false).await.expect("room");
+    stream.send(b"half", false).await.expect("send body");
     stream.response().await.assert_own(408, "request_body_timeout");
-    eventually("the backend is let go", async || a.open() == 0).await;
+    eventually("the backend connection closes", async || a.open() == 0).await;
     assert_eq!(client.get("/", &[]).await.backend(), "a");
 }

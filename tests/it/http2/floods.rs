@@ -1,19 +1,15 @@
-//! Floods of frames that cost nothing to send: each ends in bounded time and
-//! nobody else notices. Honest clients, however busy, are not taken for one.
+//! Floods of frames that are cheap to send. Each is cut off in bounded time and does not affect
+//! other clients. Busy but honest clients are not mistaken for a flood.
 
 use h2::Reason;
 
 use crate::harness::frames::{
-    self, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PRIORITY, RST_STREAM, SETTINGS,
-    WINDOW_UPDATE, block, frame,
+    self, CONTINUATION, DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, PADDED, PING, POST, PRIORITY,
+    RST_STREAM, SETTINGS, WINDOW_UPDATE, block, frame,
 };
 use crate::harness::{Backend, Gate, Proxy, RawClient, Script, Step, eventually, in_time};
 
-const HEAD: [(&str, &str); 4] =
-    [(":method", "POST"), (":scheme", "http"), (":authority", "t"), (":path", "/")];
-
-/// Sends it over and over until the connection is cut, at most so many times.
-/// Returns how many were sent.
+/// Sends messages until the connection is closed, at most `most` of them. Returns how many were sent.
 async fn flood(raw: &mut RawClient, mut next: impl FnMut(u32) -> Vec<u8>, most: u32) -> u32 {
     for n in 0..most {
         if !raw.try_send(next(n)).await {
@@ -23,8 +19,8 @@ async fn flood(raw: &mut RawClient, mut next: impl FnMut(u32) -> Vec<u8>, most: 
     most
 }
 
-/// A connection with this many frames sent at most before it was cut.
-async fn assert_ends(what: &str, begin: &[u8], next: impl FnMut(u32) -> Vec<u8>) {
+/// Asserts that a connection that starts with `begin` and then sends `next` over and over is cut off.
+async fn assert_cut_off(what: &str, begin: &[u8], next: impl FnMut(u32) -> Vec<u8>) {
     let a = Backend::named("a").stall_before_head().start().await;
     let b = Backend::start("b").await;
     let proxy = Proxy::builder()
@@ -39,13 +35,13 @@ async fn assert_ends(what: &str, begin: &[u8], next: impl FnMut(u32) -> Vec<u8>)
     raw.begin_http2().await;
     raw.send(begin).await;
     let (sent, ()) = tokio::join!(in_time(what, flood(&mut raw, next, 200_000)), async {
-        // On the same worker, meanwhile.
+        // Meanwhile on the same worker.
         for _ in 0..50 {
             assert_eq!(honest.get("/b", &[]).await.backend(), "b", "{what}");
         }
     });
-    assert!(sent < 200_000, "{what}: all was taken");
-    // The word may be lost with the connection: what is certain is its end.
+    assert!(sent < 200_000, "{what}: the connection was never closed");
+    // The GOAWAY may be lost when the connection closes; only the close is certain.
     loop {
         match raw.next_frame().await {
             Some(frame) if frame.kind == GOAWAY => {
@@ -56,23 +52,23 @@ async fn assert_ends(what: &str, begin: &[u8], next: impl FnMut(u32) -> Vec<u8>)
         }
     }
     proxy.metric_becomes("homing_http2_floods_total", &[], 1.0).await;
-    eventually("nothing is left of it", async || a.open() == 0).await;
+    eventually("all backend connections close", async || a.open() == 0).await;
     assert_eq!(honest.get("/b", &[]).await.backend(), "b", "{what}");
     proxy.metric_becomes("homing_connections", &[], 1.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rapid_reset_ends() {
+async fn rapid_reset_is_cut_off() {
     let next = |n: u32| {
         let stream = 2 * n + 1;
         [frames::get(stream, "/"), frame(RST_STREAM, 0, stream, &8u32.to_be_bytes())].concat()
     };
-    assert_ends("rapid reset", &[], next).await;
+    assert_cut_off("rapid reset", &[], next).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn resets_of_streams_that_were_let_begin_end() {
-    // Slowly enough for each to reach a backend: no burst that is seen at once.
+async fn resets_of_streams_that_reached_a_backend_are_cut_off() {
+    // Slowly enough that each request reaches the backend, unlike the burst above.
     let a = Backend::named("a").stall_before_head().start().await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
     let mut raw = proxy.raw().await;
@@ -84,98 +80,91 @@ async fn resets_of_streams_that_were_let_begin_end() {
             break;
         }
         tokio::select! {
-            () = eventually("it reaches the backend", async || a.requests() > u64::from(count)) => {}
+            () = eventually("the request reaches the backend", async || a.requests() > u64::from(count)) => {}
             _ = raw.read_to_any_end() => break,
         }
         if !raw.try_send(frame(RST_STREAM, 0, stream, &8u32.to_be_bytes())).await {
             break;
         }
         count += 1;
-        assert!(count < 5000, "all was taken");
+        assert!(count < 5000, "the connection was never closed");
     }
     raw.read_to_any_end().await;
     proxy.metric_becomes("homing_http2_floods_total", &[], 1.0).await;
-    eventually("nothing is left of it", async || a.open() == 0).await;
+    eventually("all backend connections close", async || a.open() == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pings_end() {
-    assert_ends("PING", &[], |_| frame(PING, 0, 0, b"12345678").repeat(10)).await;
+async fn pings_are_cut_off() {
+    assert_cut_off("PING", &[], |_| frame(PING, 0, 0, b"12345678").repeat(10)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn answers_to_pings_that_nobody_sent_end() {
-    assert_ends("PING ACK", &[], |_| frame(PING, frames::ACK, 0, b"12345678").repeat(10)).await;
+async fn unsolicited_ping_acks_are_cut_off() {
+    assert_cut_off("PING ACK", &[], |_| frame(PING, frames::ACK, 0, b"12345678").repeat(10)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn settings_end() {
-    assert_ends("SETTINGS", &[], |_| frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 1, 0]).repeat(10)).await;
+async fn settings_are_cut_off() {
+    assert_cut_off("SETTINGS", &[], |_| frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 1, 0]).repeat(10)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn priorities_end() {
-    assert_ends("PRIORITY", &[], |n| frame(PRIORITY, 0, 2 * n + 1, &[0, 0, 0, 0, 1])).await;
+async fn priorities_are_cut_off() {
+    assert_cut_off("PRIORITY", &[], |n| frame(PRIORITY, 0, 2 * n + 1, &[0, 0, 0, 0, 1])).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn unknown_frames_end() {
-    assert_ends("an unknown frame", &[], |_| frame(0xEE, 0, 0, b"x").repeat(10)).await;
+async fn unknown_frames_are_cut_off() {
+    assert_cut_off("an unknown frame", &[], |_| frame(0xEE, 0, 0, b"x").repeat(10)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn empty_data_ends() {
-    let begin = frame(HEADERS, END_HEADERS, 1, &block(&HEAD));
-    assert_ends("empty DATA", &begin, |_| frame(DATA, 0, 1, b"").repeat(10)).await;
+async fn empty_data_is_cut_off() {
+    let begin = frame(HEADERS, END_HEADERS, 1, &block(&POST));
+    assert_cut_off("empty DATA", &begin, |_| frame(DATA, 0, 1, b"").repeat(10)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn data_that_is_all_padding_ends_or_is_bounded_by_the_window() {
-    let begin = frame(HEADERS, END_HEADERS, 1, &block(&HEAD));
-    assert_ends("padding", &begin, |_| frame(DATA, 8, 1, &[255; 256])).await;
+async fn data_that_is_all_padding_is_cut_off() {
+    let begin = frame(HEADERS, END_HEADERS, 1, &block(&POST));
+    assert_cut_off("padding", &begin, |_| frame(DATA, PADDED, 1, &[255; 256])).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn window_updates_end() {
-    let begin = frame(HEADERS, END_HEADERS, 1, &block(&HEAD));
+async fn window_updates_are_cut_off() {
+    let begin = frame(HEADERS, END_HEADERS, 1, &block(&POST));
     let update = |_| frame(WINDOW_UPDATE, 0, 1, &1u32.to_be_bytes()).repeat(10);
-    assert_ends("WINDOW_UPDATE", &begin, update).await;
+    assert_cut_off("WINDOW_UPDATE", &begin, update).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn continuations_end() {
-    let begin = frame(HEADERS, END_STREAM, 1, &block(&HEAD));
-    assert_ends("empty CONTINUATION", &begin, |_| frame(CONTINUATION, 0, 1, b"")).await;
+async fn continuations_are_cut_off() {
+    let begin = frame(HEADERS, END_STREAM, 1, &block(&POST));
+    assert_cut_off("empty CONTINUATION", &begin, |_| frame(CONTINUATION, 0, 1, b"")).await;
     let fields = block(&[("x-app", "y")]);
-    assert_ends("CONTINUATION", &begin, |_| frame(CONTINUATION, 0, 1, &fields)).await;
+    assert_cut_off("CONTINUATION", &begin, |_| frame(CONTINUATION, 0, 1, &fields)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn malformed_requests_end() {
-    let fields = block(&[
-        (":method", "GET"),
-        (":scheme", "http"),
-        (":authority", "t"),
-        (":path", "/"),
-        ("connection", "close"),
-    ]);
+async fn malformed_requests_are_cut_off() {
+    let fields = block(&[&GET[..], &[("connection", "close")]].concat());
     let next = |n: u32| frame(HEADERS, END_STREAM | END_HEADERS, 2 * n + 1, &fields);
-    assert_ends("malformed requests", &[], next).await;
-    let fields =
-        block(&[(":method", "GET"), (":scheme", "http"), (":authority", "t"), (":path", "/"), ("x", " y ")]);
+    assert_cut_off("malformed requests", &[], next).await;
+    let fields = block(&[&GET[..], &[("x", " y ")]].concat());
     let next = |n: u32| frame(HEADERS, END_STREAM | END_HEADERS, 2 * n + 1, &fields);
-    assert_ends("malformed requests of ours", &[], next).await;
+    assert_cut_off("requests that only Homing finds malformed", &[], next).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streams_beyond_the_limit_end() {
-    // Each is refused, and costs a reset.
+async fn streams_beyond_the_limit_are_cut_off() {
+    // Each costs a reset to refuse.
     let next = |n: u32| frames::get(2 * n + 1, "/");
-    assert_ends("refused streams", &[], next).await;
+    assert_cut_off("refused streams", &[], next).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn thousands_of_requests_of_which_some_are_cancelled_are_no_flood() {
+async fn thousands_of_requests_with_some_cancelled_are_not_a_flood() {
     let gate = Gate::closed();
     let slow = Backend::named("slow").reply_after(&gate).start().await;
     let a = Backend::start("a").await;
@@ -200,7 +189,7 @@ async fn thousands_of_requests_of_which_some_are_cancelled_are_no_flood() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_page_that_is_left_cancels_all_its_requests_and_is_no_flood() {
+async fn cancelling_all_requests_of_a_page_is_not_a_flood() {
     let a = Backend::named("a").stall_before_head().start().await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
     let client = proxy.http2().await;
@@ -209,27 +198,27 @@ async fn a_page_that_is_left_cancels_all_its_requests_and_is_no_flood() {
         for _ in 0..30 {
             streams.push(client.open(client.request("GET", "/"), true).await);
         }
-        eventually("they are there", async || a.requests() == 30 * page).await;
+        eventually("the requests arrive", async || a.requests() == 30 * page).await;
         for stream in &mut streams {
             stream.send.send_reset(Reason::CANCEL);
         }
-        eventually("they are cancelled", async || a.open() == 0).await;
+        eventually("the requests are cancelled", async || a.open() == 0).await;
     }
     a.set(Script::reply());
     assert_eq!(client.get("/", &[]).await.backend(), "a");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_upload_in_small_pieces_with_pings_between_them_is_no_flood() {
+async fn upload_in_small_pieces_with_pings_is_not_a_flood() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
     let mut raw = proxy.raw().await;
     raw.begin_http2().await;
-    raw.send(frame(HEADERS, END_HEADERS, 1, &block(&HEAD))).await;
-    // Windows of the connection and of the stream, as far as is known.
+    raw.send(frame(HEADERS, END_HEADERS, 1, &block(&POST))).await;
+    // The windows of the connection and of the stream, as far as this client knows.
     let (mut room, mut pongs) = ([65_535u32, 256 * 1024], 0);
     for n in 0..3000u32 {
-        // As a client measures the round trip: one with every piece.
+        // A ping with every piece, as clients do that measure the round-trip time.
         raw.send([frame(DATA, 0, 1, &[7; 1200]), frame(PING, 0, 0, &[0; 8])].concat()).await;
         room = room.map(|room| room - 1200);
         while pongs + 16 < n || room.iter().any(|&room| room < 1200) {
@@ -247,21 +236,21 @@ async fn an_upload_in_small_pieces_with_pings_between_them_is_no_flood() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_chatty_websocket_is_no_flood() {
+async fn chatty_websocket_is_not_a_flood() {
     let a = Backend::named("a").script(Script::new([Step::ReadHead, Step::Accept, Step::Echo])).start().await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
     let client = proxy.http2().await;
     let mut stream = client.websocket("/", &[]).await;
     let (_, mut back) = stream.head().await;
     for _ in 0..5000 {
-        stream.send(b"x", false).await.expect("room");
+        stream.send(b"x", false).await.expect("send body");
         assert_eq!(crate::harness::http2::exactly(&mut back, 1).await, b"x");
     }
     assert!(client.is_open());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_download_to_a_client_that_opens_its_window_in_small_steps_is_no_flood() {
+async fn download_with_many_small_window_updates_is_not_a_flood() {
     let head = b"HTTP/1.1 200 OK\r\nContent-Length: 4000000\r\n\r\n".to_vec();
     let a =
         Backend::named("a").script(Script::new([Step::ReadHead, Step::Send(head), Step::Zeros(4_000_000)]));

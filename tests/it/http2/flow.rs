@@ -1,16 +1,18 @@
-//! Flow control: what one side does not take, the other does not send, and
-//! nothing in between keeps more than a bound.
+//! Flow control: when one side stops reading, the other stops sending, and what is buffered in
+//! between is bounded.
 
 use h2::Reason;
 
-use crate::harness::frames::{self, DATA, END_HEADERS, HEADERS, RST_STREAM, WINDOW_UPDATE, block, frame};
+use crate::harness::frames::{
+    self, DATA, END_HEADERS, HEADERS, POST, RST_STREAM, WINDOW_UPDATE, block, frame,
+};
 use crate::harness::http2::rest;
 use crate::harness::{Backend, Gate, H2Client, Proxy, RawClient, Script, Step, eventually, settles};
 
-/// What the kernel may hold of one connection, both its ends together, on loopback.
+/// Bytes that the kernel may buffer for one loopback connection, both ends together.
 const KERNEL: u64 = 12 << 20;
 
-/// A backend that would send for ever.
+/// Starts a backend that sends 10 GB.
 async fn endless() -> Backend {
     let head = b"HTTP/1.1 200 OK\r\nX-Backend: endless\r\nContent-Length: 10000000000\r\n\r\n".to_vec();
     let steps = [Step::ReadHead, Step::Send(head), Step::Zeros(10_000_000_000)];
@@ -20,7 +22,7 @@ async fn endless() -> Backend {
 const ROUTES: &str = "[[route]]\npath = \"/endless\"\nupstream = \"endless\"\n[[route]]\nupstream = \"web\"";
 
 #[tokio::test]
-async fn a_client_gets_no_more_than_its_window_and_others_go_on() {
+async fn stream_gets_no_more_than_its_window_and_other_streams_go_on() {
     let (endless, a) = (endless().await, Backend::start("a").await);
     let proxy = Proxy::builder()
         .raw_toml(ROUTES)
@@ -37,11 +39,11 @@ async fn a_client_gets_no_more_than_its_window_and_others_go_on() {
         received += raw.next_on(1, DATA).await.payload.len();
     }
     assert_eq!(received, 1000);
-    let sent = settles("the backend is stopped", || endless.sent()).await;
-    assert!(sent < KERNEL, "{sent} bytes are kept somewhere");
+    let sent = settles("the backend stops sending", || endless.sent()).await;
+    assert!(sent < KERNEL, "{sent} bytes are buffered somewhere");
     for stream in [3, 5, 7] {
         raw.send(frames::get(stream, "/")).await;
-        // Nothing of the first in between.
+        // No data of the first stream in between.
         loop {
             let frame = raw.next_frame().await.expect("a frame");
             assert!(frame.kind != DATA || frame.stream == stream, "{frame:?}");
@@ -50,10 +52,10 @@ async fn a_client_gets_no_more_than_its_window_and_others_go_on() {
             }
         }
     }
-    // A window that is opened a little lets a little through.
+    // A small window update lets just that much through.
     raw.send(frame(WINDOW_UPDATE, 0, 1, &10u32.to_be_bytes())).await;
     assert_eq!(raw.next_on(1, DATA).await.payload.len(), 10);
-    // One that is closed by new settings (RFC 9113 §6.9.2) lets nothing through.
+    // A window made negative by new settings (RFC 9113 §6.9.2) lets nothing through.
     raw.send(frame(frames::SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])).await;
     raw.send(frame(WINDOW_UPDATE, 0, 1, &900u32.to_be_bytes())).await;
     raw.send(frame(frames::PING, 0, 0, b"12345678")).await;
@@ -67,7 +69,7 @@ async fn a_client_gets_no_more_than_its_window_and_others_go_on() {
 }
 
 #[tokio::test]
-async fn a_client_that_opens_no_window_is_reset_in_time_and_the_connection_lives() {
+async fn stream_whose_window_stays_closed_is_reset_and_the_connection_stays_open() {
     let (endless, a) = (endless().await, Backend::start("a").await);
     let proxy = Proxy::builder()
         .timeouts("body_idle = \"300ms\"")
@@ -79,22 +81,22 @@ async fn a_client_that_opens_no_window_is_reset_in_time_and_the_connection_lives
     let client = proxy.http2().await;
     let mut stream = client.open(client.request("GET", "/endless"), true).await;
     let (_, mut body) = stream.head().await;
-    // Data is taken in, and no window opened for it.
+    // Read data without releasing window capacity.
     let broken = loop {
-        match crate::harness::in_time("data", body.data()).await.expect("no end") {
+        match crate::harness::in_time("data", body.data()).await.expect("more data or an error") {
             Ok(_) => {}
             Err(error) => break error,
         }
     };
     assert_eq!(broken.reason(), Some(Reason::INTERNAL_ERROR));
-    eventually("the backend is let go", async || endless.open() == 0).await;
+    eventually("the backend connection closes", async || endless.open() == 0).await;
     proxy.metric_becomes("homing_errors_total", &[("error", "client_stalled")], 1.0).await;
     drop((stream, body));
     assert_eq!(client.get("/", &[]).await.backend(), "a");
 }
 
 #[tokio::test]
-async fn many_stalled_streams_keep_little_and_do_not_stop_the_others() {
+async fn many_stalled_streams_buffer_little_and_do_not_block_others() {
     let (endless, a) = (endless().await, Backend::start("a").await);
     let proxy = Proxy::builder()
         .raw_toml(ROUTES)
@@ -102,7 +104,7 @@ async fn many_stalled_streams_keep_little_and_do_not_stop_the_others() {
         .upstream("web", &[&a])
         .start()
         .await;
-    // The connection's window has room for all; each stream's is as usual.
+    // A large connection window and default stream windows.
     let raw = RawClient::connect(proxy.addr()).await;
     let mut builder = H2Client::builder();
     builder.initial_connection_window_size(1 << 30);
@@ -113,17 +115,17 @@ async fn many_stalled_streams_keep_little_and_do_not_stop_the_others() {
         let (_, body) = stream.head().await;
         stalled.push((stream, body));
     }
-    let sent = settles("the backend is stopped", || endless.sent()).await;
-    assert!(sent < 50 * KERNEL, "{sent} bytes are kept somewhere");
+    let sent = settles("the backend stops sending", || endless.sent()).await;
+    assert!(sent < 50 * KERNEL, "{sent} bytes are buffered somewhere");
     for _ in 0..20 {
         assert_eq!(client.get("/", &[]).await.backend(), "a");
     }
     drop(stalled);
-    eventually("the backend is let go", async || endless.open() == 0).await;
+    eventually("the backend connection closes", async || endless.open() == 0).await;
 }
 
 #[tokio::test]
-async fn a_download_to_a_slow_reader_is_whole() {
+async fn download_to_a_slow_reader_is_complete() {
     let head = b"HTTP/1.1 200 OK\r\nX-Backend: a\r\nContent-Length: 300000\r\n\r\n".to_vec();
     let a = Backend::named("a").script(Script::new([Step::ReadHead, Step::Send(head), Step::Zeros(300_000)]));
     let a = a.start().await;
@@ -134,11 +136,11 @@ async fn a_download_to_a_slow_reader_is_whole() {
     let client = H2Client::over(raw, "http://t", &builder).await;
     let mut stream = client.open(client.request("GET", "/"), true).await;
     let (_, mut body) = stream.head().await;
-    assert_eq!(rest(&mut body).await.expect("all of it").len(), 300_000);
+    assert_eq!(rest(&mut body).await.expect("a complete body").len(), 300_000);
 }
 
 #[tokio::test]
-async fn an_upload_that_nobody_reads_stalls_at_the_window() {
+async fn upload_stalls_at_the_window_when_the_backend_does_not_read() {
     let gate = Gate::closed();
     let steps = [Step::ReadHead, Step::Pause(gate.clone()), Step::ReadBody, Step::Reply];
     let slow = Backend::named("slow").script(Script::new(steps)).start().await;
@@ -156,14 +158,14 @@ async fn an_upload_that_nobody_reads_stalls_at_the_window() {
     let piece = vec![1; 16 * 1024];
     let upload = async {
         for _ in 0..2000 {
-            stream.send(&piece, false).await.expect("room");
+            stream.send(&piece, false).await.expect("send body");
             sent.set(sent.get() + piece.len() as u64);
         }
-        stream.send(b"", true).await.expect("room");
+        stream.send(b"", true).await.expect("send body");
     };
     let others = async {
-        let stalled = settles("the client is stopped", || sent.get()).await;
-        assert!(stalled < KERNEL, "{stalled} bytes are kept somewhere");
+        let stalled = settles("the client stops sending", || sent.get()).await;
+        assert!(stalled < KERNEL, "{stalled} bytes are buffered somewhere");
         for _ in 0..20 {
             assert_eq!(client.post("/", &piece).await.backend(), "a");
         }
@@ -175,9 +177,8 @@ async fn an_upload_that_nobody_reads_stalls_at_the_window() {
 }
 
 #[tokio::test]
-async fn stalled_uploads_cannot_use_up_the_connection_for_good() {
-    // Four streams that stall hold all of the connection's window: what they
-    // hold is given back when they end.
+async fn cancelled_stalled_uploads_restore_the_connection_window() {
+    // Four stalled streams use up the connection window. It is restored when they end.
     let slow = Backend::named("slow").script(Script::new([Step::ReadHead, Step::Pause(Gate::closed())]));
     let slow = slow.start().await;
     let a = Backend::start("a").await;
@@ -193,7 +194,7 @@ async fn stalled_uploads_cannot_use_up_the_connection_for_good() {
     for _ in 0..4 {
         streams.push(client.open(client.request("POST", "/slow"), false).await);
     }
-    // As much as there is room for.
+    // Sends as much as the window allows.
     let full = |stream: &mut crate::harness::H2Stream| {
         stream.send.reserve_capacity(1 << 20);
         let room = stream.send.capacity();
@@ -210,7 +211,7 @@ async fn stalled_uploads_cannot_use_up_the_connection_for_good() {
         tokio::task::yield_now().await;
     }
     assert!(total > 0);
-    settles("the backend gets no more", || slow.received()).await;
+    settles("the backend stops receiving", || slow.received()).await;
     for mut stream in streams {
         stream.send.send_reset(Reason::CANCEL);
     }
@@ -219,9 +220,9 @@ async fn stalled_uploads_cannot_use_up_the_connection_for_good() {
     }
 }
 
-/// Whatever was sent so far is within bounds. Two rounds: what is wrong may be
-/// said behind the answer to a ping.
-async fn assert_fine(raw: &mut RawClient) {
+/// Asserts that what was sent so far broke no limit. Pings twice: an error may follow the first
+/// ping's ACK.
+async fn assert_no_error(raw: &mut RawClient) {
     for _ in 0..2 {
         raw.send(frame(frames::PING, 0, 0, b"so far..")).await;
         loop {
@@ -235,8 +236,8 @@ async fn assert_fine(raw: &mut RawClient) {
 }
 
 #[tokio::test]
-async fn the_window_that_is_told_is_the_configured_one_and_binding() {
-    // Nothing is pooled that might be taken for a backend that is still there.
+async fn configured_window_is_advertised_and_enforced() {
+    // Without pooled connections, the stopped backend is noticed at once.
     let start = |name| Backend::named(name).field("Connection: close").start();
     let (a, b) = (start("a").await, start("b").await);
     let proxy = Proxy::builder()
@@ -252,16 +253,15 @@ async fn the_window_that_is_told_is_the_configured_one_and_binding() {
     let settings = raw.next_of(frames::SETTINGS).await.expect("settings");
     let window = [&[0, 4][..], &(100u32 * 1024).to_be_bytes()].concat();
     assert!(settings.payload.chunks(6).any(|setting| setting == window), "{settings:?}");
-    // From when it is acknowledged (RFC 9113 §6.5.3).
+    // The window is binding once acknowledged (RFC 9113 §6.5.3).
     raw.send(frame(frames::SETTINGS, frames::ACK, 0, &[])).await;
-    assert_fine(&mut raw).await;
-    // Nobody takes the body of a request that is held.
-    let fields =
-        [(":method", "POST"), (":scheme", "http"), (":authority", "t"), (":path", "/"), ("cookie", "SID=s")];
+    assert_no_error(&mut raw).await;
+    // The body of a held request is not read.
+    let fields = [&POST[..], &[("cookie", "SID=s")]].concat();
     raw.send(frame(HEADERS, END_HEADERS, 1, &block(&fields))).await;
     raw.send(frame(DATA, 0, 1, &[0; 10 * 1024]).repeat(10)).await;
-    assert_fine(&mut raw).await;
-    // More than the one buffer that is read ahead, to see whether the client is there.
+    assert_no_error(&mut raw).await;
+    // More than the one buffer that Homing reads ahead to notice a disconnect.
     raw.send(frame(DATA, 0, 1, &[0; 10 * 1024]).repeat(5)).await;
     let error = loop {
         let frame = raw.next_frame().await.expect("a frame");
@@ -273,7 +273,7 @@ async fn the_window_that_is_told_is_the_configured_one_and_binding() {
 }
 
 #[tokio::test]
-async fn a_tunnel_is_bounded_both_ways() {
+async fn tunnel_buffers_are_bounded_both_ways() {
     let steps = [Step::ReadHead, Step::Accept, Step::Zeros(1 << 30)];
     let a = Backend::named("a").script(Script::new(steps)).start().await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
@@ -281,22 +281,22 @@ async fn a_tunnel_is_bounded_both_ways() {
     let mut stream = client.websocket("/", &[]).await;
     let (head, body) = stream.head().await;
     assert_eq!(head.status, 200);
-    let sent = settles("the backend is stopped", || a.sent()).await;
-    assert!(sent < KERNEL, "{sent} bytes are kept somewhere");
-    // Nor does the backend read: what the client sends is kept nowhere either.
+    let sent = settles("the backend stops sending", || a.sent()).await;
+    assert!(sent < KERNEL, "{sent} bytes are buffered somewhere");
+    // The backend does not read either: the client must stop sending too.
     let piece = vec![1; 16 * 1024];
     let taken = std::cell::Cell::new(0u64);
     let upload = async {
         while taken.get() < 4 * KERNEL {
-            stream.send(&piece, false).await.expect("room");
+            stream.send(&piece, false).await.expect("send body");
             taken.set(taken.get() + piece.len() as u64);
         }
     };
-    let stalled = settles("the client is stopped", || taken.get());
+    let stalled = settles("the client stops sending", || taken.get());
     tokio::select! {
-        () = upload => panic!("all of it was taken"),
-        stalled = stalled => assert!(stalled < KERNEL, "{stalled} bytes are kept somewhere"),
+        () = upload => panic!("the client was never stopped"),
+        stalled = stalled => assert!(stalled < KERNEL, "{stalled} bytes are buffered somewhere"),
     }
     drop((stream, body));
-    eventually("the backend is let go", async || a.open() == 0).await;
+    eventually("the backend connection closes", async || a.open() == 0).await;
 }

@@ -1,11 +1,11 @@
-//! How much of a request is accepted over HTTP/2.
+//! Limits on requests over HTTP/2.
 
-use crate::harness::frames::{self, CONTINUATION, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM};
-use crate::harness::frames::{block, frame};
+use crate::harness::frames::{
+    self, CONTINUATION, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, POST, RST_STREAM, block, frame,
+};
 use crate::harness::{Backend, Proxy, RawClient};
 
-/// What became of a stream: the error code of its reset or of the connection's
-/// end, or a response.
+/// How a stream or its connection ended, with the error code.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
     Answered,
@@ -28,7 +28,7 @@ async fn outcome(raw: &mut RawClient, stream: u32) -> Outcome {
 }
 
 #[tokio::test]
-async fn a_target_that_is_too_long_is_a_414() {
+async fn too_long_target_is_414() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder().limits("uri_bytes = \"1KiB\"").upstream("web", &[&a]).start().await;
     let client = proxy.http2().await;
@@ -42,7 +42,7 @@ async fn a_target_that_is_too_long_is_a_414() {
 }
 
 #[tokio::test]
-async fn more_fields_than_allowed_are_a_431() {
+async fn too_many_fields_are_431() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder().limits("fields = 20").upstream("web", &[&a]).start().await;
     let client = proxy.http2().await;
@@ -51,13 +51,13 @@ async fn more_fields_than_allowed_are_a_431() {
         let fields: Vec<_> = names.iter().map(|name| (name.as_str(), "y")).collect();
         assert_eq!(client.get("/", &fields).await.status, status, "{count} fields");
     }
-    // A cookie in many pieces is one field.
+    // A cookie in many pieces counts as one field.
     let crumbs = vec![("cookie", "a=b"); 100];
     assert_eq!(client.get("/", &crumbs).await.status, 200);
 }
 
 #[tokio::test]
-async fn a_head_that_is_too_large_is_a_431_and_the_connection_lives() {
+async fn too_large_head_is_431_and_the_connection_stays_open() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder().limits("head_bytes = \"8KiB\"").upstream("web", &[&a]).start().await;
     let client = proxy.http2().await;
@@ -74,12 +74,11 @@ async fn a_head_that_is_too_large_is_a_431_and_the_connection_lives() {
         assert_eq!(client.get("/", &[("x-app", &value)]).await.backend(), "a");
     }
     assert_eq!(a.requests(), 3);
-    // In many frames, the last of them far beyond the limit.
+    // In several frames, the last of which goes far beyond the limit.
     let mut raw = proxy.raw().await;
     raw.begin_http2().await;
-    let begin = [(":method", "GET"), (":scheme", "http"), (":authority", "t"), (":path", "/")];
     let large = "x".repeat(6000);
-    raw.send(frame(HEADERS, END_STREAM, 1, &block(&begin))).await;
+    raw.send(frame(HEADERS, END_STREAM, 1, &block(&GET))).await;
     raw.send(frame(CONTINUATION, 0, 1, &block(&[("x-app", &large)]))).await;
     raw.send(frame(CONTINUATION, END_HEADERS, 1, &block(&[("x-app", &large)]))).await;
     assert_ne!(outcome(&mut raw, 1).await, Outcome::Ended);
@@ -87,45 +86,44 @@ async fn a_head_that_is_too_large_is_a_431_and_the_connection_lives() {
 }
 
 #[tokio::test]
-async fn a_head_that_is_large_only_when_unpacked_is_not_taken() {
+async fn hpack_bomb_is_rejected() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder().limits("head_bytes = \"16KiB\"").upstream("web", &[&a]).start().await;
     let mut raw = proxy.raw().await;
     raw.begin_http2().await;
-    // One entry of 4000 bytes into the table (RFC 7541 §6.2.1), then it, 12,000 times.
+    // One table entry of about 4000 bytes (RFC 7541 §6.2.1), then 12,000 references to it.
     let entry = block(&[("x-app", &"x".repeat(3900))]);
-    let mut bomb = block(&[(":method", "GET"), (":scheme", "http"), (":authority", "t"), (":path", "/")]);
+    let mut bomb = block(&GET);
     bomb.push(0x40);
     bomb.extend_from_slice(&entry[1..]);
     bomb.extend(std::iter::repeat_n(0xBE, 12_000));
-    assert!(bomb.len() <= 16 * 1024, "one frame");
+    assert!(bomb.len() <= 16 * 1024, "the bomb does not fit into one frame");
     raw.send(frame(HEADERS, END_STREAM | END_HEADERS, 1, &bomb)).await;
     let outcome = outcome(&mut raw, 1).await;
-    assert_ne!(outcome, Outcome::Ended, "it is told");
+    assert_ne!(outcome, Outcome::Ended, "closed without an error");
     assert_eq!(a.requests(), 0);
     let client = proxy.http2().await;
     assert_eq!(client.get("/", &[]).await.backend(), "a");
 }
 
 #[tokio::test]
-async fn trailers_that_are_too_large_are_left_out() {
+async fn too_large_trailers_are_dropped() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder().limits("head_bytes = \"8KiB\"").upstream("web", &[&a]).start().await;
     let mut raw = proxy.raw().await;
     raw.begin_http2().await;
-    let head = [(":method", "POST"), (":scheme", "http"), (":authority", "t"), (":path", "/")];
-    raw.send(frame(HEADERS, END_HEADERS, 1, &block(&head))).await;
+    raw.send(frame(HEADERS, END_HEADERS, 1, &block(&POST))).await;
     raw.send(frame(frames::DATA, 0, 1, b"body")).await;
     let large = "x".repeat(15_000);
     raw.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&[("x-app", &large)]))).await;
     assert_ne!(outcome(&mut raw, 1).await, Outcome::Ended);
-    // They may be dropped (RFC 9110 §6.5.1), not kept.
+    // Trailers may be dropped (RFC 9110 §6.5.1).
     assert!(a.seen().iter().all(|seen| seen.trailers.names().is_empty()), "{:?}", a.seen());
     assert_eq!(proxy.client().get("/").await.backend(), "a");
 }
 
 #[tokio::test]
-async fn frames_larger_than_agreed_end_the_connection() {
+async fn frame_larger_than_the_setting_closes_the_connection() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
     let mut raw = proxy.raw().await;

@@ -1,4 +1,4 @@
-//! HTTP/2 from clients, to backends that speak HTTP/1.1.
+//! HTTP/2 clients in front of HTTP/1.1 backends.
 
 mod arrival;
 mod bodies;

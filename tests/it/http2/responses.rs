@@ -1,11 +1,11 @@
-//! Responses, from HTTP/1.1 to frames: whole, or seen not to be.
+//! Responses converted from HTTP/1.1 to HTTP/2: complete, or visibly truncated.
 
 use h2::Reason;
 
 use crate::harness::http2::{exactly, rest};
 use crate::harness::{Backend, Gate, H2Client, Proxy, Response, Script, Step};
 
-/// A proxy before a backend that answers with these bytes, and a client.
+/// Starts a backend with this script, a proxy in front of it, and a client.
 async fn answering(script: Script) -> (Backend, Proxy, H2Client) {
     let a = Backend::named("a").script(script).start().await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
@@ -14,7 +14,7 @@ async fn answering(script: Script) -> (Backend, Proxy, H2Client) {
 }
 
 #[tokio::test]
-async fn early_hints_come_before_the_response_in_their_order() {
+async fn early_hints_arrive_in_order_before_the_response() {
     let gate = Gate::closed();
     let hints = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nConnection: x\r\n\r\n\
                  HTTP/1.1 103 Early Hints\r\nLink: </b.css>\r\n\r\n";
@@ -22,28 +22,28 @@ async fn early_hints_come_before_the_response_in_their_order() {
     let (a, _proxy, client) = answering(Script::new(steps)).await;
     let mut stream = client.open(client.request("GET", "/"), true).await;
     for link in ["</a.css>", "</b.css>"] {
-        let hint = stream.interim().await.expect("a hint, while the backend is at work");
+        let hint = stream.interim().await.expect("a 103 before the response");
         assert_eq!((hint.status, hint.field("link")), (103, Some(link)));
     }
-    assert_eq!(a.open(), 1, "who waits is not taken for gone");
+    assert_eq!(a.open(), 1, "the waiting client was taken for disconnected");
     gate.open();
     let reply = stream.response().await;
     assert_eq!((reply.status, reply.backend()), (200, "a"));
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_after_early_hints_is_noticed() {
+async fn client_disconnect_after_early_hints_is_noticed() {
     let hints = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n";
     let (a, _proxy, client) =
         answering(Script::new([Step::ReadHead, Step::Send(hints.into()), Step::Hang])).await;
     let mut stream = client.open(client.request("GET", "/"), true).await;
-    stream.interim().await.expect("a hint");
+    stream.interim().await.expect("a 103");
     stream.send.send_reset(Reason::CANCEL);
-    crate::harness::eventually("the backend is let go", async || a.abandoned() == 1).await;
+    crate::harness::eventually("the backend connection closes", async || a.abandoned() == 1).await;
 }
 
 #[tokio::test]
-async fn responses_without_a_body_end_with_their_head_whatever_length_they_tell() {
+async fn bodiless_responses_end_with_their_head_whatever_their_content_length() {
     for (method, answer, status, length) in [
         ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", 200, Some("5")),
         ("HEAD", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", 200, None),
@@ -65,7 +65,7 @@ async fn responses_without_a_body_end_with_their_head_whatever_length_they_tell(
 }
 
 #[tokio::test]
-async fn a_body_that_ends_with_the_backends_connection_ends_the_stream_properly() {
+async fn body_delimited_by_connection_close_ends_the_stream_cleanly() {
     let a = Backend::named("a").until_close("all of it").start().await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
     let client = proxy.http2().await;
@@ -100,7 +100,7 @@ async fn chunks_and_trailers_become_frames_however_they_arrive() {
 }
 
 #[tokio::test]
-async fn trailers_alone_make_an_empty_body() {
+async fn trailers_after_an_empty_body_are_forwarded() {
     let text =
         "HTTP/1.1 200 OK\r\nX-Backend: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Number: 1\r\n\r\n";
     let (_a, _proxy, client) = answering(Script::raw(text)).await;
@@ -109,7 +109,7 @@ async fn trailers_alone_make_an_empty_body() {
 }
 
 #[tokio::test]
-async fn a_response_that_breaks_off_is_reset_and_never_ended() {
+async fn truncated_response_is_reset_and_never_ended() {
     let head = |framing: &str| format!("HTTP/1.1 200 OK\r\nX-Backend: a\r\n{framing}\r\n\r\n");
     let chunked = head("Transfer-Encoding: chunked");
     for (what, begin, then) in [
@@ -117,8 +117,8 @@ async fn a_response_that_breaks_off_is_reset_and_never_ended() {
         ("within a chunk", chunked.clone() + "8\r\nhalf", ""),
         ("between chunks", chunked.clone() + "4\r\nhalf\r\n", ""),
         ("before the trailers' end", chunked.clone() + "4\r\nhalf\r\n", "0\r\nX-Number: 1\r\n"),
-        ("no chunk", chunked.clone() + "4\r\nhalf\r\n", "xyz\r\n"),
-        ("a bad trailer", chunked.clone() + "4\r\nhalf\r\n", "0\r\nno trailer\r\n\r\n"),
+        ("invalid chunk", chunked.clone() + "4\r\nhalf\r\n", "xyz\r\n"),
+        ("invalid trailer", chunked.clone() + "4\r\nhalf\r\n", "0\r\nno trailer\r\n\r\n"),
     ] {
         for last in [Step::Close, Step::Reset] {
             let gate = Gate::closed();
@@ -137,8 +137,8 @@ async fn a_response_that_breaks_off_is_reset_and_never_ended() {
             let broken = rest(&mut body).await.expect_err(what);
             assert_eq!(broken.reason(), Some(Reason::INTERNAL_ERROR), "{what}");
             a.set(Script::reply());
-            assert_eq!(client.get("/", &[]).await.backend(), "a", "{what}: the connection goes on");
-            // All at once: whatever the client sees of it, it is not what it would be.
+            assert_eq!(client.get("/", &[]).await.backend(), "a", "{what}: the connection broke");
+            // The same bytes in one piece must not look like a complete response either.
             let mut bytes = begin.clone();
             bytes.push_str(then);
             a.set(Script::raw_then(bytes, Step::Close));
@@ -150,7 +150,7 @@ async fn a_response_that_breaks_off_is_reset_and_never_ended() {
 }
 
 #[tokio::test]
-async fn what_is_no_response_is_a_502() {
+async fn malformed_response_is_502() {
     for bytes in [
         "nonsense\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
@@ -161,12 +161,12 @@ async fn what_is_no_response_is_a_502() {
         let (a, _proxy, client) = answering(Script::raw_then(bytes, Step::Close)).await;
         client.get("/", &[]).await.assert_own(502, "response_head_malformed");
         a.set(Script::reply());
-        assert_eq!(client.get("/", &[]).await.backend(), "a", "the connection goes on");
+        assert_eq!(client.get("/", &[]).await.backend(), "a", "the connection broke");
     }
 }
 
 #[tokio::test]
-async fn nobody_there_is_a_503_and_silence_a_504() {
+async fn unreachable_backend_is_503_and_silent_backend_is_504() {
     let a = Backend::named("a").refuse().start().await;
     let b = Backend::named("b").stall_before_head().start().await;
     let proxy = Proxy::builder()
@@ -190,26 +190,26 @@ async fn nobody_there_is_a_503_and_silence_a_504() {
 }
 
 #[tokio::test]
-async fn a_response_before_the_requests_end_is_passed_on_at_once() {
+async fn response_before_the_end_of_the_request_is_forwarded_at_once() {
     let text = "HTTP/1.1 200 OK\r\nX-Backend: a\r\nContent-Length: 4\r\n\r\n";
     let (_a, _proxy, client) =
         answering(Script::new([Step::ReadHead, Step::Send(text.into()), Step::Echo])).await;
     let mut stream = client.open(client.request("POST", "/").header("content-length", "4"), false).await;
     let (_, mut body) = stream.head().await;
     for byte in [b"a", b"b", b"c", b"d"] {
-        stream.send(byte, byte == b"d").await.expect("room");
+        stream.send(byte, byte == b"d").await.expect("send body");
         assert_eq!(exactly(&mut body, 1).await, byte);
     }
-    assert_eq!(rest(&mut body).await.expect("the end"), b"");
+    assert_eq!(rest(&mut body).await.expect("a clean end of stream"), b"");
 }
 
 #[tokio::test]
-async fn fields_of_the_backends_connection_do_not_reach_the_client() {
+async fn hop_by_hop_fields_do_not_reach_the_client() {
     let text = "HTTP/1.1 200 OK\r\nX-Backend: a\r\nConnection: close, X-Secret\r\nX-Secret: 1\r\n\
                 Keep-Alive: timeout=5\r\nProxy-Connection: x\r\nUpgrade: h2c\r\nSet-Cookie: a=1\r\n\
                 Set-Cookie: b=2\r\nContent-Length: 2\r\n\r\nok";
     let (_a, _proxy, client) = answering(Script::raw(text)).await;
-    // The harness knows what may come through.
+    // `Response` asserts that only expected fields arrive.
     let reply: Response = client.get("/", &[]).await;
     assert_eq!(reply.text(), "ok");
     assert_eq!(reply.fields.all("set-cookie"), ["a=1", "b=2"]);

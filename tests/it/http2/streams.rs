@@ -1,5 +1,4 @@
-//! Many requests on one connection: each is of its own session, and none is in
-//! the way of another.
+//! Many requests on one connection: each belongs to its own session, and none blocks another.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +12,7 @@ async fn three() -> [Backend; 3] {
 }
 
 #[tokio::test]
-async fn one_connection_carries_many_sessions_and_each_stays_where_it_is() {
+async fn one_connection_carries_many_sessions_and_each_keeps_its_backend() {
     let backends = three().await;
     let [a, b, c] = &backends;
     let proxy =
@@ -22,7 +21,7 @@ async fn one_connection_carries_many_sessions_and_each_stays_where_it_is() {
     let mut homes = BTreeMap::new();
     for round in 0..3 {
         for session in 0..24 {
-            // Split, as clients of HTTP/2 send cookies.
+            // Split into several fields, as HTTP/2 clients send cookies.
             let sid = format!("SID=s{session}");
             let fields = [("cookie", "theme=dark"), ("cookie", sid.as_str()), ("cookie", "x=y")];
             let reply = client.get("/", &fields).await;
@@ -31,27 +30,27 @@ async fn one_connection_carries_many_sessions_and_each_stays_where_it_is() {
         }
     }
     for backend in &backends {
-        assert!(homes.values().any(|home| *home == backend.name), "{} has no session", backend.name);
+        assert!(homes.values().any(|home| *home == backend.name), "{} has no sessions", backend.name);
         for seen in backend.seen() {
-            let cookie = seen.field("cookie").expect("one field");
+            let cookie = seen.field("cookie").expect("a single cookie field");
             assert!(cookie.starts_with("theme=dark; SID=s") && cookie.ends_with("; x=y"), "{cookie}");
         }
     }
-    // The same session is at the same place over HTTP/1.
+    // HTTP/1.1 requests of a session go to the same backend.
     for (session, home) in homes {
         assert_eq!(proxy.session(&format!("s{session}")).get("/").await.backend(), home);
     }
 }
 
 #[tokio::test]
-async fn a_session_that_moves_takes_its_other_streams_along() {
+async fn all_streams_of_a_moved_session_go_to_the_same_backend() {
     let backends = three().await;
     let [a, b, c] = &backends;
     let proxy =
         Proxy::builder().upstream("web", &[a, b, c]).affinity(r#"key = ["cookie:SID"]"#).start().await;
     let client = proxy.http2().await;
     let home = client.get("/", &[("cookie", "SID=s")]).await.backend().to_owned();
-    backends.iter().find(|b| b.name == home).expect("one of them").stop().await;
+    backends.iter().find(|b| b.name == home).expect("a known backend").stop().await;
     let fields = [("cookie", "SID=s")];
     let (one, two, three) =
         tokio::join!(client.get("/1", &fields), client.get("/2", &fields), client.get("/3", &fields));
@@ -60,7 +59,7 @@ async fn a_session_that_moves_takes_its_other_streams_along() {
 }
 
 #[tokio::test]
-async fn our_own_cookie_is_set_kept_and_hidden_from_backends() {
+async fn sealed_cookie_is_set_honored_and_hidden_from_backends() {
     let backends = three().await;
     let [a, b, c] = &backends;
     let directory = tempfile::tempdir().expect("a directory");
@@ -77,21 +76,21 @@ async fn our_own_cookie_is_set_kept_and_hidden_from_backends() {
         let set = first.field("set-cookie").expect("a cookie");
         let sealed = set.split(';').next().expect("a pair");
         assert!(sealed.starts_with("homing="), "{set}");
-        // Another visitor on the same connection, with the cookie split.
+        // Another client on the same connection, with the cookie split.
         for fields in [[("cookie", "p=1"), ("cookie", sealed)], [("cookie", sealed), ("cookie", "p=1")]] {
             let next = client.get("/", &fields).await;
             assert_eq!(next.backend(), first.backend());
-            let seen = backends.iter().find(|b| b.name == next.backend()).expect("one of them").last();
+            let seen = backends.iter().find(|b| b.name == next.backend()).expect("a known backend").last();
             assert_eq!(seen.field("cookie"), Some("p=1"));
         }
         client.get("/", &[("cookie", sealed)]).await;
-        let seen = backends.iter().find(|b| b.name == first.backend()).expect("one of them").last();
-        assert!(!seen.fields.has("cookie"), "nothing is left of it: {:?}", seen.fields);
+        let seen = backends.iter().find(|b| b.name == first.backend()).expect("a known backend").last();
+        assert!(!seen.fields.has("cookie"), "part of the cookie reached the backend: {:?}", seen.fields);
     }
 }
 
 #[tokio::test]
-async fn a_slow_response_holds_no_other_up() {
+async fn slow_response_does_not_block_others() {
     let gate = Gate::closed();
     let slow = Backend::named("slow").reply_after(&gate).start().await;
     let fast = Backend::start("fast").await;
@@ -106,7 +105,7 @@ async fn a_slow_response_holds_no_other_up() {
     for _ in 0..5 {
         waiting.push(client.open(client.request("GET", "/slow"), true).await);
     }
-    eventually("they wait", async || slow.requests() == 5).await;
+    eventually("the slow requests arrive", async || slow.requests() == 5).await;
     for _ in 0..50 {
         assert_eq!(client.get("/", &[]).await.backend(), "fast");
     }
@@ -119,7 +118,7 @@ async fn a_slow_response_holds_no_other_up() {
 }
 
 #[tokio::test]
-async fn a_stream_beyond_the_limit_is_refused_and_the_others_live() {
+async fn stream_beyond_the_limit_is_refused_and_the_others_are_served() {
     let gate = Gate::closed();
     let a = Backend::named("a").reply_after(&gate).start().await;
     let proxy = Proxy::builder().limits("streams = 3").upstream("web", &[&a]).start().await;
@@ -133,7 +132,7 @@ async fn a_stream_beyond_the_limit_is_refused_and_the_others_live() {
     }
     let refused = raw.next_of(RST_STREAM).await.expect("a reset");
     assert_eq!((refused.stream, refused.code()), (7, u32::from(Reason::REFUSED_STREAM)));
-    eventually("three are there", async || a.requests() == 3).await;
+    eventually("three requests arrive", async || a.requests() == 3).await;
     gate.open();
     for _ in 0..3 {
         let head = raw.next_of(HEADERS).await.expect("a response");
@@ -141,11 +140,11 @@ async fn a_stream_beyond_the_limit_is_refused_and_the_others_live() {
     }
     raw.send(frames::get(9, "/")).await;
     raw.next_on(9, HEADERS).await;
-    assert_eq!(a.requests(), 4, "what was refused was not sent");
+    assert_eq!(a.requests(), 4, "the refused request reached the backend");
 }
 
 #[tokio::test]
-async fn a_client_that_waits_for_room_is_served_in_turn() {
+async fn client_that_waits_for_free_streams_is_served() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder().limits("streams = 4").upstream("web", &[&a]).start().await;
     let raw = RawClient::connect(proxy.addr()).await;
@@ -165,7 +164,7 @@ async fn a_client_that_waits_for_room_is_served_in_turn() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_streams_at_once_get_each_its_own_response() {
+async fn thousand_concurrent_streams_each_get_their_own_response() {
     let (a, b) = (Backend::start("a").await, Backend::start("b").await);
     let proxy = Proxy::builder().upstream("web", &[&a, &b]).start().await;
     let client = std::sync::Arc::new(proxy.http2().await);
@@ -184,7 +183,7 @@ async fn a_thousand_streams_at_once_get_each_its_own_response() {
 }
 
 #[tokio::test]
-async fn a_stream_that_its_client_resets_is_cancelled_at_the_backend_and_no_other_is() {
+async fn client_reset_cancels_only_its_stream_at_the_backend() {
     let a = Backend::named("a").stall_before_head().start().await;
     let gate = Gate::closed();
     let other = Backend::named("other").reply_after(&gate).start().await;
@@ -201,17 +200,17 @@ async fn a_stream_that_its_client_resets_is_cancelled_at_the_backend_and_no_othe
     let stays = client.open(client.request("GET", "/other"), true).await;
     let mut whole = client.open(client.request("GET", "/"), true).await;
     let mut begun = client.open(client.request("POST", "/"), false).await;
-    begun.send(b"some", false).await.expect("room");
-    eventually("all are there", async || a.requests() == 2 && other.requests() == 1).await;
+    begun.send(b"some", false).await.expect("send body");
+    eventually("all requests arrive", async || a.requests() == 2 && other.requests() == 1).await;
     whole.send.send_reset(Reason::CANCEL);
     begun.send.send_reset(Reason::CANCEL);
-    eventually("the backend is let go", async || a.open() == 0).await;
+    eventually("the backend connections close", async || a.open() == 0).await;
     proxy.metric_becomes("homing_errors_total", &[("error", "client_gone")], 2.0).await;
     assert_eq!(other.open(), 1);
     gate.open();
     assert_eq!(stays.response().await.backend(), "other");
     let lines = || std::fs::read_to_string(&log).unwrap_or_default();
-    eventually("three lines", async || lines().lines().count() == 3).await;
+    eventually("three log lines", async || lines().lines().count() == 3).await;
     let lines = lines();
     let gone = lines.lines().filter(|line| line.contains("\"status\":499"));
     assert_eq!(gone.filter(|line| line.contains("\"client_gone\"")).count(), 2, "{lines}");
@@ -219,7 +218,7 @@ async fn a_stream_that_its_client_resets_is_cancelled_at_the_backend_and_no_othe
 }
 
 #[tokio::test]
-async fn a_stream_reset_while_its_response_comes_frees_the_backend() {
+async fn client_reset_during_the_response_frees_the_backend() {
     let endless = Script::new([
         Step::ReadHead,
         Step::Send(b"HTTP/1.1 200 OK\r\nX-Backend: a\r\nContent-Length: 1000000000\r\n\r\n".to_vec()),
@@ -233,13 +232,13 @@ async fn a_stream_reset_while_its_response_comes_frees_the_backend() {
     assert_eq!(head.status, 200);
     stream.send.send_reset(Reason::CANCEL);
     drop((stream, body));
-    eventually("the backend is let go", async || a.open() == 0).await;
+    eventually("the backend connections close", async || a.open() == 0).await;
     a.set(Script::reply());
     assert_eq!(client.get("/", &[]).await.backend(), "a");
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_takes_all_its_streams_along() {
+async fn broken_connection_cancels_all_its_streams() {
     let a = Backend::named("a").stall_before_head().start().await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
     let client = proxy.http2().await;
@@ -247,21 +246,21 @@ async fn a_connection_that_breaks_takes_all_its_streams_along() {
     for _ in 0..5 {
         streams.push(client.open(client.request("GET", "/"), true).await);
     }
-    eventually("they are there", async || a.requests() == 5).await;
+    eventually("the requests arrive", async || a.requests() == 5).await;
     client.vanish().await;
-    eventually("the backend is let go", async || a.open() == 0).await;
+    eventually("the backend connections close", async || a.open() == 0).await;
     proxy.metric_becomes("homing_errors_total", &[("error", "client_gone")], 5.0).await;
     proxy.metric_becomes("homing_connections", &[], 0.0).await;
 }
 
 #[tokio::test]
-async fn a_connection_error_is_said_before_the_end() {
+async fn goaway_names_the_connection_error_before_the_close() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
     let mut raw = proxy.raw().await;
     raw.begin_http2().await;
     raw.send(frame(frames::DATA, 0, 0, b"on no stream")).await;
-    let goaway = raw.next_of(GOAWAY).await.expect("a word");
+    let goaway = raw.next_of(GOAWAY).await.expect("a GOAWAY");
     assert_eq!(goaway.code(), u32::from(Reason::PROTOCOL_ERROR));
     raw.read_to_any_end().await;
 }

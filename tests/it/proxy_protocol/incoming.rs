@@ -1,12 +1,12 @@
-//! Headers of proxies in front.
+//! PROXY headers from clients, which are usually load balancers.
 
-use crate::harness::{Authority, Backend, PemFiles, Proxy, ProxyBuilder, RawClient, TlsClient, eventually};
+use crate::harness::{Backend, Proxy, ProxyBuilder, RawClient, TlsSetup, eventually};
 
 const REFUSED: &str = "homing_proxy_headers_refused_total";
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// A proxy that believes this machine.
-fn speaking(mode: &str, a: &Backend) -> ProxyBuilder {
+/// Returns a proxy that trusts 127.0.0.0/8.
+fn proxy_with(mode: &str, a: &Backend) -> ProxyBuilder {
     Proxy::builder()
         .workers(1)
         .listener_line(&format!("proxy_protocol = \"{mode}\""))
@@ -14,7 +14,7 @@ fn speaking(mode: &str, a: &Backend) -> ProxyBuilder {
         .raw_toml("[client_ip]\ntrusted = [\"127.0.0.0/8\"]")
 }
 
-/// A version 2 header of this command, family and block.
+/// Encodes a version 2 header with this command, family and address block.
 fn v2(command: u8, family: u8, block: &[u8]) -> Vec<u8> {
     let length = u16::try_from(block.len()).expect("short").to_be_bytes();
     [SIGNATURE, &[command, family], &length, block].concat()
@@ -28,8 +28,8 @@ async fn forwarded_for(client: &mut RawClient, a: &Backend) -> String {
     a.last().field("x-forwarded-for").expect("a client").to_owned()
 }
 
-/// Waits until so many were refused for this.
-async fn counted(proxy: &Proxy, reason: &str, count: f64) {
+/// Waits until this many connections were refused for this reason.
+async fn refused_becomes(proxy: &Proxy, reason: &str, count: f64) {
     #[expect(clippy::float_cmp, reason = "whole numbers")]
     eventually(format!("{count} refused: {reason}"), async || {
         proxy.metric(REFUSED, &[("reason", reason)]) == count
@@ -38,11 +38,11 @@ async fn counted(proxy: &Proxy, reason: &str, count: f64) {
 }
 
 #[tokio::test]
-async fn the_client_is_who_the_header_says() {
+async fn client_address_is_the_one_in_the_header() {
     let a = Backend::start("a").await;
-    let proxy = speaking("required", &a).start().await;
+    let proxy = proxy_with("required", &a).start().await;
     let mut long = ADDRESSES.to_vec();
-    // PP2_TYPE_NOOP, a kilobyte of it: more than is looked at first.
+    // PP2_TYPE_NOOP with 1 KiB: more than the first read looks at.
     long.extend_from_slice(&[4, 0x04, 0x00]);
     long.extend_from_slice(&[b'x'; 1024]);
     let mut six = [0; 36];
@@ -54,7 +54,7 @@ async fn the_client_is_who_the_header_says() {
         (v2(0x21, 0x11, ADDRESSES), "198.51.100.7"),
         (v2(0x21, 0x11, &long), "198.51.100.7"),
         (v2(0x21, 0x21, &six), "2001::9"),
-        // The proxy's own (LOCAL), or nobody's: the socket's.
+        // LOCAL, or no address: the socket's address is used.
         (v2(0x20, 0x00, b""), "127.0.0.1"),
         (v2(0x20, 0x11, ADDRESSES), "127.0.0.1"),
         (v2(0x21, 0x00, b""), "127.0.0.1"),
@@ -67,7 +67,7 @@ async fn the_client_is_who_the_header_says() {
         at_once.send([&header[..], b"GET /1 HTTP/1.1\r\nHost: test\r\n\r\n"].concat()).await;
         at_once.response().await.assert_from("a");
         assert_eq!(a.last().field("x-forwarded-for"), Some(client), "{what}");
-        // It is the whole connection's.
+        // The header applies to the whole connection.
         assert_eq!(forwarded_for(&mut at_once, &a).await, client, "{what}");
 
         let mut dripping = proxy.raw().await;
@@ -80,9 +80,9 @@ async fn the_client_is_who_the_header_says() {
 }
 
 #[tokio::test]
-async fn without_a_header_as_it_should_be_the_connection_is_closed() {
+async fn missing_or_malformed_header_closes_the_connection() {
     let a = Backend::start("a").await;
-    let proxy = speaking("required", &a).start().await;
+    let proxy = proxy_with("required", &a).start().await;
     let request = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n";
     for (bytes, reason) in [
         (&b""[..], "missing"),
@@ -97,33 +97,33 @@ async fn without_a_header_as_it_should_be_the_connection_is_closed() {
         let mut client = proxy.raw().await;
         client.try_send([bytes, request].concat()).await;
         assert_eq!(client.read_to_any_end().await, b"", "{}", bytes.escape_ascii());
-        counted(&proxy, reason, before + 1.0).await;
+        refused_becomes(&proxy, reason, before + 1.0).await;
     }
     assert_eq!(a.requests(), 0);
 }
 
 #[tokio::test]
-async fn a_header_that_does_not_end_is_not_waited_for() {
+async fn incomplete_header_times_out() {
     let a = Backend::start("a").await;
-    let proxy = speaking("required", &a).timeouts("proxy_protocol = \"200ms\"").start().await;
+    let proxy = proxy_with("required", &a).timeouts("proxy_protocol = \"200ms\"").start().await;
     for bytes in [&b""[..], b"PROXY TCP4 198.51.100.7 ", &v2(0x21, 0x11, ADDRESSES)[..20]] {
         let mut client = proxy.raw().await;
         client.send(bytes).await;
         assert_eq!(client.read_to_any_end().await, b"");
     }
-    counted(&proxy, "timeout", 3.0).await;
+    refused_becomes(&proxy, "timeout", 3.0).await;
     let mut gone = proxy.raw().await;
     gone.half_close().await;
     gone.assert_closed().await;
-    counted(&proxy, "unused", 1.0).await;
+    refused_becomes(&proxy, "unused", 1.0).await;
 }
 
 #[tokio::test]
-async fn optional_takes_both() {
+async fn optional_accepts_connections_with_and_without_a_header() {
     let a = Backend::start("a").await;
-    let proxy = speaking("optional", &a).start().await;
+    let proxy = proxy_with("optional", &a).start().await;
     assert_eq!(forwarded_for(&mut proxy.raw().await, &a).await, "127.0.0.1");
-    // These begin as headers do, and are none.
+    // These start like a PROXY header but are HTTP.
     for method in ["P", "PROPFIND"] {
         let mut client = proxy.raw().await;
         client.send(format!("{method} / HTTP/1.1\r\nHost: test\r\n\r\n")).await;
@@ -139,7 +139,7 @@ async fn optional_takes_both() {
 }
 
 #[tokio::test]
-async fn headers_of_others_are_not_believed() {
+async fn headers_from_untrusted_peers_are_rejected() {
     let a = Backend::start("a").await;
     let builder = |mode: &str| {
         Proxy::builder()
@@ -154,27 +154,27 @@ async fn headers_of_others_are_not_believed() {
     let mut client = required.raw().await;
     client.try_send(&request).await;
     assert_eq!(client.read_to_any_end().await, b"");
-    counted(&required, "untrusted", 1.0).await;
+    refused_becomes(&required, "untrusted", 1.0).await;
     let mut trusted = RawClient::connect_from("127.0.0.2".parse().unwrap(), required.addr()).await;
     trusted.send(header).await;
     assert_eq!(forwarded_for(&mut trusted, &a).await, "198.51.100.7");
 
-    // Where there may be one, theirs is no HTTP.
+    // From an untrusted peer, an optional header is parsed as HTTP, and invalid.
     let optional = builder("optional").start().await;
     let mut client = optional.raw().await;
     client.send(&request).await;
     client.response().await.assert_own(400, "");
     assert_eq!(forwarded_for(&mut optional.raw().await, &a).await, "127.0.0.1");
-    let off = speaking("off", &a).start().await;
+    let off = proxy_with("off", &a).start().await;
     let mut client = off.raw().await;
     client.send(&request).await;
     client.response().await.assert_own(400, "");
 }
 
 #[tokio::test]
-async fn who_the_header_names_is_believed_only_if_trusted() {
+async fn forwarded_for_is_believed_only_if_the_header_names_a_trusted_proxy() {
     let a = Backend::start("a").await;
-    let proxy = speaking("required", &a)
+    let proxy = proxy_with("required", &a)
         .raw_toml("[access_log]\nformat = \"off\"")
         .affinity("key = [\"ip\"], remember = \"none\"")
         .start()
@@ -182,8 +182,12 @@ async fn who_the_header_names_is_believed_only_if_trusted() {
     let mut client = proxy.raw().await;
     client.send("PROXY TCP4 198.51.100.7 203.0.113.1 4321 443\r\n").await;
     client.get("/", &["X-Forwarded-For: 192.0.2.1"]).await.assert_from("a");
-    assert_eq!(a.last().field("x-forwarded-for"), Some("198.51.100.7"), "a client's word about itself");
-    // A trusted proxy behind a trusted one.
+    assert_eq!(
+        a.last().field("x-forwarded-for"),
+        Some("198.51.100.7"),
+        "an untrusted client's X-Forwarded-For was believed"
+    );
+    // The header names another trusted proxy.
     let mut client = proxy.raw().await;
     client.send("PROXY TCP4 127.0.0.9 203.0.113.1 4321 443\r\n").await;
     client.get("/", &["X-Forwarded-For: 192.0.2.1"]).await.assert_from("a");
@@ -191,7 +195,7 @@ async fn who_the_header_names_is_believed_only_if_trusted() {
 }
 
 #[tokio::test]
-async fn the_key_ip_is_the_header_s_client() {
+async fn key_ip_uses_the_address_in_the_header() {
     let (a, b) = (Backend::start("a").await, Backend::start("b").await);
     let proxy = Proxy::builder()
         .listener_line("proxy_protocol = \"required\"")
@@ -208,7 +212,7 @@ async fn the_key_ip_is_the_header_s_client() {
             client.send(format!("PROXY TCP4 198.51.100.{n} 203.0.113.1 {port} 443\r\n")).await;
             by.push(client.get("/", &[]).await.backend().to_owned());
         }
-        assert_eq!(by[0], by[1], "the same client");
+        assert_eq!(by[0], by[1], "one client went to two backends");
         served.extend(by);
     }
     served.sort();
@@ -217,28 +221,27 @@ async fn the_key_ip_is_the_header_s_client() {
 }
 
 #[tokio::test]
-async fn the_header_comes_before_tls() {
+async fn header_comes_before_tls() {
     let a = Backend::start("a").await;
-    let (authority, files) = (Authority::new(), PemFiles::new());
-    let certs = files.write("test.pem", authority.server(&["shop.test"]).pem());
-    let proxy = speaking("required", &a).tls(&format!("certs = [\"{certs}\"]")).start().await;
+    let tls = TlsSetup::new(&["shop.test"]);
+    let proxy = proxy_with("required", &a).tls(&tls.keys()).start().await;
     let mut socket = tokio::net::TcpStream::connect(proxy.addr()).await.unwrap();
     let header = v2(0x21, 0x11, ADDRESSES);
     tokio::io::AsyncWriteExt::write_all(&mut socket, &header).await.unwrap();
-    let mut client = TlsClient::new(&authority).try_handshake(socket, "shop.test").await.unwrap();
+    let mut client = tls.client().try_handshake(socket, "shop.test").await.unwrap();
     client.send("GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n").await;
     client.response().await.assert_from("a");
     assert_eq!(a.last().field("x-forwarded-for"), Some("198.51.100.7"));
     assert_eq!(a.last().field("x-forwarded-proto"), Some("https"));
-    assert!(TlsClient::new(&authority).try_connect(proxy.addr(), "shop.test").await.is_err());
+    assert!(tls.client().try_connect(proxy.addr(), "shop.test").await.is_err());
 }
 
 #[tokio::test]
-async fn the_header_comes_over_a_unix_socket() {
+async fn header_is_accepted_on_a_unix_socket() {
     let a = Backend::start("a").await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("homing.sock");
-    let proxy = speaking("off", &a)
+    let proxy = proxy_with("off", &a)
         .listener(&format!("unix:{}", path.display()))
         .listener_line("proxy_protocol = \"required\"")
         .start()
@@ -250,9 +253,9 @@ async fn the_header_comes_over_a_unix_socket() {
 }
 
 #[tokio::test]
-async fn one_client_behind_a_proxy_cannot_hold_all_connections() {
+async fn connection_limit_applies_to_the_address_in_the_header() {
     let a = Backend::start("a").await;
-    let proxy = speaking("required", &a).limits("connections_per_client = 2").start().await;
+    let proxy = proxy_with("required", &a).limits("connections_per_client = 2").start().await;
     let enter = async |client: &str| {
         let mut raw = proxy.raw().await;
         raw.send(format!("PROXY TCP4 {client} 203.0.113.1 4321 443\r\n")).await;
@@ -266,7 +269,7 @@ async fn one_client_behind_a_proxy_cannot_hold_all_connections() {
     three.assert_closed().await;
     assert_eq!(forwarded_for(&mut enter("198.51.100.8").await, &a).await, "198.51.100.8");
     drop(one);
-    eventually("there is room again", async || {
+    eventually("a connection is free again", async || {
         let mut again = enter("198.51.100.7").await;
         again.try_send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
         again.read_to_any_end_or_response().await.starts_with(b"HTTP/1.1 200")

@@ -1,4 +1,4 @@
-//! Headers to backends.
+//! PROXY headers to backends.
 
 use std::net::SocketAddr;
 
@@ -12,7 +12,7 @@ fn announcing(version: &str, backends: &[&Backend]) -> ProxyBuilder {
         .raw_toml("[client_ip]\ntrusted = [\"127.0.0.9\"]")
 }
 
-/// A client at this address, and the port that it has.
+/// Connects a client from this address. Returns it and its port.
 async fn from(address: &str, proxy: &Proxy) -> (RawClient, u16) {
     let client = RawClient::connect_from(address.parse().expect("an address"), proxy.addr()).await;
     let port = client.port();
@@ -24,24 +24,24 @@ fn text(header: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn a_backend_is_told_who_the_client_is() {
+async fn version_1_names_the_client() {
     let a = Backend::named("a").announced().start().await;
     let proxy = announcing("v1", &[&a]).start().await;
     let own = proxy.addr().port();
     let (mut client, port) = from("127.0.0.2", &proxy).await;
     client.get("/", &[]).await.assert_from("a");
-    assert_eq!(text(&a.last().header), format!("PROXY TCP4 127.0.0.2 127.0.0.1 {port} {own}\r\n"));
+    assert_eq!(text(&a.last().proxy_header), format!("PROXY TCP4 127.0.0.2 127.0.0.1 {port} {own}\r\n"));
 
-    // Whom a trusted proxy names; of the port, it says nothing.
+    // The client that a trusted proxy names. Its port is unknown.
     let (mut relayed, _) = from("127.0.0.9", &proxy).await;
     relayed.get("/", &["X-Forwarded-For: 198.51.100.7"]).await.assert_from("a");
-    assert_eq!(text(&a.last().header), format!("PROXY TCP4 198.51.100.7 127.0.0.1 0 {own}\r\n"));
+    assert_eq!(text(&a.last().proxy_header), format!("PROXY TCP4 198.51.100.7 127.0.0.1 0 {own}\r\n"));
     relayed.get("/", &["X-Forwarded-For: 2001:db8::7"]).await.assert_from("a");
-    assert_eq!(text(&a.last().header), format!("PROXY TCP6 2001:db8::7 ::ffff:7f00:1 0 {own}\r\n"));
+    assert_eq!(text(&a.last().proxy_header), format!("PROXY TCP6 2001:db8::7 ::ffff:7f00:1 0 {own}\r\n"));
 }
 
 #[tokio::test]
-async fn version_2_is_binary() {
+async fn version_2_names_the_client() {
     let a = Backend::named("a").announced().start().await;
     let proxy = announcing("v2", &[&a]).start().await;
     let (mut client, port) = from("127.0.0.2", &proxy).await;
@@ -49,11 +49,11 @@ async fn version_2_is_binary() {
     let mut expected = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c\x7f\0\0\x02\x7f\0\0\x01".to_vec();
     expected.extend(port.to_be_bytes());
     expected.extend(proxy.addr().port().to_be_bytes());
-    assert_eq!(a.last().header, expected);
+    assert_eq!(a.last().proxy_header, expected);
 }
 
 #[tokio::test]
-async fn what_was_announced_at_the_entrance_is_announced_to_the_backend() {
+async fn addresses_from_an_incoming_header_are_forwarded() {
     let a = Backend::named("a").announced().start().await;
     let proxy = announcing("v1", &[&a])
         .raw_toml("[access_log]\nformat = \"off\"")
@@ -64,11 +64,11 @@ async fn what_was_announced_at_the_entrance_is_announced_to_the_backend() {
     let header = "PROXY TCP4 198.51.100.7 203.0.113.1 4321 443\r\n";
     client.send(header).await;
     client.get("/", &[]).await.assert_from("a");
-    assert_eq!(text(&a.last().header), header);
+    assert_eq!(text(&a.last().proxy_header), header);
 }
 
 #[tokio::test]
-async fn a_connection_that_announced_one_client_never_carries_another() {
+async fn connection_announced_for_one_client_never_carries_another() {
     let a = Backend::named("a").announced().start().await;
     let proxy = announcing("v1", &[&a]).start().await;
     let (mut one, one_port) = from("127.0.0.2", &proxy).await;
@@ -77,26 +77,26 @@ async fn a_connection_that_announced_one_client_never_carries_another() {
     for round in 0..8 {
         let path = format!("/{round}");
         one.get(&path, &[]).await.assert_from("a");
-        assert!(text(&a.last().header).contains(&format!(" {one_port} ")));
+        assert!(text(&a.last().proxy_header).contains(&format!(" {one_port} ")));
         other.get(&path, &[]).await.assert_from("a");
-        assert!(text(&a.last().header).contains(&format!(" {other_port} ")));
-        // One connection, many clients.
+        assert!(text(&a.last().proxy_header).contains(&format!(" {other_port} ")));
+        // One connection carries requests of many clients.
         let client = format!("198.51.100.{}", round % 4);
         relayed.get(&path, &[&format!("X-Forwarded-For: {client}")]).await.assert_from("a");
-        assert!(text(&a.last().header).contains(&format!(" {client} ")));
+        assert!(text(&a.last().proxy_header).contains(&format!(" {client} ")));
     }
-    // Each client's own is used again: two, and four that the trusted proxy named.
+    // Connections are reused per client: two direct ones, and four that the trusted proxy named.
     assert_eq!(a.connections(), 6);
     proxy.metric_becomes("homing_pool_connections_total", &[("use", "reused")], 18.0).await;
-    // They go with the clients' connections.
+    // They close with the client's connection.
     drop((one, relayed));
-    eventually("only one is left", async || a.open() == 1).await;
+    eventually("only one connection is left", async || a.open() == 1).await;
     other.get("/", &[]).await.assert_from("a");
     assert_eq!(a.connections(), 6);
 }
 
 #[tokio::test]
-async fn clients_at_the_same_time_have_connections_of_their_own() {
+async fn concurrent_clients_get_their_own_connections() {
     let gate = Gate::closed();
     let a = Backend::named("a").announced().reply_after(&gate).start().await;
     let proxy =
@@ -107,22 +107,22 @@ async fn clients_at_the_same_time_have_connections_of_their_own() {
         client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
         clients.push((client, port));
     }
-    eventually("all are there", async || a.requests() == 8).await;
+    eventually("all requests arrive", async || a.requests() == 8).await;
     gate.open();
     for (client, _) in &mut clients {
         client.response().await.assert_from("a");
     }
-    let announced: Vec<_> = a.headers().iter().map(|header| text(header)).collect();
+    let announced: Vec<_> = a.proxy_headers().iter().map(|header| text(header)).collect();
     for (mut client, port) in clients {
-        let of_its_own = |header: &&String| header.contains(&format!(" {port} "));
-        assert_eq!(announced.iter().filter(of_its_own).count(), 1);
+        let names_port = |header: &&String| header.contains(&format!(" {port} "));
+        assert_eq!(announced.iter().filter(names_port).count(), 1);
         client.get("/again", &[]).await.assert_from("a");
-        assert!(text(&a.last().header).contains(&format!(" {port} ")));
+        assert!(text(&a.last().proxy_header).contains(&format!(" {port} ")));
     }
 }
 
 #[tokio::test]
-async fn the_header_goes_before_tls_and_over_unix_sockets() {
+async fn header_is_sent_before_tls_and_on_unix_sockets() {
     let authority = Authority::new();
     let secure = Backend::named("a")
         .announced()
@@ -137,7 +137,7 @@ async fn the_header_goes_before_tls_and_over_unix_sockets() {
     let proxy = Proxy::builder().upstream("web", &[&secure]).lines(&tls).start().await;
     let (mut client, port) = from("127.0.0.2", &proxy).await;
     client.get("/", &[]).await.assert_from("a");
-    assert!(text(&secure.last().header).contains(&format!(" {port} ")));
+    assert!(text(&secure.last().proxy_header).contains(&format!(" {port} ")));
 
     let local = Backend::named("b").announced().start().await;
     let (app, front) = (folder.path().join("app.sock"), folder.path().join("front.sock"));
@@ -148,12 +148,12 @@ async fn the_header_goes_before_tls_and_over_unix_sockets() {
         .start()
         .await;
     RawClient::connect_unix(&front).await.get("/", &[]).await.assert_from("b");
-    assert_eq!(text(&local.last().header), "PROXY TCP4 127.0.0.1 0.0.0.0 0 0\r\n");
+    assert_eq!(text(&local.last().proxy_header), "PROXY TCP4 127.0.0.1 0.0.0.0 0 0\r\n");
     drop(proxy);
 }
 
 #[tokio::test]
-async fn checks_say_that_they_are_nobody_s() {
+async fn health_checks_announce_no_client() {
     for (version, check) in
         [("v1", "path = \"/healthz\""), ("v2", "path = \"/healthz\""), ("v2", "tcp = true")]
     {
@@ -162,8 +162,8 @@ async fn checks_say_that_they_are_nobody_s() {
             .health_check(&format!("{check}, interval = \"20ms\", fast_interval = \"20ms\""))
             .start()
             .await;
-        eventually("checked", async || a.headers().len() > 2).await;
-        let header = a.headers()[0].clone();
+        eventually("health checks arrive", async || a.proxy_headers().len() > 2).await;
+        let header = a.proxy_headers()[0].clone();
         if version == "v2" {
             assert_eq!(header, b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0");
         } else {
@@ -177,7 +177,7 @@ async fn checks_say_that_they_are_nobody_s() {
 }
 
 #[tokio::test]
-async fn a_reload_that_announces_uses_no_old_connection() {
+async fn reload_that_changes_the_header_version_reuses_no_connection() {
     let a = Backend::named("a").announced().start().await;
     let b = Backend::start("b").await;
     let with = |version: &str, backend: &Backend| announcing(version, &[backend]);
@@ -190,5 +190,5 @@ async fn a_reload_that_announces_uses_no_old_connection() {
     let v2 = with("v2", &a);
     proxy.reload(&v2).await;
     client.get("/", &[]).await.assert_from("a");
-    assert!(a.last().header.starts_with(b"\r\n"), "a new connection, announced as it is now");
+    assert!(a.last().proxy_header.starts_with(b"\r\n"), "a connection with a version 1 header was reused");
 }

@@ -1,26 +1,27 @@
 //! TLS to backends.
 
-use super::Setting;
-use crate::harness::{Authority, Backend, Proxy, ProxyBuilder, Script, Step, eventually, server_config};
+use crate::harness::{
+    Authority, Backend, Proxy, ProxyBuilder, Script, Step, TlsSetup, eventually, server_config,
+};
 
-/// A proxy in plain HTTP whose backends speak TLS.
-fn inward(ca: &str, more: &str, backends: &[&Backend]) -> ProxyBuilder {
+/// Returns a plain HTTP proxy whose backends speak TLS.
+fn to_tls_backends(ca: &str, more: &str, backends: &[&Backend]) -> ProxyBuilder {
     Proxy::builder().workers(1).upstream("web", backends).lines(&format!("tls = {{ ca = \"{ca}\"{more} }}"))
 }
 
 #[tokio::test]
-async fn backends_are_spoken_to_over_tls_that_is_pooled_and_resumed() {
-    let s = Setting::new();
-    let ca = s.files.write("ca.pem", &s.authority.pem);
-    let named = server_config(&s.authority.server(&["app.internal"]), None);
+async fn backend_tls_connections_are_pooled_and_sessions_resumed() {
+    let tls = TlsSetup::new(&["shop.test"]);
+    let ca = tls.files.write("ca.pem", &tls.authority.pem);
+    let named = server_config(&tls.authority.server(&["app.internal"]), None);
     let a = Backend::named("a").tls(&named).start().await;
-    let builder = inward(&ca, ", server_name = \"app.internal\"", &[&a]);
+    let builder = to_tls_backends(&ca, ", server_name = \"app.internal\"", &[&a]);
     let proxy = builder.clone().start().await;
     let mut raw = proxy.raw().await;
     for _ in 0..20 {
         assert_eq!(raw.get("/", &[]).await.backend(), "a");
     }
-    // What TLS has to say for itself is nothing to close a connection for.
+    // A TLS key update must not close a pooled connection.
     a.set(Script::new([Step::ReadHead, Step::ReadBody, Step::Reply, Step::Rekey]));
     for _ in 0..20 {
         assert_eq!(raw.get("/", &[]).await.backend(), "a");
@@ -30,111 +31,114 @@ async fn backends_are_spoken_to_over_tls_that_is_pooled_and_resumed() {
     assert_eq!(
         (a.connections(), a.handshakes()),
         (1, (1, 0)),
-        "a reload that changes nothing is no reason either"
+        "a reload without changes closed a pooled connection"
     );
     assert_eq!(a.server_names(), [Some("app.internal".to_owned())]);
 
-    // One that the backend has closed meanwhile is not used again.
+    // A connection closed by the backend is not reused.
     a.set(Script::new([Step::ReadHead, Step::ReadBody, Step::Reply, Step::Close]));
     for n in 2..5 {
         assert_eq!(raw.get("/", &[]).await.backend(), "a");
-        eventually("it is closed", async || a.open() == 0).await;
+        eventually("the connection closes", async || a.open() == 0).await;
         assert_eq!(a.connections(), n - 1);
     }
-    assert_eq!(a.handshakes(), (3, 2), "and the next ones resume the session");
+    assert_eq!(a.handshakes(), (3, 2), "a later connection did not resume the session");
 
-    // What was agreed under other rules is not used under new ones.
+    // A connection made with the old TLS settings is not used with new ones.
     a.set(Script::reply());
     assert_eq!(raw.get("/", &[]).await.backend(), "a");
-    proxy.reload(&inward(&ca, ", server_name = \"other.internal\"", &[&a])).await;
+    proxy.reload(&to_tls_backends(&ca, ", server_name = \"other.internal\"", &[&a])).await;
     raw.get("/", &[]).await.assert_own(502, "backend_tls_failed");
 
-    let silent = inward(&ca, ", server_name = \"app.internal\", sni = false", &[&a]).start().await;
+    let silent = to_tls_backends(&ca, ", server_name = \"app.internal\", sni = false", &[&a]).start().await;
     assert_eq!(silent.raw().await.get("/", &[]).await.backend(), "a");
     assert_eq!(a.server_names().last(), Some(&None));
 }
 
 #[tokio::test]
-async fn a_backend_that_nobody_vouches_for_is_a_502_and_the_next_one_is_tried() {
-    let s = Setting::new();
-    let ca = s.files.write("ca.pem", &s.authority.pem);
-    let good = server_config(&s.authority.server(&["127.0.0.1"]), None);
-    let wrong_name = server_config(&s.authority.server(&["app.internal"]), None);
+async fn untrusted_backend_certificate_is_502_and_the_next_backend_is_tried() {
+    let tls = TlsSetup::new(&["shop.test"]);
+    let ca = tls.files.write("ca.pem", &tls.authority.pem);
+    let good = server_config(&tls.authority.server(&["127.0.0.1"]), None);
+    let wrong_name = server_config(&tls.authority.server(&["app.internal"]), None);
     let wrong_authority = server_config(&Authority::new().server(&["127.0.0.1"]), None);
     let a = Backend::named("a").tls(&good).start().await;
     let b = Backend::named("b").tls(&wrong_name).start().await;
     for bad in [&wrong_name, &wrong_authority] {
         b.set_tls(bad);
-        let proxy = inward(&ca, "", &[&b]).start().await;
+        let proxy = to_tls_backends(&ca, "", &[&b]).start().await;
         proxy.raw().await.get("/", &[]).await.assert_own(502, "backend_tls_failed");
         let bad_request = b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec();
         let plain =
             Backend::named("c").script(Script::new([Step::Send(bad_request), Step::Close])).start().await;
-        let proxy = inward(&ca, "", &[&plain]).start().await;
+        let proxy = to_tls_backends(&ca, "", &[&plain]).start().await;
         proxy.raw().await.get("/", &[]).await.assert_own(502, "backend_tls_failed");
     }
     assert_eq!(b.requests(), 0);
-    let proxy = inward(&ca, "", &[&a, &b]).affinity(r#"key = ["cookie:SID"]"#).start().await;
+    let proxy = to_tls_backends(&ca, "", &[&a, &b]).affinity(r#"key = ["cookie:SID"]"#).start().await;
     for n in 0..10 {
         assert_eq!(proxy.session(&format!("s{n}")).get("/").await.backend(), "a");
     }
     let trusting = Proxy::builder().upstream("web", &[&b]).lines("tls = { verify = false }").start().await;
-    assert_eq!(trusting.raw().await.get("/", &[]).await.backend(), "b", "when that is written out");
+    assert_eq!(
+        trusting.raw().await.get("/", &[]).await.backend(),
+        "b",
+        "refused although verification is off"
+    );
 }
 
 #[tokio::test]
-async fn backends_are_shown_a_certificate_and_checked_over_tls() {
-    let s = Setting::new();
-    let ca = s.files.write("ca.pem", &s.authority.pem);
-    let mine = s.authority.client("homing");
+async fn backends_get_a_client_certificate_and_health_checks_use_tls() {
+    let tls = TlsSetup::new(&["shop.test"]);
+    let ca = tls.files.write("ca.pem", &tls.authority.pem);
+    let mine = tls.authority.client("homing");
     let (cert, key) =
-        (s.files.write("homing.crt", &mine.certificate), s.files.write("homing.key", &mine.key));
-    let asking = server_config(&s.authority.server(&["127.0.0.1"]), Some(&s.authority));
+        (tls.files.write("homing.crt", &mine.certificate), tls.files.write("homing.key", &mine.key));
+    let asking = server_config(&tls.authority.server(&["127.0.0.1"]), Some(&tls.authority));
     let a = Backend::named("a").tls(&asking).start().await;
     let shown = format!(", client_cert = \"{cert}\", client_key = \"{key}\"");
     let checks = "path = \"/healthz\", interval = \"50ms\", rise = 1, fall = 1";
-    let proxy = inward(&ca, &shown, &[&a]).health_check(checks).start().await;
+    let proxy = to_tls_backends(&ca, &shown, &[&a]).health_check(checks).start().await;
     assert_eq!(proxy.raw().await.get("/", &[]).await.backend(), "a");
-    eventually("it was checked", async || a.checks() > 1).await;
+    eventually("health checks arrive", async || a.checks() > 1).await;
     proxy.backend_is("web", "a", true).await;
     a.set_tls(&server_config(&Authority::new().server(&["127.0.0.1"]), None));
     proxy.backend_is("web", "a", false).await;
 
     let a = Backend::named("a").tls(&asking).start().await;
-    let without = inward(&ca, "", &[&a]).start().await;
-    // TLS 1.3 turns a client away after its handshake: only the backend knows why.
+    let without = to_tls_backends(&ca, "", &[&a]).start().await;
+    // With TLS 1.3, the backend rejects a client after the handshake, so only the backend knows why.
     assert_eq!(without.raw().await.get("/", &[]).await.status, 502);
     assert_eq!(a.requests(), 0);
 }
 
 #[tokio::test]
-async fn an_authority_that_changes_is_taken_up_by_the_next_connection() {
-    let s = Setting::new();
+async fn changed_ca_is_used_by_the_next_connection() {
+    let tls = TlsSetup::new(&["shop.test"]);
     let next = Authority::new();
-    let ca = s.files.write("ca.pem", &s.authority.pem);
-    let a = Backend::named("a").tls(&server_config(&s.authority.server(&["127.0.0.1"]), None));
+    let ca = tls.files.write("ca.pem", &tls.authority.pem);
+    let a = Backend::named("a").tls(&server_config(&tls.authority.server(&["127.0.0.1"]), None));
     let a = a.script(Script::new([Step::ReadHead, Step::ReadBody, Step::Reply, Step::Close])).start().await;
-    let builder = inward(&ca, "", &[&a]);
+    let builder = to_tls_backends(&ca, "", &[&a]);
     let proxy = builder.clone().start().await;
     assert_eq!(proxy.raw().await.get("/", &[]).await.backend(), "a");
-    // A reload that changes something else must not lose the watch over the file.
+    // A reload with other changes must keep watching the file.
     proxy.reload(&builder.limits("fields = 99")).await;
     a.set_tls(&server_config(&next.server(&["127.0.0.1"]), None));
     proxy.raw().await.get("/", &[]).await.assert_own(502, "backend_tls_failed");
-    s.files.write("ca.pem", &next.pem);
-    eventually("the new authority counts", async || proxy.raw().await.get("/", &[]).await.status == 200)
-        .await;
+    tls.files.write("ca.pem", &next.pem);
+    eventually("the new CA is used", async || proxy.raw().await.get("/", &[]).await.status == 200).await;
 }
 
 #[tokio::test]
-async fn a_response_cut_off_without_its_end_is_not_passed_on_as_whole() {
-    let s = Setting::new();
-    let ca = s.files.write("ca.pem", &s.authority.pem);
-    let config = server_config(&s.authority.server(&["127.0.0.1"]), None);
+async fn response_truncated_without_close_notify_does_not_look_complete() {
+    let tls = TlsSetup::new(&["shop.test"]);
+    let ca = tls.files.write("ca.pem", &tls.authority.pem);
+    let config = server_config(&tls.authority.server(&["127.0.0.1"]), None);
     let a = Backend::named("a").tls(&config).until_close("all of it").start().await;
-    let proxy = inward(&ca, "", &[&a]).start().await;
+    let proxy = to_tls_backends(&ca, "", &[&a]).start().await;
     let mut raw = proxy.raw().await;
-    // Dropped without a word: anybody on the way could have cut it.
+    // Closed without close_notify: an attacker could have truncated it.
     raw.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n").await;
     raw.head().await;
     raw.assert_broken().await;

@@ -1,51 +1,50 @@
-//! One connection to a backend, and the carrying out of its script.
+//! A connection to a backend: runs the script.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use rustls::HandshakeKind;
-use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
-use super::{KEPT, Seen, Shared};
-use crate::harness::message::{End, Fields};
+use super::{KEPT, Seen, Shared, replies};
+use crate::harness::message::{End, Fields, chunk_size, split_head, split_line};
 use crate::harness::script::Step;
 use crate::harness::wire::Wire;
 
-/// Accepts and serves until it is dropped.
-pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    // Dropped with this task, and all connections with it.
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => {
-                let Ok((stream, _)) = accepted else { continue };
-                shared.connections.fetch_add(1, Ordering::Relaxed);
-                let _ = stream.set_nodelay(true);
-                connections.spawn(Connection::serve(Wire::Plain(stream), Arc::clone(&shared)));
-            }
-            Some(_) = connections.join_next() => {}
-        }
-    }
+/// Accepts connections for a backend.
+pub(super) enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
 }
 
-/// The same on a Unix domain socket.
-pub(super) async fn accept_unix(listener: UnixListener, shared: Arc<Shared>) {
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => {
-                let Ok((stream, _)) = accepted else { continue };
-                shared.connections.fetch_add(1, Ordering::Relaxed);
-                connections.spawn(Connection::serve(Wire::Unix(stream), Arc::clone(&shared)));
+impl Listener {
+    async fn accept(&self) -> std::io::Result<Wire> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                let _ = stream.set_nodelay(true);
+                Ok(Wire::Plain(stream))
             }
-            Some(_) = connections.join_next() => {}
+            Self::Unix(listener) => Ok(Wire::Unix(listener.accept().await?.0)),
+        }
+    }
+
+    /// Accepts and serves connections until dropped.
+    pub(super) async fn serve(self, shared: Arc<Shared>) {
+        // Dropped with this task, which closes all connections.
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = self.accept() => {
+                    let Ok(stream) = accepted else { continue };
+                    shared.connections.fetch_add(1, Ordering::Relaxed);
+                    connections.spawn(Connection::serve(stream, Arc::clone(&shared)));
+                }
+                Some(_) = connections.join_next() => {}
+            }
         }
     }
 }
@@ -53,18 +52,18 @@ pub(super) async fn accept_unix(listener: UnixListener, shared: Arc<Shared>) {
 struct Connection {
     stream: Wire,
     shared: Arc<Shared>,
-    /// The PROXY header that it began with.
-    header: Vec<u8>,
-    /// What is read into.
+    /// The PROXY header of the connection; empty if there was none.
+    proxy_header: Vec<u8>,
+    /// The read buffer.
     room: Vec<u8>,
     held: Vec<u8>,
-    /// The request that is being read.
+    /// The request being read.
     seen: Option<Seen>,
-    /// The request that was read last.
+    /// The latest complete request.
     latest: Option<Seen>,
 }
 
-/// A connection in the count of open ones.
+/// Decrements the count of open connections when dropped.
 struct Open(Arc<Shared>);
 
 impl Drop for Open {
@@ -73,7 +72,7 @@ impl Drop for Open {
     }
 }
 
-/// The connection is over.
+/// The connection has ended.
 struct Over;
 
 impl From<std::io::Error> for Over {
@@ -82,10 +81,10 @@ impl From<std::io::Error> for Over {
     }
 }
 
-/// The connection after its handshake, where there is one; `None` if that failed.
+/// Performs the TLS handshake if the backend speaks TLS; `None` if it fails.
 async fn secured(stream: Wire, shared: &Shared) -> Option<Wire> {
     let Some(config) = shared.tls.lock().clone() else { return Some(stream) };
-    let Wire::Plain(stream) = stream else { panic!("TLS is spoken over TCP") };
+    let Wire::Plain(stream) = stream else { panic!("TLS backends listen on TCP only") };
     let stream = TlsAcceptor::from(config).accept(stream).await.ok()?;
     let session = stream.get_ref().1;
     shared.handshakes.fetch_add(1, Ordering::Relaxed);
@@ -96,8 +95,8 @@ async fn secured(stream: Wire, shared: &Shared) -> Option<Wire> {
     Some(Wire::Tls(Box::new(TlsStream::Server(stream))))
 }
 
-/// The PROXY header that the connection begins with: a line, or binary.
-async fn header(stream: &mut Wire) -> std::io::Result<Vec<u8>> {
+/// Reads a PROXY header, version 1 or 2.
+async fn proxy_header(stream: &mut Wire) -> std::io::Result<Vec<u8>> {
     let mut header = Vec::new();
     let mut left = 16;
     while left > 0 {
@@ -118,21 +117,21 @@ impl Connection {
         let _open = Open(Arc::clone(&shared));
         let mut header = Vec::new();
         if shared.announced {
-            let Ok(read) = self::header(&mut stream).await else { return };
+            let Ok(read) = proxy_header(&mut stream).await else { return };
             header.clone_from(&read);
-            shared.headers.lock().push(read);
+            shared.proxy_headers.lock().push(read);
         }
         let Some(stream) = secured(stream, &shared).await else { return };
         let room = vec![0; 64 * 1024];
         let mut connection =
-            Self { stream, shared, header, room, held: Vec::new(), seen: None, latest: None };
+            Self { stream, shared, proxy_header: header, room, held: Vec::new(), seen: None, latest: None };
         let mut count = 0;
         while connection.request(count).await.is_ok() {
             count += 1;
         }
     }
 
-    /// Carries out the script for one request.
+    /// Runs the script for one request.
     async fn request(&mut self, index: usize) -> Result<(), Over> {
         let steps = |this: &Self| {
             let script = this.shared.script.lock();
@@ -143,13 +142,13 @@ impl Connection {
         while let Some(step) = script.get(at).cloned() {
             at += 1;
             if !script[at - 1..].iter().any(|step| matches!(step, Step::ReadHead | Step::ReadBody)) {
-                // Read whole: in the list before anybody can have the answer.
+                // The request is complete: record it before the client can see the response.
                 self.record();
             }
             match step {
                 Step::ReadHead => {
                     self.read_head().await?;
-                    // The script may have been changed while nothing was asked.
+                    // The script may have changed while the connection was idle.
                     let now = steps(self);
                     if at == 1 && matches!(now.first(), Some(Step::ReadHead)) {
                         script = now;
@@ -161,26 +160,26 @@ impl Connection {
                 }
                 Step::ReadBody => self.read_body().await?,
                 Step::Reply => {
-                    let reply = self.usual_reply();
+                    let reply = replies::default(&self.shared, self.latest.as_ref());
                     self.stream.write_all(reply.as_bytes()).await?;
                 }
                 Step::ReplyToMidHead => {
-                    let reply = self.usual_reply();
+                    let reply = replies::default(&self.shared, self.latest.as_ref());
                     let head = reply.find("\r\n\r\n").unwrap_or_default();
                     self.stream.write_all(&reply.as_bytes()[..head / 2]).await?;
                 }
                 Step::ReplyToMidBody => {
-                    let reply = self.usual_reply();
+                    let reply = replies::default(&self.shared, self.latest.as_ref());
                     let body = reply.find("\r\n\r\n").unwrap_or_default() + 4;
                     self.stream.write_all(&reply.as_bytes()[..body.midpoint(reply.len())]).await?;
                 }
                 Step::Send(bytes) => self.stream.write_all(&bytes).await?,
                 Step::Accept => {
-                    let reply = self.accept();
+                    let reply = replies::accept_websocket(self.latest.as_ref());
                     self.stream.write_all(reply.as_bytes()).await?;
                 }
                 Step::DripReply => {
-                    let reply = self.usual_reply();
+                    let reply = replies::default(&self.shared, self.latest.as_ref());
                     self.drip(reply.as_bytes()).await?;
                 }
                 Step::Drip(bytes) => self.drip(&bytes).await?,
@@ -200,7 +199,7 @@ impl Connection {
                 }
                 Step::Close => return Err(Over),
                 Step::Reset => {
-                    SockRef::from(self.stream.socket()).set_linger(Some(std::time::Duration::ZERO))?;
+                    self.stream.reset_on_close()?;
                     return Err(Over);
                 }
                 Step::Echo => {
@@ -231,7 +230,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Waits until the other side has ended the connection.
+    /// Waits until the peer closes the connection.
     async fn gone(stream: &mut Wire, shared: &Shared) -> Over {
         let mut buffer = vec![0; 4096];
         while stream.read(&mut buffer).await.is_ok_and(|n| n > 0) {}
@@ -241,13 +240,11 @@ impl Connection {
 
     async fn read_head(&mut self) -> Result<(), Over> {
         loop {
-            if let Some(at) = self.held.windows(4).position(|w| w == b"\r\n\r\n") {
-                let rest = self.held.split_off(at + 4);
-                let head = std::mem::replace(&mut self.held, rest);
+            if let Some(head) = split_head(&mut self.held) {
                 let head: String = head.iter().map(|b| char::from(*b)).collect();
                 let (line, text) = head.split_once("\r\n").unwrap_or_default();
                 self.seen = Some(Seen {
-                    header: self.header.clone(),
+                    proxy_header: self.proxy_header.clone(),
                     line: line.to_owned(),
                     fields: Fields::parse(text),
                     text: text.to_owned(),
@@ -283,9 +280,7 @@ impl Connection {
             End::Length(length) => self.take(length).await?,
             End::Close => {}
             End::Chunked => loop {
-                let line = self.line().await?;
-                let size = usize::from_str_radix(&line, 16);
-                let size = size.unwrap_or_else(|_| panic!("no chunk size at the backend: {line:?}"));
+                let size = chunk_size(&self.line().await?);
                 if size == 0 {
                     let mut trailers = String::new();
                     loop {
@@ -302,13 +297,13 @@ impl Connection {
                     break;
                 }
                 self.take(size).await?;
-                assert_eq!(self.line().await?, "", "a chunk's end at the backend");
+                assert_eq!(self.line().await?, "", "chunk not followed by CRLF at the backend");
             },
         }
         Ok(())
     }
 
-    /// Takes so many bytes of the body.
+    /// Reads this many bytes of the body.
     async fn take(&mut self, mut count: usize) -> Result<(), Over> {
         while count > 0 {
             if self.held.is_empty() {
@@ -329,9 +324,7 @@ impl Connection {
 
     async fn line(&mut self) -> Result<String, Over> {
         loop {
-            if let Some(at) = self.held.windows(2).position(|w| w == b"\r\n") {
-                let line = String::from_utf8_lossy(&self.held[..at]).into_owned();
-                self.held.drain(..at + 2);
+            if let Some(line) = split_line(&mut self.held) {
                 return Ok(line);
             }
             self.fill().await?;
@@ -363,43 +356,5 @@ impl Connection {
             self.latest = Some(seen.clone());
             self.shared.seen.lock().push(seen);
         }
-    }
-
-    fn accept(&self) -> String {
-        let request = self.latest.as_ref();
-        let key = request.and_then(|seen| seen.field("sec-websocket-key")).unwrap_or_default();
-        let proof = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
-        let proof = BASE64_STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, proof.as_bytes()));
-        format!(
-            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Accept: {proof}\r\n\r\n"
-        )
-    }
-
-    fn usual_reply(&self) -> String {
-        let shared = &self.shared;
-        let request = self.latest.as_ref();
-        let is_head = request.is_some_and(|seen| seen.line.starts_with("HEAD "));
-        let number = request.and_then(|seen| seen.field("x-number"));
-        let mut body = format!("hello from {}\n", shared.name);
-        if let Some(number) = number {
-            body.push_str(number);
-        }
-        let mut head =
-            format!("HTTP/1.1 200 OK\r\nX-Backend: {}\r\nContent-Length: {}\r\n", shared.name, body.len());
-        if let Some(number) = number {
-            head.push_str("X-Number: ");
-            head.push_str(number);
-            head.push_str("\r\n");
-        }
-        if let (Some(cookie), Some(request)) = (&shared.sessions, request) {
-            head.push_str(&shared.session(cookie, request));
-        }
-        for line in shared.fields.lock().iter() {
-            head.push_str(line);
-            head.push_str("\r\n");
-        }
-        head.push_str("\r\n");
-        if is_head { head } else { head + &body }
     }
 }
