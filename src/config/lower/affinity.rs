@@ -241,7 +241,7 @@ fn factor(found: &Found<'_>) -> Result<u32, Complaint> {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "101 to 1000")]
         return Ok(percent as u32);
     }
-    let complaint = found.out_of_bounds("1.01 to 10");
+    let complaint = found.out_of_range("1.01 to 10");
     Err(if percent <= 100.0 {
         complaint.help("it is a multiple of the mean: with 1 or less no session would find a place")
     } else {

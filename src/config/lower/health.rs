@@ -231,7 +231,7 @@ fn ranges(found: &Found<'_>) -> Result<Vec<(u16, u16)>, Complaint> {
     let status = |number: i128| u16::try_from(number).ok().filter(|status| (100..=599).contains(status));
     let text = match found.value {
         DeValue::Integer(_) => {
-            let status = status(found.integer()?).ok_or_else(|| found.out_of_bounds("100 to 599"))?;
+            let status = status(found.integer()?).ok_or_else(|| found.out_of_range("100 to 599"))?;
             return Ok(vec![(status, status)]);
         }
         _ => found.text("a status such as 200, or a range such as \"200-399\"")?,

@@ -228,7 +228,7 @@ fn percent(found: &Found<'_>) -> Result<u32, Complaint> {
     let number = text.strip_suffix('%').filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()));
     match number.and_then(|digits| digits.parse::<u32>().ok()) {
         Some(percent) if percent <= 100 => Ok(percent),
-        Some(_) => Err(found.out_of_bounds("0% to 100%")),
+        Some(_) => Err(found.out_of_range("0% to 100%")),
         None => Err(Complaint::error(format!("`{}` is no share", found.name))
             .at(found.span(), "not understood")
             .help("a share is a whole number and `%`: \"20%\"")),
