@@ -68,12 +68,8 @@ pub(in crate::config) static ANNOUNCE: Key<Flag> = Key {
     doc: "Send backends their own id and the session's successor (X-Affinity-Backend and \
           X-Affinity-Successor), so that they can replicate the session there.",
 };
-pub(in crate::config) static REPORT: Key<Flag> = Key {
-    name: "report",
-    rule: Flag,
-    default: false,
-    doc: "Send clients the outcome (X-Affinity-Outcome).",
-};
+pub(in crate::config) static REPORT: Key<Flag> =
+    Key { name: "report", rule: Flag, default: false, doc: "Send clients the outcome (X-Affinity-Outcome)." };
 pub(in crate::config) static RING: Free = Free {
     name: "ring",
     shape: "table",

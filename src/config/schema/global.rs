@@ -141,7 +141,7 @@ pub(in crate::config) static REQUEST_HEAD: Key<Time> = Key {
     name: "request_head",
     rule: WAIT_BOUNDS,
     default: Duration::from_secs(10),
-    doc: "Time allowed to receive a request's line and headers, from the first byte. Answered with 408 after \
+    doc: "Time allowed to receive the request line and headers, from the first byte. Answered with 408 after \
           this.",
 };
 pub(in crate::config) static KEEP_ALIVE: Key<Time> = Key {
@@ -337,8 +337,11 @@ pub(in crate::config) static UNDERSCORES: Key<Word<bool>> = Key {
 };
 
 /// `[access_log]`.
-static ACCESS_LOG: Table =
-    Table { path: "access_log", doc: "The access log: one line per request.", keys: &[&FORMAT, &OUTPUT, &QUEUE] };
+static ACCESS_LOG: Table = Table {
+    path: "access_log",
+    doc: "The access log: one line per request.",
+    keys: &[&FORMAT, &OUTPUT, &QUEUE],
+};
 pub(in crate::config) static FORMAT: Key<Word<LogFormat>> = Key {
     name: "format",
     rule: Word(&[("off", LogFormat::Off), ("json", LogFormat::Json), ("text", LogFormat::Text)]),
@@ -370,7 +373,7 @@ pub(in crate::config) static BIND: Free = Free {
     shape: "IP address and port, or \"unix:/path\"",
     absent: "required",
     doc: "Address to listen on. Use `0.0.0.0` or `[::]` for all interfaces, and port 0 for any free port. Clients \
-          of a Unix domain socket count as 127.0.0.1.",
+          of a Unix domain socket are treated as 127.0.0.1.",
     table: None,
 };
 pub(in crate::config) static MODE: Key<Mode> = Key {

@@ -71,7 +71,9 @@ impl Rule for Time {
         let duration = parse_duration(text).map_err(|unreadable| {
             let help = match unreadable.instead {
                 Some(instead) => format!("use \"{instead}\""),
-                None => "expected an integer and a unit: \"250ms\", \"2s\", \"5m\", \"1h\", \"7d\"".to_owned(),
+                None => {
+                    "expected an integer and a unit: \"250ms\", \"2s\", \"5m\", \"1h\", \"7d\"".to_owned()
+                }
             };
             Complaint::error(format!("invalid duration for `{name}`")).at(found.span(), "").help(help)
         })?;
