@@ -1,4 +1,4 @@
-//! The `homing` binary: see [`homing::cli`].
+//! The `homing` binary. See [`homing::cli`].
 
 use std::process::ExitCode;
 

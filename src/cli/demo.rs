@@ -138,7 +138,7 @@ fn guide(
 ) -> String {
     let mut text = String::from("\nHoming is running.\n\n");
     let mut line = |what: &str, address: SocketAddr, more: &str| {
-        // Writing into a String cannot fail.
+        // Writing to a string cannot fail.
         let _ = writeln!(text, "  {what:<12} http://{address}{more}");
     };
     let listeners: Vec<_> = listeners.iter().filter_map(Bind::ip).collect();

@@ -1,4 +1,4 @@
-//! Addresses: `10.0.0.1:80`, `[::1]:80`, `host:80`, `unix:/run/app.sock`.
+//! Parses addresses: `10.0.0.1:80`, `[::1]:80`, `host:80`, `unix:/run/app.sock`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;

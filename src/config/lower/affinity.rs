@@ -1,4 +1,4 @@
-//! `affinity`: the key, the ring and the policy.
+//! Lowers `affinity`: the key, the ring and the policy.
 
 use toml::de::DeValue;
 

@@ -15,7 +15,7 @@ pub(super) use rules::*;
 pub(super) use tls::*;
 pub(super) use upstream::*;
 
-/// One table of the file.
+/// A table of the file.
 pub(super) struct Table {
     /// The dotted path. `NAME` stands for the upstream's name.
     pub(super) path: &'static str,
