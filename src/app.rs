@@ -1,5 +1,4 @@
-//! The composition root: a configuration becomes a running proxy, and a
-//! running proxy comes to its end.
+//! The composition root: starts, reloads and stops a proxy.
 
 mod certificates;
 mod tables;
@@ -31,42 +30,42 @@ use crate::proxy::worker;
 use crate::telemetry::{AccessLog, Metrics};
 use crate::{config, error_chain};
 
-/// How long before the end of the grace period tunnels are told.
+/// How long before the grace period ends tunnels get their close frame.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Why a proxy could not be started, or not be reloaded.
+/// Why a proxy could not be started or reloaded.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
-    /// An address cannot be listened on.
-    #[error("cannot listen on {address}; is something else listening there?")]
+    /// A listener or the admin address could not be bound.
+    #[error("cannot listen on {address}")]
     Bind {
-        /// The address as configured.
+        /// The configured address.
         address: Bind,
-        /// The system's reason.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// Certificates or keys cannot be used.
+    /// Certificates or private keys are missing or invalid.
     #[error("{0}")]
     Tls(String),
-    /// The access log cannot be written.
+    /// The access log could not be opened.
     #[error("cannot open the access log")]
     AccessLog(#[source] io::Error),
-    /// A thread or runtime cannot be made.
+    /// A thread or runtime could not be created.
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
-    /// The control plane refused a reload.
+    /// The control plane rejected a reload.
     #[error(transparent)]
     Control(#[from] ControlError),
-    /// The file to reload has problems; they are in the text.
+    /// The configuration file is invalid. The message holds its diagnostics.
     #[error("{0}")]
     Config(String),
-    /// There is no file to reload.
-    #[error("this proxy was not started from a file")]
+    /// The proxy has no configuration file to reload.
+    #[error("no configuration file to reload")]
     NoFile,
 }
 
-/// A running proxy. Dropped, it stops at once; [`Running::shutdown`] is the
-/// way to end well.
+/// A running proxy. Dropping it stops it immediately; [`Running::shutdown`]
+/// stops it gracefully.
 #[derive(Debug)]
 pub struct Running {
     shared: Arc<Shared>,
@@ -77,7 +76,7 @@ pub struct Running {
     admin: Option<SocketAddr>,
 }
 
-/// What the admin listener, signals and the owner of a [`Running`] all reach.
+/// State shared by the admin listener, the signal handlers and [`Running`].
 #[derive(Debug)]
 struct Shared {
     control: ControlHandle,
@@ -88,27 +87,27 @@ struct Shared {
     draining: AtomicBool,
     /// The file that a reload reads.
     file: Option<PathBuf>,
-    /// One reload at a time.
+    /// Allows one reload at a time.
     reloading: tokio::sync::Semaphore,
 }
 
 #[derive(Debug, Clone)]
 struct Bound {
-    /// As configured; the port may be 0.
+    /// The configured address. The port may be 0.
     configured: Bind,
-    /// As it is.
+    /// The bound address.
     actual: Bind,
-    /// How it serves.
+    /// The listener's settings, replaced by reloads.
     entrance: Arc<Entrance>,
-    /// The file of a Unix domain socket.
+    /// The socket file of a Unix domain socket.
     file: Option<Arc<SocketFile>>,
 }
 
-/// Starts a proxy. When this returns, all its listeners are bound; `file` is
-/// what a reload will read.
+/// Starts a proxy. All listeners are bound when this returns. A reload reads
+/// `file`.
 ///
 /// # Errors
-/// [`AppError`]; nothing is left running then.
+/// [`AppError`]. Nothing is left running.
 pub fn start(config: Config, file: Option<&Path>) -> Result<Running, AppError> {
     certificates::load(&config)?;
     let config = Arc::new(config);
@@ -155,7 +154,7 @@ pub fn start(config: Config, file: Option<&Path>) -> Result<Running, AppError> {
         let end = end.clone();
         let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
             if let Err(error) = event_loop::run(shared, snapshots, receiver) {
-                tracing::error!(worker = index, %error, "a worker could not run");
+                tracing::error!(worker = index, %error, "worker failed");
             }
             let _ = end.send(());
         });
@@ -188,63 +187,63 @@ pub fn start(config: Config, file: Option<&Path>) -> Result<Running, AppError> {
 }
 
 impl Running {
-    /// Where is listened, in the order of the configuration.
+    /// Returns the bound addresses, in configuration order.
     pub fn addresses(&self) -> Vec<Bind> {
         self.shared.listeners.lock().iter().map(|bound| bound.actual.clone()).collect()
     }
 
-    /// The address of the admin listener.
+    /// Returns the address of the admin listener.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin
     }
 
-    /// The control plane.
+    /// Returns the control plane's handle.
     pub fn control(&self) -> &ControlHandle {
         &self.shared.control
     }
 
-    /// The metrics, as the admin listener shows them.
+    /// Renders the metrics, as the admin listener does.
     pub fn metrics(&self) -> String {
         self.shared.metrics.render(&self.shared.control.snapshot())
     }
 
-    /// The runtime beside the workers', for tasks that are not on a request's way.
+    /// Returns the control runtime, for tasks off the request path.
     pub fn handle(&self) -> Option<&Handle> {
         self.runtime.0.as_ref().map(Runtime::handle)
     }
 
-    /// Takes over another configuration; connections, bindings, counters and
-    /// health go on.
+    /// Applies a new configuration. Connections, bindings, counters and
+    /// backend health carry over.
     ///
     /// # Errors
-    /// [`AppError`]; the old configuration stays then.
+    /// [`AppError`]. The old configuration stays in effect.
     pub async fn reload(&self, config: Config) -> Result<ReloadSummary, AppError> {
         self.shared.reload_to(config).await
     }
 
-    /// Reads the file again and takes it over. Returns what changed, in words.
+    /// Reloads the configuration file. Returns a readable summary of the changes.
     ///
     /// # Errors
-    /// [`AppError`]; the old configuration stays then.
+    /// [`AppError`]. The old configuration stays in effect.
     pub async fn reload_file(&self) -> Result<String, AppError> {
         self.shared.reload_from_file().await
     }
 
-    /// Opens the access log's file again, for whoever rotates it.
+    /// Reopens the access log's file, for log rotation.
     ///
     /// # Errors
-    /// The system's; the old file is written on then.
+    /// Any error from opening the file. Logging continues to the old file.
     pub fn reopen_log(&self) -> io::Result<()> {
         self.shared.log.reopen()
     }
 
-    /// Stops accepting, lets what is in flight end within `grace` or until
-    /// `at_once` comes, saves the tables, and stops. True if everything ended by
-    /// itself.
+    /// Shuts down gracefully: stops accepting, lets requests in flight finish
+    /// until `grace` has passed or `at_once` resolves, then saves the tables.
+    /// Returns true if everything finished in time.
     pub async fn shutdown(mut self, grace: Duration, at_once: impl Future<Output = ()>) -> bool {
         let shared = Arc::clone(&self.shared);
         shared.draining.store(true, Ordering::Relaxed);
-        // Their files go first: nobody is to find a socket that nobody accepts on.
+        // Remove socket files first, so that no client finds a socket that is not accepting.
         shared.listeners.lock().clear();
         shared.tell(|| Command::Drain);
         let end = Instant::now() + grace;
@@ -265,7 +264,8 @@ impl Running {
         all_ended
     }
 
-    /// Waits for the workers to end by themselves, tunnels told shortly before `end`.
+    /// Waits until `end` for the workers to finish. Tells tunnels to close shortly
+    /// before. Returns false on timeout.
     async fn drain(&mut self, left: &mut usize, end: Instant) -> bool {
         if self.wait_for_workers(left, end.checked_sub(FAREWELL)).await {
             return true;
@@ -274,7 +274,7 @@ impl Running {
         self.wait_for_workers(left, Some(end)).await
     }
 
-    /// Waits for the workers to end; false if they have not by `until`.
+    /// Waits for the workers to finish. Returns false if they have not by `until`.
     async fn wait_for_workers(&mut self, left: &mut usize, until: Option<Instant>) -> bool {
         while *left > 0 {
             let ended = match until {
@@ -299,7 +299,7 @@ impl Drop for Running {
     }
 }
 
-/// A runtime that may be dropped anywhere, another runtime's task included.
+/// A runtime that may be dropped anywhere, even in a task of another runtime.
 #[derive(Debug)]
 struct Background(Option<Runtime>);
 
@@ -314,7 +314,7 @@ impl Drop for Background {
 impl Shared {
     fn tell(&self, command: impl Fn() -> Command) {
         for worker in &self.commands {
-            // A worker that is gone has nothing left to do.
+            // A send error means that the worker has already finished.
             let _ = worker.send(command());
         }
     }
@@ -338,10 +338,10 @@ impl Shared {
             ("access_log", old.access_log != config.access_log),
         ] {
             if changed {
-                tracing::warn!("{what} has changed; it takes a restart to change it");
+                tracing::warn!("{what} has changed; restart to apply");
             }
         }
-        // What can fail comes first, so that a failure changes nothing.
+        // Do everything that can fail first, so that a failure changes nothing.
         certificates::load(&config)?;
         certificates::keep(&mut config, &old);
         let mut gone = self.listeners.lock().clone();
@@ -358,13 +358,13 @@ impl Shared {
         for (bound, listener) in kept {
             bound.entrance.replace(&listener);
             if let Some(Err(error)) = bound.file.map(|file| file.set_mode(listener.mode)) {
-                tracing::error!(address = %bound.actual, %error, "the mode of a socket's file stays as it was");
+                tracing::error!(address = %bound.actual, %error, "cannot change the mode of the socket file");
             }
         }
         for bound in gone {
             self.tell(|| Command::Unlisten(bound.actual.clone()));
             self.listeners.lock().retain(|other| other.actual != bound.actual);
-            tracing::info!(address = %bound.actual, "no longer listening");
+            tracing::info!(address = %bound.actual, "stopped listening");
         }
         for (listener, sockets) in new {
             tracing::info!(address = %sockets.bind, "listening");
@@ -384,7 +384,7 @@ impl Shared {
     }
 }
 
-/// What the admin listener may ask and do.
+/// The admin listener's access to the proxy.
 struct AdminPort(Arc<Shared>);
 
 impl AdminBackend for AdminPort {

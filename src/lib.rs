@@ -1,10 +1,10 @@
 //! Homing: a session-affinity reverse proxy.
 //!
-//! Where a request goes: [`proxy`] accepts a connection, reads a request with
-//! [`h1`], asks [`affinity`] which backend its session is bound to, and
-//! forwards it. What the answer depends on is a [`model::snapshot::Snapshot`],
-//! written by [`control`] from the configuration ([`config`]) and the health of the
-//! backends. `docs/architecture.md` has the picture.
+//! The path of a request: [`proxy`] accepts a connection, reads a request with
+//! [`h1`], asks [`affinity`] which backend its session is bound to, and forwards it.
+//! The decision depends on a [`model::snapshot::Snapshot`], which [`control`]
+//! publishes from the configuration ([`config`]) and the health of the backends.
+//! See `docs/architecture.md` for an overview.
 
 pub mod admin;
 pub mod affinity;
@@ -21,7 +21,7 @@ pub mod secret;
 pub mod telemetry;
 pub mod tls;
 
-/// An error and what caused it, on one line.
+/// Formats an error and its causes on one line.
 pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

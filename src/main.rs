@@ -1,8 +1,8 @@
-//! The `homing` binary: see [`homing::cli`].
+//! The `homing` binary. See [`homing::cli`].
 
 use std::process::ExitCode;
 
-/// Many small allocations of like size, made and freed by the same thread.
+// The workload is many small allocations of similar size, freed by the same thread.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

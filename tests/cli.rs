@@ -1,6 +1,6 @@
-//! The program as an operator runs it: commands, signals, exit statuses.
+//! Tests of the `homing` program: commands, signals and exit statuses.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::fmt::Write as _;
 use std::fs;
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How long a test waits for what must come.
+/// Time allowed for an expected event.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn homing(arguments: &[&str]) -> Command {
@@ -30,19 +30,19 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A running command; killed at the end of a test if it still runs.
+/// A running command. Dropping it kills the process.
 struct Process {
     child: Child,
     lines: mpsc::Receiver<String>,
 }
 
 impl Process {
-    /// Starts it and reads what it says, on either stream, line by line.
+    /// Starts the command and reads the lines of stdout and stderr.
     fn start(arguments: &[&str]) -> Self {
         Self::of(homing(arguments))
     }
 
-    /// The same with this many file descriptors at most.
+    /// Starts the command with a limit of open files.
     fn start_with_files(files: u32, arguments: &[&str]) -> Self {
         let mut shell = Command::new("sh");
         let script = format!("ulimit -n {files} && exec \"$0\" \"$@\"");
@@ -66,18 +66,18 @@ impl Process {
         Self { child, lines }
     }
 
-    /// The next line that says this.
+    /// Waits for a line that contains `what`.
     fn line_with(&self, what: &str) -> String {
         loop {
             match self.lines.recv_timeout(PATIENCE) {
                 Ok(line) if line.contains(what) => return line,
                 Ok(_) => {}
-                Err(error) => panic!("no line says {what:?}: {error}"),
+                Err(error) => panic!("no line contains {what:?}: {error}"),
             }
         }
     }
 
-    /// The address that the proxy listens on.
+    /// Waits for the address that the proxy listens on.
     fn listening(&self) -> SocketAddr {
         let line = self.line_with("listening");
         let address = line.split("address=").nth(1).unwrap_or_else(|| panic!("{line}"));
@@ -88,9 +88,9 @@ impl Process {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Waits for its end; its exit status.
+    /// Waits for the process to exit. Returns its exit status.
     fn ended(&mut self) -> Option<i32> {
-        // Its streams end with it.
+        // The streams close when the process exits.
         while self.lines.recv_timeout(PATIENCE).is_ok() {}
         self.child.wait().unwrap().code()
     }
@@ -103,7 +103,7 @@ impl Drop for Process {
     }
 }
 
-/// A backend that answers every request of a connection with its name.
+/// Starts a backend that answers every request with its name.
 fn backend(name: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -123,7 +123,7 @@ fn backend(name: &'static str) -> SocketAddr {
     address
 }
 
-/// One request of a session on a connection of its own: the whole response.
+/// Sends a request of a session on a new connection. Returns the whole response.
 fn get(address: SocketAddr, session: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -165,7 +165,7 @@ fn configuration(backends: &[(&str, SocketAddr)], more: &str) -> String {
 }
 
 #[test]
-fn bad_file_is_refused_with_all_its_problems() {
+fn invalid_file_reports_all_errors() {
     let file = File::new("[[listener]]\nbnd = \"127.0.0.1:0\"\n[upstream.web]\nbackends = [\"nonsense\"]\n");
     for command in ["check", "run", "demo"] {
         let output = output(&[command, "--config", file.as_str()]);
@@ -176,7 +176,7 @@ fn bad_file_is_refused_with_all_its_problems() {
 }
 
 #[test]
-fn missing_file_is_named() {
+fn missing_file_is_an_error() {
     for command in ["check", "run", "demo", "explain"] {
         let output = output(&[command, "--config", "no/such.toml"]);
         let said = text(&output.stdout) + &text(&output.stderr);
@@ -185,7 +185,7 @@ fn missing_file_is_named() {
 }
 
 #[test]
-fn reference_file_is_good() {
+fn reference_file_is_valid() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("proxy.toml");
     let output = output(&["check", "--config", file.to_str().unwrap()]);
     assert!(output.status.success(), "{}", text(&output.stdout));
@@ -193,7 +193,7 @@ fn reference_file_is_good() {
 }
 
 #[test]
-fn address_in_use_is_said() {
+fn address_in_use_is_an_error() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let file = File::new(&configuration(&[("a", backend("a"))], "").replace("127.0.0.1:0", &address));
@@ -203,25 +203,25 @@ fn address_in_use_is_said() {
 }
 
 #[test]
-fn hangup_reloads_and_terminate_ends_well() {
+fn sighup_reloads_and_sigterm_shuts_down() {
     let file = File::new(&configuration(&[("a", backend("a"))], ""));
     let mut process = Process::start(&["run", "--config", file.as_str()]);
     let address = process.listening();
     assert!(get(address, "1").ends_with("\r\n\r\na"));
 
-    // A bad file is refused, and the old one goes on.
+    // An invalid file is rejected, and the old configuration stays.
     fs::write(&file.path, "[upstream.web]\nbackends = []\n").unwrap();
     process.signal(Signal::HUP);
-    process.line_with("not reloaded");
+    process.line_with("reload failed");
     assert!(get(address, "1").ends_with("\r\n\r\na"));
 
-    // A good one is taken over: the session stays, and a new one may go to either.
+    // A valid file is applied: the session stays, and new ones go to either backend.
     fs::write(&file.path, configuration(&[("a", backend("a")), ("b", backend("b"))], "")).unwrap();
     process.signal(Signal::HUP);
-    process.line_with("reloaded");
+    process.line_with("configuration reloaded");
     assert!(get(address, "1").ends_with("\r\n\r\na"));
     let spread = (0..64).any(|session| get(address, &format!("new{session}")).ends_with("\r\n\r\nb"));
-    assert!(spread, "the added backend gets new sessions");
+    assert!(spread, "the added backend gets no new sessions");
 
     process.signal(Signal::TERM);
     assert_eq!(process.ended(), Some(0));
@@ -238,7 +238,7 @@ fn sessions_survive_a_restart_with_a_table_file() {
     process.signal(Signal::INT);
     assert_eq!(process.ended(), Some(0));
 
-    // Other weights would place sessions elsewhere; those that exist stay.
+    // Other weights place new sessions elsewhere; existing ones stay.
     let heavier = fs::read_to_string(&file.path).unwrap().replace("id = \"a\"", "id = \"a\"\nweight = 50");
     fs::write(&file.path, heavier).unwrap();
     let process = Process::start(&["run", "--config", file.as_str()]);
@@ -250,9 +250,9 @@ fn sessions_survive_a_restart_with_a_table_file() {
     }
 }
 
-/// What `explain` says of a new session is what the running proxy does with it.
+/// For new sessions.
 #[test]
-fn explain_says_what_the_proxy_does() {
+fn explain_matches_the_running_proxy() {
     let backends = ["a", "b", "c", "d"].map(|name| (name, backend(name)));
     for remember in ["remember = \"none\"\n", "remember = \"table\"\n"] {
         let file = File::new(&configuration(&backends, remember));
@@ -274,7 +274,8 @@ fn explain_says_what_the_proxy_does() {
     }
 }
 
-/// One request on this connection; the status line, empty if there is none.
+/// Sends a request on this connection. Returns the status line, empty if there is no
+/// response.
 fn ask(stream: &TcpStream) -> String {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut line = String::new();
@@ -295,13 +296,13 @@ fn ask(stream: &TcpStream) -> String {
 }
 
 #[test]
-fn want_of_descriptors_is_survived() {
+fn running_out_of_descriptors_is_survived() {
     let file = File::new(&configuration(&[("a", backend("a"))], "[timeouts]\nrequest_head = \"1m\"\n"));
     let mut process = Process::start_with_files(64, &["run", "--config", file.as_str()]);
-    process.line_with("limits.connections = 16384 may take");
+    process.line_with("limits.connections = 16384 may need");
     let address = process.listening();
 
-    // Connections without a word take all there are; nobody is left waiting.
+    // Silent connections take all descriptors, but no client is left waiting.
     let silent: Vec<_> = (0..200).map(|_| TcpStream::connect(address).unwrap()).collect();
     let told = silent.iter().filter(|stream| {
         stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
@@ -310,14 +311,14 @@ fn want_of_descriptors_is_survived() {
         answer.starts_with("HTTP/1.1 503")
     });
     let told = told.count();
-    assert!((100..200).contains(&told), "{told} of 200 are told that there is no room");
-    // Those who are in are served, although each needs a connection to the backend too.
+    assert!((100..200).contains(&told), "{told} of 200 connections got a 503");
+    // Accepted connections are served, although each needs a backend connection too.
     let mut served = 0;
     for stream in &silent {
         served += u32::from(ask(stream) == "HTTP/1.1 200 OK");
     }
-    assert!(served >= 10, "{served} are served");
-    // And who comes now takes the place of one that waits for its next request.
+    assert!(served >= 10, "only {served} connections were served");
+    // A new connection replaces an idle one.
     for _ in 0..50 {
         let stream = TcpStream::connect(address).unwrap();
         assert_eq!(ask(&stream), "HTTP/1.1 200 OK");
@@ -328,11 +329,11 @@ fn want_of_descriptors_is_survived() {
     assert_eq!(process.ended(), Some(0));
 }
 
-/// Connections to backends may take the last descriptors: then nobody can be
-/// accepted but with the one in reserve.
+/// Backend connections may use up the descriptors. Then clients can only be accepted
+/// with the reserved one.
 #[test]
-fn clients_are_told_even_when_no_descriptor_is_left() {
-    // It is connected to, and never answers.
+fn clients_get_503_when_no_descriptor_is_left() {
+    // Accepts connections, but never answers.
     let hanging = TcpListener::bind("127.0.0.1:0").unwrap();
     let more = "[timeouts]\nrequest_head = \"1m\"\n";
     let file = File::new(&configuration(&[("a", hanging.local_addr().unwrap())], more));
@@ -355,7 +356,7 @@ fn clients_are_told_even_when_no_descriptor_is_left() {
         }
         inside.push(stream);
     }
-    // Half of those who are in are more than there are descriptors left.
+    // Half of the accepted connections need more descriptors than are left.
     for stream in &inside[..inside.len() / 2] {
         (&*stream).write_all(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
     }
@@ -367,13 +368,13 @@ fn clients_are_told_even_when_no_descriptor_is_left() {
     let refused = refused.count();
     assert!(refused > 0 && refused < inside.len() / 2, "{refused} of {}", inside.len() / 2);
     for _ in 0..20 {
-        assert!(full(), "nobody is left waiting");
+        assert!(full(), "a client got no 503");
     }
 }
 
 #[test]
 fn demo_counts_visits_behind_the_proxy() {
-    // Free ports for the applications; the listener takes any.
+    // Find free ports for the applications. The listener uses port 0.
     let free: Vec<_> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     let backends: Vec<_> = free.iter().map(|listener| listener.local_addr().unwrap()).collect();
     drop(free);
@@ -394,5 +395,5 @@ fn demo_counts_visits_behind_the_proxy() {
     }
     process.signal(Signal::TERM);
     assert_eq!(process.ended(), Some(0));
-    assert!(TcpStream::connect(backends[0]).is_err(), "the applications end with the proxy");
+    assert!(TcpStream::connect(backends[0]).is_err(), "an application outlived the proxy");
 }

@@ -1,4 +1,4 @@
-//! Certificates and keys in a running proxy: loaded, kept over reloads, watched.
+//! Loads certificates and private keys, keeps them across reloads, and watches their files.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use crate::control::ControlHandle;
 use crate::model::{Config, Listener};
 use crate::tls::{self, Refreshed};
 
-/// Time between two looks at the files.
+/// How often the files are checked for changes.
 const WATCH: Duration = Duration::from_secs(1);
 
-/// Loads what reading the configuration has left out.
+/// Loads the certificates that were not loaded with the configuration.
 pub(super) fn load(config: &Config) -> Result<(), AppError> {
     let refused = |problems: Vec<tls::Problem>| {
         let messages: Vec<_> = problems.iter().map(ToString::to_string).collect();
@@ -32,8 +32,8 @@ pub(super) fn load(config: &Config) -> Result<(), AppError> {
     Ok(())
 }
 
-/// Where the TLS of an upstream or listener is as before, it is the same as
-/// before: its connections and sessions go on.
+/// Reuses the old TLS state of upstreams and listeners whose TLS settings have
+/// not changed, so that their connections and TLS sessions carry over.
 pub(super) fn keep(config: &mut Config, old: &Config) {
     for upstream in &mut config.upstreams {
         let before = old.upstreams.iter().find(|old| old.name == upstream.name);
@@ -49,16 +49,16 @@ pub(super) fn keep(config: &mut Config, old: &Config) {
     }
 }
 
-/// Takes over certificates and keys whose files change.
+/// Reloads certificates and private keys when their files change.
 pub(super) async fn watch(control: ControlHandle) {
     let mut looks = tokio::time::interval(WATCH);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         looks.tick().await;
         let config = Arc::clone(&control.snapshot().config);
-        // Files may be on a disk that hangs: nothing else is to wait for it.
+        // The disk may hang; nothing else must wait for it.
         if tokio::task::spawn_blocking(move || refresh(&config)).await.is_err() {
-            tracing::error!("the look at certificates broke off");
+            tracing::error!("certificate watcher failed");
         }
     }
 }
@@ -80,17 +80,14 @@ fn report(user: &str, refreshed: Refreshed) {
     match refreshed {
         Refreshed::Unchanged => {}
         Refreshed::Replaced(warnings) => {
-            tracing::info!(of = user, "certificates or keys have changed and are in use");
+            tracing::info!(of = user, "certificates reloaded");
             for warning in warnings {
                 tracing::warn!(of = user, "{warning}");
             }
         }
         Refreshed::Failed(errors) => {
             for error in errors {
-                tracing::error!(
-                    of = user,
-                    "certificates or keys have changed; the old ones stay in use: {error}"
-                );
+                tracing::error!(of = user, "cannot reload certificates; the old ones stay in use: {error}");
             }
         }
     }

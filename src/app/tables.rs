@@ -1,4 +1,4 @@
-//! Tables that are kept in files: loaded at the start, saved at the end.
+//! Loads tables from their files at startup and saves them at shutdown.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -10,7 +10,7 @@ use crate::error_chain;
 use crate::model::Remember;
 use crate::model::snapshot::{Memory, Snapshot};
 
-/// A table that is kept in a file.
+/// A table with a configured file.
 struct KeptTable<'a> {
     upstream: &'a str,
     table: &'a Table,
@@ -29,14 +29,13 @@ fn kept_tables(snapshot: &Snapshot) -> impl Iterator<Item = KeptTable<'_>> {
     })
 }
 
-/// Loads the tables that are kept in files. A file that cannot be used is
-/// reported and put aside, so that the next save does not replace it: its
-/// sessions are placed anew.
+/// Loads the tables that have a file. An invalid file is reported and renamed,
+/// so that the next save does not overwrite it. Its sessions are placed anew.
 pub(super) fn load(control: &ControlHandle) {
     for kept in kept_tables(&control.snapshot()) {
         let KeptTable { upstream, table, path, seed } = kept;
         if !path.exists() {
-            say_if_it_cannot_be_saved(upstream, path);
+            warn_if_unsavable(upstream, path);
             continue;
         }
         match file::load(table, path, seed, Timestamp::of(SystemTime::now()), |id| {
@@ -54,16 +53,16 @@ pub(super) fn load(control: &ControlHandle) {
                     upstream,
                     path = %path.display(),
                     error = %error_chain(&error),
-                    "the table could not be loaded; its sessions will be placed anew"
+                    "cannot load the table; its sessions will be placed anew"
                 );
-                put_aside(upstream, path);
+                rename_invalid(upstream, path);
             }
         }
     }
 }
 
-/// Better said now than when the table is to be saved.
-fn say_if_it_cannot_be_saved(upstream: &str, path: &Path) {
+/// Reports a missing directory at startup instead of at shutdown.
+fn warn_if_unsavable(upstream: &str, path: &Path) {
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -72,18 +71,18 @@ fn say_if_it_cannot_be_saved(upstream: &str, path: &Path) {
         tracing::error!(
             upstream,
             path = %path.display(),
-            "the table will not be saved: its directory does not exist; create it, or change table.file"
+            "the table cannot be saved: its directory does not exist; create it or change table.file"
         );
     }
 }
 
-/// Keeps a file that could not be loaded, under another name.
-fn put_aside(upstream: &str, path: &Path) {
+/// Renames an invalid file to `FILE.bad`.
+fn rename_invalid(upstream: &str, path: &Path) {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".bad");
     match std::fs::rename(path, &aside) {
-        Ok(()) => tracing::warn!(upstream, path = %Path::new(&aside).display(), "the file was put aside"),
-        Err(error) => tracing::error!(upstream, %error, "the file could not be put aside"),
+        Ok(()) => tracing::warn!(upstream, path = %Path::new(&aside).display(), "invalid table file renamed"),
+        Err(error) => tracing::error!(upstream, %error, "cannot rename the invalid table file"),
     }
 }
 
@@ -98,7 +97,7 @@ pub(super) fn save(control: &ControlHandle) {
                 upstream,
                 path = %path.display(),
                 error = %error_chain(&error),
-                "the table could not be saved"
+                "cannot save the table"
             ),
         }
     }

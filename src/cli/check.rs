@@ -1,4 +1,4 @@
-//! `homing check`: everything that is wrong with a file, or what it means.
+//! `homing check`: prints all errors of a configuration file, or its summary.
 
 use std::error::Error;
 use std::fmt::Write;
@@ -14,13 +14,13 @@ use crate::model::{
 };
 use crate::tls::{ClientSettings, MinVersion, Roots};
 
-/// The file can be used.
+/// Exit status: the file is valid.
 pub const GOOD: u8 = 0;
-/// It cannot be read, or there is an error in it.
+/// Exit status: the file is invalid or cannot be read.
 pub const BAD: u8 = 1;
 
-/// Checks a file: the exit status, and what is to be printed. `files` is how many
-/// file descriptors a process may have (`None`: any number).
+/// Checks a file. Returns the exit status and the output. `files` is the limit of open
+/// files, `None` if unlimited.
 pub fn run(path: &Path, colour: bool, files: Option<u64>) -> (u8, String) {
     match config::load(path) {
         Ok(loaded) => (GOOD, accepted(path, &loaded, colour, files)),
@@ -28,7 +28,7 @@ pub fn run(path: &Path, colour: bool, files: Option<u64>) -> (u8, String) {
     }
 }
 
-/// Why a file cannot be used, for a terminal.
+/// Renders the errors of a file for a terminal.
 pub fn refusal(path: &Path, error: &LoadError, colour: bool) -> String {
     match error {
         LoadError::Invalid(diagnostics) => refused(path, diagnostics, colour),
@@ -61,43 +61,43 @@ fn accepted(path: &Path, loaded: &Loaded, colour: bool, files: Option<u64>) -> S
         let _ = writeln!(text, "{}", config::render_all(&loaded.warnings, colour));
     }
     let verdict = match loaded.warnings.len() {
-        0 => "good".to_owned(),
-        warnings => format!("good, with {}", count(warnings, "warning")),
+        0 => "valid".to_owned(),
+        warnings => format!("valid, {}", count(warnings, "warning")),
     };
     let _ = writeln!(text, "{}: {verdict}\n", path.display());
     if let Some(warning) = too_few_files(&loaded.config, files) {
         let _ = writeln!(text, "warning: {warning}\n");
     }
-    picture(&mut text, &loaded.config);
+    summary(&mut text, &loaded.config);
     text
 }
 
-/// What is to be said if `limits.connections` cannot be had with so many file
-/// descriptors (`None`: any number).
+/// Returns a warning if `limits.connections` needs more open files than `limit`
+/// (`None` if unlimited).
 pub(super) fn too_few_files(config: &Config, limit: Option<u64>) -> Option<String> {
-    // Each client may need a second one, to its backend; some are Homing's own.
+    // A client may need a second descriptor for its backend; Homing itself needs a few.
     const OWN: u64 = 32;
     let workers = u64::try_from(config.server.workers.get()).unwrap_or(u64::MAX);
     let clients = u64::try_from(config.limits.connections).unwrap_or(u64::MAX);
     let needed = clients.saturating_mul(2).saturating_add(workers.saturating_mul(8)).saturating_add(OWN);
     let limit = limit.filter(|limit| *limit < needed)?;
     Some(format!(
-        "limits.connections = {clients} may take {needed} open files, and this process may have {limit}: raise \
-         the limit (ulimit -Hn, LimitNOFILE) or lower limits.connections"
+        "limits.connections = {clients} may need {needed} open files, but the limit is {limit}; raise the limit \
+         (ulimit -Hn, LimitNOFILE) or lower limits.connections"
     ))
 }
 
-/// A number and its noun.
+/// Formats a number with its noun.
 fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-/// What the configuration means.
-fn picture(text: &mut String, config: &Config) {
+/// Writes a summary of the configuration.
+fn summary(text: &mut String, config: &Config) {
     line(text, "workers", &config.server.workers.to_string());
     for (index, listener) in config.listeners.iter().enumerate() {
         let name = if index == 0 { "listeners" } else { "" };
-        line(text, name, &picture_of_listener(listener));
+        line(text, name, &listener_line(listener));
         certificates(text, listener);
     }
     line(text, "admin", &config.server.admin.map_or_else(|| "off".to_owned(), |admin| admin.to_string()));
@@ -105,10 +105,10 @@ fn picture(text: &mut String, config: &Config) {
     for (index, route) in config.routes.iter().enumerate() {
         let upstream = config.upstreams.get(route.upstream).map_or("?", |upstream| &upstream.name);
         let name = if index == 0 { "routes" } else { "" };
-        line(text, name, &format!("{}{} to {upstream}", route.host, route.path));
+        line(text, name, &format!("{}{} -> {upstream}", route.host, route.path));
     }
     for upstream in &config.upstreams {
-        picture_of_upstream(text, upstream);
+        upstream_summary(text, upstream);
     }
 }
 
@@ -116,10 +116,10 @@ fn line(text: &mut String, name: &str, value: &str) {
     let _ = writeln!(text, "{name:<12}{value}");
 }
 
-fn picture_of_listener(listener: &Listener) -> String {
-    let bind = picture_of_bind(listener);
+fn listener_line(listener: &Listener) -> String {
+    let bind = bind_text(listener);
     if let Some(port) = listener.redirect_https {
-        return format!("{bind}, sends to https on port {port}");
+        return format!("{bind}, redirects to https on port {port}");
     }
     let Some(tls) = &listener.tls else { return bind };
     let settings = tls.settings();
@@ -129,13 +129,13 @@ fn picture_of_listener(listener: &Listener) -> String {
     };
     let clients = match &settings.client_auth {
         None => "",
-        Some(auth) if auth.required => ", clients' certificates required",
-        Some(_) => ", clients' certificates optional",
+        Some(auth) if auth.required => ", client certificates required",
+        Some(_) => ", client certificates optional",
     };
     format!("{bind}, {versions}{clients}")
 }
 
-fn picture_of_bind(listener: &Listener) -> String {
+fn bind_text(listener: &Listener) -> String {
     let bind = match &listener.bind {
         Bind::Ip(address) => address.to_string(),
         unix @ Bind::Unix(_) => format!("{unix} (mode 0{:03o})", listener.mode),
@@ -147,7 +147,7 @@ fn picture_of_bind(listener: &Listener) -> String {
     }
 }
 
-/// A listener's certificates: whom they are for, and until when.
+/// Writes a listener's certificates with their names and expiry.
 fn certificates(text: &mut String, listener: &Listener) {
     let Some(live) = listener.tls.as_ref().and_then(|tls| tls.live()) else { return };
     let rows: Vec<_> = live
@@ -155,8 +155,8 @@ fn certificates(text: &mut String, listener: &Listener) {
         .iter()
         .map(|identity| {
             let file = identity.file.file_name().unwrap_or_default().display().to_string();
-            let until = httpdate::fmt_http_date(identity.facts.not_after);
-            [identity.names(), identity.algorithm(), format!("until {until}"), file]
+            let expiry = httpdate::fmt_http_date(identity.facts.not_after);
+            [identity.names(), identity.algorithm(), format!("expires {expiry}"), file]
         })
         .collect();
     table(text, &rows);
@@ -165,14 +165,14 @@ fn certificates(text: &mut String, listener: &Listener) {
 fn client_ip(config: &Config) -> String {
     let policy = &config.client_ip;
     if policy.trusted.is_empty() {
-        return "the peer's".to_owned();
+        return "peer address".to_owned();
     }
     let fields: Vec<_> = policy.from.iter().map(|source| source.field()).collect();
     let trusted: Vec<_> = policy.trusted.iter().map(ToString::to_string).collect();
-    format!("{} from {}, else the peer's", fields.join(" or "), trusted.join(", "))
+    format!("{} from {}, otherwise peer address", fields.join(" or "), trusted.join(", "))
 }
 
-fn picture_of_upstream(text: &mut String, upstream: &Upstream) {
+fn upstream_summary(text: &mut String, upstream: &Upstream) {
     let affinity = &upstream.affinity;
     let _ = writeln!(text, "\nupstream {}", upstream.name);
     line(text, "  key", &key(affinity));
@@ -183,7 +183,7 @@ fn picture_of_upstream(text: &mut String, upstream: &Upstream) {
             ProxyVersion::V1 => "version 1",
             ProxyVersion::V2 => "version 2",
         };
-        line(text, "  announced", &format!("by the PROXY protocol, {version}"));
+        line(text, "  sends", &format!("PROXY header, {version}"));
     }
     if let Some(tls) = &upstream.tls {
         line(text, "  tls", &tls_to_backends(tls.settings()));
@@ -213,14 +213,14 @@ fn picture_of_upstream(text: &mut String, upstream: &Upstream) {
     table(text, &std::iter::once(header).chain(rows).collect::<Vec<_>>());
 }
 
-/// The ring of an upstream, as every proxy builds it.
+/// Builds the ring of an upstream, as every proxy does.
 pub(super) fn ring(upstream: &Upstream) -> Ring {
     let backends: Vec<(BackendId, Weight)> =
         upstream.backends.iter().map(|backend| (backend.id.clone(), backend.weight)).collect();
     Ring::build(upstream.affinity.seed, upstream.affinity.vnodes, &backends)
 }
 
-/// How much the fullest backend has of what its weight would give it.
+/// Returns the largest ratio of a backend's share to the share of its weight.
 fn peak_over_mean(upstream: &Upstream, shares: &[f64]) -> f64 {
     let weight = |index: usize| upstream.backends.get(index).map_or(1.0, |b| f64::from(b.weight.get()));
     let total: f64 = (0..shares.len()).map(weight).sum();
@@ -232,24 +232,24 @@ fn key(affinity: &Affinity) -> String {
         return "none, requests are load-balanced".to_owned();
     }
     let sources: Vec<_> = affinity.key.iter().map(ToString::to_string).collect();
-    sources.join(", else ")
+    sources.join(", then ")
 }
 
 fn remember(affinity: &Affinity) -> String {
     match &affinity.remember {
-        Remember::None => "nothing, the hash alone decides".to_owned(),
+        Remember::None => "none, the hash decides".to_owned(),
         Remember::Table(table) => {
             let file =
-                table.file.as_ref().map_or_else(String::new, |file| format!(", saved in {}", file.display()));
-            format!("in a table, {} sessions, {} idle{file}", table.max_entries, show(table.ttl))
+                table.file.as_ref().map_or_else(String::new, |file| format!(", saved to {}", file.display()));
+            format!("table, {} sessions, {} idle{file}", table.max_entries, show(table.ttl))
         }
         Remember::Cookie(cookie) => {
             let keys = match cookie.keys.len() {
-                0 => "an ephemeral key".to_owned(),
+                0 => "random key".to_owned(),
                 keys => count(keys, "key"),
             };
             let (age, idle) = (show(cookie.max_age), show(cookie.max_idle));
-            format!("in the cookie {}, {age}, {idle} idle, {keys}", cookie.name)
+            format!("cookie {}, {age}, {idle} idle, {keys}", cookie.name)
         }
     }
 }
@@ -257,11 +257,11 @@ fn remember(affinity: &Affinity) -> String {
 fn tls_to_backends(settings: &ClientSettings) -> String {
     let ca = match &settings.ca {
         _ if !settings.verify => "not verified".to_owned(),
-        Roots::Native => "verified by the system's authorities".to_owned(),
-        Roots::File(path) => format!("verified by {}", path.display()),
+        Roots::Native => "verified against the system's CAs".to_owned(),
+        Roots::File(path) => format!("verified against {}", path.display()),
     };
     let name = settings.server_name.as_deref().map(|name| format!(", as {name}")).unwrap_or_default();
-    let own = if settings.identity.is_some() { ", with a certificate of ours" } else { "" };
+    let own = if settings.identity.is_some() { ", with a client certificate" } else { "" };
     format!("{ca}{name}{own}")
 }
 
@@ -290,7 +290,7 @@ fn show(duration: std::time::Duration) -> String {
     config::show_duration(duration)
 }
 
-/// Rows of the same length, in columns.
+/// Writes rows as aligned columns.
 fn table<const N: usize>(text: &mut String, rows: &[[String; N]]) {
     let widths: [usize; N] = std::array::from_fn(|column| {
         rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()

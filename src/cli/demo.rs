@@ -1,7 +1,7 @@
-//! `homing demo`: the proxy with an application behind it, to look at.
+//! `homing demo`: runs the proxy with a demo application behind it.
 //!
-//! Each instance of the application is a process of its own, so that it can be
-//! killed, and takes its sessions with it, as a real one does.
+//! Each instance of the application is a separate process. When it is killed, its
+//! sessions are lost, as in a real application.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 use super::{Error, run};
 use crate::model::{Address, Bind, Config};
 
-/// How long an instance has to begin listening.
+/// Time allowed for an instance to start listening.
 const START: Duration = Duration::from_secs(5);
-/// Time between two looks at whether it does.
+/// Polling interval while an instance starts.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Starts an application at each backend's address, then the proxy.
+/// Starts an instance of the application at each backend's address, then the proxy.
 pub(super) fn run(file: &Path) -> Result<ExitCode, Error> {
     let Some(loaded) = run::load(file)? else { return Ok(ExitCode::from(2)) };
     let instances = Instances::start(&loaded.config)?;
@@ -29,15 +29,14 @@ pub(super) fn run(file: &Path) -> Result<ExitCode, Error> {
     ended
 }
 
-/// Runs one instance of the application until a signal or the end of standard
-/// input says stop.
+/// Runs one instance of the application until a signal or the end of standard input.
 pub(super) fn run_app(id: &str, bind: SocketAddr, until_stdin_ends: bool) -> Result<ExitCode, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let app = crate::demo::start(id, bind)
             .await
             .map_err(|error| format!("cannot listen on {bind}: {error}"))?;
-        tracing::debug!(id, address = %app.local_addr(), "the application listens");
+        tracing::debug!(id, address = %app.local_addr(), "application listening");
         let mut stop = run::StopSignals::new()?;
         let input_ends = async {
             if until_stdin_ends {
@@ -59,7 +58,7 @@ pub(super) fn run_app(id: &str, bind: SocketAddr, until_stdin_ends: bool) -> Res
     Ok(ExitCode::SUCCESS)
 }
 
-/// The running instances; they end with this.
+/// The running instances. Dropping this stops them.
 struct Instances(Vec<Instance>);
 
 struct Instance {
@@ -75,14 +74,15 @@ impl Instances {
         for backend in config.upstreams.iter().flat_map(|upstream| &upstream.backends) {
             let Address::Ip(address) = backend.address else {
                 return Err(format!(
-                    "the demo listens at each backend's address; {} is none of this machine's IP addresses: write one, or use `homing run`",
+                    "backend {} is not an IP address; the demo listens on each backend's address\n\
+                     help: use an IP address of this machine, or `homing run`",
                     backend.address
                 )
                 .into());
             };
             if TcpStream::connect_timeout(&address, START).is_ok() {
                 return Err(format!(
-                    "something listens on {address} already; end it, or use `homing run` if it is your backend"
+                    "{address} is already in use\nhelp: stop that program, or use `homing run` if it is your backend"
                 )
                 .into());
             }
@@ -105,10 +105,10 @@ impl Instance {
         let until = Instant::now() + START;
         while TcpStream::connect_timeout(&self.address, START).is_err() {
             if let Some(status) = self.process.try_wait()? {
-                return Err(format!("the application {} ended at once ({status})", self.id).into());
+                return Err(format!("application {} exited ({status})", self.id).into());
             }
             if Instant::now() > until {
-                return Err(format!("the application {} does not listen on {}", self.id, self.address).into());
+                return Err(format!("application {} does not listen on {}", self.id, self.address).into());
             }
             std::thread::park_timeout(LOOK);
         }
@@ -119,7 +119,7 @@ impl Instance {
 impl Drop for Instances {
     fn drop(&mut self) {
         for instance in &mut self.0 {
-            // Ends it: its standard input ends.
+            // The instance exits when its standard input closes.
             drop(instance.process.stdin.take());
         }
         for instance in &mut self.0 {
@@ -128,7 +128,7 @@ impl Drop for Instances {
     }
 }
 
-/// What listens where, and what to try.
+/// Returns the addresses and a short tutorial.
 fn guide(
     config: &Config,
     file: &Path,
@@ -138,7 +138,7 @@ fn guide(
 ) -> String {
     let mut text = String::from("\nHoming is running.\n\n");
     let mut line = |what: &str, address: SocketAddr, more: &str| {
-        // Writing into a String cannot fail.
+        // Writing to a string cannot fail.
         let _ = writeln!(text, "  {what:<12} http://{address}{more}");
     };
     let listeners: Vec<_> = listeners.iter().filter_map(Bind::ip).collect();
@@ -162,22 +162,22 @@ fn guide(
         "
 Three things to try:
 
-  1. Come back, and be known. The same backend counts your visits:
+  1. Visit twice. The same backend counts both visits:
        curl -c jar -b jar http://{proxy}/
        curl -c jar -b jar http://{proxy}/
 
-  2. Kill the backend that answered (here {id}), and go on: the session moves
-     to the announced successor, once. Then start it again:
+  2. Kill the backend that answered (here {id}) and visit again. The session
+     moves to the announced successor, once. Then restart the backend:
        kill -9 {pid}
        curl -c jar -b jar http://{proxy}/
        {program} demo-app --id {id} --bind {address}
 
-  3. Add a backend. Nobody moves; only new sessions go there:
+  3. Add a backend. Existing sessions stay; only new ones go there:
        {program} demo-app --id node9 --bind 127.0.0.1:9009
        printf '\\n[[upstream.{upstream}.backend]]\\nid = \"node9\"\\naddress = \"127.0.0.1:9009\"\\n' >> {file}
        kill -HUP {own}
 
-Ctrl-C ends it all.
+Press Ctrl-C to stop.
 
 ",
         pid = first.process.id(),

@@ -1,4 +1,4 @@
-//! `homing explain`: where a request would go, and why.
+//! `homing explain`: shows which backend a request would go to, and why.
 
 mod asked;
 
@@ -21,45 +21,45 @@ use crate::config;
 use crate::model::router::Router;
 use crate::model::{Config, Remember, TableConfig, Upstream};
 
-/// The question: a request, and what is supposed of the backends.
+/// A request, and assumptions about the backends.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Question {
-    /// The configuration file.
+    /// Configuration file.
     #[arg(long, short, value_name = "FILE", default_value = "proxy.toml")]
     pub config: PathBuf,
-    /// The address that the request comes from.
+    /// IP address of the peer that sends the request.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub ip: IpAddr,
-    /// The subject of the client's certificate, as in X-Client-Cert-Subject; its digest if it has none.
+    /// Subject of the client certificate, as in X-Client-Cert-Subject, or its SHA-256 fingerprint if it has none.
     #[arg(long, value_name = "SUBJECT")]
     pub client_cert: Option<String>,
-    /// Cookies of the request, as in the field: `SID=x` or `SID=x; theme=dark`.
+    /// Cookies of the request: `SID=x` or `SID=x; theme=dark`. May be repeated.
     #[arg(long = "cookie", value_name = "NAME=VALUE")]
     pub cookies: Vec<String>,
-    /// A field of the request, `Name: value`; may be given several times.
+    /// Header of the request: `Name: value`. May be repeated.
     #[arg(long = "header", value_name = "NAME: VALUE")]
     pub headers: Vec<String>,
-    /// The host asked for.
+    /// Host of the request.
     #[arg(long, value_name = "HOST")]
     pub host: Option<String>,
-    /// Path and query asked for.
+    /// Path and query of the request.
     #[arg(long, value_name = "PATH", default_value = "/")]
     pub path: String,
-    /// A saved table, in the place of the one that the configuration names.
+    /// Saved table to use instead of the configured one.
     #[arg(long, value_name = "FILE")]
     pub table: Option<PathBuf>,
-    /// Suppose that this backend is down; may be given several times.
+    /// Assume that this backend is down. May be repeated.
     #[arg(long = "down", value_name = "ID")]
     pub down: Vec<String>,
-    /// Suppose that this backend drains.
+    /// Assume that this backend is draining. May be repeated.
     #[arg(long = "drain", value_name = "ID")]
     pub drain: Vec<String>,
-    /// Suppose that this backend is in maintenance.
+    /// Assume that this backend is in maintenance. May be repeated.
     #[arg(long = "maint", value_name = "ID")]
     pub maint: Vec<String>,
 }
 
-/// Answers: the exit status, and what is to be printed. `now` decides which
+/// Explains a request. Returns the exit status and the output. `now` decides which
 /// bindings have expired.
 pub fn run(question: &Question, now: Timestamp, colour: bool) -> (u8, String) {
     let config = match config::load(&question.config) {
@@ -80,11 +80,11 @@ fn answer(question: &Question, config: &Config, now: Timestamp) -> Result<String
     line(&mut text, "client ip", &origin_of(&config.client_ip, peer, client));
     let routed = Router::new(&config.routes).find(request.host(), &question.path);
     let Some(route) = routed.and_then(|index| config.routes.get(index)) else {
-        line(&mut text, "route", &format!("none for {}{}: 404", request.host(), question.path));
+        line(&mut text, "route", &format!("404, no route for {}{}", request.host(), question.path));
         return Ok(text);
     };
-    let upstream = config.upstreams.get(route.upstream).ok_or("the route leads nowhere")?;
-    line(&mut text, "route", &format!("{}{} to {}", route.host, route.path, upstream.name));
+    let upstream = config.upstreams.get(route.upstream).ok_or("the route has no upstream")?;
+    line(&mut text, "route", &format!("{}{} -> {}", route.host, route.path, upstream.name));
     let cluster = cluster(upstream, question)?;
     let affinity = &upstream.affinity;
     let certificate = question.client_cert.as_deref();
@@ -101,7 +101,7 @@ fn answer(question: &Question, config: &Config, now: Timestamp) -> Result<String
     if let Decision::Hold(member) = explanation.decision {
         let hold = config::show_duration(affinity.hold);
         let then = explain(&cluster, policy, &Idle, &ask(false));
-        let waits = format!("waits up to {hold} for {}, then:", id(&cluster, member));
+        let waits = format!("wait up to {hold} for {}, then:", id(&cluster, member));
         line(&mut text, "decision", &waits);
         line(&mut text, "", &decision(&cluster, &then, key.is_some()));
     } else {
@@ -116,21 +116,21 @@ fn line(text: &mut String, name: &str, value: &str) {
 
 fn origin_of(policy: &ClientIpPolicy, peer: IpAddr, client: IpAddr) -> String {
     match (policy.trusts(peer), client == peer) {
-        (false, _) if policy.trusted.is_empty() => format!("{client}, the peer's"),
-        (false, _) => format!("{client}, the peer's, which is not trusted to name another"),
-        (true, true) => format!("{client}, the peer's, which is trusted but names no other"),
-        (true, false) => format!("{client}, as the trusted peer {peer} says"),
+        (false, _) if policy.trusted.is_empty() => format!("{client} (peer address)"),
+        (false, _) => format!("{client} (peer address; the peer is not trusted)"),
+        (true, true) => format!("{client} (peer address; the peer is trusted but sent no other)"),
+        (true, false) => format!("{client} (from trusted peer {peer})"),
     }
 }
 
-/// The backends as they are configured, but for what is supposed of them.
+/// Builds the cluster from the configuration and the assumptions.
 fn cluster(upstream: &Upstream, question: &Question) -> Result<Cluster, String> {
     let known = |id: &&String| !upstream.backends.iter().any(|backend| backend.id.as_str() == id.as_str());
     let supposed = [&question.down, &question.drain, &question.maint];
     if let Some(id) = supposed.iter().copied().flatten().find(known) {
         let ids: Vec<_> = upstream.backends.iter().map(|backend| backend.id.as_str()).collect();
         return Err(format!(
-            "the upstream {} has no backend \"{id}\"; it has {}",
+            "unknown backend \"{id}\" in upstream {}\nhelp: possible values: {}",
             upstream.name,
             ids.join(", ")
         ));
@@ -159,11 +159,11 @@ fn cluster(upstream: &Upstream, question: &Question) -> Result<Cluster, String> 
     Ok(Cluster::new(ring, members))
 }
 
-/// The key by its source and hash: the value is as good as a password.
+/// Describes the key by its source and hash. The value may be as secret as a password.
 fn named(sources: &[KeySource], key: Option<FoundKey>) -> String {
     match key {
-        None if sources.is_empty() => "none is looked for".to_owned(),
-        None => "none of the sources is present".to_owned(),
+        None if sources.is_empty() => "none configured".to_owned(),
+        None => "none, no source is present".to_owned(),
         Some(FoundKey { source, hash }) => {
             let name = sources.get(source).map(ToString::to_string).unwrap_or_default();
             let absent: Vec<_> = sources.iter().take(source).map(ToString::to_string).collect();
@@ -174,7 +174,7 @@ fn named(sources: &[KeySource], key: Option<FoundKey>) -> String {
     }
 }
 
-/// What is remembered of the session, and how that is known.
+/// Finds the session's binding and describes it.
 fn binding(
     question: &Question,
     upstream: &Upstream,
@@ -184,7 +184,7 @@ fn binding(
     now: Timestamp,
 ) -> Result<(Binding, String), String> {
     match &upstream.affinity.remember {
-        Remember::None => Ok((Binding::RingOnly, "none is kept, the hash alone decides".to_owned())),
+        Remember::None => Ok((Binding::RingOnly, "none, the hash decides".to_owned())),
         Remember::Table(table) => in_table(question, upstream, table, key, now),
         Remember::Cookie(cookie) => Ok(in_cookie(cookie, upstream, cluster, request, now)),
     }
@@ -199,7 +199,7 @@ fn in_table(
 ) -> Result<(Binding, String), String> {
     let configured = config.file.as_deref().filter(|path| path.exists());
     let Some(path) = question.table.as_deref().or(configured) else {
-        let told = "not known: the table is in the running proxy; this is for a new session";
+        let told = "unknown, the table is in the running proxy; assuming a new session";
         return Ok((Binding::Absent, told.to_owned()));
     };
     let Some(key) = key else { return Ok((Binding::Absent, "none without a key".to_owned())) };
@@ -210,11 +210,11 @@ fn in_table(
             let id = upstream.backends.get(usize::from(slot.0)).map_or("?", |backend| backend.id.as_str());
             (Binding::To(slot), format!("{id}, {place}"))
         }
-        None => (Binding::Absent, format!("none {place}: a new session")),
+        None => (Binding::Absent, format!("none {place}, new session")),
     })
 }
 
-/// The saved table; a backend's slot is its index.
+/// Loads a saved table. The slot of a backend is its index.
 fn loaded(path: &Path, upstream: &Upstream, config: &TableConfig, now: Timestamp) -> Result<Table, String> {
     let ttl = u32::try_from(config.ttl.as_secs()).unwrap_or(u32::MAX);
     let table = Table::new(config.max_entries, ttl);
@@ -240,7 +240,7 @@ fn in_cookie(
 ) -> (Binding, String) {
     let name = &config.name;
     if config.keys.is_empty() {
-        let told = "not known: without a keys_file only the running proxy can open its cookies";
+        let told = "unknown, without keys_file only the running proxy can open its cookies";
         return (Binding::Absent, told.to_owned());
     }
     let keys: Vec<[u8; 32]> = config.keys.iter().map(|key| key.0).collect();
@@ -249,19 +249,21 @@ fn in_cookie(
     let found = read_binding(&ring, &upstream.name, values, now, config.max_age, config.max_idle);
     let slot = |id: &BackendId| cluster.members().iter().find(|member| member.id == *id).map(|m| m.slot);
     match found {
-        CookieBinding::Absent => (Binding::Absent, format!("no cookie {name}: a new session")),
-        CookieBinding::Forged => (Binding::Forged, format!("the cookie {name} does not authenticate")),
+        CookieBinding::Absent => (Binding::Absent, format!("no cookie {name}, new session")),
+        CookieBinding::Forged => {
+            (Binding::Forged, format!("cookie {name} is forged or sealed with another key"))
+        }
         CookieBinding::Expired(opened) => {
-            (Binding::Expired, format!("the cookie {name} names {}, but has expired", opened.backend))
+            (Binding::Expired, format!("{}, in cookie {name}, but expired", opened.backend))
         }
         CookieBinding::Bound(opened) => {
             let binding = slot(&opened.backend).map_or(Binding::Unknown, Binding::To);
-            (binding, format!("{}, in the cookie {name}", opened.backend))
+            (binding, format!("{}, in cookie {name}", opened.backend))
         }
     }
 }
 
-/// Home, walk and successor.
+/// Writes home, walk and successor.
 fn told_explanation(text: &mut String, cluster: &Cluster, explanation: &Explanation) {
     let name = |member: Option<u16>| member.map_or_else(|| "none".to_owned(), |m| id(cluster, m).to_owned());
     if explanation.home.is_some() {
@@ -283,7 +285,7 @@ fn told_explanation(text: &mut String, cluster: &Cluster, explanation: &Explanat
     }
 }
 
-/// The walk, a member a line: its name, and why it is passed over.
+/// Writes the walk, one member per line: its id, and why it is skipped.
 fn walk(text: &mut String, rows: &[(&str, &str)]) {
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
     for (number, (name, note)) in (1..).zip(rows) {
@@ -300,15 +302,14 @@ fn decision(cluster: &Cluster, explanation: &Explanation, keyed: bool) -> String
     let because = |reason: Option<Reason>| reason.map_or_else(String::new, |r| format!(" ({})", r.as_str()));
     match explanation.decision {
         Decision::Send(Verdict { member, outcome, reason, .. }) => {
-            // Without a key only a binding names one backend; else two are
-            // drawn and the less busy one is taken.
+            // Without key and binding, the less loaded of two random backends is picked.
             if !keyed && explanation.bound != Some(member) {
-                return format!("any that is eligible, {}{}", outcome.as_str(), because(reason));
+                return format!("any eligible backend, {}{}", outcome.as_str(), because(reason));
             }
             format!("{}, {}{}", id(cluster, member), outcome.as_str(), because(reason))
         }
-        Decision::Hold(member) => format!("waits for {}", id(cluster, member)),
-        Decision::Unavailable(reason) => format!("503, nobody may serve it{}", because(reason)),
+        Decision::Hold(member) => format!("wait for {}", id(cluster, member)),
+        Decision::Unavailable(reason) => format!("503, no backend available{}", because(reason)),
     }
 }
 

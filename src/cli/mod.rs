@@ -1,4 +1,4 @@
-//! The command line: one file per command.
+//! The command line, with one file per command.
 
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
@@ -14,19 +14,23 @@ mod demo;
 pub mod explain;
 mod run;
 
-/// What a command can fail with; said on one line.
+/// The error of a command, printed on one line.
 type Error = Box<dyn std::error::Error>;
 
-/// A session-affinity reverse proxy: every client goes back to the backend
-/// that holds its session.
+/// A session-affinity reverse proxy.
+///
+/// Sends every client back to the backend that holds its session.
 #[derive(Debug, Parser)]
-#[command(name = "homing", version, about)]
+#[command(name = "homing", version)]
 struct Arguments {
-    /// What is logged, for instance `info` or `warn,homing::control=debug`;
-    /// the variable `HOMING_LOG` says it too.
-    #[arg(long, global = true, value_name = "FILTER")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILTER",
+        help = "Log filter, such as `info` or `warn,homing::control=debug` [env: HOMING_LOG]"
+    )]
     log: Option<String>,
-    /// Log lines as JSON.
+    /// Write log lines as JSON.
     #[arg(long, global = true)]
     log_json: bool,
     #[command(subcommand)]
@@ -37,40 +41,41 @@ struct Arguments {
 enum Command {
     /// Run the proxy.
     Run {
-        /// The configuration file.
+        /// Configuration file.
         #[arg(long, short, default_value = "proxy.toml", value_name = "FILE")]
         config: PathBuf,
     },
-    /// Check a configuration file, and show what it means.
+    /// Check a configuration file and print a summary.
     Check {
-        /// The configuration file.
+        /// Configuration file.
         #[arg(long, short, default_value = "proxy.toml", value_name = "FILE")]
         config: PathBuf,
     },
-    /// Say where a request would go, and why.
+    /// Show which backend a request would go to, and why.
     Explain(Box<explain::Question>),
-    /// Run the proxy, and at each backend address of the file a small
-    /// application that counts visits in sessions.
+    /// Run the proxy with a demo application on each backend address.
+    ///
+    /// The application counts visits in sessions.
     Demo {
-        /// The configuration file.
+        /// Configuration file.
         #[arg(long, short, default_value = "proxy.toml", value_name = "FILE")]
         config: PathBuf,
     },
-    /// Run one instance of the demonstration's application.
+    /// Run one instance of the demo application.
     DemoApp {
-        /// What it calls itself.
+        /// Name of the instance.
         #[arg(long, value_name = "ID")]
         id: String,
-        /// Where it listens.
+        /// Address to listen on.
         #[arg(long, value_name = "ADDRESS")]
         bind: SocketAddr,
-        /// End when standard input does.
+        /// Exit when standard input closes.
         #[arg(long, hide = true)]
         until_stdin_ends: bool,
     },
 }
 
-/// Does what the command line says.
+/// Runs the command line.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Err(error) = telemetry::init_logging(arguments.log.as_deref(), arguments.log_json) {
@@ -91,15 +96,15 @@ pub fn main() -> ExitCode {
     done.unwrap_or_else(|error| fail(&*error))
 }
 
-#[expect(clippy::print_stdout, reason = "what a command was asked for goes to standard output")]
+#[expect(clippy::print_stdout, reason = "the output of a command goes to stdout")]
 fn print((code, text): (u8, String)) -> ExitCode {
     print!("{text}");
     ExitCode::from(code)
 }
 
-/// Says what went wrong, with its causes.
-#[expect(clippy::print_stderr, reason = "what a command says of its own failure goes to the terminal")]
+/// Prints an error with its causes.
+#[expect(clippy::print_stderr, reason = "the error of a command goes to stderr")]
 fn fail(error: &(dyn std::error::Error + 'static)) -> ExitCode {
-    eprintln!("homing: {}", crate::error_chain(error));
+    eprintln!("error: {}", crate::error_chain(error));
     ExitCode::FAILURE
 }

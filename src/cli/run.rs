@@ -1,4 +1,4 @@
-//! `homing run`: the proxy, until it is told to stop.
+//! `homing run`: runs the proxy until a signal stops it.
 
 use std::io::{self, IsTerminal, Write as _};
 use std::path::Path;
@@ -26,8 +26,8 @@ pub(super) fn run(file: &Path) -> Result<ExitCode, Error> {
     })
 }
 
-/// Reads the configuration and starts the proxy; `None` if the configuration
-/// has problems, which are then on the terminal.
+/// Loads the configuration and starts the proxy. Prints diagnostics and returns `None`
+/// if the configuration is invalid.
 pub(super) fn start(file: &Path) -> Result<Option<Running>, Error> {
     let Some(loaded) = load(file)? else { return Ok(None) };
     raise_file_limit(&loaded.config);
@@ -37,8 +37,7 @@ pub(super) fn start(file: &Path) -> Result<Option<Running>, Error> {
     Ok(Some(app::start(loaded.config, Some(file))?))
 }
 
-/// Reads the configuration; `None` if it has problems, which are then on the
-/// terminal.
+/// Loads the configuration. Prints diagnostics and returns `None` if it is invalid.
 pub(super) fn load(file: &Path) -> Result<Option<Loaded>, Error> {
     match config::load(file) {
         Ok(loaded) => Ok(Some(loaded)),
@@ -50,9 +49,10 @@ pub(super) fn load(file: &Path) -> Result<Option<Loaded>, Error> {
     }
 }
 
-/// Does as signals say, until one says stop: SIGTERM and SIGINT end well (a
-/// second one at once), SIGHUP reads the configuration again. `ready` is called
-/// once they are heard: who is told before might be killed by its first.
+/// Handles signals until one stops the proxy. SIGTERM and SIGINT shut down
+/// gracefully; a second one stops immediately. SIGHUP reloads the configuration.
+/// Calls `ready` once the handlers are installed: a signal sent earlier would kill the
+/// process.
 pub(super) fn until_stopped(
     running: Running,
     ready: impl FnOnce(&Running) -> Result<(), Error>,
@@ -68,9 +68,9 @@ pub(super) fn until_stopped(
             }
         }
         let grace = running.control().snapshot().config.server.shutdown_grace;
-        tracing::info!(grace_seconds = grace.as_secs(), "stopping; once more to stop at once");
+        tracing::info!(grace_seconds = grace.as_secs(), "shutting down; signal again to stop immediately");
         if !running.shutdown(grace, stop.recv()).await {
-            tracing::warn!("stopped before everything in flight had ended");
+            tracing::warn!("stopped with requests or tunnels still open");
         }
         Ok(ExitCode::SUCCESS)
     })
@@ -78,18 +78,18 @@ pub(super) fn until_stopped(
 
 async fn reload(running: &Running) {
     if let Err(error) = running.reopen_log() {
-        tracing::error!(%error, "the access log could not be opened again");
+        tracing::error!(%error, "cannot reopen the access log");
     }
     match running.reload_file().await {
-        Ok(changes) => tracing::info!(%changes, "reloaded"),
+        Ok(changes) => tracing::info!(%changes, "configuration reloaded"),
         Err(error) => {
-            // Diagnostics have lines of their own.
-            tracing::error!("not reloaded, the old configuration stays\n{}", error_chain(&error));
+            // Diagnostics span several lines.
+            tracing::error!("reload failed; the old configuration stays in effect\n{}", error_chain(&error));
         }
     }
 }
 
-/// A signal that says stop.
+/// The signals that stop the process.
 pub(super) struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
@@ -108,20 +108,20 @@ impl StopSignals {
     }
 }
 
-/// How many descriptors this process may take; `None`: any number.
+/// Returns the maximum number of open files of this process, or `None` if unlimited.
 pub(super) fn file_limit() -> Option<u64> {
     rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum
 }
 
-/// Connections need descriptors: takes as many as the system gives.
+/// Raises the limit of open files to the maximum, because every connection needs one.
 fn raise_file_limit(config: &Config) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        tracing::warn!(%error, "the limit of open files stays");
+        tracing::warn!(%error, "cannot raise the limit of open files");
     }
     let limit = getrlimit(Resource::Nofile).current;
-    tracing::info!(limit, "open files");
+    tracing::info!(limit, "open file limit");
     if let Some(warning) = super::check::too_few_files(config, limit) {
         tracing::warn!("{warning}");
     }

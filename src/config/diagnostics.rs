@@ -1,4 +1,4 @@
-//! What is wrong with a file, drawn under its lines.
+//! Errors and warnings, rendered with the source lines they point at.
 
 use std::fmt;
 use std::ops::Range;
@@ -9,41 +9,42 @@ use annotate_snippets::{
     Annotation, AnnotationKind, Group, Level, Renderer, Snippet, normalize_untrusted_str,
 };
 
-/// A place in the file, in bytes.
+/// A byte range in the file.
 pub(super) type Span = Range<usize>;
 
-/// More problems than this are counted, not drawn.
+/// Maximum number of diagnostics rendered. The rest are only counted.
 const MOST_DRAWN: usize = 50;
-/// A line longer than this (a minified or broken file) is named, not drawn.
+/// Maximum length of a rendered source line, in bytes. Longer lines (of a minified
+/// or broken file) are only named by number.
 const LONGEST_DRAWN_LINE: usize = 2000;
 
 /// The file that a diagnostic points into.
 #[derive(Debug)]
 pub(super) struct Source {
-    /// Its name, for messages.
+    /// The name shown in diagnostics.
     pub(super) origin: String,
-    /// Its text.
+    /// The content.
     pub(super) text: String,
 }
 
-/// How bad a diagnostic is.
+/// The severity of a diagnostic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// The file cannot be used.
+    /// The file is invalid.
     Error,
-    /// It can, but hardly as it was meant.
+    /// The file is valid, but probably not what was meant.
     Warning,
 }
 
-/// One problem: what is wrong, where, and how to mend it.
+/// One error or warning, with its location and help.
 #[derive(Debug, Clone)]
 pub struct Diagnostic {
     source: Arc<Source>,
     complaint: Complaint,
 }
 
-/// A problem, before it is known which file it is in. Boxed, because it is
-/// the error of many small functions.
+/// A diagnostic without its source file. Boxed, because many small functions
+/// return it as their error.
 #[derive(Debug, Clone)]
 pub(super) struct Complaint(Box<Parts>);
 
@@ -58,12 +59,12 @@ struct Parts {
 }
 
 impl Complaint {
-    /// An error: `message` says what is wrong, in one line, in lower case.
+    /// Creates an error. `message` is one line, starting in lower case.
     pub(super) fn error(message: impl Into<String>) -> Self {
         Self::new(Severity::Error, message.into())
     }
 
-    /// A warning.
+    /// Creates a warning.
     pub(super) fn warning(message: impl Into<String>) -> Self {
         Self::new(Severity::Warning, message.into())
     }
@@ -73,31 +74,31 @@ impl Complaint {
         Self(Box::new(Parts { severity, message, span, label, also, help }))
     }
 
-    /// Points at the place, with a word to write under it.
+    /// Sets the location and the label under it.
     pub(super) fn at(mut self, span: Span, label: impl Into<String>) -> Self {
         self.0.span = Some(span);
         self.0.label = label.into();
         self
     }
 
-    /// Points at the place unless that is known already.
+    /// Sets the location unless it has one.
     pub(super) fn or_at(self, span: Span) -> Self {
         if self.0.span.is_some() { self } else { self.at(span, "") }
     }
 
-    /// Points at a second place that has to do with it.
+    /// Adds a related location.
     pub(super) fn also(mut self, span: Span, label: impl Into<String>) -> Self {
         self.0.also.push((span, label.into()));
         self
     }
 
-    /// Says how to mend it.
+    /// Adds a `help:` line.
     pub(super) fn help(mut self, help: impl Into<String>) -> Self {
         self.0.help.push(help.into());
         self
     }
 
-    /// Says how to mend it, where that is known.
+    /// Adds a `help:` line if there is one.
     pub(super) fn maybe_help(self, help: Option<impl Into<String>>) -> Self {
         match help {
             Some(help) => self.help(help),
@@ -107,29 +108,29 @@ impl Complaint {
 }
 
 impl Diagnostic {
-    /// Error or warning.
+    /// Returns the severity.
     pub fn severity(&self) -> Severity {
         self.complaint.0.severity
     }
 
-    /// What is wrong, without the place.
+    /// Returns the message, without its location.
     pub fn message(&self) -> &str {
         &self.complaint.0.message
     }
 
-    /// How to mend it, where that is known.
+    /// Returns the `help:` lines.
     pub fn help(&self) -> impl Iterator<Item = &str> {
         self.complaint.0.help.iter().map(String::as_str)
     }
 
-    /// The line it is on, from 1, where it is on one.
+    /// Returns the line number, counted from 1, if the diagnostic has a location.
     pub fn line(&self) -> Option<usize> {
         let span = self.complaint.0.span.as_ref()?;
         let before = self.source.text.as_bytes().get(..span.start)?;
         Some(1 + memchr::memchr_iter(b'\n', before).count())
     }
 
-    /// As drawn for a terminal.
+    /// Renders the diagnostic for a terminal.
     pub fn render(&self, colour: bool) -> String {
         let complaint = &*self.complaint.0;
         let level = match complaint.severity {
@@ -161,8 +162,8 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// The lines that a diagnostic is drawn under. Only they are given to the
-/// renderer, so that the cost of drawing does not grow with the file.
+/// The source lines of a diagnostic. The renderer gets only these, so that the
+/// cost of rendering does not grow with the file.
 struct Excerpt<'a> {
     text: &'a str,
     first_line: usize,
@@ -200,8 +201,8 @@ impl<'a> Excerpt<'a> {
     }
 }
 
-/// The part of the span that lies in the text, on character boundaries and on
-/// one line: what follows the first line would only push the point of it away.
+/// Clamps a span to the text, to character boundaries and to its first line.
+/// More lines would only obscure the location.
 fn clamp(text: &str, span: &Span) -> Span {
     let floor = |mut at: usize| {
         at = at.min(text.len());
@@ -216,7 +217,7 @@ fn clamp(text: &str, span: &Span) -> Span {
     start..line_end
 }
 
-/// All that is wrong with a file, in the order of its lines; at least one
+/// All errors and warnings of an invalid file, in line order. Holds at least one
 /// error.
 #[derive(Debug, Clone)]
 pub struct Diagnostics {
@@ -224,17 +225,17 @@ pub struct Diagnostics {
 }
 
 impl Diagnostics {
-    /// The problems, warnings included.
+    /// Iterates over all diagnostics, including warnings.
     pub fn iter(&self) -> impl Iterator<Item = &Diagnostic> {
         self.list.iter()
     }
 
-    /// How many errors there are.
+    /// Counts the errors.
     pub fn errors(&self) -> usize {
         self.list.iter().filter(|d| d.severity() == Severity::Error).count()
     }
 
-    /// All of them, as drawn for a terminal.
+    /// Renders all diagnostics for a terminal.
     pub fn render(&self, colour: bool) -> String {
         render_all(&self.list, colour)
     }
@@ -248,36 +249,36 @@ impl fmt::Display for Diagnostics {
 
 impl std::error::Error for Diagnostics {}
 
-/// Draws these, an empty line between two.
+/// Renders diagnostics, separated by blank lines.
 pub fn render_all(list: &[Diagnostic], colour: bool) -> String {
     let drawn: Vec<String> = list.iter().take(MOST_DRAWN).map(|d| d.render(colour)).collect();
     let mut text = drawn.join("\n");
     if let Some(more) = list.len().checked_sub(MOST_DRAWN).filter(|&more| more > 0) {
-        text.push_str("\nand ");
+        text.push_str("\n... and ");
         text.push_str(&more.to_string());
         text.push_str(" more\n");
     }
     text
 }
 
-/// Collects problems while a file is lowered.
+/// Collects diagnostics while a file is lowered.
 #[derive(Debug, Default)]
 pub(super) struct Sink {
     list: Vec<Complaint>,
 }
 
 impl Sink {
-    /// Takes one more.
+    /// Adds a diagnostic.
     pub(super) fn push(&mut self, complaint: Complaint) {
         self.list.push(complaint);
     }
 
-    /// Is there an error among them?
+    /// Returns true if there is an error.
     pub(super) fn failed(&self) -> bool {
         self.list.iter().any(|c| c.0.severity == Severity::Error)
     }
 
-    /// All of them, in the order of the file's lines; those without a place last.
+    /// Returns all diagnostics in line order. Those without a location come last.
     pub(super) fn into_diagnostics(self, source: &Arc<Source>) -> Vec<Diagnostic> {
         let mut list = self.list;
         list.sort_by_key(|c| c.0.span.as_ref().map_or(usize::MAX, |span| span.start));

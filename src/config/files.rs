@@ -1,4 +1,4 @@
-//! The files that a configuration names: the ring's seed, the cookie's keys.
+//! Reads the files that a configuration names: the ring's seed, the cookie's keys.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -11,33 +11,33 @@ use crate::affinity::Seed;
 use crate::secret::{SecretKey, parse_keys};
 use crate::tls;
 
-/// A larger file holds no secret of ours.
+/// Maximum size of a seed or key file.
 const MAX_SECRET_BYTES: u64 = 64 << 10;
 
 /// Reads a whole file.
 type ReadFile<'a> = &'a dyn Fn(&Path) -> io::Result<Vec<u8>>;
 
-/// Where files are, and how they are read.
+/// Resolves and reads the files of a configuration.
 pub(super) struct Files<'a> {
     base: &'a Path,
     read: ReadFile<'a>,
-    /// Are the files of `tls` read too?
+    /// Whether to read the files of `tls` too.
     tls: bool,
     named: RefCell<Vec<PathBuf>>,
 }
 
 impl<'a> Files<'a> {
-    /// Files relative to `base`, read by `read`.
+    /// Resolves files relative to `base` and reads them with `read`.
     pub(super) fn new(base: &'a Path, read: ReadFile<'a>) -> Self {
         Self { base, read, tls: true, named: RefCell::new(Vec::new()) }
     }
 
-    /// Without touching the files of `tls`: no stand-in would do for all of them.
+    /// Disables reading the files of `tls`, which no single stand-in can replace.
     pub(super) fn without_tls(self) -> Self {
         Self { tls: false, ..self }
     }
 
-    /// Lets `load` read the files of `tls`; `None` if they are not to be touched.
+    /// Calls `load` to read the files of `tls`. Returns `None` if that is disabled.
     pub(super) fn with_tls<T>(&self, load: impl FnOnce(tls::ReadFile<'_>) -> T) -> Option<T> {
         let read = |path: &Path| {
             let content = tls::read(path)?;
@@ -47,36 +47,36 @@ impl<'a> Files<'a> {
         self.tls.then(|| load(&read))
     }
 
-    /// Where a file is that the configuration calls `path`.
+    /// Resolves a path of the configuration.
     pub(super) fn resolve(&self, path: &str) -> PathBuf {
         self.base.join(path)
     }
 
-    /// The files read so far.
+    /// Returns the files read so far.
     pub(super) fn named(&self) -> Vec<PathBuf> {
         self.named.borrow().clone()
     }
 
-    /// The seed in this file: a hash of its text, so that any secret will do.
+    /// Reads the seed from a file. It is a hash of the content, so any secret works.
     pub(super) fn seed(&self, path: &str) -> Result<Seed, String> {
         let bytes = self.content(path)?;
         let secret = bytes.trim_ascii();
         if secret.is_empty() {
-            return Err("the file is empty".to_owned());
+            return Err("file is empty".to_owned());
         }
         Ok(Seed(xxh3_64(secret)))
     }
 
-    /// The keys in this file, the sealing one first.
+    /// Reads the keys from a file. The first one seals.
     pub(super) fn keys(&self, path: &str) -> Result<Vec<SecretKey>, String> {
         let bytes = self.content(path)?;
-        let text = str::from_utf8(&bytes).map_err(|_| "the file is no text".to_owned())?;
+        let text = str::from_utf8(&bytes).map_err(|_| "file is not valid UTF-8".to_owned())?;
         parse_keys(text).map_err(|error| error.to_string())
     }
 
     fn content(&self, path: &str) -> Result<Vec<u8>, String> {
         let path = self.resolve(path);
-        let content = (self.read)(&path).map_err(|error| format!("cannot read it: {error}"))?;
+        let content = (self.read)(&path).map_err(|error| error.to_string())?;
         self.note(path);
         Ok(content)
     }
@@ -94,8 +94,8 @@ pub(super) fn read_small(path: &Path) -> io::Result<Vec<u8>> {
     read_regular(path, MAX_SECRET_BYTES)
 }
 
-/// Reads a regular file of at most `limit` bytes: a device or a pipe might
-/// never end.
+/// Reads a regular file of at most `limit` bytes. Other files are errors: a device
+/// or a pipe may never end.
 pub(super) fn read_regular(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     if !std::fs::metadata(path)?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_seed_does_not_depend_on_the_newline_at_the_end() {
+    fn seed_ignores_a_trailing_newline() {
         let seed = |content: &'static [u8]| {
             let read = move |_: &Path| Ok(content.to_vec());
             Files::new(Path::new(""), &read).seed("x")
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn only_regular_files_of_bounded_size_are_read() {
+    fn reads_only_regular_files_of_bounded_size() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("big");
         std::fs::write(&path, vec![b'x'; 11]).unwrap();

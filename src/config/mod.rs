@@ -1,10 +1,8 @@
-//! The configuration file: from TOML to [`Config`], or to everything that is
-//! wrong with it.
+//! Parses and validates the configuration file.
 //!
-//! `reader` opens the parsed document with the keys of `schema`; `lower` turns it
-//! into a [`Config`] in which nothing can be wrong any more. Neither stops at the
-//! first problem: `diagnostics` draws all of them, each under its line, with how
-//! to mend it.
+//! `reader` opens the parsed TOML with the keys of `schema`. `lower` turns it into
+//! a valid [`Config`]. Neither stops at the first error: `diagnostics` renders all of
+//! them, each with its source line and help.
 
 mod diagnostics;
 mod files;
@@ -33,41 +31,41 @@ pub use self::reference::{keys, reference};
 pub use self::units::show_duration;
 use crate::model::Config;
 
-/// A larger file is no configuration.
+/// Maximum size of a configuration file.
 const MAX_FILE_BYTES: u64 = 8 << 20;
 
-/// A configuration that may be run.
+/// A valid configuration.
 #[derive(Debug)]
 pub struct Loaded {
-    /// What the file means.
+    /// The configuration.
     pub config: Config,
-    /// What it hardly can have been meant to mean.
+    /// Warnings about settings that are valid but probably unintended.
     pub warnings: Vec<Diagnostic>,
-    /// The files it names whose content went into the configuration.
+    /// The other files that were read, such as keys and certificates.
     pub files: Vec<PathBuf>,
 }
 
 /// Why a file could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// It could not be read.
+    /// The file could not be read.
     #[error("cannot read {}", .path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The I/O error.
         #[source]
         error: io::Error,
     },
-    /// It could not be used.
+    /// The file is not a valid configuration.
     #[error("{0}")]
     Invalid(Diagnostics),
 }
 
-/// Reads and parses a file. Paths in it are relative to its directory.
+/// Reads and parses a configuration file. Paths in it are relative to its directory.
 ///
 /// # Errors
-/// The file cannot be read, or there is an error in it.
+/// The file cannot be read or is invalid.
 pub fn load(path: &Path) -> Result<Loaded, LoadError> {
     let bytes = files::read_regular(path, MAX_FILE_BYTES)
         .map_err(|error| LoadError::Read { path: path.to_owned(), error })?;
@@ -80,22 +78,21 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
         .map_err(LoadError::Invalid)
 }
 
-/// Parses a text; `origin` names it in messages. Paths in it are relative to
-/// the current directory, and the files it names (`seed_file`, `keys_file`)
+/// Parses a configuration; `origin` is its name in diagnostics. Paths in it are
+/// relative to the current directory. Files it names (`seed_file`, `keys_file`)
 /// are read.
 ///
 /// # Errors
-/// There is an error in it: the diagnostics hold all of them.
+/// The configuration is invalid. The diagnostics hold all errors.
 pub fn parse(text: &str, origin: &str) -> Result<Loaded, Diagnostics> {
     parse_with(text, origin, &Files::new(Path::new(""), &files::read_small))
 }
 
-/// As [`parse`], but whatever file the text names is taken to be `content`, and
-/// certificates are not looked at: for tests and fuzzing, where no file is to
-/// be touched.
+/// Like [`parse`], but touches no files: every file the configuration names reads
+/// as `content`, and certificates are not loaded. For tests and fuzzing.
 ///
 /// # Errors
-/// As [`parse`].
+/// Same as [`parse`].
 pub fn parse_sealed_off(text: &str, origin: &str, content: &[u8]) -> Result<Loaded, Diagnostics> {
     let read = |_: &Path| Ok(content.to_vec());
     parse_with(text, origin, &Files::new(Path::new(""), &read).without_tls())
@@ -109,8 +106,7 @@ fn parse_with(text: &str, origin: &str, files: &Files<'_>) -> Result<Loaded, Dia
         let root = Section::open(document.get_ref(), 0..0, &schema::FILE, &sink);
         lower::lower(&root, files)
     } else {
-        // What could be recovered is not looked at: it would only be blamed
-        // for what the broken line left out.
+        // Skip the recovered part: its errors would only be follow-ups of the syntax error.
         for error in errors {
             sink.borrow_mut().push(syntax_error(&error, text));
         }
@@ -128,5 +124,5 @@ fn parse_with(text: &str, origin: &str, files: &Files<'_>) -> Result<Loaded, Dia
 fn syntax_error(error: &toml::de::Error, text: &str) -> Complaint {
     let message = error.message().lines().collect::<Vec<_>>().join(", ");
     let span = error.span().unwrap_or(text.len()..text.len());
-    Complaint::error(format!("not TOML: {message}")).at(span, "")
+    Complaint::error(format!("invalid TOML: {message}")).at(span, "")
 }

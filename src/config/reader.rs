@@ -1,8 +1,7 @@
-//! The TOML as it is written: tables with known keys, values with their places.
+//! Reads TOML tables with known keys and values with their locations.
 //!
-//! A hand-written reader over the parsed document, not a derived one: serde
-//! stops at the first value it does not like and loses the places of short
-//! forms; this reports everything at once.
+//! Written by hand instead of derived: serde stops at the first invalid value and
+//! loses the locations of short forms. This reader reports all errors at once.
 
 use std::cell::RefCell;
 
@@ -13,10 +12,10 @@ use super::diagnostics::{Complaint, Sink, Span};
 use super::schema::{self, Entry, Free, Key, Optional, Rule, Table};
 use super::suggest::nearest;
 
-/// A value that was found under a key.
+/// The value of a key.
 #[derive(Clone)]
 pub(super) struct Found<'t> {
-    /// The key.
+    /// The key's name.
     pub(super) name: &'static str,
     /// The value.
     pub(super) value: &'t DeValue<'t>,
@@ -24,53 +23,53 @@ pub(super) struct Found<'t> {
 }
 
 impl<'t> Found<'t> {
-    /// Where the value is.
+    /// Returns the location of the value.
     pub(super) fn span(&self) -> Span {
         self.span.clone()
     }
 
-    /// "`key` takes …, not …".
-    pub(super) fn wrong_type(&self, wanted: &str) -> Complaint {
-        Complaint::error(format!("`{}` takes {wanted}, not {}", self.name, kind(self.value)))
+    /// Returns the error for a value of the wrong type. `expected` has its article.
+    pub(super) fn wrong_type(&self, expected: &str) -> Complaint {
+        Complaint::error(format!("expected {expected} for `{}`, found {}", self.name, kind(self.value)))
             .at(self.span(), "")
     }
 
-    /// "`key` is out of bounds".
-    pub(super) fn out_of_bounds(&self, bounds: &str) -> Complaint {
-        Complaint::error(format!("`{}` is out of bounds", self.name))
-            .at(self.span(), format!("it takes {bounds}"))
+    /// Returns the error for a value outside of `bounds`, such as `1 to 10`.
+    pub(super) fn out_of_range(&self, bounds: &str) -> Complaint {
+        Complaint::error(format!("`{}` is out of range", self.name))
+            .at(self.span(), format!("must be {bounds}"))
     }
 
-    /// An integer, whatever its size.
+    /// Returns the integer, of any size.
     pub(super) fn integer(&self) -> Result<i128, Complaint> {
         match self.value {
             DeValue::Integer(number) => i128::from_str_radix(number.as_str(), number.radix()).map_err(|_| {
-                Complaint::error(format!("`{}` is out of bounds", self.name)).at(self.span(), "")
+                Complaint::error(format!("`{}` is out of range", self.name)).at(self.span(), "")
             }),
             DeValue::String(text) if text.parse::<i64>().is_ok() => {
-                Err(self.wrong_type("a whole number").help(format!("write {text} without quotes")))
+                Err(self.wrong_type("an integer").help(format!("remove the quotes: {text}")))
             }
-            _ => Err(self.wrong_type("a whole number")),
+            _ => Err(self.wrong_type("an integer")),
         }
     }
 
-    /// A text.
-    pub(super) fn text(&self, wanted: &str) -> Result<&'t str, Complaint> {
-        self.value.as_str().ok_or_else(|| self.wrong_type(wanted))
+    /// Returns the string. `expected` describes it in the error.
+    pub(super) fn text(&self, expected: &str) -> Result<&'t str, Complaint> {
+        self.value.as_str().ok_or_else(|| self.wrong_type(expected))
     }
 
-    /// The values of a list, each with its place.
-    pub(super) fn list(&self, wanted: &str) -> Result<Vec<Self>, Complaint> {
+    /// Returns the elements of an array, with their locations.
+    pub(super) fn list(&self, expected: &str) -> Result<Vec<Self>, Complaint> {
         match self.value {
             DeValue::Array(list) => Ok(self.elements(list)),
             DeValue::String(text) => {
-                Err(self.wrong_type(wanted).help(format!("write {} = [\"{text}\"]", self.name)))
+                Err(self.wrong_type(expected).help(format!("use {} = [\"{text}\"]", self.name)))
             }
-            _ => Err(self.wrong_type(wanted)),
+            _ => Err(self.wrong_type(expected)),
         }
     }
 
-    /// The values of this list, each with its place.
+    /// Returns the elements of `list`, with their locations.
     pub(super) fn elements(&self, list: &'t DeArray<'t>) -> Vec<Self> {
         list.iter()
             .map(|element| Self { name: self.name, value: element.get_ref(), span: element.span() })
@@ -78,7 +77,7 @@ impl<'t> Found<'t> {
     }
 }
 
-/// An open table.
+/// A table of the file, opened with its schema.
 #[derive(Clone)]
 pub(super) struct Section<'t> {
     table: &'t DeTable<'t>,
@@ -88,7 +87,7 @@ pub(super) struct Section<'t> {
 }
 
 impl<'t> Section<'t> {
-    /// Opens a table; keys that are not in its definition are refused.
+    /// Opens a table. Keys that are not in its schema are errors.
     pub(super) fn open(
         table: &'t DeTable<'t>,
         span: Span,
@@ -103,41 +102,41 @@ impl<'t> Section<'t> {
         Self { table, span, def, sink }
     }
 
-    /// Where the table is: its header, or the key that holds it.
+    /// Returns the location of the table's header, or of the key that holds it.
     pub(super) fn span(&self) -> Span {
         self.span.clone()
     }
 
-    /// Where problems go.
+    /// Returns the sink for diagnostics.
     pub(super) fn sink(&self) -> &'t RefCell<Sink> {
         self.sink
     }
 
-    /// Reports a problem; where it has no place yet, it is the table's. The
-    /// whole file is no place.
+    /// Reports a diagnostic. Without a location of its own it gets the table's,
+    /// except at the top level of the file.
     pub(super) fn complain(&self, complaint: Complaint) {
         let complaint = if self.def.path.is_empty() { complaint } else { complaint.or_at(self.span()) };
         self.sink.borrow_mut().push(complaint);
     }
 
-    /// The value, or the problem reported and `None`.
+    /// Returns the value, or reports the error and returns `None`.
     pub(super) fn take<T>(&self, result: Result<T, Complaint>) -> Option<T> {
         result.map_err(|complaint| self.complain(complaint)).ok()
     }
 
-    /// The value of a key, its default where it is absent or wrong.
+    /// Returns the value of a key, or its default if it is missing or invalid.
     pub(super) fn get<R: Rule>(&self, key: &'static Key<R>) -> R::Value {
         self.find(key)
             .and_then(|found| self.take(key.rule.read(&found)))
             .unwrap_or_else(|| key.default.clone())
     }
 
-    /// The value of a key, `None` where it is absent or wrong.
+    /// Returns the value of a key, or `None` if it is missing or invalid.
     pub(super) fn get_optional<R: Rule>(&self, key: &'static Optional<R>) -> Option<R::Value> {
         self.find(key).and_then(|found| self.take(key.rule.read(&found)))
     }
 
-    /// What is under a key.
+    /// Returns the value of a key, unread.
     pub(super) fn find(&self, key: &dyn Entry) -> Option<Found<'t>> {
         let name = key.name();
         debug_assert!(
@@ -149,17 +148,17 @@ impl<'t> Section<'t> {
         Some(Found { name, value: value.get_ref(), span: value.span() })
     }
 
-    /// Where the value of a key is, if it is given.
+    /// Returns the location of a key's value, if present.
     pub(super) fn span_of(&self, key: &dyn Entry) -> Option<Span> {
         self.find(key).map(|found| found.span())
     }
 
-    /// Where the name of a key is, if it is given.
+    /// Returns the location of a key's name, if present.
     pub(super) fn key_span(&self, key: &dyn Entry) -> Option<Span> {
         self.table.keys().find(|known| known.get_ref() == key.name()).map(Spanned::span)
     }
 
-    /// The table under a key; anything else there is refused.
+    /// Returns the table of a key. Any other value is an error.
     pub(super) fn section(&self, key: &'static Free) -> Option<Self> {
         let found = self.find(key)?;
         if let DeValue::Table(table) = found.value {
@@ -170,18 +169,18 @@ impl<'t> Section<'t> {
         }
     }
 
-    /// An empty table in the place of one that is not there.
+    /// Opens an empty table in place of a missing one.
     pub(super) fn absent(&self, key: &'static Free, empty: &'t DeTable<'t>) -> Option<Self> {
         key.table.map(|def| Self { table: empty, span: self.span(), def, sink: self.sink })
     }
 
-    /// The tables of the array under a key; anything else there is refused.
+    /// Returns the array of tables of a key. Any other value is an error.
     pub(super) fn sections(&self, key: &'static Free) -> Vec<Self> {
         let Some(found) = self.find(key) else { return Vec::new() };
         let name = self.def.keys.iter().find(|entry| entry.name() == key.name).and(key.table);
         let title = name.map(Table::title).unwrap_or_default();
         let DeValue::Array(list) = found.value else {
-            let help = format!("write {title} with two pairs of brackets");
+            let help = format!("use double brackets: {title}");
             self.complain(found.wrong_type("an array of tables").help(help));
             return Vec::new();
         };
@@ -191,19 +190,19 @@ impl<'t> Section<'t> {
                 (DeValue::Table(table), Some(def)) => {
                     sections.push(Self::open(table, element.span(), def, self.sink));
                 }
-                _ => self.complain(element.wrong_type("tables")),
+                _ => self.complain(element.wrong_type("an array of tables")),
             }
         }
         sections
     }
 
-    /// Opens `table`, found under `key`.
+    /// Opens `table`, the value of `key`.
     pub(super) fn open_below(&self, key: &'static Free, table: &'t DeTable<'t>) -> Option<Self> {
         let span = self.key_span(key).unwrap_or_else(|| self.span());
         key.table.map(|def| Self::open(table, span, def, self.sink))
     }
 
-    /// Opens a table under a name; anything else there is refused.
+    /// Opens a named table. Any other value is an error.
     pub(super) fn open_named(
         name: &'t Spanned<DeString<'t>>,
         value: &'t Spanned<DeValue<'t>>,
@@ -213,7 +212,7 @@ impl<'t> Section<'t> {
         match value.get_ref() {
             DeValue::Table(table) => Some(Self::open(table, name.span(), def, sink)),
             other => {
-                let message = format!("`{}` takes a table, not {}", name.get_ref(), kind(other));
+                let message = format!("expected a table for `{}`, found {}", name.get_ref(), kind(other));
                 sink.borrow_mut().push(Complaint::error(message).at(value.span(), ""));
                 None
             }
@@ -223,7 +222,8 @@ impl<'t> Section<'t> {
 
 fn unknown_key(key: &Spanned<DeString<'_>>, def: &'static Table) -> Complaint {
     let name: &str = key.get_ref();
-    let complaint = Complaint::error(format!("unknown key `{name}` in {}", def.title())).at(key.span(), "");
+    let place = if def.path.is_empty() { String::new() } else { format!(" in {}", def.title()) };
+    let complaint = Complaint::error(format!("unknown key `{name}`{place}")).at(key.span(), "");
     if let Some(known) = nearest(name, def.keys.iter().map(|known| known.name())) {
         return complaint.help(format!("did you mean `{known}`?"));
     }
@@ -234,22 +234,22 @@ fn unknown_key(key: &Spanned<DeString<'_>>, def: &'static Table) -> Complaint {
         .map(Table::title)
         .collect();
     if !elsewhere.is_empty() {
-        return complaint.help(format!("`{name}` belongs to {}", elsewhere.join(" or ")));
+        return complaint.help(format!("`{name}` is a key of {}", elsewhere.join(" or ")));
     }
-    let known: Vec<_> = def.keys.iter().map(|known| known.name()).collect();
-    complaint.help(format!("known here: {}", known.join(", ")))
+    let known: Vec<_> = def.keys.iter().map(|known| format!("`{}`", known.name())).collect();
+    complaint.help(format!("expected one of {}", known.join(", ")))
 }
 
-/// What a value is, with its article.
+/// The type of a value, with its article.
 pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
     match value {
-        DeValue::String(_) => "a text",
-        DeValue::Integer(_) => "a whole number",
-        DeValue::Float(_) => "a number with a point",
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a float",
         DeValue::Boolean(true) => "`true`",
         DeValue::Boolean(false) => "`false`",
         DeValue::Datetime(_) => "a date",
-        DeValue::Array(_) => "a list",
+        DeValue::Array(_) => "an array",
         DeValue::Table(_) => "a table",
     }
 }

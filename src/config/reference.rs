@@ -1,11 +1,11 @@
-//! The reference of all keys, printed from the schema.
+//! Generates the key reference from the schema.
 
 use std::fmt::Write;
 
 use super::schema::{Entry, FILE, Table};
 
-/// Every table and key as Markdown: what it takes, what it is when absent,
-/// what it does. `docs/configuration.md` holds this text.
+/// Returns the reference of all tables and keys as Markdown.
+/// `docs/configuration.md` contains it.
 pub fn reference() -> String {
     let mut text = String::new();
     for table in FILE.walk() {
@@ -19,7 +19,7 @@ pub fn reference() -> String {
 fn section(text: &mut String, table: &Table) {
     // Writing to a string cannot fail.
     let _ = writeln!(text, "### `{}`\n\n{}\n", table.title(), table.doc);
-    let _ = writeln!(text, "| key | takes | default | meaning |\n|---|---|---|---|");
+    let _ = writeln!(text, "| key | type | default | description |\n|---|---|---|---|");
     for entry in table.keys {
         row(text, *entry);
     }
@@ -38,7 +38,7 @@ fn row(text: &mut String, entry: &dyn Entry) {
     );
 }
 
-/// Every key with the table it is in, as `(table, key)`.
+/// Returns every key as `(table, key)`.
 pub fn keys() -> Vec<(&'static str, &'static str)> {
     let tables = FILE.walk();
     tables.iter().flat_map(|table| table.keys.iter().map(|key| (table.path, key.name()))).collect()

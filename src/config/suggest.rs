@@ -1,8 +1,8 @@
-//! "Did you mean": the known word nearest to a mistyped one.
+//! Finds the known word closest to a misspelled one, for "did you mean".
 
-/// The word among `known` that `written` was probably meant to be.
+/// Returns the word of `known` that `written` most likely misspells.
 pub(super) fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
-    // Longer words cannot be near any of ours, and the cost is quadratic.
+    // Longer words match none of ours, and the cost is quadratic.
     if written.len() > 64 {
         return None;
     }
@@ -15,17 +15,18 @@ pub(super) fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str
         .map(|(_, word)| word)
 }
 
-/// A third of the word may be wrong.
+/// The maximum edit distance: a third of the word.
 fn tolerance(word: &str) -> usize {
     (word.chars().count() / 3).max(1)
 }
 
-/// Case, `-` and `_` are never what makes the difference.
+/// Normalizes a word: case is ignored, and `-` equals `_`.
 fn simple(word: &str) -> Vec<char> {
     word.chars().map(|c| if c == '-' { '_' } else { c.to_ascii_lowercase() }).collect()
 }
 
-/// Edits between two words: insert, delete, replace, swap two neighbours.
+/// Edit distance of two words: insertions, deletions, replacements and swaps of
+/// adjacent characters.
 fn distance(a: &[char], b: &[char]) -> usize {
     let mut before: Vec<usize> = Vec::new();
     let mut above: Vec<usize> = (0..=b.len()).collect();
@@ -50,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_swap_is_one_edit() {
+    fn swap_counts_as_one_edit() {
         let chars = |s: &str| s.chars().collect::<Vec<_>>();
         assert_eq!(distance(&chars("tiemout"), &chars("timeout")), 1);
         assert_eq!(distance(&chars(""), &chars("abc")), 3);
@@ -59,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_word_is_suggested_and_a_far_one_is_not() {
+    fn suggests_the_closest_word_only_if_it_is_close() {
         let words = ["interval", "fast_interval", "timeout", "rise", "fall"];
         assert_eq!(nearest("intervall", words), Some("interval"));
         assert_eq!(nearest("fast-interval", words), Some("fast_interval"));

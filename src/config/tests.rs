@@ -1,4 +1,4 @@
-//! Every file under `tests/configs/` and what is said of it.
+//! Parses every file under `tests/configs/` and compares the result with snapshots.
 
 mod docs;
 mod properties;
@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 
-/// What a named file holds: a key, which is as good a seed.
+/// The content of every file that a configuration names: a key, also valid as a seed.
 const SECRET: &[u8] = b"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n";
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The files in a folder of `tests/configs/`, by name.
+/// Returns the names and contents of the files in a folder of `tests/configs/`.
 fn configs(folder: &str) -> Vec<(String, String)> {
     let mut files: Vec<PathBuf> = fs::read_dir(root().join("tests/configs").join(folder))
         .unwrap()
@@ -32,7 +32,7 @@ fn configs(folder: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Compares with the snapshot of that name beside the configurations.
+/// Compares `text` with its snapshot next to the configurations.
 fn snapshot(folder: &str, name: &str, text: &str) {
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path(root().join("tests/configs").join(folder).join("snapshots"));
@@ -42,7 +42,7 @@ fn snapshot(folder: &str, name: &str, text: &str) {
 }
 
 #[test]
-fn invalid_files_are_refused_with_every_problem_under_its_line() {
+fn invalid_files_report_all_errors() {
     for (name, text) in configs("invalid") {
         let origin = format!("{name}.toml");
         let diagnostics = parse(&text, &origin).expect_err(&name);
@@ -52,14 +52,14 @@ fn invalid_files_are_refused_with_every_problem_under_its_line() {
 }
 
 #[test]
-fn valid_files_mean_what_they_say() {
+fn valid_files_are_lowered_as_expected() {
     for (name, text) in configs("valid") {
         let origin = format!("{name}.toml");
         let loaded =
             parse_sealed_off(&text, &origin, SECRET).unwrap_or_else(|error| panic!("{name}:\n{error}"));
         let mut config = loaded.config;
         if !text.contains("workers") {
-            // As many as the machine has cores.
+            // The default depends on the machine's cores.
             config.server.workers = std::num::NonZeroUsize::MIN;
         }
         let warnings = render_all(&loaded.warnings, false);
@@ -67,7 +67,7 @@ fn valid_files_mean_what_they_say() {
     }
 }
 
-/// `proxy.toml` with all settings that are off turned on.
+/// Uncomments all settings in `proxy.toml`.
 fn everything_on(text: &str) -> String {
     let on = |line: &str| match line.strip_prefix('#') {
         Some(setting) if !setting.is_empty() && !setting.starts_with([' ', '#']) => setting.to_owned(),
@@ -76,7 +76,7 @@ fn everything_on(text: &str) -> String {
     text.lines().map(|line| on(line) + "\n").collect()
 }
 
-/// Every (table, key) that is written in a document.
+/// Collects every `(table, key)` in a document.
 fn written(table: &toml::Table, path: &str, keys: &mut Vec<(String, String)>) {
     for (name, value) in table {
         keys.push((path.to_owned(), name.clone()));
@@ -98,7 +98,7 @@ fn written(table: &toml::Table, path: &str, keys: &mut Vec<(String, String)>) {
 }
 
 #[test]
-fn the_annotated_file_runs_as_it_is_without_a_warning() {
+fn reference_file_is_valid_without_warnings() {
     let loaded = load(&root().join("proxy.toml")).unwrap();
     assert_eq!(render_all(&loaded.warnings, false), "");
     let upstream = &loaded.config.upstreams[0];
@@ -107,7 +107,7 @@ fn the_annotated_file_runs_as_it_is_without_a_warning() {
 }
 
 #[test]
-fn the_annotated_file_has_every_key_and_all_of_them_at_once_are_accepted() {
+fn reference_file_shows_every_key_and_is_valid_uncommented() {
     let text = everything_on(&fs::read_to_string(root().join("proxy.toml")).unwrap());
     let loaded = parse_sealed_off(&text, "proxy.toml", SECRET).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(render_all(&loaded.warnings, false), "");
@@ -116,13 +116,13 @@ fn the_annotated_file_has_every_key_and_all_of_them_at_once_are_accepted() {
     for (table, key) in keys() {
         assert!(
             present.iter().any(|(path, name)| path == table && name == key),
-            "proxy.toml does not show `{key}` of [{table}]"
+            "`{key}` of [{table}] is missing in proxy.toml"
         );
     }
 }
 
-/// Is this line of `proxy.toml` a setting that is off and shows its default?
-/// In a table that is off it is an example.
+/// Returns the name, value and default of a commented-out setting in `proxy.toml`.
+/// Settings of commented-out tables are examples, not defaults.
 fn shows_default(table: &str, line: &str) -> Option<(&'static str, String, String)> {
     let (name, value) = line.strip_prefix('#')?.split_once(" = ")?;
     let known = schema::FILE.walk().into_iter().find(|known| known.path == table)?;
@@ -132,14 +132,14 @@ fn shows_default(table: &str, line: &str) -> Option<(&'static str, String, Strin
     is_value.then(|| (entry.name(), value.to_owned(), default))
 }
 
-/// The table that a header opens, by its path in the schema.
+/// Returns the schema path of a table header.
 fn header(line: &str) -> Option<String> {
     (line.starts_with('[') || line.starts_with("#["))
         .then(|| line.trim_matches(['[', ']']).replacen("upstream.demo", "upstream.NAME", 1))
 }
 
 #[test]
-fn what_is_off_in_the_annotated_file_is_the_default() {
+fn commented_settings_in_the_reference_file_are_defaults() {
     let text = fs::read_to_string(root().join("proxy.toml")).unwrap();
     let (mut table, mut shown, mut on) = (String::new(), 0, String::new());
     for line in text.lines() {
@@ -154,14 +154,14 @@ fn what_is_off_in_the_annotated_file_is_the_default() {
         }
         on.push('\n');
     }
-    assert!(shown > 30, "only {shown} defaults were looked at");
+    assert!(shown > 30, "only {shown} defaults checked");
     let off = parse(&text, "proxy.toml").unwrap().config;
     let on = parse(&on, "proxy.toml").unwrap_or_else(|error| panic!("{error}")).config;
-    assert_eq!(off, on, "a default means the same written out");
+    assert_eq!(off, on, "an explicit default changes the configuration");
 }
 
 #[test]
-fn files_are_read_and_paths_resolved_beside_the_configuration() {
+fn paths_are_relative_to_the_configuration_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
     let text = "[access_log]\nformat = \"json\"\noutput = \"access.log\"\n\
@@ -170,7 +170,7 @@ fn files_are_read_and_paths_resolved_beside_the_configuration() {
                 ring = { seed_file = \"seed\" }\n";
     fs::write(path("homing.toml"), text).unwrap();
     let LoadError::Invalid(diagnostics) = load(&path("homing.toml")).unwrap_err() else {
-        panic!("the files it names are missing")
+        panic!("expected errors for the missing files")
     };
     assert_eq!(diagnostics.errors(), 2, "{diagnostics}");
     fs::write(path("keys"), SECRET).unwrap();
@@ -187,7 +187,7 @@ fn files_are_read_and_paths_resolved_beside_the_configuration() {
 }
 
 #[test]
-fn a_file_that_is_no_text_cannot_be_read() {
+fn binary_files_and_directories_are_read_errors() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("homing.toml");
     fs::write(&path, b"\xff\xfe").unwrap();

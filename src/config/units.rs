@@ -1,4 +1,4 @@
-//! Durations and sizes as they are written: `"250ms"`, `"16KiB"`.
+//! Parses and formats durations and sizes: `"250ms"`, `"16KiB"`.
 
 use std::time::Duration;
 
@@ -9,14 +9,13 @@ const TIME_UNITS: [(&str, u64); 5] =
 const SIZE_UNITS: [(&str, u64); 5] =
     [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
 
-/// Why a text is no duration or size: what to write instead, where that can
-/// be guessed.
+/// An invalid duration or size, with a suggested spelling if there is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Unreadable {
     pub(super) instead: Option<String>,
 }
 
-/// A whole number and a unit of time.
+/// Parses an integer with a unit of time.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, Unreadable> {
     let (number, unit) = split(text);
     let Some(scale) = scale(&TIME_UNITS, unit) else {
@@ -26,7 +25,7 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, Unreadable> {
     millis.map(Duration::from_millis).ok_or(Unreadable { instead: None })
 }
 
-/// A whole number and a unit of size.
+/// Parses an integer with a unit of size.
 pub(super) fn parse_size(text: &str) -> Result<u64, Unreadable> {
     let (number, unit) = split(text);
     let Some(scale) = scale(&SIZE_UNITS, unit) else {
@@ -35,7 +34,7 @@ pub(super) fn parse_size(text: &str) -> Result<u64, Unreadable> {
     number.parse::<u64>().ok().and_then(|n| n.checked_mul(scale)).ok_or(Unreadable { instead: None })
 }
 
-/// A duration in the largest unit that divides it.
+/// Formats a duration in the largest unit that divides it.
 pub fn show_duration(duration: Duration) -> String {
     let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     if millis == 0 {
@@ -45,7 +44,7 @@ pub fn show_duration(duration: Duration) -> String {
     whole.map_or_else(|| format!("{millis}ms"), |(unit, scale)| format!("{}{unit}", millis / scale))
 }
 
-/// A size in the largest unit that divides it.
+/// Formats a size in the largest unit that divides it.
 pub(super) fn show_size(bytes: u64) -> String {
     let whole = SIZE_UNITS.iter().rev().find(|(_, scale)| bytes != 0 && bytes.is_multiple_of(*scale));
     whole.map_or_else(|| format!("{bytes}B"), |(unit, scale)| format!("{}{unit}", bytes / scale))
@@ -60,7 +59,7 @@ fn scale(units: &[(&str, u64)], unit: &str) -> Option<u64> {
     units.iter().find(|(name, _)| *name == unit).map(|(_, scale)| *scale)
 }
 
-/// What `"1.5s"`, `"1m30s"` and `"10 sec"` were meant to be.
+/// Suggests the valid spelling of `"1.5s"`, `"1m30s"` and `"10 sec"`.
 fn guess_duration(text: &str) -> Option<String> {
     let mut millis = 0u64;
     let mut rest = text.trim();
@@ -96,7 +95,7 @@ fn guess_duration(text: &str) -> Option<String> {
     Some(show_duration(Duration::from_millis(millis)))
 }
 
-/// What `"16k"`, `"16KB"` and `"1 MB"` were meant to be.
+/// Suggests the valid spelling of `"16k"`, `"16KB"` and `"1 MB"`.
 fn guess_size(number: &str, unit: &str) -> Option<String> {
     let unit = match unit.trim().to_ascii_lowercase().as_str() {
         "" | "b" | "byte" | "bytes" => "B",
@@ -118,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_whole_numbers_with_a_unit() {
+    fn durations_are_integers_with_a_unit() {
         assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(parse_duration("2s"), Ok(Duration::from_secs(2)));
         assert_eq!(parse_duration("0s"), Ok(Duration::ZERO));
@@ -133,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn other_ways_to_write_a_duration_are_understood_in_the_help() {
+    fn common_misspellings_of_durations_get_a_suggestion() {
         assert_eq!(instead(parse_duration("1.5s")).as_deref(), Some("1500ms"));
         assert_eq!(instead(parse_duration("1m30s")).as_deref(), Some("90s"));
         assert_eq!(instead(parse_duration("10 sec")).as_deref(), Some("10s"));
@@ -145,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_whole_numbers_with_a_binary_unit() {
+    fn sizes_are_integers_with_a_binary_unit() {
         assert_eq!(parse_size("512B"), Ok(512));
         assert_eq!(parse_size("16KiB"), Ok(16 << 10));
         assert_eq!(parse_size("1MiB"), Ok(1 << 20));
@@ -157,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_can_be_read_again() {
+    fn formatted_values_parse_back() {
         for millis in [0, 1, 250, 1000, 1500, 60_000, 90_000, 3_600_000, 86_400_000] {
             let duration = Duration::from_millis(millis);
             assert_eq!(parse_duration(&show_duration(duration)), Ok(duration));

@@ -1,4 +1,4 @@
-//! The backends' side of TLS.
+//! TLS to backends.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -16,38 +16,38 @@ use super::files::{self, ReadFile, Stamp};
 use super::identity::Loader;
 use super::{Part, Problem, Refreshed, provider};
 
-/// What is offered by ALPN.
+/// Returns the protocol to offer by ALPN.
 fn alpn(http2: bool) -> &'static [u8] {
     if http2 { b"h2" } else { b"http/1.1" }
 }
 
-/// What the TLS to an upstream's backends is made of.
+/// The TLS settings of an upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientSettings {
-    /// Who vouches for backends.
+    /// The CA certificates to verify backends against.
     pub ca: Roots,
-    /// The name in their certificates; `None`: the host of each one's address.
+    /// The name in the backends' certificates. `None` uses the host of each address.
     pub server_name: Option<String>,
-    /// Is the name sent (SNI)?
+    /// Whether to send that name (SNI).
     pub sni: bool,
-    /// What Homing shows of itself: files with a certificate and its key.
+    /// The files of the client certificate and its private key.
     pub identity: Option<(PathBuf, PathBuf)>,
-    /// Are their certificates looked at, at all?
+    /// Whether to verify the backends' certificates.
     pub verify: bool,
-    /// Is HTTP/2 to be spoken?
+    /// Whether to speak HTTP/2.
     pub http2: bool,
 }
 
-/// Who vouches for backends.
+/// A source of CA certificates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Roots {
-    /// The system's authorities.
+    /// The system's trust store.
     Native,
-    /// Those in this file.
+    /// A PEM file.
     File(PathBuf),
 }
 
-/// TLS to an upstream's backends: settings, and what is made of their files.
+/// TLS to an upstream's backends: the settings and the loaded files.
 pub struct Client {
     settings: ClientSettings,
     live: RwLock<Option<Live>>,
@@ -61,40 +61,40 @@ struct Live {
 }
 
 impl Client {
-    /// With nothing loaded: no connection can be made until [`Client::load`].
+    /// Creates a client. It cannot connect before [`Client::load`].
     pub fn new(settings: ClientSettings) -> Self {
         Self { settings, live: RwLock::default(), stamps: Mutex::default() }
     }
 
-    /// What it is made of.
+    /// Returns the settings.
     pub fn settings(&self) -> &ClientSettings {
         &self.settings
     }
 
-    /// For rustls; `None` before it was loaded. It has no memory of sessions:
-    /// see [`with_sessions`].
+    /// Returns the rustls configuration, or `None` before [`Client::load`]. It does not
+    /// store sessions; see [`with_sessions`].
     pub fn config(&self) -> Option<Arc<ClientConfig>> {
         self.live.read().as_ref().map(|live| Arc::clone(&live.config))
     }
 
-    /// The name that a backend on this host has in its certificate; `None` if
-    /// it cannot be one.
+    /// Returns the name expected in the certificate of a backend on `host`, or `None`
+    /// if it is not a valid name.
     pub fn server_name(&self, host: &str) -> Option<ServerName<'static>> {
         let name = self.settings.server_name.as_deref().unwrap_or(host);
         ServerName::try_from(name.to_owned()).ok()
     }
 
-    /// Reads the files and takes them into use. Returns warnings.
+    /// Loads the files. Returns warnings.
     ///
     /// # Errors
-    /// All that is wrong with them; what was in use before stays so.
+    /// All errors in the files. The old content stays in use.
     pub fn load(&self, read: ReadFile<'_>) -> Result<Vec<Problem>, Vec<Problem>> {
         let mut stamps = self.stamps.lock();
         *stamps = self.look();
         self.replace(read).map(|(_, warnings)| warnings)
     }
 
-    /// Looks at the files, and reads them if they have changed.
+    /// Reloads the files if they have changed.
     pub fn refresh(&self) -> Refreshed {
         let mut stamps = self.stamps.lock();
         let now = self.look();
@@ -174,8 +174,8 @@ impl Client {
     }
 }
 
-/// The configuration with a memory of sessions of its own: each backend gets
-/// one, as no backend can resume another's.
+/// Returns a copy of the configuration with its own session store. Each backend gets
+/// one, because backends cannot resume each other's sessions.
 pub fn with_sessions(config: &ClientConfig, sessions: usize) -> Arc<ClientConfig> {
     let mut config = config.clone();
     config.resumption = Resumption::in_memory_sessions(sessions);
@@ -189,16 +189,16 @@ fn native_roots(loader: &mut Loader<'_>) -> Option<RootCertStore> {
     if roots.is_empty() {
         let why = found.errors.first().map(|error| format!(": {error}")).unwrap_or_default();
         loader.errors.push(
-            Problem::new(Part::Ca, format!("the system has no certificates of authorities{why}"))
-                .help("install them (package ca-certificates), or name a file: ca = \"ca.pem\""),
+            Problem::new(Part::Ca, format!("no CA certificates in the system's trust store{why}"))
+                .help("install the ca-certificates package, or set a file: ca = \"ca.pem\""),
         );
         return None;
     }
     Some(roots)
 }
 
-/// `verify = false`: whoever answers is taken for the backend. That it has the
-/// key of the certificate that it shows is still checked.
+/// The verifier for `verify = false`: accepts any certificate. Signatures are still
+/// verified, so the backend must own the certificate's private key.
 #[derive(Debug)]
 struct Unverified;
 
@@ -240,7 +240,7 @@ impl ServerCertVerifier for Unverified {
 }
 
 impl PartialEq for Client {
-    /// The same settings, with the same in their files.
+    /// Compares settings and file contents.
     fn eq(&self, other: &Self) -> bool {
         let fingerprint = |client: &Self| client.live.read().as_ref().map(|live| live.fingerprint);
         self.settings == other.settings && fingerprint(self) == fingerprint(other)

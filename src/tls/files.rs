@@ -1,4 +1,4 @@
-//! Files that settings name: patterns, and whether anything has changed.
+//! Reads TLS files, expands patterns and detects changes.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -8,13 +8,13 @@ use std::time::SystemTime;
 
 use aws_lc_rs::digest::{Context, SHA256};
 
-/// Reads a whole file, within a limit of the reader's.
+/// Reads a whole file, up to the reader's size limit.
 pub type ReadFile<'a> = &'a dyn Fn(&Path) -> io::Result<Vec<u8>>;
 
-/// More files than this are a pattern gone wrong.
+/// Maximum number of files a pattern may match.
 const MAX_FILES: usize = 10_000;
 
-/// A larger file holds no certificates.
+/// Maximum size of a file.
 const MAX_BYTES: u64 = 8 << 20;
 
 /// Reads a regular file of bounded size.
@@ -30,9 +30,9 @@ pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// The files that `pattern` stands for: itself, or, where its last part has a
-/// `*`, those of its directory that fit, by name. Hidden files only fit a
-/// pattern that begins with a dot.
+/// Expands `pattern` to the files that match it, sorted by name. Only the file name
+/// may contain `*`; without one, the pattern is a plain path. Hidden files only match
+/// a pattern that starts with a dot.
 pub(super) fn expand(pattern: &Path) -> io::Result<Vec<PathBuf>> {
     let name = pattern.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     if !name.contains('*') {
@@ -57,7 +57,7 @@ pub(super) fn expand(pattern: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Does `name` fit a pattern in which `*` stands for anything?
+/// Returns true if `name` matches `pattern`. `*` matches any bytes.
 fn matches(pattern: &[u8], name: &[u8]) -> bool {
     let (mut p, mut n, mut retry) = (0, 0, None);
     while n < name.len() {
@@ -68,7 +68,7 @@ fn matches(pattern: &[u8], name: &[u8]) -> bool {
             p += 1;
             n += 1;
         } else if let Some((after_star, at)) = retry {
-            // The star takes one more.
+            // Let the star match one more byte.
             p = after_star;
             n = at + 1;
             retry = Some((after_star, n));
@@ -79,7 +79,7 @@ fn matches(pattern: &[u8], name: &[u8]) -> bool {
     pattern[p..].iter().all(|&byte| byte == b'*')
 }
 
-/// What a file looks like from outside; another look means another content.
+/// The metadata of a file. A different stamp means the content may have changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Stamp {
     path: PathBuf,
@@ -87,8 +87,8 @@ pub(super) struct Stamp {
 }
 
 impl Stamp {
-    /// A look at each; a symlink is followed, so that one that is turned
-    /// elsewhere counts as a change.
+    /// Takes the stamps of files. Follows symlinks, so that a changed target counts as
+    /// a change.
     pub(super) fn of(paths: impl IntoIterator<Item = PathBuf>) -> Vec<Self> {
         let look = |path: PathBuf| {
             let meta = std::fs::metadata(&path).ok();
@@ -99,7 +99,7 @@ impl Stamp {
     }
 }
 
-/// A digest of contents, each told apart from the next.
+/// A digest of several contents. Each is prefixed with its length.
 pub(super) struct Fingerprint(Context);
 
 impl Fingerprint {
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_star_stands_for_anything() {
+    fn star_matches_any_bytes() {
         for (pattern, name) in [("*.pem", "a.pem"), ("*", ""), ("a*b*c", "aXbXbc"), ("**", "x"), ("a", "a")] {
             assert!(matches(pattern.as_bytes(), name.as_bytes()), "{pattern} {name}");
         }
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_gives_the_files_that_fit_in_order_and_no_hidden_ones() {
+    fn pattern_expands_to_sorted_visible_files() {
         let directory = tempfile::tempdir().unwrap();
         for name in ["b.pem", "a.pem", ".c.pem", "d.key"] {
             std::fs::write(directory.path().join(name), "x").unwrap();
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_written_or_replaced_looks_different() {
+    fn stamp_changes_when_a_file_is_written_or_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a");
         let look = || Stamp::of([path.clone()]);

@@ -1,4 +1,4 @@
-//! Certificates for the tests of this folder.
+//! Certificates for the TLS tests.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use super::files;
 use super::identities::Identities;
 use super::identity::Loader;
 
-/// A self-signed certificate for these names, with an ECDSA key.
+/// Creates a self-signed certificate for `names`, with an ECDSA key.
 pub(super) fn certificate(names: &[&str]) -> CertifiedKey<KeyPair> {
     signed(names, KeyPair::generate().unwrap())
 }
@@ -19,7 +19,7 @@ fn signed(names: &[&str], signing_key: KeyPair) -> CertifiedKey<KeyPair> {
     CertifiedKey { cert, signing_key }
 }
 
-/// A directory of PEM files.
+/// A temporary directory of PEM files.
 pub(super) struct Files(tempfile::TempDir);
 
 impl Files {
@@ -37,7 +37,7 @@ impl Files {
         path
     }
 
-    /// Certificate and key in one file.
+    /// Writes a certificate and its key to one file.
     pub(super) fn pair(&self, name: &str, names: &[&str]) -> PathBuf {
         self.write_pair(name, &certificate(names))
     }
@@ -58,7 +58,7 @@ impl Files {
     }
 }
 
-/// The file's name alone.
+/// Returns the file name without its directory.
 pub(super) fn name(path: &Path) -> &str {
     path.file_name().unwrap().to_str().unwrap()
 }

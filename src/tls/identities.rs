@@ -1,4 +1,4 @@
-//! Which certificate a client gets.
+//! Selects the certificate for a client.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,20 +11,20 @@ use rustls::{SignatureAlgorithm, SignatureScheme};
 use super::identity::Identity;
 use super::x509::{Name, below};
 
-/// A listener's certificates, found by name.
+/// A listener's certificates, indexed by name.
 #[derive(Debug)]
 pub struct Identities {
     list: Vec<Identity>,
-    /// Indices into the list; the preferred ones first.
+    /// Indices into the list, in order of preference.
     exact: AHashMap<Box<str>, Vec<usize>>,
-    /// By what follows the `*`.
+    /// Keyed by the part after the `*`.
     wildcard: AHashMap<Box<str>, Vec<usize>>,
-    /// For clients that name no host, or one that nothing is for.
+    /// For clients without SNI, or with an unknown name.
     default: Vec<usize>,
 }
 
 impl Identities {
-    /// `None` without any.
+    /// Indexes the certificates. Returns `None` if there are none.
     pub(super) fn new(list: Vec<Identity>) -> Option<Self> {
         let first = list.first()?;
         let (mut exact, mut wildcard) = (AHashMap::<_, Vec<_>>::new(), AHashMap::<_, Vec<_>>::new());
@@ -33,7 +33,7 @@ impl Identities {
                 let (map, name) = match name {
                     Name::Host(name) => (&mut exact, name),
                     Name::Wildcard(suffix) => (&mut wildcard, suffix),
-                    // A client does not send an address as its server's name.
+                    // Clients do not send IP addresses as SNI.
                     Name::Ip(_) => continue,
                 };
                 let found = map.entry(name.clone().into_boxed_str()).or_default();
@@ -42,14 +42,14 @@ impl Identities {
                 }
             }
         }
-        // The first, and what is for the same name with another kind of key.
+        // The first certificate, and those for the same name with another key type.
         let mut default = match first.facts.names.first() {
             Some(Name::Host(name)) => exact.get(name.as_str()).cloned(),
             Some(Name::Wildcard(suffix)) => wildcard.get(suffix.as_str()).cloned(),
             _ => None,
         }
         .unwrap_or_else(|| vec![0]);
-        // RSA costs the server most and is every client's last resort.
+        // Prefer other keys to RSA, which is the most expensive for the server.
         let rank = |index: &usize| list[*index].key.key.algorithm() == SignatureAlgorithm::RSA;
         for found in exact.values_mut().chain(wildcard.values_mut()).chain([&mut default]) {
             found.sort_by_key(rank);
@@ -57,13 +57,13 @@ impl Identities {
         Some(Self { list, exact, wildcard, default })
     }
 
-    /// The certificates, in the order of the configuration.
+    /// Iterates over the certificates, in configuration order.
     pub fn iter(&self) -> impl Iterator<Item = &Identity> {
         self.list.iter()
     }
 
-    /// Those for a client that names this host, in lower case: exactly, else
-    /// by a wildcard, else the first of all.
+    /// Returns the certificates for `server_name` (in lower case): exact matches, else
+    /// wildcard matches, else the default.
     fn candidates(&self, server_name: Option<&str>) -> &[usize] {
         let named = server_name.and_then(|name| {
             self.exact.get(name).or_else(|| below(name).and_then(|suffix| self.wildcard.get(suffix)))
@@ -71,8 +71,8 @@ impl Identities {
         named.unwrap_or(&self.default)
     }
 
-    /// Is what a client that names `server_name` gets also for `host`? Both in
-    /// lower case and without port.
+    /// Returns true if the certificate for `server_name` also covers `host`. Both are
+    /// in lower case and without port.
     pub fn covers(&self, server_name: &str, host: &str) -> bool {
         self.candidates(Some(server_name)).iter().any(|&index| self.list[index].facts.covers(host))
     }
@@ -87,7 +87,7 @@ impl Identities {
             .map(|&index| &self.list[index])
     }
 
-    /// The file of the certificate that such a client gets.
+    /// Returns the file of the certificate for this SNI and these signature schemes.
     pub fn file_for(&self, server_name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Path> {
         self.choose(server_name, schemes).map(|identity| identity.file.as_path())
     }
@@ -109,7 +109,7 @@ mod tests {
     const RSA: SignatureScheme = SignatureScheme::RSA_PSS_SHA256;
 
     #[test]
-    fn exact_before_wildcard_before_the_first() {
+    fn exact_match_wins_over_wildcard_and_default() {
         let files = fixture::Files::new();
         files.pair("a.pem", &["first.example.com"]);
         files.pair("b.pem", &["*.example.com", "10.0.0.1"]);
@@ -121,7 +121,10 @@ mod tests {
         for other in [None, Some("a.b.example.com"), Some("example.com"), Some("localhost"), Some("")] {
             assert_eq!(file(other), "a.pem", "{other:?}");
         }
-        assert!(identities.covers("blog.example.com", "shop.example.com"), "by the wildcard it got");
+        assert!(
+            identities.covers("blog.example.com", "shop.example.com"),
+            "the wildcard certificate covers it"
+        );
         assert!(!identities.covers("shop.example.com", "blog.example.com"));
         assert!(!identities.covers("unknown.test", "shop.example.com"));
         assert!(identities.covers("unknown.test", "first.example.com"));
@@ -129,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn the_clients_signature_schemes_choose_between_ecdsa_and_rsa() {
+    fn signature_schemes_select_between_ecdsa_and_rsa() {
         let files = fixture::Files::new();
         files.rsa_pair("a.pem", &["shop.example.com"]);
         files.pair("b.pem", &["shop.example.com"]);

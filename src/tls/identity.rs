@@ -1,4 +1,4 @@
-//! Certificates and their keys, as they are found in PEM files.
+//! Loads certificates and their private keys from PEM files.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,30 +13,30 @@ use super::files::{self, Fingerprint, ReadFile};
 use super::x509::CertificateFacts;
 use super::{Part, Problem, provider};
 
-/// A certificate with its chain and key.
+/// A certificate with its chain and private key.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// The file that the certificate is in.
+    /// The certificate's file.
     pub file: PathBuf,
-    /// What it says of itself.
+    /// The parsed certificate.
     pub facts: CertificateFacts,
     pub(super) key: Arc<CertifiedKey>,
 }
 
 impl Identity {
-    /// Its names, for people.
+    /// Returns the certificate's names, for display.
     pub fn names(&self) -> String {
         let names: Vec<_> = self.facts.names.iter().map(ToString::to_string).collect();
         if names.is_empty() { "no name".to_owned() } else { names.join(", ") }
     }
 
-    /// The algorithm of its key, for people: `RSA`, `ECDSA` …
+    /// Returns the key's algorithm, for display: `RSA`, `ECDSA` …
     pub fn algorithm(&self) -> String {
         format!("{:?}", self.key.key.algorithm())
     }
 }
 
-/// Reads files and gathers what is wrong with them.
+/// Reads TLS files and collects errors and warnings.
 pub(super) struct Loader<'a> {
     read: ReadFile<'a>,
     fingerprint: Fingerprint,
@@ -44,19 +44,19 @@ pub(super) struct Loader<'a> {
     pub(super) warnings: Vec<Problem>,
 }
 
-/// A private key, and where it was found.
+/// A private key with its file.
 struct Key {
     file: PathBuf,
     signing: Arc<dyn SigningKey>,
-    /// Was its file named by `keys`?
+    /// Whether its file is listed in `keys`.
     named: bool,
     used: bool,
 }
 
-/// A certificate with its chain, and where it was found.
+/// A certificate chain with its file.
 struct Chain {
     file: PathBuf,
-    /// Was the file found by a pattern?
+    /// Whether the file matched a pattern.
     by_pattern: bool,
     certificates: Vec<CertificateDer<'static>>,
 }
@@ -66,12 +66,12 @@ impl<'a> Loader<'a> {
         Self { read, fingerprint: Fingerprint::new(), errors: Vec::new(), warnings: Vec::new() }
     }
 
-    /// A digest of all that was read.
+    /// Returns a digest of all files read.
     pub(super) fn fingerprint(self) -> [u8; 32] {
         self.fingerprint.finish()
     }
 
-    /// A file's content, or the problem noted and `None`.
+    /// Reads a file, or adds an error and returns `None`.
     pub(super) fn content(&mut self, part: Part, path: &Path) -> Option<Vec<u8>> {
         match (self.read)(path) {
             Ok(content) => {
@@ -86,7 +86,7 @@ impl<'a> Loader<'a> {
                         problem.help("paths are relative to the directory of the configuration file")
                     }
                     std::io::ErrorKind::PermissionDenied => {
-                        problem.help("let the user that Homing runs as read it")
+                        problem.help("make it readable for the user that Homing runs as")
                     }
                     _ => problem,
                 });
@@ -95,8 +95,8 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// The certificates in these files, each with its key: in the same file,
-    /// beside it (`x.key` of `x.pem`), or in one of `keys`.
+    /// Loads certificates, each with its private key from the same file, from the file
+    /// next to it (`x.key` for `x.pem`), or from one of `keys`.
     pub(super) fn identities(&mut self, certs: &[PathBuf], keys: &[PathBuf]) -> Vec<Identity> {
         let (mut chains, mut found) = (Vec::new(), Vec::new());
         for path in keys {
@@ -110,21 +110,18 @@ impl<'a> Loader<'a> {
         let authorities: Vec<_> = chains.iter().map(|chain| chain.file.display().to_string()).collect();
         let identities = self.match_up(chains, &mut found);
         for key in found.iter().filter(|key| key.named && !key.used) {
-            let message = format!("the key in {} fits none of the certificates", key.file.display());
+            let message = format!("private key in {} does not match any certificate", key.file.display());
             self.warnings.push(Problem::new(Part::Keys, message));
         }
         if identities.is_empty() && self.errors.is_empty() {
             let problem = if authorities.is_empty() {
-                Problem::new(Part::Certs, "there is no certificate in these files")
-                    .help("a PEM file has lines that say -----BEGIN CERTIFICATE-----")
+                Problem::new(Part::Certs, "no certificates found in these files")
+                    .help("PEM files contain the line -----BEGIN CERTIFICATE-----")
             } else {
-                // What fits a pattern, is an authority's and has no key was passed over.
+                // CA certificates without a key were skipped.
                 let files = authorities.join(", ");
-                Problem::new(
-                    Part::Certs,
-                    format!("there are only authorities' certificates, without keys, in {files}"),
-                )
-                .help("put a server's certificate and its key there")
+                Problem::new(Part::Certs, format!("only CA certificates without keys found in {files}"))
+                    .help("add a server certificate and its private key")
             };
             self.errors.push(problem);
         }
@@ -134,7 +131,7 @@ impl<'a> Loader<'a> {
     fn expand(&mut self, pattern: &Path) -> Vec<PathBuf> {
         match files::expand(pattern) {
             Ok(files) if files.is_empty() => {
-                let message = format!("no file fits {}", pattern.display());
+                let message = format!("no files match {}", pattern.display());
                 self.errors.push(
                     Problem::new(Part::Certs, message)
                         .help("paths are relative to the directory of the configuration file"),
@@ -143,7 +140,7 @@ impl<'a> Loader<'a> {
             }
             Ok(files) => files,
             Err(error) => {
-                let message = format!("cannot look for {}: {error}", pattern.display());
+                let message = format!("cannot list {}: {error}", pattern.display());
                 self.errors.push(Problem::new(Part::Certs, message));
                 Vec::new()
             }
@@ -160,51 +157,53 @@ impl<'a> Loader<'a> {
         let Some(content) = self.content(Part::Certs, &file) else { return };
         let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&content).collect();
         let Ok(certificates) = certificates else {
-            let message = format!("{} is damaged", file.display());
-            self.errors
-                .push(Problem::new(Part::Certs, message).help("it has to be PEM, whole and unchanged"));
+            let message = format!("invalid PEM in {}", file.display());
+            self.errors.push(
+                Problem::new(Part::Certs, message).help("the file may be truncated, or not in PEM format"),
+            );
             return;
         };
         self.take_keys(Part::Certs, &file, &content, false, keys);
-        let beside = beside(&file);
-        if beside != file && !keys.iter().any(|key| key.file == file || key.file == beside) && beside.exists()
+        let key_file = key_file_of(&file);
+        if key_file != file
+            && !keys.iter().any(|key| key.file == file || key.file == key_file)
+            && key_file.exists()
         {
-            self.keys_of(Part::Certs, &beside, false, keys);
+            self.keys_of(Part::Certs, &key_file, false, keys);
         }
         let by_pattern = pattern != file;
         if !certificates.is_empty() {
             chains.push(Chain { file, by_pattern, certificates });
         } else if !by_pattern {
-            let message = format!("there is no certificate in {}", file.display());
+            let message = format!("no certificate found in {}", file.display());
             self.errors.push(
                 Problem::new(Part::Certs, message)
-                    .help("a PEM file has lines that say -----BEGIN CERTIFICATE-----"),
+                    .help("PEM files contain the line -----BEGIN CERTIFICATE-----"),
             );
         }
     }
 
-    /// The private keys in a file, of which there has to be one.
+    /// Reads the private keys in a file, which must contain at least one.
     fn keys_of(&mut self, part: Part, path: &Path, named: bool, keys: &mut Vec<Key>) {
         let Some(content) = self.content(part, path) else { return };
         let before = (keys.len(), self.errors.len());
         self.take_keys(part, path, &content, named, keys);
         if before == (keys.len(), self.errors.len()) {
-            let message = format!("there is no private key in {}", path.display());
+            let message = format!("no private key found in {}", path.display());
             self.errors.push(
-                Problem::new(part, message)
-                    .help("a PEM file has a line that says -----BEGIN PRIVATE KEY-----"),
+                Problem::new(part, message).help("PEM files contain the line -----BEGIN PRIVATE KEY-----"),
             );
         }
     }
 
     fn take_keys(&mut self, part: Part, path: &Path, content: &[u8], named: bool, keys: &mut Vec<Key>) {
         if is_encrypted(content) {
-            let message = format!("the private key in {} is encrypted", path.display());
+            let message = format!("private key in {} is encrypted", path.display());
             let file = path.file_name().unwrap_or_default().display();
             self.errors.push(
                 Problem::new(part, message)
                     .help(format!("decrypt it: openssl pkey -in {file} -out plain.key"))
-                    .help_also("and let only the user that Homing runs as read that"),
+                    .help_also("and make the result readable only for the user that Homing runs as"),
             );
             return;
         }
@@ -216,10 +215,10 @@ impl<'a> Loader<'a> {
             match signing {
                 Ok(signing) => keys.push(Key { file: path.to_owned(), signing, named, used: false }),
                 Err(error) => {
-                    let message = format!("the private key in {} cannot be used: {error}", path.display());
+                    let message = format!("invalid private key in {}: {error}", path.display());
                     self.errors.push(
                         Problem::new(part, message)
-                            .help("keys are RSA (2048 to 8192 bits), ECDSA or Ed25519"),
+                            .help("use an RSA (2048 to 8192 bits), ECDSA or Ed25519 key"),
                     );
                 }
             }
@@ -230,7 +229,7 @@ impl<'a> Loader<'a> {
         let mut identities: Vec<Identity> = Vec::new();
         for chain in chains {
             let Some(facts) = CertificateFacts::read(&chain.certificates[0]) else {
-                let message = format!("the certificate in {} cannot be read", chain.file.display());
+                let message = format!("invalid certificate in {}", chain.file.display());
                 self.errors.push(Problem::new(Part::Certs, message));
                 continue;
             };
@@ -246,7 +245,7 @@ impl<'a> Loader<'a> {
                     Err(Error::InconsistentKeys(_)) => {}
                     Err(error) => {
                         let file = chain.file.display();
-                        let message = format!("the certificate in {file} cannot be used: {error}");
+                        let message = format!("invalid certificate in {file}: {error}");
                         self.errors.push(Problem::new(Part::Certs, message));
                         break;
                     }
@@ -257,9 +256,9 @@ impl<'a> Loader<'a> {
                     let identity = Identity { file: chain.file, facts, key: Arc::new(key) };
                     self.take(&mut identities, identity);
                 }
-                // An authority's certificate among the files that fit a pattern.
+                // Skip CA certificates that happen to match a pattern.
                 None if chain.by_pattern && facts.is_ca => {}
-                // Its key may be in a file that has a problem of its own.
+                // The key may be in a file that already has an error.
                 None if keys.is_empty() && !self.errors.is_empty() => {}
                 None => self.errors.push(without_key(&chain, keys)),
             }
@@ -267,7 +266,7 @@ impl<'a> Loader<'a> {
         identities
     }
 
-    /// Takes a certificate; of one that is there twice, the longer chain.
+    /// Adds a certificate. If it is a duplicate, keeps the one with the longer chain.
     fn take(&mut self, identities: &mut Vec<Identity>, new: Identity) {
         let same = identities.iter_mut().find(|known| known.key.cert[0] == new.key.cert[0]);
         if let Some(known) = same {
@@ -278,7 +277,7 @@ impl<'a> Loader<'a> {
         }
         self.warn_of_validity(Part::Certs, &new.file, &new.facts);
         if new.facts.names.is_empty() {
-            let message = format!("the certificate in {} names no host", new.file.display());
+            let message = format!("certificate in {} has no host names", new.file.display());
             self.warnings.push(Problem::new(Part::Certs, message));
         }
         let algorithm = new.key.key.algorithm();
@@ -289,8 +288,8 @@ impl<'a> Loader<'a> {
         if let Some((known, name)) = twin {
             let (first, second) = (known.file.display(), new.file.display());
             self.warnings.push(
-                Problem::new(Part::Certs, format!("both {first} and {second} are for {name}"))
-                    .help(format!("clients get the one in {first}; remove the other")),
+                Problem::new(Part::Certs, format!("{first} and {second} both have a certificate for {name}"))
+                    .help(format!("{first} is used; remove the other")),
             );
         }
         identities.push(new);
@@ -300,15 +299,15 @@ impl<'a> Loader<'a> {
         let now = SystemTime::now();
         let (file, date) = (file.display(), |time| httpdate::fmt_http_date(time));
         if facts.not_after < now {
-            let message = format!("the certificate in {file} expired on {}", date(facts.not_after));
-            self.warnings.push(Problem::new(part, message).help("clients refuse it: renew it"));
+            let message = format!("certificate in {file} expired on {}", date(facts.not_after));
+            self.warnings.push(Problem::new(part, message).help("clients will reject it; renew it"));
         } else if facts.not_before > now {
-            let message = format!("the certificate in {file} is valid from {}", date(facts.not_before));
-            self.warnings.push(Problem::new(part, message).help("until then clients refuse it"));
+            let message = format!("certificate in {file} is not valid before {}", date(facts.not_before));
+            self.warnings.push(Problem::new(part, message).help("clients will reject it until then"));
         }
     }
 
-    /// The authorities in a file.
+    /// Reads the CA certificates in a file.
     pub(super) fn roots(&mut self, path: &Path) -> Option<RootCertStore> {
         let content = self.content(Part::Ca, path)?;
         let mut roots = RootCertStore::empty();
@@ -318,16 +317,16 @@ impl<'a> Loader<'a> {
                 Err(error) => Err(error.to_string()),
             };
             if let Err(error) = added {
-                let message = format!("a certificate in {} cannot be used: {error}", path.display());
+                let message = format!("invalid CA certificate in {}: {error}", path.display());
                 self.errors.push(Problem::new(Part::Ca, message));
                 return None;
             }
         }
         if roots.is_empty() {
-            let message = format!("there is no certificate in {}", path.display());
+            let message = format!("no certificate found in {}", path.display());
             self.errors.push(
                 Problem::new(Part::Ca, message)
-                    .help("a PEM file has lines that say -----BEGIN CERTIFICATE-----"),
+                    .help("PEM files contain the line -----BEGIN CERTIFICATE-----"),
             );
             return None;
         }
@@ -345,8 +344,8 @@ impl Problem {
     }
 }
 
-/// Where the key of `x.pem` may be beside it: `x.key`.
-pub(super) fn beside(certificate: &Path) -> PathBuf {
+/// Returns the path of the key file next to a certificate: `x.key` for `x.pem`.
+pub(super) fn key_file_of(certificate: &Path) -> PathBuf {
     certificate.with_extension("key")
 }
 
@@ -357,19 +356,19 @@ fn is_encrypted(content: &[u8]) -> bool {
 
 fn without_key(chain: &Chain, keys: &[Key]) -> Problem {
     let file = &chain.file;
-    let own = beside(file);
+    let own = key_file_of(file);
     let near = keys.iter().find(|key| key.file == *file || key.file == own);
     let near = near.or_else(|| keys.iter().find(|key| key.named));
     let certificate = file.display();
     if let Some(key) = near {
         let message =
-            format!("the key in {} is not that of the certificate in {certificate}", key.file.display());
+            format!("private key in {} does not match the certificate in {certificate}", key.file.display());
         return Problem::new(if key.named { Part::Keys } else { Part::Certs }, message)
-            .help("certificate and key are made together: take those of the same date");
+            .help("use the private key that the certificate was issued for");
     }
     let own = own.file_name().unwrap_or_default().display().to_string();
-    Problem::new(Part::Certs, format!("there is no private key for the certificate in {certificate}"))
-        .help(format!("put it into the same file, beside it as {own}, or name its file in `keys`"))
+    Problem::new(Part::Certs, format!("no private key found for the certificate in {certificate}"))
+        .help(format!("add it to the same file, save it next to it as {own}, or list its file in `keys`"))
 }
 
 #[cfg(test)]

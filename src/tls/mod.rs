@@ -1,4 +1,4 @@
-//! TLS: certificates, tickets, and the rustls configurations made of them.
+//! TLS: certificates, session tickets and rustls configurations.
 //!
 //! ```text
 //! server ─ identities (certificate, key, names) ─ x509
@@ -6,9 +6,9 @@
 //! client ─ identities
 //! ```
 //!
-//! A [`Server`] or [`Client`] is a place with a configuration in it, which is
-//! replaced whole when its files change: connections go on with the one that
-//! they began with. Nothing here does network I/O.
+//! A [`Server`] or [`Client`] holds a rustls configuration, which is replaced as a
+//! whole when its files change. Connections keep the configuration that they started
+//! with. Nothing here does network I/O.
 
 mod client;
 mod files;
@@ -33,14 +33,14 @@ pub use self::identity::Identity;
 pub use self::server::{ClientAuth, Live, MinVersion, Server, ServerSettings, client_identity, read};
 pub use self::x509::{CertificateFacts, Name};
 
-/// The cryptography: aws-lc-rs, X25519MLKEM768 before other key exchanges.
+/// Returns the crypto provider: aws-lc-rs, which prefers X25519MLKEM768.
 pub fn provider() -> &'static Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> =
         LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
     &PROVIDER
 }
 
-/// The setting that a problem is about.
+/// The setting that a problem belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     /// `certs`.
@@ -57,14 +57,14 @@ pub enum Part {
     ClientKey,
 }
 
-/// What is wrong with the files, or with what they are for.
+/// An error or warning about TLS files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// The setting that names the file.
     pub part: Part,
-    /// What is wrong, in one line.
+    /// The message, in one line.
     pub message: String,
-    /// How to mend it.
+    /// How to fix it.
     pub help: Option<String>,
 }
 
@@ -85,13 +85,13 @@ impl fmt::Display for Problem {
     }
 }
 
-/// What became of looking at the files again.
+/// The result of checking the files for changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refreshed {
-    /// They are as they were.
+    /// No changes.
     Unchanged,
-    /// What they hold now is in use; these warnings come with it.
+    /// The new content is in use. Holds its warnings.
     Replaced(Vec<Problem>),
-    /// They cannot be used; what was in use stays so.
+    /// The new content is invalid, and the old stays in use. Holds the errors.
     Failed(Vec<Problem>),
 }

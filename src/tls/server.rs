@@ -1,4 +1,4 @@
-//! A listener's side of TLS.
+//! TLS of a listener.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -16,61 +16,61 @@ use rustls::version::{TLS12, TLS13};
 
 use super::files::{self, Fingerprint, ReadFile, Stamp};
 use super::identities::Identities;
-use super::identity::{Loader, beside};
+use super::identity::{Loader, key_file_of};
 use super::tickets::SharedTickets;
 use super::{Part, Problem, Refreshed, provider, x509};
 use crate::secret::parse_keys;
 
-/// Protocols offered by ALPN, the preferred first.
+/// Protocols offered by ALPN, in order of preference.
 const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
-/// Sessions kept for clients of TLS 1.2 that do not take tickets.
+/// Maximum sessions stored for TLS 1.2 clients that do not support tickets.
 const KEPT_SESSIONS: usize = 1024;
 
-/// What a listener's TLS is made of.
+/// The TLS settings of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerSettings {
-    /// PEM files with certificates; the last part may have a `*`.
+    /// PEM files with certificates. The file name may contain `*`.
     pub certs: Vec<PathBuf>,
-    /// PEM files with keys, where these are not with or beside their certificates.
+    /// PEM files with private keys that are neither in nor next to their certificates' files.
     pub keys: Vec<PathBuf>,
-    /// The oldest version spoken.
+    /// The minimum TLS version.
     pub min_version: MinVersion,
-    /// Is HTTP/2 offered?
+    /// Whether to offer HTTP/2.
     pub http2: bool,
-    /// Keys for session tickets, shared by a fleet; `None`: keys of its own.
+    /// The file with session ticket keys, shared by a fleet. `None` uses random keys.
     pub tickets_file: Option<PathBuf>,
-    /// Whose certificates clients show; `None`: they are not asked.
+    /// Client certificates. `None` does not request them.
     pub client_auth: Option<ClientAuth>,
 }
 
-/// The oldest version of TLS that is spoken.
+/// A minimum TLS version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MinVersion {
     /// TLS 1.2 and 1.3.
     Tls12,
-    /// TLS 1.3 alone.
+    /// Only TLS 1.3.
     Tls13,
 }
 
-/// `client_auth`.
+/// The settings of `client_auth`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientAuth {
-    /// The authorities whose certificates are accepted.
+    /// The file with the CA certificates to verify clients against.
     pub ca: PathBuf,
-    /// Is a client without one turned away?
+    /// Whether clients must present a certificate.
     pub required: bool,
 }
 
-/// A listener's TLS: settings, and what is made of their files.
+/// A listener's TLS: the settings and the loaded files.
 pub struct Server {
     settings: ServerSettings,
     live: RwLock<Option<Arc<Live>>>,
     watch: Mutex<Watch>,
 }
 
-/// What is in use for new connections.
+/// The TLS state used for new connections.
 pub struct Live {
-    /// For rustls.
+    /// The rustls configuration.
     pub config: Arc<ServerConfig>,
     /// The certificates.
     pub identities: Arc<Identities>,
@@ -78,11 +78,13 @@ pub struct Live {
     sessions: Sessions,
 }
 
-/// What resumption lives on, and what its sessions had to show.
+/// The state for session resumption.
 #[derive(Clone)]
 struct Sessions {
+    /// A digest of what the listener requires of clients. Sessions only resume with the
+    /// same one.
     context: [u8; 32],
-    /// Are the tickets' keys in a file?
+    /// Whether the ticket keys come from a file.
     shared: bool,
     ticketer: Arc<dyn ProducesTickets>,
     storage: Arc<dyn StoresServerSessions>,
@@ -94,32 +96,32 @@ struct Watch {
 }
 
 impl Server {
-    /// With nothing loaded: every connection is turned away until [`Server::load`].
+    /// Creates a server. It cannot accept connections before [`Server::load`].
     pub fn new(settings: ServerSettings) -> Self {
         Self { settings, live: RwLock::default(), watch: Mutex::default() }
     }
 
-    /// What it is made of.
+    /// Returns the settings.
     pub fn settings(&self) -> &ServerSettings {
         &self.settings
     }
 
-    /// What is in use; `None` before it was loaded.
+    /// Returns the current state, or `None` before [`Server::load`].
     pub fn live(&self) -> Option<Arc<Live>> {
         self.live.read().clone()
     }
 
-    /// Reads the files and takes them into use. Returns warnings.
+    /// Loads the files. Returns warnings.
     ///
     /// # Errors
-    /// All that is wrong with them; what was in use before stays so.
+    /// All errors in the files. The old content stays in use.
     pub fn load(&self, read: ReadFile<'_>) -> Result<Vec<Problem>, Vec<Problem>> {
         let mut watch = self.watch.lock();
         watch.stamps = self.stamps();
         self.replace(read).map(|(_, warnings)| warnings)
     }
 
-    /// Looks at the files, and reads them if they have changed.
+    /// Reloads the files if they have changed.
     pub fn refresh(&self) -> Refreshed {
         let mut watch = self.watch.lock();
         let stamps = self.stamps();
@@ -134,8 +136,8 @@ impl Server {
         }
     }
 
-    /// Goes on with the sessions of another, so that its clients can resume
-    /// theirs, if both demand the same of clients.
+    /// Takes over the sessions of `other`, so that its clients can resume them. Does
+    /// nothing unless both require the same of clients.
     pub fn continue_from(&self, other: &Self) {
         let Some(old) = other.live() else { return };
         let mut live = self.live.write();
@@ -155,18 +157,18 @@ impl Server {
         }
     }
 
-    /// All files, as they look from outside.
+    /// Takes the stamps of all files.
     fn stamps(&self) -> Vec<Stamp> {
         let settings = &self.settings;
         let expand = |pattern: &PathBuf| files::expand(pattern).unwrap_or_default();
         let certs: Vec<_> = settings.certs.iter().flat_map(expand).collect();
-        let keys = certs.iter().map(|path| beside(path)).collect::<Vec<_>>();
+        let keys = certs.iter().map(|path| key_file_of(path)).collect::<Vec<_>>();
         let ca = settings.client_auth.as_ref().map(|auth| auth.ca.clone());
         let all = certs.into_iter().chain(keys).chain(settings.keys.iter().cloned());
         Stamp::of(all.chain(settings.tickets_file.clone()).chain(ca))
     }
 
-    /// Reads all; true if it is not what was in use.
+    /// Reads all files. Returns true if their content has changed.
     fn replace(&self, read: ReadFile<'_>) -> Result<(bool, Vec<Problem>), Vec<Problem>> {
         let old = self.live();
         let mut loader = Loader::new(read);
@@ -215,7 +217,7 @@ impl Server {
         Ok(config)
     }
 
-    /// Who looks at clients' certificates, and what is demanded, in short.
+    /// Returns the verifier of client certificates, and a digest of its requirements.
     fn verifier(&self, loader: &mut Loader<'_>) -> Option<(Arc<dyn ClientCertVerifier>, [u8; 32])> {
         let mut context = Fingerprint::new();
         let Some(auth) = &self.settings.client_auth else {
@@ -239,17 +241,18 @@ impl Server {
         }
     }
 
-    /// The keys of a file; empty without one.
+    /// Reads the session ticket keys. Returns none without a `tickets_file`.
     fn ticket_keys(&self, loader: &mut Loader<'_>) -> Vec<[u8; 32]> {
         let Some(path) = &self.settings.tickets_file else { return Vec::new() };
         let Some(content) = loader.content(Part::Tickets, path) else { return Vec::new() };
         match parse_keys(&String::from_utf8_lossy(&content)) {
             Ok(keys) => keys.into_iter().map(|key| key.0).collect(),
             Err(error) => {
-                let message = format!("{} holds no keys: {error}", path.display());
+                let message = format!("invalid ticket keys in {}: {error}", path.display());
                 loader.errors.push(
-                    Problem::new(Part::Tickets, message)
-                        .help("one key a line, the newest first: openssl rand -hex 32"),
+                    Problem::new(Part::Tickets, message).help(
+                        "write one key per line, newest first; create keys with `openssl rand -hex 32`",
+                    ),
                 );
                 Vec::new()
             }
@@ -258,7 +261,8 @@ impl Server {
 }
 
 impl Sessions {
-    /// With keys of a file, or else those of `old` if they may be used on.
+    /// Uses `keys` if there are any, else the keys of `old` if they are still valid, else
+    /// new random ones.
     fn new(keys: &[[u8; 32]], context: [u8; 32], old: Option<Self>) -> Result<Self, String> {
         let old = old.filter(|old| old.context == context);
         let storage = match &old {
@@ -281,7 +285,7 @@ impl Sessions {
 }
 
 impl PartialEq for Server {
-    /// The same settings, with the same in their files.
+    /// Compares settings and file contents.
     fn eq(&self, other: &Self) -> bool {
         let fingerprint = |server: &Self| server.live().map(|live| live.fingerprint);
         self.settings == other.settings && fingerprint(self) == fingerprint(other)
@@ -302,8 +306,8 @@ impl fmt::Debug for Live {
     }
 }
 
-/// What a client's certificate says: subject (RFC 4514, printable ASCII; empty
-/// if it has none) and SHA-256 of the whole, in hexadecimal digits.
+/// Returns a client certificate's subject (RFC 4514, printable ASCII, empty if it has
+/// none) and its SHA-256 fingerprint in hex.
 pub fn client_identity(certificate: &CertificateDer<'_>) -> (String, String) {
     let subject = x509::subject(certificate).unwrap_or_default();
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate);
@@ -316,10 +320,10 @@ pub fn client_identity(certificate: &CertificateDer<'_>) -> (String, String) {
     (subject, hex)
 }
 
-/// Reads a file as [`Server::load`] wants it.
+/// Reads a file for [`Server::load`].
 ///
 /// # Errors
-/// The system's; it is no regular file, or a very large one.
+/// Any I/O error, or the file is not a regular file or is too large.
 pub fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     files::read(path)
 }

@@ -1,17 +1,18 @@
 //! Session tickets that a fleet of proxies can share.
 //!
-//! | bytes | what |
+//! | bytes | content |
 //! |---|---|
 //! | 1 | version, 1 |
-//! | 4 | which key |
-//! | 12 | nonce, random |
-//! | 8 + n | sealed: when it was made, in seconds since the epoch; rustls' state |
+//! | 4 | key id |
+//! | 12 | random nonce |
+//! | 8 + n | encrypted: creation time in seconds since the epoch, rustls' state |
 //! | 16 | tag |
 //!
-//! AES-256-GCM-SIV (RFC 8452), as proxies draw nonces independently.
-//! Associated data are the version and a context: what a listener demands of
-//! its clients. A resumed session is not asked for a certificate again, so that
-//! a ticket of a listener that asks for none must not open at one that does.
+//! Tickets are encrypted with AES-256-GCM-SIV (RFC 8452), because proxies choose
+//! nonces independently. The associated data is the version and a context, a digest of
+//! what the listener requires of clients. Clients present no certificate when they
+//! resume a session, so a ticket of a listener without client authentication must not
+//! open at a listener with it.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -20,16 +21,16 @@ use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, Unbou
 use aws_lc_rs::digest::{SHA256, digest};
 use rustls::server::ProducesTickets;
 
-/// A ticket is good for this long, whatever becomes of its key.
+/// Lifetime of a ticket, regardless of its key.
 const LIFETIME: Duration = Duration::from_secs(12 * 3600);
-/// The clocks of a fleet differ by less than this.
+/// Maximum clock skew within a fleet.
 const SKEW: Duration = Duration::from_secs(300);
 
 const VERSION: u8 = 1;
 const HEADER: usize = 1 + 4;
 const TIME: usize = 8;
 
-/// Keys out of a file: the first seals, all open.
+/// The ticket keys of a file. The first one seals, all open.
 pub(super) struct SharedTickets {
     keys: Vec<Key>,
     context: [u8; 32],
@@ -42,7 +43,7 @@ struct Key {
 
 impl Key {
     fn new(secret: &[u8; 32]) -> Option<Self> {
-        // Cookies may be sealed with the same file: not with the same key.
+        // The same file may also hold the cookie keys; derive a separate key.
         let mut material = b"homing tls ticket\0".to_vec();
         material.extend(secret);
         let derived = digest(&SHA256, &material);
@@ -53,7 +54,7 @@ impl Key {
 }
 
 impl SharedTickets {
-    /// `None` without any key.
+    /// Derives the keys. Returns `None` if there are none.
     pub(super) fn new(secrets: &[[u8; 32]], context: [u8; 32]) -> Option<Self> {
         let keys = secrets.iter().map(Key::new).collect::<Option<Vec<_>>>()?;
         (!keys.is_empty()).then_some(Self { keys, context })
@@ -138,45 +139,45 @@ mod tests {
     }
 
     #[test]
-    fn the_first_key_seals_and_all_open() {
+    fn first_key_seals_and_all_keys_open() {
         let old = tickets(&[1], 0).seal(b"state", NOW).unwrap();
         let rotated = tickets(&[2, 1], 0);
         assert_eq!(rotated.open(&old, NOW).as_deref(), Some(&b"state"[..]));
         let new = rotated.seal(b"state", NOW).unwrap();
         assert_eq!(tickets(&[2], 0).open(&new, NOW).as_deref(), Some(&b"state"[..]));
         assert_eq!(tickets(&[1], 0).open(&new, NOW), None);
-        assert_ne!(rotated.seal(b"state", NOW), Some(new), "the nonce is new");
+        assert_ne!(rotated.seal(b"state", NOW), Some(new), "each ticket has its own nonce");
         assert!(SharedTickets::new(&[], [0; 32]).is_none());
     }
 
     #[test]
-    fn a_ticket_opens_only_where_the_same_is_demanded_of_clients() {
+    fn ticket_opens_only_in_the_same_context() {
         let ticket = tickets(&[1], 0).seal(b"state", NOW).unwrap();
         assert_eq!(tickets(&[1], 1).open(&ticket, NOW), None);
     }
 
     #[test]
-    fn a_ticket_ends_whatever_becomes_of_its_key() {
+    fn ticket_expires_even_if_its_key_is_kept() {
         let tickets = tickets(&[1], 0);
         let ticket = tickets.seal(b"state", NOW).unwrap();
         assert!(tickets.open(&ticket, NOW + LIFETIME.saturating_sub(Duration::from_secs(1))).is_some());
         assert!(tickets.open(&ticket, NOW + LIFETIME).is_none());
         assert!(
             tickets.open(&ticket, NOW.saturating_sub(Duration::from_secs(299))).is_some(),
-            "clocks differ"
+            "clock skew is tolerated"
         );
         assert!(tickets.open(&ticket, NOW.saturating_sub(SKEW)).is_none());
     }
 
     #[test]
-    fn what_was_changed_or_made_up_does_not_open() {
+    fn modified_or_truncated_tickets_do_not_open() {
         let tickets = tickets(&[1], 0);
         let ticket = tickets.seal(b"state", NOW).unwrap();
         for at in 0..ticket.len() {
             let mut changed = ticket.clone();
             changed[at] ^= 1;
             assert_eq!(tickets.open(&changed, NOW), None, "byte {at}");
-            assert_eq!(tickets.open(&ticket[..at], NOW), None, "cut at {at}");
+            assert_eq!(tickets.open(&ticket[..at], NOW), None, "truncated at {at}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What is read off a certificate: its names, its validity, its subject.
+//! Parses certificates: names, validity and subject.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -9,25 +9,26 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::X509Name;
 
-/// What a server's certificate says of itself.
+/// The parsed content of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateFacts {
-    /// Whom it is for: the alternative names, or else the common name.
+    /// The subject alternative names, or the common name if there are none.
     pub names: Vec<Name>,
-    /// It is valid from then on.
+    /// Start of the validity period.
     pub not_before: SystemTime,
-    /// It is valid until then.
+    /// End of the validity period.
     pub not_after: SystemTime,
-    /// Is it an authority's?
+    /// Whether it is a CA certificate.
     pub is_ca: bool,
 }
 
 /// A name in a certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Name {
-    /// A host, in lower case.
+    /// A host name, in lower case.
     Host(String),
-    /// `*.example.com` as `.example.com`: one part before it, no more (RFC 6125 §6.4.3).
+    /// `*.example.com`, stored as `.example.com`. Matches exactly one label before it
+    /// (RFC 6125 §6.4.3).
     Wildcard(String),
     /// An IP address.
     Ip(IpAddr),
@@ -52,7 +53,8 @@ impl Name {
         }
     }
 
-    /// Is it for this host (in lower case, without port, IPv6 in brackets)?
+    /// Returns true if the name matches `host` (in lower case, without port, IPv6 in
+    /// brackets).
     pub fn covers(&self, host: &str) -> bool {
         match self {
             Self::Host(name) => name == host,
@@ -62,13 +64,13 @@ impl Name {
     }
 }
 
-/// `.example.com` of `www.example.com`: what a wildcard would have to be.
+/// Returns the wildcard suffix that matches a host: `.example.com` for `www.example.com`.
 pub(super) fn below(host: &str) -> Option<&str> {
     host.find('.').filter(|&at| at > 0).map(|at| &host[at..])
 }
 
 impl CertificateFacts {
-    /// Reads them off; `None` if this is no certificate.
+    /// Parses a certificate. Returns `None` if it is invalid.
     pub fn read(der: &[u8]) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
         let mut names = Vec::new();
@@ -94,7 +96,7 @@ impl CertificateFacts {
         })
     }
 
-    /// Is it for this host (in lower case, without port)?
+    /// Returns true if the certificate is valid for `host` (in lower case, without port).
     pub fn covers(&self, host: &str) -> bool {
         self.names.iter().any(|name| name.covers(host))
     }
@@ -111,9 +113,8 @@ fn time(unix: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(u64::try_from(unix).unwrap_or(0))
 }
 
-/// The subject of a certificate as text (RFC 4514), in printable ASCII:
-/// `CN=alice,O=Example,C=DE`. Whatever else is in it is escaped, so that it
-/// may stand in a field's value.
+/// Formats a certificate's subject (RFC 4514): `CN=alice,O=Example,C=DE`. All but
+/// printable ASCII is escaped, so that the result is a valid header value.
 pub(super) fn subject(der: &[u8]) -> Option<String> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     Some(distinguished_name(certificate.subject()))
@@ -150,7 +151,8 @@ fn distinguished_name(name: &X509Name<'_>) -> String {
     text
 }
 
-/// The table of RFC 4514 §3, and the one that everybody has beside it.
+/// Returns the short name of an attribute: those of RFC 4514 §3, and the customary
+/// `emailAddress`.
 fn short_name(oid: &Oid<'_>) -> Option<&'static str> {
     Some(match oid.to_id_string().as_str() {
         "2.5.4.3" => "CN",
@@ -183,7 +185,7 @@ fn escape(text: &mut String, value: &str) {
     }
 }
 
-/// The value's encoding, in hexadecimal digits (RFC 4514 §2.4).
+/// Appends the DER encoding of a value, in hex (RFC 4514 §2.4).
 fn hex_of_der(text: &mut String, value: &Any<'_>) {
     let data = value.as_bytes();
     let Tag(tag) = value.tag();
@@ -194,7 +196,7 @@ fn hex_of_der(text: &mut String, value: &Any<'_>) {
             header.push(0x82);
             header.extend(length.to_be_bytes());
         }
-        // No certificate of this size gets through a handshake.
+        // A certificate this large does not fit into a handshake.
         Err(_) => return,
     }
     for byte in header.iter().chain(data) {
@@ -220,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subject_is_written_last_part_first_and_fits_into_a_field() {
+    fn subject_is_reversed_and_escaped() {
         let utf8 = |text: &str| DnValue::Utf8String(text.to_owned());
         let parts = [
             (DnType::CountryName, utf8("DE")),
@@ -235,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_a_certificate_holds_a_subject_fits_into_a_field() {
+    fn subject_is_always_a_valid_header_value() {
         use proptest::prelude::*;
         let key = KeyPair::generate().unwrap();
         let made = |text: &str| {
@@ -259,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_the_alternative_ones_and_a_wildcard_is_for_one_part() {
+    fn wildcard_matches_exactly_one_label() {
         let made = fixture::certificate(&["Shop.example.com", "*.example.org", "10.0.0.1", "::1"]);
         let facts = CertificateFacts::read(made.cert.der()).unwrap();
         for covered in ["shop.example.com", "a.example.org", "10.0.0.1", "[::1]"] {

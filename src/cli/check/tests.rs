@@ -1,7 +1,6 @@
 use super::*;
 
-/// Writes a file into a new directory and checks it; its name in what is
-/// printed is `homing.toml`.
+/// Writes a file to a new directory and checks it. The output names it `homing.toml`.
 fn checked(text: &str) -> (u8, String) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("homing.toml");
@@ -11,7 +10,7 @@ fn checked(text: &str) -> (u8, String) {
 }
 
 #[test]
-fn too_few_descriptors_are_said() {
+fn warns_about_too_few_descriptors() {
     let text = "limits = { connections = 1000 }\nserver = { workers = 2 }\nlistener = [{ bind = \"127.0.0.1:0\" }]\n\
                 [upstream.web]\nbackends = [\"a.internal:1\"]\n";
     let directory = tempfile::tempdir().unwrap();
@@ -21,7 +20,7 @@ fn too_few_descriptors_are_said() {
         let (status, printed) = run(&path, false, files);
         assert_eq!(status, GOOD, "{printed}");
         assert_eq!(
-            printed.contains("limits.connections = 1000 may take 2048 open files"),
+            printed.contains("limits.connections = 1000 may need 2048 open files"),
             warned,
             "{printed}"
         );
@@ -29,7 +28,7 @@ fn too_few_descriptors_are_said() {
 }
 
 #[test]
-fn a_good_file_is_shown_as_it_is_understood() {
+fn valid_file_prints_a_summary() {
     let (status, printed) = checked(
         r#"
         [server]
@@ -83,7 +82,7 @@ fn a_good_file_is_shown_as_it_is_understood() {
 }
 
 #[test]
-fn shares_follow_the_weights_and_add_up() {
+fn shares_follow_weights_and_sum_to_one() {
     let loaded = config::parse(
         "[[listener]]\nbind = \"127.0.0.1:0\"\n\
          [[upstream.u.backend]]\naddress = \"10.0.0.1:80\"\nweight = 3\n\
@@ -97,22 +96,22 @@ fn shares_follow_the_weights_and_add_up() {
     assert!((shares[0] - 0.75).abs() < 0.05, "{shares:?}");
     let balance = peak_over_mean(upstream, &shares);
     assert!((1.0..1.1).contains(&balance), "{balance}");
-    assert!((peak_over_mean(upstream, &[0.5, 0.5]) - 2.0).abs() < 1e-9, "twice what its weight gives it");
+    assert!((peak_over_mean(upstream, &[0.5, 0.5]) - 2.0).abs() < 1e-9, "twice the share of its weight");
 }
 
 #[test]
-fn warnings_are_drawn_and_the_file_is_good() {
+fn file_with_warnings_is_valid() {
     let (status, printed) = checked(
         "[server]\nadmin = \"0.0.0.0:9900\"\n[[listener]]\nbind = \"127.0.0.1:0\"\n\
          [upstream.web]\nbackends = [\"10.0.0.1:80\"]\n",
     );
     assert_eq!(status, GOOD);
     assert!(printed.starts_with("warning: the admin address"), "{printed}");
-    assert!(printed.contains("homing.toml: good, with 1 warning\n"), "{printed}");
+    assert!(printed.contains("homing.toml: valid, 1 warning\n"), "{printed}");
 }
 
 #[test]
-fn a_bad_file_is_drawn_and_its_problems_are_counted() {
+fn invalid_file_prints_and_counts_its_errors() {
     let (status, printed) = checked("[server]\nadmin = \"0.0.0.0:9900\"\nworker = 1\n");
     assert_eq!(status, BAD);
     assert!(printed.contains("unknown key `worker`"), "{printed}");
@@ -120,7 +119,7 @@ fn a_bad_file_is_drawn_and_its_problems_are_counted() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_said_to_be() {
+fn unreadable_file_is_an_error() {
     let (status, printed) = run(Path::new("/nonexistent/homing.toml"), false, None);
     assert_eq!(status, BAD);
     assert_eq!(
@@ -130,7 +129,7 @@ fn a_file_that_cannot_be_read_is_said_to_be() {
 }
 
 #[test]
-fn colour_is_used_only_where_it_is_asked_for() {
+fn color_is_used_only_if_requested() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("homing.toml");
     std::fs::write(&path, "x = 1\n").unwrap();
@@ -139,7 +138,7 @@ fn colour_is_used_only_where_it_is_asked_for() {
 }
 
 #[test]
-fn tls_is_shown_with_names_and_expiry_and_an_expired_certificate_is_warned_of() {
+fn tls_summary_shows_names_and_expiry() {
     let directory = tempfile::tempdir().unwrap();
     let write = |name: &str, names: &[&str], until: i32| {
         let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
@@ -171,10 +170,10 @@ fn tls_is_shown_with_names_and_expiry_and_an_expired_certificate_is_warned_of() 
     assert_eq!(status, GOOD, "{printed}");
     for expected in [
         "old.pem expired on Wed, 01 Jan 2020",
-        "listeners   127.0.0.1:80, sends to https on port 443",
-        "            127.0.0.1:443, TLS 1.2 and 1.3, clients' certificates optional",
-        "  shop.example.com, *.shop.example.com  ECDSA  until Tue, 01 Jan 2999 00:00:00 GMT  shop.pem",
-        "  tls       verified by",
+        "listeners   127.0.0.1:80, redirects to https on port 443",
+        "            127.0.0.1:443, TLS 1.2 and 1.3, client certificates optional",
+        "  shop.example.com, *.shop.example.com  ECDSA  expires Tue, 01 Jan 2999 00:00:00 GMT  shop.pem",
+        "  tls       verified against",
         "shop.pem, as web.internal",
     ] {
         assert!(printed.contains(expected), "{expected:?} is not in:\n{printed}");

@@ -1,33 +1,36 @@
-//! The request of which `homing explain` is asked.
+//! The request that `homing explain` explains.
 
 use super::Question;
 use crate::affinity::key::RequestView;
 use crate::model::router::host_name;
 
-/// A request made of arguments.
+/// A request built from command line arguments.
 pub(super) struct Asked {
     path_and_query: String,
     host: String,
-    /// Names in lower case.
+    /// Headers, with names in lower case.
     fields: Vec<(String, Vec<u8>)>,
 }
 
 impl Asked {
-    /// Makes the request, or says which argument is no part of one.
+    /// Builds the request.
+    ///
+    /// # Errors
+    /// An argument is invalid.
     pub(super) fn new(question: &Question) -> Result<Self, String> {
         if !question.path.starts_with('/') {
-            return Err(format!("the path \"{}\" does not begin with `/`", question.path));
+            return Err(format!("invalid path \"{}\": must start with `/`", question.path));
         }
         let mut fields = Vec::new();
         for header in &question.headers {
             let (name, value) = header
                 .split_once(':')
-                .ok_or_else(|| format!("the field \"{header}\" is not `Name: value`"))?;
+                .ok_or_else(|| format!("invalid header \"{header}\": expected `Name: value`"))?;
             fields.push((name.trim().to_ascii_lowercase(), value.trim().as_bytes().to_vec()));
         }
         for cookie in &question.cookies {
             if !cookie.contains('=') {
-                return Err(format!("the cookie \"{cookie}\" is not `NAME=value`"));
+                return Err(format!("invalid cookie \"{cookie}\": expected `NAME=value`"));
             }
             fields.push(("cookie".to_owned(), cookie.as_bytes().to_vec()));
         }
@@ -44,7 +47,7 @@ impl Asked {
         })
     }
 
-    /// The host asked for, in lower case, without port.
+    /// Returns the host of the request, in lower case, without port.
     pub(super) fn host(&self) -> &str {
         &self.host
     }

@@ -5,14 +5,14 @@ use super::*;
 const NOW: Timestamp = Timestamp(1_800_000_000);
 const KEY: [u8; 32] = [7; 32];
 
-/// The command as it is typed.
+/// The command line.
 #[derive(Parser)]
 struct Typed {
     #[command(flatten)]
     question: Question,
 }
 
-/// A directory with a configuration.
+/// A temporary directory with a configuration.
 struct Place(tempfile::TempDir);
 
 impl Place {
@@ -47,12 +47,12 @@ impl Place {
         (status, text.replace(&format!("{}/", self.0.path().display()), ""))
     }
 
-    /// The answer's lines that begin with this name.
+    /// Returns the output line with this name.
     fn line(&self, arguments: &[&str], name: &str) -> String {
         let (status, text) = self.ask(arguments);
         assert_eq!(status, GOOD, "{text}");
         let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name:<12}")));
-        line.unwrap_or_else(|| panic!("no {name} in:\n{text}")).to_owned()
+        line.unwrap_or_else(|| panic!("no line `{name}` in:\n{text}")).to_owned()
     }
 }
 
@@ -61,7 +61,7 @@ fn by_cookie() -> Place {
 }
 
 #[test]
-fn a_new_session_is_explained_from_address_to_decision() {
+fn new_session_is_explained_without_showing_the_key() {
     let (status, text) = by_cookie().ask(&[
         "--ip",
         "10.0.0.9",
@@ -71,12 +71,12 @@ fn a_new_session_is_explained_from_address_to_decision() {
         "SID=very-secret-value",
     ]);
     assert_eq!(status, GOOD);
-    assert!(!text.contains("very-secret-value"), "the value is as good as a password:\n{text}");
+    assert!(!text.contains("very-secret-value"), "the output shows the key's value:\n{text}");
     insta::assert_snapshot!(text);
 }
 
 #[test]
-fn who_is_passed_over_is_said_with_the_reason() {
+fn walk_shows_why_backends_are_skipped() {
     let place = by_cookie();
     let home = place.line(&["--cookie", "SID=a"], "home");
     let others: Vec<&str> = ["node1", "node2", "node3"].into_iter().filter(|id| *id != home).collect();
@@ -88,7 +88,7 @@ fn who_is_passed_over_is_said_with_the_reason() {
 }
 
 #[test]
-fn the_announced_successor_is_where_the_session_goes() {
+fn session_moves_to_the_announced_successor() {
     let place = by_cookie();
     let arguments = ["--cookie", "SID=a"];
     let (home, successor) = (place.line(&arguments, "home"), place.line(&arguments, "successor"));
@@ -97,14 +97,14 @@ fn the_announced_successor_is_where_the_session_goes() {
 }
 
 #[test]
-fn nobody_left_means_503() {
+fn no_available_backend_means_503() {
     let arguments = ["--down", "node1", "--maint", "node2", "--down", "node3"];
     let decision = by_cookie().line(&arguments, "decision");
     assert!(decision.starts_with("503"), "{decision}");
 }
 
 #[test]
-fn the_first_source_that_is_present_is_the_key() {
+fn first_source_present_is_the_key() {
     let place = by_cookie();
     let key = place.line(&["--ip", "203.0.113.7"], "key");
     assert!(key.starts_with("ip, hash ") && key.ends_with("; cookie:SID absent"), "{key}");
@@ -113,7 +113,7 @@ fn the_first_source_that_is_present_is_the_key() {
 }
 
 #[test]
-fn a_saved_table_says_where_the_session_is() {
+fn saved_table_shows_the_binding() {
     let place = Place::new("key = [\"cookie:SID\"]\ntable = { ttl = \"1h\", file = \"sessions.table\" }");
     let arguments = ["--cookie", "SID=a"];
     let home = place.line(&arguments, "home");
@@ -128,13 +128,13 @@ fn a_saved_table_says_where_the_session_is() {
         .unwrap();
     assert_eq!(place.line(&arguments, "binding"), format!("{}, in sessions.table", away.id));
     assert_eq!(place.line(&arguments, "decision"), format!("{}, kept", away.id));
-    assert_eq!(place.line(&["--cookie", "SID=b"], "binding"), "none in sessions.table: a new session");
+    assert_eq!(place.line(&["--cookie", "SID=b"], "binding"), "none in sessions.table, new session");
 }
 
 #[test]
-fn a_table_that_cannot_be_read_is_an_error() {
+fn invalid_table_is_an_error() {
     let place = by_cookie();
-    std::fs::write(place.path("junk"), "no table").unwrap();
+    std::fs::write(place.path("junk"), "not a table").unwrap();
     let junk = place.path("junk");
     let (status, text) = place.ask(&["--cookie", "SID=a", "--table", junk.to_str().unwrap()]);
     assert_eq!(status, BAD);
@@ -154,38 +154,38 @@ fn cookie(backend: &str, age: u32) -> String {
 }
 
 #[test]
-fn a_sealed_cookie_says_where_the_session_is() {
+fn sealed_cookie_shows_the_binding() {
     let place = sealing();
     let line = |cookie: &str, name| place.line(&["--cookie", cookie], name);
-    assert_eq!(line(&cookie("node2", 60), "binding"), "node2, in the cookie h");
+    assert_eq!(line(&cookie("node2", 60), "binding"), "node2, in cookie h");
     assert_eq!(line(&cookie("node2", 60), "decision"), "node2, kept");
-    assert_eq!(line(&cookie("node9", 60), "decision"), "any that is eligible, moved (removed)");
-    assert_eq!(line(&cookie("node2", 90_000), "binding"), "the cookie h names node2, but has expired");
-    assert_eq!(line("h=forged", "binding"), "the cookie h does not authenticate");
-    assert_eq!(line("other=1", "binding"), "no cookie h: a new session");
+    assert_eq!(line(&cookie("node9", 60), "decision"), "any eligible backend, moved (removed)");
+    assert_eq!(line(&cookie("node2", 90_000), "binding"), "node2, in cookie h, but expired");
+    assert_eq!(line("h=forged", "binding"), "cookie h is forged or sealed with another key");
+    assert_eq!(line("other=1", "binding"), "no cookie h, new session");
 }
 
 #[test]
-fn a_session_waits_for_its_backend_before_it_moves() {
+fn hold_waits_for_the_backend_before_moving() {
     let place = sealing();
     let text = std::fs::read_to_string(place.path("homing.toml")).unwrap();
     std::fs::write(place.path("homing.toml"), text.replace("key = []", "key = [\"ip\"]\nhold = \"3s\""))
         .unwrap();
     let (_, text) = place.ask(&["--cookie", &cookie("node2", 60), "--down", "node2"]);
-    assert!(text.contains("decision    waits up to 3s for node2, then:\n            node"), "{text}");
+    assert!(text.contains("decision    wait up to 3s for node2, then:\n            node"), "{text}");
     assert!(text.ends_with(", moved (backend_down)\n"), "{text}");
 }
 
 #[test]
-fn a_host_without_a_route_gets_404() {
+fn host_without_a_route_gets_404() {
     let place = by_cookie();
     let (status, text) = place.ask(&["--host", "other.example.com"]);
     assert_eq!(status, GOOD);
-    assert!(text.ends_with("none for other.example.com/: 404\n"), "{text}");
+    assert!(text.ends_with("404, no route for other.example.com/\n"), "{text}");
 }
 
 #[test]
-fn what_is_no_request_is_refused() {
+fn invalid_arguments_are_errors() {
     let place = by_cookie();
     for arguments in [["--path", "x"], ["--header", "no colon"], ["--cookie", "SID"], ["--down", "node9"]] {
         let (status, text) = place.ask(&arguments);

@@ -1,4 +1,4 @@
-//! Addresses: `10.0.0.1:80`, `[::1]:80`, `host:80`, `unix:/run/app.sock`.
+//! Parses addresses: `10.0.0.1:80`, `[::1]:80`, `host:80`, `unix:/run/app.sock`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -7,92 +7,97 @@ use crate::config::diagnostics::Complaint;
 use crate::config::reader::Found;
 use crate::model::{Address, Bind};
 
-/// Bytes of a Unix domain socket's path at most: the kernel's 108, without the
-/// zero at the end.
+/// Maximum length of a Unix domain socket's path, in bytes: the kernel's 108, minus
+/// the terminating NUL.
 const MAX_PATH: usize = 107;
 
-/// Where a listener listens: an address as [`listen_address`] takes it, or
-/// `unix:` and a path.
+/// Parses `bind` of a listener: a [`listen_address`], or `unix:` and a path.
 pub(super) fn bind(found: &Found<'_>) -> Result<Bind, Complaint> {
     let text = found.text("an address such as \"0.0.0.0:8080\"")?;
     if let Some(path) = text.strip_prefix("unix:") {
         return socket_path(path, found).map(Bind::Unix);
     }
     if text.starts_with('/') {
-        return Err(Complaint::error(format!("`{}` is no address to listen on", found.name))
+        return Err(Complaint::error("invalid listen address: missing `unix:` prefix")
             .at(found.span(), "")
-            .help(format!("write \"unix:{text}\" for a Unix domain socket")));
+            .help(format!("for a Unix domain socket, use \"unix:{text}\"")));
     }
     listen_address(found, "0.0.0.0").map(Bind::Ip)
 }
 
-/// The path of a Unix domain socket, without the `unix:`.
+/// Validates the path of a Unix domain socket, given without the `unix:`.
 fn socket_path(path: &str, found: &Found<'_>) -> Result<PathBuf, Complaint> {
-    let refused = |message: String, help: &str| {
+    let invalid = |message: String, help: &str| {
         Err(Complaint::error(message).at(found.span(), "").help(help.to_owned()))
     };
     if !path.starts_with('/') {
-        let help = "write the whole path: \"unix:/run/app.sock\"";
-        return refused(format!("\"unix:{path}\" does not say where it is"), help);
+        let help = "use an absolute path: \"unix:/run/app.sock\"";
+        return invalid(format!("invalid socket path \"{path}\": not an absolute path"), help);
     }
     if path.ends_with('/') {
-        return refused(format!("\"unix:{path}\" is a directory"), "write the path of a socket in it");
+        let message = format!("invalid socket path \"{path}\": is a directory");
+        return invalid(message, "use the path of a socket in it");
     }
     if path.len() > MAX_PATH {
-        let message = format!("the path of a Unix domain socket has at most {MAX_PATH} bytes");
-        return refused(message, "choose a shorter one");
+        let message = format!("invalid socket path: longer than {MAX_PATH} bytes");
+        return invalid(message, "use a shorter path");
     }
     if path.chars().any(char::is_control) {
-        return refused("the path holds a control character".to_owned(), "choose another one");
+        let message = "invalid socket path: contains a control character".to_owned();
+        return invalid(message, "use another path");
     }
     Ok(PathBuf::from(path))
 }
 
-/// An address to listen on: an IP address and a port, 0 for any. `usual` is the IP
-/// address that is proposed.
+/// Parses an address to listen on: an IP address and a port, 0 for any. `usual` is
+/// the IP address that the help suggests.
 pub(super) fn listen_address(found: &Found<'_>, usual: &str) -> Result<SocketAddr, Complaint> {
     let text = found.text(&format!("an address such as \"{usual}:8080\""))?;
     if let Ok(address) = text.parse::<SocketAddr>() {
         return Ok(address);
     }
-    let help = match split(text) {
+    let (why, help) = match split(text) {
         Split::Missing => match text.parse::<u16>() {
-            Ok(port) => format!("write \"{usual}:{port}\""),
-            Err(_) => format!("write address and port, as in \"{usual}:8080\""),
+            Ok(port) => ("missing IP address", format!("use \"{usual}:{port}\"")),
+            Err(_) => ("missing port", format!("use an IP address and a port: \"{usual}:8080\"")),
         },
-        Split::Scheme(rest) => format!("write only address and port: \"{rest}\""),
-        Split::BareV6(instead) => format!("write \"{instead}\""),
-        Split::Parts("" | "*", port) => format!("write \"0.0.0.0:{port}\" (or \"[::]:{port}\" for IPv6 too)"),
-        Split::Parts("localhost", port) => format!("write \"127.0.0.1:{port}\""),
-        Split::Parts(host, _) if host.parse::<IpAddr>().is_ok() || host.starts_with('[') => {
-            "a port is a number, 0 to 65535".to_owned()
+        Split::Scheme(rest) => ("unexpected scheme", format!("use \"{rest}\"")),
+        Split::BareV6(instead) => ("IPv6 address without brackets", format!("use \"{instead}\"")),
+        Split::Parts("" | "*", port) => {
+            let help = format!("use \"0.0.0.0:{port}\", or \"[::]:{port}\" to include IPv6");
+            ("missing IP address", help)
         }
-        Split::Parts(..) => "names are not looked up here: write an IP address and a port".to_owned(),
+        Split::Parts("localhost", port) => ("expected an IP address", format!("use \"127.0.0.1:{port}\"")),
+        Split::Parts(host, _) if host.parse::<IpAddr>().is_ok() || host.starts_with('[') => {
+            ("invalid port", "use a port from 0 to 65535".to_owned())
+        }
+        Split::Parts(..) => {
+            let help = "host names are not resolved here; use an IP address and a port".to_owned();
+            ("expected an IP address", help)
+        }
     };
-    Err(Complaint::error(format!("`{}` is no address to listen on", found.name))
-        .at(found.span(), "")
-        .help(help))
+    Err(Complaint::error(format!("invalid listen address: {why}")).at(found.span(), "").help(help))
 }
 
-/// A backend's address: an IP address or a host name, and a port; or `unix:`
+/// Parses a backend's address: an IP address or host name with a port, or `unix:`
 /// and a path.
 pub(super) fn backend_address(found: &Found<'_>) -> Result<Address, Complaint> {
     let text = found.text("an address such as \"10.0.0.1:8080\"")?;
-    let refused = |message: &str, help: String| {
-        Err(Complaint::error(format!("\"{text}\" {message}")).at(found.span(), "").help(help))
+    let invalid = |message: &str, help: String| {
+        Err(Complaint::error(format!("invalid backend address: {message}")).at(found.span(), "").help(help))
     };
     if let Ok(address) = text.parse::<SocketAddr>() {
         if address.port() == 0 {
-            return refused("has port 0", "a backend listens on a port from 1 to 65535".to_owned());
+            return invalid("port is 0", "use a port from 1 to 65535".to_owned());
         }
         let ip = address.ip().to_canonical();
         if ip.is_unspecified() {
             let here = if ip.is_ipv4() { "127.0.0.1" } else { "[::1]" };
-            let help = format!("write \"{here}:{}\" for this machine", address.port());
-            return refused("is an address to listen on, not one to connect to", help);
+            let help = format!("for a backend on this machine, use \"{here}:{}\"", address.port());
+            return invalid("cannot connect to an unspecified address", help);
         }
         if ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
-            return refused("is no address of one machine", "write the backend's own address".to_owned());
+            return invalid("not a unicast address", "use the backend's own address".to_owned());
         }
         return Ok(Address::Ip(SocketAddr::new(ip, address.port())));
     }
@@ -100,81 +105,82 @@ pub(super) fn backend_address(found: &Found<'_>) -> Result<Address, Complaint> {
         return socket_path(path, found).map(Address::Unix);
     }
     if text.starts_with('/') {
-        return refused("is a path", format!("write \"unix:{text}\" for a Unix domain socket"));
+        let help = format!("for a Unix domain socket, use \"unix:{text}\"");
+        return invalid("missing `unix:` prefix", help);
     }
     let (host, port) = match split(text) {
         Split::Missing if text.is_empty() => {
-            return refused("is no address", "write \"host:port\"".to_owned());
+            return invalid("empty string", "use \"host:port\"".to_owned());
         }
         Split::Missing => {
-            return refused("has no port", format!("write \"{text}:80\", or whatever its port is"));
+            return invalid("missing port", format!("add the port: \"{text}:80\""));
         }
         Split::Scheme(rest) if text.starts_with("https:") => {
-            let help = format!("write \"{rest}\", and tls = true in its upstream");
-            return refused("has a scheme", help);
+            let help = format!("use \"{rest}\" and set tls = true in the upstream");
+            return invalid("unexpected scheme", help);
         }
         Split::Scheme(rest) => {
-            return refused("has a scheme", format!("write only host and port: \"{rest}\""));
+            return invalid("unexpected scheme", format!("use \"{rest}\""));
         }
         Split::BareV6(instead) => {
-            return refused("is an IPv6 address without brackets", format!("write \"{instead}\""));
+            return invalid("IPv6 address without brackets", format!("use \"{instead}\""));
         }
         Split::Parts(host, port) => (host, port),
     };
     let port = match port.parse::<u16>() {
         Ok(port) if port != 0 && port.to_string().len() == text.len() - host.len() - 1 => port,
-        _ => return refused("has no such port", "a port is a number from 1 to 65535".to_owned()),
+        _ => return invalid("invalid port", "use a port from 1 to 65535".to_owned()),
     };
     match host_name(host) {
         Ok(name) => Ok(Address::Name(name, port)),
-        Err(why) => refused(
-            &format!("is no address: {why}"),
-            "write an IP address or a host name, and a port".to_owned(),
-        ),
+        Err(why) => invalid(why, "use an IP address or a host name, and a port".to_owned()),
     }
 }
 
-/// A host name (RFC 1123) in lower case.
+/// Validates a host name (RFC 1123) and converts it to lower case.
+///
+/// # Errors
+/// What is wrong with the name.
 pub(super) fn host_name(text: &str) -> Result<String, &'static str> {
     if text.is_empty() {
-        return Err("the host is missing");
+        return Err("missing host");
     }
     if !text.is_ascii() {
-        return Err("write an international name in its ASCII form (xn--…)");
+        return Err("international host names must be in ASCII form (xn--…)");
     }
     if text.len() > 253 {
-        return Err("a host name has at most 253 characters");
+        return Err("host names have at most 253 characters");
     }
     if text.ends_with('.') {
-        return Err("leave out the dot at the end");
+        return Err("host names must not end with a dot");
     }
     for label in text.split('.') {
         if label.is_empty() || label.len() > 63 {
-            return Err("each part of a host name has 1 to 63 characters");
+            return Err("each label of a host name must have 1 to 63 characters");
         }
         if !label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
-            return Err("a host name is made of letters, digits, `-` and `.`");
+            return Err("host names may only contain letters, digits, `-`, `_` and `.`");
         }
         if label.starts_with('-') || label.ends_with('-') {
-            return Err("no part of a host name begins or ends with `-`");
+            return Err("labels of a host name must not start or end with `-`");
         }
     }
     let last = text.rsplit('.').next().unwrap_or_default();
     if last.bytes().all(|b| b.is_ascii_digit()) {
-        return Err("it looks like an IPv4 address, but is none");
+        return Err("not a valid IPv4 address");
     }
     Ok(text.to_ascii_lowercase())
 }
 
-/// The parts of something that ought to be host and port.
+/// The parts of an address that should be host and port.
 enum Split<'a> {
-    /// There is no port.
+    /// No port.
     Missing,
-    /// It begins with a scheme; this is the rest, without path.
+    /// A scheme. Holds the rest, without the path.
     Scheme(&'a str),
-    /// An IPv6 address without brackets; this is what was meant.
+    /// An IPv6 address without brackets. Holds the suggested address.
     BareV6(String),
-    /// Host and what follows the last colon.
+    /// The parts before and after the last colon.
     Parts(&'a str, &'a str),
 }
 
@@ -183,7 +189,7 @@ fn split(text: &str) -> Split<'_> {
         return Split::Scheme(rest.split('/').next().unwrap_or_default());
     }
     if let Ok(ip) = text.parse::<Ipv6Addr>() {
-        // `::1:8080` is an address as well as an address with a port.
+        // `::1:8080` may be an address, or an address with a port.
         return Split::BareV6(match text.rsplit_once(':') {
             Some((head, port)) if head.parse::<Ipv6Addr>().is_ok() && port.parse::<u16>().is_ok() => {
                 format!("[{head}]:{port}")

@@ -1,4 +1,4 @@
-//! `affinity`: the key, the ring and the policy.
+//! Lowers `affinity`: the key, the ring and the policy.
 
 use toml::de::DeValue;
 
@@ -14,12 +14,12 @@ use crate::config::schema::{self, RememberWord};
 use crate::config::suggest::nearest;
 use crate::model::{Affinity, Remember};
 
-/// More places to look than this are a mistake.
+/// Maximum number of key sources. More are a mistake.
 const MAX_SOURCES: usize = 16;
-/// The kinds of key sources; all but the first take a name.
+/// The kinds of key sources. All but `ip` and `client_cert` take a name.
 const KINDS: [&str; 6] = ["ip", "client_cert", "cookie", "header", "query", "path_param"];
 
-/// How sessions are tied to backends, from a word, a table, or nothing.
+/// Lowers `affinity`: a word, a table, or the default.
 pub(super) fn affinity(upstream: &Section<'_>, files: &Files<'_>) -> Affinity {
     let Some(found) = upstream.find(&schema::AFFINITY) else { return hash_ip() };
     match found.value {
@@ -29,7 +29,8 @@ pub(super) fn affinity(upstream: &Section<'_>, files: &Files<'_>) -> Affinity {
         },
         DeValue::String(word) => upstream.take(short(word, &found)).unwrap_or_else(hash_ip),
         DeValue::Boolean(false) => {
-            upstream.complain(found.wrong_type("a word or a table").help("write affinity = \"none\""));
+            let complaint = found.wrong_type("\"hash_ip\", \"none\" or a table");
+            upstream.complain(complaint.help("use affinity = \"none\""));
             hash_ip()
         }
         _ => {
@@ -44,15 +45,14 @@ fn short(word: &str, found: &Found<'_>) -> Result<Affinity, Complaint> {
         "hash_ip" => Ok(hash_ip()),
         "none" => Ok(balanced()),
         _ => {
-            let complaint = Complaint::error(format!("`affinity` does not know the word \"{word}\""))
-                .at(found.span(), "");
+            let complaint =
+                Complaint::error(format!("unknown value \"{word}\" for `affinity`")).at(found.span(), "");
             let help = if key_source(word, found).is_ok() {
-                format!("write affinity = {{ key = [\"{word}\"] }}")
+                format!("use affinity = {{ key = [\"{word}\"] }}")
             } else if let Some(near) = nearest(word, ["hash_ip", "none"]) {
                 format!("did you mean \"{near}\"?")
             } else {
-                "it takes \"hash_ip\", \"none\" or a table such as { key = [\"cookie:SID\", \"ip\"] }"
-                    .to_owned()
+                "use \"hash_ip\", \"none\" or a table such as { key = [\"cookie:SID\", \"ip\"] }".to_owned()
             };
             Err(complaint.help(help))
         }
@@ -99,15 +99,15 @@ fn full(section: &Section<'_>, files: &Files<'_>) -> Affinity {
     if affinity.key.is_empty() && affinity.remember == Remember::None && !affinity.hold.is_zero() {
         let span = section.span_of(&schema::HOLD).unwrap_or_else(|| section.span());
         section.complain(
-            Complaint::warning("`hold` has no effect: without a key no request waits for a backend")
+            Complaint::warning("`hold` has no effect: requests without a key never wait for a backend")
                 .at(span, ""),
         );
     }
     affinity
 }
 
-/// `remember`; with an empty key there is nothing to look up in a table, but
-/// a cookie can be set all the same.
+/// Lowers `remember`. An empty key rules out the table, which has nothing to look
+/// up, but not the cookie.
 fn remembered(section: &Section<'_>, key: &[KeySource]) -> RememberWord {
     let word = section.get(&schema::REMEMBER);
     let empty_list = section
@@ -116,10 +116,10 @@ fn remembered(section: &Section<'_>, key: &[KeySource]) -> RememberWord {
     let (Some(found), RememberWord::Table) = (empty_list, word) else { return word };
     if let Some(span) = section.span_of(&schema::REMEMBER) {
         section.complain(
-            Complaint::error("without a key there is nothing to look up in a table")
-                .at(found.span(), "no key")
-                .also(span, "")
-                .help("name a key, such as key = [\"ip\"], or write remember = \"cookie\" or \"none\""),
+            Complaint::error("`remember = \"table\"` requires a key")
+                .at(found.span(), "no key sources")
+                .also(span, "requires a key")
+                .help("add a key source, such as key = [\"ip\"], or use remember = \"cookie\" or \"none\""),
         );
     }
     RememberWord::None
@@ -133,46 +133,48 @@ fn failover(section: &Section<'_>, word: RememberWord) -> Failover {
     if written == Some(Failover::Sticky) {
         let span = section.span_of(&schema::FAILOVER).unwrap_or_else(|| section.span());
         section.complain(
-            Complaint::error("`failover = \"sticky\"` cannot be kept with `remember = \"none\"`")
-                .at(span, "nothing remembers where the session went")
-                .help("write remember = \"table\" or \"cookie\", or failover = \"temporary\""),
+            Complaint::error("`failover = \"sticky\"` requires `remember = \"table\"` or `\"cookie\"`")
+                .at(span, "nothing remembers where a session moved to")
+                .help("use failover = \"temporary\", or change `remember`"),
         );
     }
     written.unwrap_or(Failover::Temporary)
 }
 
 fn key(section: &Section<'_>) -> Vec<KeySource> {
-    let Some(list) = list_of(section, &schema::KEY, "a list of sources") else { return vec![KeySource::Ip] };
+    let Some(list) = list_of(section, &schema::KEY, "an array of key sources") else {
+        return vec![KeySource::Ip];
+    };
     let mut key = Vec::new();
     for found in &list {
-        let Some(source) = section.take(found.text("sources").and_then(|text| key_source(text, found)))
+        let Some(source) = section.take(found.text("a key source").and_then(|text| key_source(text, found)))
         else {
             continue;
         };
         if key.contains(&source) {
-            section.complain(Complaint::error("this source is named twice").at(found.span(), ""));
+            section.complain(Complaint::error("duplicate key source").at(found.span(), ""));
             continue;
         }
         if key.contains(&KeySource::Ip) {
             section.complain(
-                Complaint::error("a source after \"ip\" is never reached: every request has an address")
+                Complaint::error("key source after \"ip\" is never used: every request has an IP address")
                     .at(found.span(), "")
-                    .help("put \"ip\" last"),
+                    .help("move \"ip\" to the end"),
             );
         }
         key.push(source);
     }
     if let Some(found) = list.get(MAX_SOURCES) {
         section.complain(
-            Complaint::error(format!("there are more than {MAX_SOURCES} sources")).at(found.span(), ""),
+            Complaint::error(format!("too many key sources (maximum {MAX_SOURCES})")).at(found.span(), ""),
         );
     }
     key
 }
 
-/// One source of a key.
+/// Parses a key source.
 fn key_source(text: &str, found: &Found<'_>) -> Result<KeySource, Complaint> {
-    let refused =
+    let invalid =
         |message: String, help: &str| Err(Complaint::error(message).at(found.span(), "").help(help));
     if text == "ip" {
         return Ok(KeySource::Ip);
@@ -182,24 +184,21 @@ fn key_source(text: &str, found: &Found<'_>) -> Result<KeySource, Complaint> {
     }
     let Some((kind, name)) = text.split_once(':') else {
         if KINDS.contains(&text) {
-            let help = format!("write \"{text}:NAME\"");
-            return refused(format!("\"{text}\" does not say which {text}"), &help);
+            let help = format!("use \"{text}:NAME\"");
+            return invalid(format!("key source \"{text}\" requires a name"), &help);
         }
         let help = match nearest(text, KINDS) {
             Some(alone @ ("ip" | "client_cert")) => format!("did you mean \"{alone}\"?"),
             Some(near) => format!("did you mean \"{near}:NAME\"?"),
             None => format!(
-                "a source is \"ip\", \"client_cert\", \"cookie:NAME\", \"header:NAME\", \"query:NAME\" or \
-                 \"path_param:NAME\"; for the cookie of that name: \"cookie:{text}\""
+                "use \"ip\", \"client_cert\", \"cookie:NAME\", \"header:NAME\", \"query:NAME\" or \
+                 \"path_param:NAME\"; for a cookie of this name, \"cookie:{text}\""
             ),
         };
-        return refused(format!("\"{text}\" is no source of a key"), &help);
+        return invalid(format!("unknown key source \"{text}\""), &help);
     };
     let bad_name = |what: &str| {
-        refused(
-            format!("\"{name}\" cannot be the name of a {what}"),
-            "write the name as the application does",
-        )
+        invalid(format!("invalid {what} name \"{name}\""), "use the name exactly as the application does")
     };
     let plain = !name.is_empty() && name.len() <= 128 && name.bytes().all(|b| b.is_ascii_graphic());
     let without = |forbidden: &[u8]| plain && !name.bytes().any(|b| forbidden.contains(&b));
@@ -207,8 +206,8 @@ fn key_source(text: &str, found: &Found<'_>) -> Result<KeySource, Complaint> {
         "cookie" if plain && is_token(name) => Ok(KeySource::Cookie(name.to_owned())),
         "cookie" => bad_name("cookie"),
         "header" if name.eq_ignore_ascii_case("cookie") => {
-            let help = "name one cookie: \"cookie:NAME\"";
-            refused("all cookies together are no session's id".to_owned(), help)
+            let help = "use a single cookie: \"cookie:NAME\"";
+            invalid("the Cookie header as a whole does not identify a session".to_owned(), help)
         }
         "header" if plain && is_token(name) => Ok(KeySource::Header(name.to_ascii_lowercase())),
         "header" => bad_name("header"),
@@ -216,34 +215,37 @@ fn key_source(text: &str, found: &Found<'_>) -> Result<KeySource, Complaint> {
         "query" => bad_name("query parameter"),
         "path_param" if without(b";=/?#") => Ok(KeySource::PathParam(name.to_owned())),
         "path_param" => bad_name("path parameter"),
-        "ip" | "client_cert" => refused(format!("\"{kind}\" takes no name"), &format!("write \"{kind}\"")),
+        "ip" | "client_cert" => {
+            invalid(format!("key source \"{kind}\" takes no name"), &format!("use \"{kind}\""))
+        }
         _ => {
             let help = match nearest(kind, KINDS) {
                 Some(alone @ ("ip" | "client_cert")) => format!("did you mean \"{alone}\"?"),
                 Some(near) => format!("did you mean \"{near}:{name}\"?"),
-                None => "the kinds are ip, client_cert, cookie, header, query and path_param".to_owned(),
+                None => "use ip, client_cert, cookie, header, query or path_param".to_owned(),
             };
-            refused(format!("there is no source of the kind \"{kind}\""), &help)
+            invalid(format!("unknown key source kind \"{kind}\""), &help)
         }
     }
 }
 
-/// Bounded load, in per cent of the mean.
+/// Parses `balance_factor`. Returns it in percent.
 fn factor(found: &Found<'_>) -> Result<u32, Complaint> {
     let factor = match found.value {
         DeValue::Float(number) => number.as_str().parse::<f64>().unwrap_or(f64::NAN),
         DeValue::Integer(_) => f64::from(i32::try_from(found.integer()?).unwrap_or(i32::MAX)),
         _ => return Err(found.wrong_type("a number such as 1.25")),
     };
-    // Whole per cents from 101 to 1000: exact in both types.
+    // Integers from 101 to 1000 are exact in both types.
     let percent = (factor * 100.0).round();
     if (101.0..=1000.0).contains(&percent) {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "101 to 1000")]
         return Ok(percent as u32);
     }
-    let complaint = found.out_of_bounds("1.01 to 10");
+    let complaint = found.out_of_range("1.01 to 10");
     Err(if percent <= 100.0 {
-        complaint.help("it is a multiple of the mean: with 1 or less no session would find a place")
+        complaint
+            .help("this is a multiple of the mean load; at 1 or less, no backend could take a new session")
     } else {
         complaint
     })
@@ -254,9 +256,9 @@ fn seed(ring: &Section<'_>, files: &Files<'_>) -> Seed {
     files.seed(&path).unwrap_or_else(|why| {
         let span = ring.span_of(&schema::SEED_FILE).unwrap_or_else(|| ring.span());
         ring.complain(
-            Complaint::error(format!("`seed_file` cannot be used: {why}"))
+            Complaint::error(format!("cannot load `seed_file`: {why}"))
                 .at(span, "")
-                .help("it holds a secret in one line, the same on every proxy: `openssl rand -hex 16`"),
+                .help("create a secret with `openssl rand -hex 16` and use it on every proxy of the fleet"),
         );
         Seed::default()
     })

@@ -1,4 +1,4 @@
-//! `backends` and `[[upstream.NAME.backend]]`.
+//! Lowers `backends` and `[[upstream.NAME.backend]]`.
 
 use std::collections::BTreeMap;
 
@@ -11,38 +11,39 @@ use crate::config::reader::{Found, Section};
 use crate::config::schema;
 use crate::model::Backend;
 
-/// A slot is a `u16` that is never given twice; this leaves room for reloads.
+/// Maximum number of backends of an upstream. A slot is a `u16` that is never reused,
+/// so this leaves room for reloads.
 const MAX_BACKENDS: usize = 4096;
 
-/// Backends, each with the place of its address.
+/// Backends, each with the location of its address.
 pub(super) type Backends = Vec<(Backend, Span)>;
 
-/// An upstream's backends.
+/// Lowers the backends of an upstream.
 pub(super) fn backends(section: &Section<'_>) -> Backends {
     let short = section.key_span(&schema::BACKENDS);
     let long = section.key_span(&schema::BACKEND_KEY);
     let mut written = Written::default();
     match (short, long) {
         (None, None) => section.complain(
-            Complaint::error("the upstream has no backend").help("write backends = [\"10.0.0.1:8080\"]"),
+            Complaint::error("upstream has no backends").help("add backends = [\"10.0.0.1:8080\"]"),
         ),
         (Some(short), Some(long)) => {
             section.complain(
-                Complaint::error("backends are written in two ways")
-                    .at(long, "the long form")
-                    .also(short, "the short form")
-                    .help("write all of them as [[upstream.NAME.backend]]"),
+                Complaint::error("both short and long form of backends used")
+                    .at(long, "long form")
+                    .also(short, "short form")
+                    .help("define all backends as [[upstream.NAME.backend]]"),
             );
         }
         (Some(span), None) => {
-            let Some(list) = list_of(section, &schema::BACKENDS, "a list of addresses") else {
+            let Some(list) = list_of(section, &schema::BACKENDS, "an array of addresses") else {
                 return Backends::new();
             };
             if list.is_empty() {
                 section.complain(
-                    Complaint::error("the upstream has no backend")
-                        .at(span, "an empty list")
-                        .help("write backends = [\"10.0.0.1:8080\"]"),
+                    Complaint::error("upstream has no backends")
+                        .at(span, "empty array")
+                        .help("add a backend: backends = [\"10.0.0.1:8080\"]"),
                 );
             }
             for found in &list {
@@ -57,19 +58,19 @@ pub(super) fn backends(section: &Section<'_>) -> Backends {
     }
     let backends = written.backends;
     if let Some((_, span)) = backends.get(MAX_BACKENDS) {
-        let message = format!("the upstream has more than {MAX_BACKENDS} backends");
+        let message = format!("too many backends in the upstream (maximum {MAX_BACKENDS})");
         section.complain(Complaint::error(message).at(span.clone(), ""));
     }
     if !backends.is_empty() && backends.iter().all(|(backend, _)| backend.admin != AdminState::Ready) {
         section.complain(
-            Complaint::warning("no backend of the upstream is ready: new sessions get 503")
-                .help("set one to state = \"ready\""),
+            Complaint::warning("upstream has no ready backend; new sessions get 503")
+                .help("set state = \"ready\" on at least one backend"),
         );
     }
     backends
 }
 
-/// The backends read so far, and where their ids and addresses are.
+/// The backends read so far, with the locations of their ids and addresses.
 #[derive(Default)]
 struct Written {
     backends: Backends,
@@ -94,7 +95,8 @@ impl Written {
         let id = section.get_optional(&schema::ID);
         let Some(found) = section.find(&schema::ADDRESS) else {
             section.complain(
-                Complaint::error("the backend has no `address`").help("write address = \"10.0.0.1:8080\""),
+                Complaint::error("missing `address` in [[upstream.NAME.backend]]")
+                    .help("add address = \"10.0.0.1:8080\""),
             );
             return;
         };
@@ -110,19 +112,19 @@ impl Written {
     fn push(&mut self, section: &Section<'_>, backend: Backend, id: &Span, address: &Span) {
         if let Some(first) = self.ids.insert(backend.id.as_str().to_owned(), id.clone()) {
             section.complain(
-                Complaint::error(format!("two backends have the id \"{}\"", backend.id))
-                    .at(id.clone(), "again")
-                    .also(first, "first here")
-                    .help("an id is what sessions are bound to: give each backend its own"),
+                Complaint::error(format!("duplicate backend id \"{}\"", backend.id))
+                    .at(id.clone(), "")
+                    .also(first, "first used here")
+                    .help("sessions are bound to ids, so each backend needs its own"),
             );
             return;
         }
         if let Some(first) = self.addresses.insert(backend.address.to_string(), address.clone()) {
             section.complain(
-                Complaint::warning(format!("two backends have the address {}", backend.address))
-                    .at(address.clone(), "again")
-                    .also(first, "first here")
-                    .help("sessions moved from one to the other stay where they were"),
+                Complaint::warning(format!("duplicate backend address {}", backend.address))
+                    .at(address.clone(), "")
+                    .also(first, "first used here")
+                    .help("sessions that move between these backends end up on the same server"),
             );
         }
         self.backends.push((backend, address.clone()));
@@ -131,14 +133,9 @@ impl Written {
 
 fn id_of(text: &str, span: Span, is_address: bool) -> Result<BackendId, Complaint> {
     text.parse().map_err(|why: InvalidBackendId| {
-        let complaint = Complaint::error(format!("\"{text}\" cannot be a backend's id"))
-            .at(span, "")
-            .help(why.to_string());
-        if is_address {
-            complaint.help("give the backend an `id` of its own: [[upstream.NAME.backend]]")
-        } else {
-            complaint
-        }
+        let complaint =
+            Complaint::error(format!("invalid backend id \"{text}\"")).at(span, "").help(why.to_string());
+        if is_address { complaint.help("use [[upstream.NAME.backend]] and set `id`") } else { complaint }
     })
 }
 
@@ -147,9 +144,9 @@ fn weight(section: &Section<'_>) -> Weight {
         && found.integer().is_ok_and(|weight| weight == 0)
     {
         section.complain(
-            Complaint::error("`weight` is out of bounds")
-                .at(found.span(), "it takes 1 to 256")
-                .help("a backend that is to get no new sessions: state = \"drain\""),
+            Complaint::error("`weight` is out of range")
+                .at(found.span(), "must be 1 to 256")
+                .help("to stop new sessions, use state = \"drain\""),
         );
         return Weight::ONE;
     }

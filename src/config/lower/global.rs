@@ -1,4 +1,4 @@
-//! `[server]`, `[client_ip]`, `[timeouts]`, `[limits]`, `[forwarding]` and
+//! Lowers `[server]`, `[client_ip]`, `[timeouts]`, `[limits]`, `[forwarding]` and
 //! `[access_log]`.
 
 use std::net::{IpAddr, SocketAddr};
@@ -33,7 +33,7 @@ fn workers(section: &Section<'_>) -> NonZeroUsize {
             section.take(schema::WORKER_BOUNDS.read(&found)).and_then(NonZeroUsize::new).unwrap_or_else(auto)
         }
         _ => {
-            section.complain(found.wrong_type("\"auto\" or a number of threads"));
+            section.complain(found.wrong_type("\"auto\" or an integer"));
             auto()
         }
     }
@@ -44,7 +44,7 @@ fn admin(section: &Section<'_>) -> Option<SocketAddr> {
     match found.value {
         DeValue::String(word) if word == "off" => return None,
         DeValue::Boolean(false) => {
-            section.complain(found.wrong_type("an address or \"off\"").help("write admin = \"off\""));
+            section.complain(found.wrong_type("an address or \"off\"").help("use admin = \"off\""));
             return None;
         }
         _ => {}
@@ -53,13 +53,10 @@ fn admin(section: &Section<'_>) -> Option<SocketAddr> {
     if !address.ip().to_canonical().is_loopback() {
         section.complain(
             Complaint::warning(
-                "the admin address can be reached from other machines, and it has no password",
+                "the admin address has no authentication and is reachable from other machines",
             )
             .at(found.span(), "")
-            .help(format!(
-                "write \"127.0.0.1:{}\", or see to it that a firewall keeps others out",
-                address.port()
-            )),
+            .help(format!("use \"127.0.0.1:{}\", or block access with a firewall", address.port())),
         );
     }
     Some(address)
@@ -71,10 +68,10 @@ pub(super) fn client_ip(section: &Section<'_>) -> ClientIpPolicy {
         from: vec![ForwardSource::XForwardedFor],
         mask: Mask { v4: schema::MASK_V4.default, v6: schema::MASK_V6.default },
     };
-    if let Some(list) = list_of(section, &schema::TRUSTED, "a list of addresses and networks") {
+    if let Some(list) = list_of(section, &schema::TRUSTED, "an array of addresses and networks") {
         policy.trusted = list.iter().filter_map(|found| section.take(network(section, found))).collect();
     }
-    if let Some(list) = list_of(section, &schema::FROM, "a list of fields") {
+    if let Some(list) = list_of(section, &schema::FROM, "an array of header names") {
         policy.from = sources(section, &list);
     }
     if let (true, Some(span)) = (policy.trusted.is_empty(), section.span_of(&schema::FROM))
@@ -82,8 +79,8 @@ pub(super) fn client_ip(section: &Section<'_>) -> ClientIpPolicy {
     {
         section.complain(
             Complaint::warning("`from` has no effect without `trusted`")
-                .at(span, "nobody's word is believed")
-                .help("name the proxies in front of Homing: trusted = [\"10.0.0.0/8\"]"),
+                .at(span, "no proxy is trusted")
+                .help("add the proxies in front of Homing: trusted = [\"10.0.0.0/8\"]"),
         );
     }
     if let Some(mask) = section.section(&schema::MASK) {
@@ -92,13 +89,13 @@ pub(super) fn client_ip(section: &Section<'_>) -> ClientIpPolicy {
     policy
 }
 
-/// The elements of a list, if the key is there and holds one.
+/// Returns the elements of an array, or `None` if the key is missing or invalid.
 pub(super) fn list_of<'t>(
     section: &Section<'t>,
     key: &'static schema::Free,
-    wanted: &str,
+    expected: &str,
 ) -> Option<Vec<Found<'t>>> {
-    section.find(key).and_then(|found| section.take(found.list(wanted)))
+    section.find(key).and_then(|found| section.take(found.list(expected)))
 }
 
 fn network(section: &Section<'_>, found: &Found<'_>) -> Result<IpNet, Complaint> {
@@ -107,8 +104,8 @@ fn network(section: &Section<'_>, found: &Found<'_>) -> Result<IpNet, Complaint>
         (Ok(net), _) => net,
         (_, Ok(ip)) => IpNet::from(ip),
         _ => {
-            let help = "write an IP address (\"10.0.0.1\") or a network (\"10.0.0.0/8\", \"fd00::/8\")";
-            return Err(Complaint::error(format!("\"{text}\" is neither an address nor a network"))
+            let help = "use an IP address (\"10.0.0.1\") or a network (\"10.0.0.0/8\", \"fd00::/8\")";
+            return Err(Complaint::error(format!("invalid IP address or network \"{text}\""))
                 .at(found.span(), "")
                 .help(help));
         }
@@ -116,23 +113,23 @@ fn network(section: &Section<'_>, found: &Found<'_>) -> Result<IpNet, Complaint>
     let net = unmapped(net);
     if net.addr() != net.network() {
         section.complain(
-            Complaint::warning(format!("\"{text}\" has bits set behind its prefix"))
-                .at(found.span(), "")
-                .help(format!("it is taken for \"{}\"", net.trunc())),
+            Complaint::warning(format!("network \"{text}\" has host bits set"))
+                .at(found.span(), format!("treated as \"{}\"", net.trunc()))
+                .help(format!("use \"{}\"", net.trunc())),
         );
     }
     if net.prefix_len() == 0 {
         section.complain(
-            Complaint::warning("everybody is trusted: any client may claim any address")
+            Complaint::warning("all peers are trusted; any client can forge its address")
                 .at(found.span(), "")
-                .help("name only the proxies in front of Homing"),
+                .help("list only the proxies in front of Homing"),
         );
     }
     Ok(net.trunc())
 }
 
-/// IPv4 networks written as IPv6 (`::ffff:10.0.0.0/104`) as what they are:
-/// peers are compared in that form.
+/// Converts IPv4-mapped networks (`::ffff:10.0.0.0/104`) to IPv4, the form in which
+/// peers are compared.
 fn unmapped(net: IpNet) -> IpNet {
     if let IpNet::V6(v6) = net
         && let (Some(v4), Some(bits)) = (v6.addr().to_ipv4_mapped(), v6.prefix_len().checked_sub(96))
@@ -149,13 +146,13 @@ fn sources(section: &Section<'_>, list: &[Found<'_>]) -> Vec<ForwardSource> {
         section.complain(
             Complaint::error("`from` is empty")
                 .or_at(section.span_of(&schema::FROM).unwrap_or_else(|| section.span()))
-                .help("leave out `trusted` instead: then no field is believed"),
+                .help("to trust no header, remove `trusted` instead"),
         );
     }
     for found in list {
         let Some(source) = section.take(schema::FROM_WORDS.read(found)) else { continue };
         if from.contains(&source) {
-            section.complain(Complaint::error("this field is named twice").at(found.span(), ""));
+            section.complain(Complaint::error("duplicate header").at(found.span(), ""));
         } else {
             from.push(source);
         }
@@ -185,9 +182,10 @@ pub(super) fn limits(section: &Section<'_>) -> Limits {
     let mut uri_bytes = section.get(&schema::URI_BYTES);
     if uri_bytes > head_bytes {
         if let Some(span) = section.span_of(&schema::URI_BYTES) {
-            let mut complaint =
-                Complaint::warning("`uri_bytes` is more than `head_bytes`, which counts the target too")
-                    .at(span, "has no effect");
+            let mut complaint = Complaint::warning(
+                "`uri_bytes` is larger than `head_bytes`, which includes the request target",
+            )
+            .at(span, "has no effect");
             if let Some(head) = section.span_of(&schema::HEAD_BYTES) {
                 complaint = complaint.also(head, "");
             }
@@ -229,24 +227,24 @@ fn via(section: &Section<'_>) -> Option<String> {
     let default = || Some("homing".to_owned());
     let Some(found) = section.find(&schema::VIA) else { return default() };
     if matches!(found.value, DeValue::Boolean(false)) {
-        section.complain(found.wrong_type("a text").help("write via = \"off\""));
+        section.complain(found.wrong_type("a string").help("use via = \"off\""));
         return default();
     }
-    match section.take(found.text("a pseudonym or \"off\""))? {
+    match section.take(found.text("a string"))? {
         "off" => None,
         name if is_token(name) && name.len() <= 64 => Some(name.to_owned()),
         _ => {
             section.complain(
-                Complaint::error("`via` is no pseudonym")
+                Complaint::error("invalid name for `via`")
                     .at(found.span(), "")
-                    .help("it takes up to 64 letters, digits and `-`, or \"off\""),
+                    .help("use up to 64 letters, digits and `-`, or \"off\""),
             );
             None
         }
     }
 }
 
-/// A token (RFC 9110 §5.6.2).
+/// Returns true if `text` is a token (RFC 9110 §5.6.2).
 pub(super) fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
@@ -262,9 +260,9 @@ pub(super) fn access_log(section: &Section<'_>, files: &Files<'_>) -> AccessLog 
         (format, section.find(&schema::FORMAT), section.span_of(&schema::OUTPUT))
     {
         section.complain(
-            Complaint::warning("the access log is off: `output` has no effect")
+            Complaint::warning("`output` has no effect: the access log is off")
                 .at(span, "")
-                .help("write format = \"json\" or \"text\""),
+                .help("set format = \"json\" or \"text\""),
         );
     }
     AccessLog { format, output, queue: section.get(&schema::QUEUE) }

@@ -1,4 +1,4 @@
-//! `health_check` and `passive`.
+//! Lowers `health_check` and `passive`.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use crate::config::reader::{Found, Section};
 use crate::config::schema::{self, Entry};
 use crate::model::{HealthCheck, PassiveCheck, Probe};
 
-/// Between up and down a backend is looked at this often.
+/// Default interval while a backend is changing between up and down.
 const FAST_INTERVAL: Duration = Duration::from_millis(500);
 const MAX_PENALTY: Duration = Duration::from_secs(300);
-/// Statuses that mean up.
+/// Default range of response statuses that count as success.
 const EXPECTED: (u16, u16) = (200, 399);
 
-/// A table, `false`, or nothing.
+/// A key that takes a table or `false`.
 enum Switch<'t> {
     On(Section<'t>),
     Off,
@@ -30,12 +30,12 @@ fn switch<'t>(upstream: &Section<'t>, key: &'static schema::Free) -> Switch<'t> 
         DeValue::Boolean(false) => Switch::Off,
         DeValue::Boolean(true) => {
             let complaint = found.wrong_type("a table or `false`");
-            upstream.complain(complaint.help(format!("leave out `{}`: it is on by default", found.name)));
+            upstream.complain(complaint.help(format!("remove `{}`; it is on by default", found.name)));
             Switch::Default
         }
         DeValue::String(path) if path.starts_with('/') => {
             let complaint = found.wrong_type("a table or `false`");
-            upstream.complain(complaint.help(format!("write {} = {{ path = \"{path}\" }}", found.name)));
+            upstream.complain(complaint.help(format!("use {} = {{ path = \"{path}\" }}", found.name)));
             Switch::Default
         }
         _ => {
@@ -45,7 +45,7 @@ fn switch<'t>(upstream: &Section<'t>, key: &'static schema::Free) -> Switch<'t> 
     }
 }
 
-/// Active checks.
+/// Lowers `health_check`.
 pub(super) fn active(upstream: &Section<'_>) -> Option<HealthCheck> {
     let section = match switch(upstream, &schema::HEALTH_CHECK) {
         Switch::On(section) => section,
@@ -81,7 +81,7 @@ fn fast_interval(section: &Section<'_>, interval: Duration) -> Duration {
         if let Some(slow) = section.span_of(&schema::INTERVAL) {
             complaint = complaint.also(slow, "");
         }
-        section.complain(complaint.help("leave it out, or make it shorter"));
+        section.complain(complaint.help("remove it, or use a shorter duration"));
     }
     fast.min(interval)
 }
@@ -92,10 +92,10 @@ fn warn_if_longer(section: &Section<'_>, timeout: Duration, interval: Duration) 
         let span = own.or_else(|| section.span_of(&schema::INTERVAL)).unwrap_or_else(|| section.span());
         section.complain(
             Complaint::warning(
-                "`timeout` is longer than `interval`: a backend that hangs is found down late",
+                "`timeout` is longer than `interval`, which delays detection of hung backends",
             )
             .at(span, "")
-            .help("make `timeout` shorter than `interval`"),
+            .help("use a `timeout` shorter than `interval`"),
         );
     }
     timeout
@@ -104,7 +104,7 @@ fn warn_if_longer(section: &Section<'_>, timeout: Duration, interval: Duration) 
 fn probe(section: &Section<'_>) -> Probe {
     let path = section.get_optional(&schema::CHECK_PATH);
     let tcp = section.get_optional(&schema::TCP);
-    // Read in any case, so that what is wrong with them is said at once.
+    // Read these even for a TCP check, to report all errors at once.
     let method = section.get_optional(&schema::METHOD).unwrap_or("GET").to_owned();
     let host = check_host(section);
     let statuses = Statuses::read(section);
@@ -112,18 +112,18 @@ fn probe(section: &Section<'_>) -> Probe {
     match (written, tcp) {
         (Some(found), Some(true)) => {
             section.complain(
-                Complaint::error("a check is either a TCP connection or an HTTP request")
+                Complaint::error("conflicting health checks: HTTP and TCP")
                     .at(found.span(), "HTTP")
                     .also(section.span_of(&schema::TCP).unwrap_or_default(), "TCP")
-                    .help("leave out `tcp` or `path`"),
+                    .help("remove `tcp` or `path`"),
             );
             Probe::Tcp
         }
         (None, Some(false)) => {
             section.complain(
-                Complaint::error("the check does not say what is tried")
-                    .at(section.span_of(&schema::TCP).unwrap_or_default(), "not this")
-                    .help("write path = \"/healthz\", or health_check = false in the place of the table"),
+                Complaint::error("`tcp = false` requires `path`")
+                    .at(section.span_of(&schema::TCP).unwrap_or_default(), "")
+                    .help("add path = \"/healthz\", or disable checks with health_check = false"),
             );
             Probe::Tcp
         }
@@ -135,9 +135,9 @@ fn probe(section: &Section<'_>) -> Probe {
             let path = path.unwrap_or_else(|| "/".to_owned());
             if !path.starts_with('/') || !path.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
                 section.complain(
-                    Complaint::error("`path` cannot be asked for")
+                    Complaint::error("invalid path for a health check")
                         .at(found.span(), "")
-                        .help("it begins with `/` and holds no spaces: \"/healthz\""),
+                        .help("paths must start with `/` and contain no spaces or `#`: \"/healthz\""),
                 );
             }
             Probe::Http { method, path, host, expect_status: statuses.expect, drain_status: statuses.drain }
@@ -145,7 +145,7 @@ fn probe(section: &Section<'_>) -> Probe {
     }
 }
 
-/// Refuses what only an HTTP check can heed.
+/// Reports keys that only apply to HTTP checks.
 fn only_http(section: &Section<'_>) {
     let keys: [&'static dyn Entry; 4] =
         [&schema::METHOD, &schema::CHECK_HOST, &schema::EXPECT_STATUS, &schema::DRAIN_STATUS];
@@ -154,7 +154,7 @@ fn only_http(section: &Section<'_>) {
             section.complain(
                 Complaint::error(format!("`{}` has no effect on a TCP check", key.name()))
                     .at(span, "")
-                    .help("write path = \"/healthz\" for an HTTP check"),
+                    .help("for an HTTP check, add path = \"/healthz\""),
             );
         }
     }
@@ -162,7 +162,7 @@ fn only_http(section: &Section<'_>) {
 
 fn check_host(section: &Section<'_>) -> Option<String> {
     let text = section.get_optional(&schema::CHECK_HOST)?;
-    // With a port or as an IP address it is still a fit value of Host.
+    // Host may also be an IP address, and may have a port.
     let without_port = match text.rsplit_once(':') {
         Some((host, port)) if port.parse::<u16>().is_ok() => host,
         _ => &text,
@@ -170,7 +170,7 @@ fn check_host(section: &Section<'_>) -> Option<String> {
     let address = without_port.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
     if let (Err(why), Err(_)) = (host_name(without_port), address) {
         let span = section.span_of(&schema::CHECK_HOST).unwrap_or_else(|| section.span());
-        section.complain(Complaint::error("`host` is no host name").at(span, "").help(why));
+        section.complain(Complaint::error(format!("invalid host: {why}")).at(span, ""));
         return None;
     }
     Some(text)
@@ -200,9 +200,9 @@ impl Statuses {
             };
             if let Some((from, to)) = expect.iter().find(|(from, to)| *from <= high && low <= *to) {
                 section.complain(
-                    Complaint::error("a status cannot mean both up and drain")
-                        .at(found.span(), format!("`expect_status` has {from}-{to}"))
-                        .help("choose a status outside of `expect_status`, or narrow that"),
+                    Complaint::error("status is in both `drain_status` and `expect_status`")
+                        .at(found.span(), format!("`expect_status` includes {from}-{to}"))
+                        .help("use a status outside of `expect_status`, or narrow `expect_status`"),
                 );
             }
             drain.extend(low..=high);
@@ -211,14 +211,13 @@ impl Statuses {
     }
 }
 
-/// A value, or the values of a list.
+/// Returns the elements of an array, or a single value.
 fn one_or_list<'t>(section: &Section<'t>, key: &'static schema::Free) -> Vec<Found<'t>> {
     let Some(found) = section.find(key) else { return Vec::new() };
     match found.value {
         DeValue::Array(list) => {
             if list.is_empty() && key.name == schema::EXPECT_STATUS.name {
-                section
-                    .complain(Complaint::error("no status would mean up").at(found.span(), "an empty list"));
+                section.complain(Complaint::error("`expect_status` is empty").at(found.span(), ""));
             }
             found.elements(list)
         }
@@ -226,12 +225,12 @@ fn one_or_list<'t>(section: &Section<'t>, key: &'static schema::Free) -> Vec<Fou
     }
 }
 
-/// `200`, `"200"`, `"200-399"` or several with commas.
+/// Parses `200`, `"200"`, `"200-399"`, or several of these separated by commas.
 fn ranges(found: &Found<'_>) -> Result<Vec<(u16, u16)>, Complaint> {
     let status = |number: i128| u16::try_from(number).ok().filter(|status| (100..=599).contains(status));
     let text = match found.value {
         DeValue::Integer(_) => {
-            let status = status(found.integer()?).ok_or_else(|| found.out_of_bounds("100 to 599"))?;
+            let status = status(found.integer()?).ok_or_else(|| found.out_of_range("100 to 599"))?;
             return Ok(vec![(status, status)]);
         }
         _ => found.text("a status such as 200, or a range such as \"200-399\"")?,
@@ -243,16 +242,16 @@ fn ranges(found: &Found<'_>) -> Result<Vec<(u16, u16)>, Complaint> {
         match (read(low), read(high)) {
             (Some(low), Some(high)) if low <= high => ranges.push((low, high)),
             _ => {
-                return Err(Complaint::error(format!("\"{part}\" is no status and no range of statuses"))
+                return Err(Complaint::error(format!("invalid status or status range \"{part}\""))
                     .at(found.span(), "")
-                    .help("a status is a number from 100 to 599, a range is \"200-399\""));
+                    .help("use a status from 100 to 599, or a range such as \"200-399\""));
             }
         }
     }
     Ok(ranges)
 }
 
-/// Passive checks.
+/// Lowers `passive`.
 pub(super) fn passive(upstream: &Section<'_>) -> Option<PassiveCheck> {
     let section = match switch(upstream, &schema::PASSIVE) {
         Switch::On(section) => section,
@@ -279,7 +278,9 @@ pub(super) fn passive(upstream: &Section<'_>) -> Option<PassiveCheck> {
         && most < penalty
     {
         section.complain(
-            Complaint::error("`max_penalty` is shorter than `penalty`").at(span, "").help("make it longer"),
+            Complaint::error("`max_penalty` is shorter than `penalty`")
+                .at(span, "")
+                .help("use a longer duration"),
         );
     }
     Some(PassiveCheck {

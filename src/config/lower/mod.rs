@@ -1,5 +1,5 @@
-//! From what is written to what it means: every rule that a configuration
-//! keeps is checked here, once.
+//! Lowers the parsed file to a [`Config`]. Every rule of a valid configuration is
+//! checked here, once.
 
 mod address;
 mod affinity;
@@ -21,10 +21,9 @@ use super::schema;
 use crate::affinity::key::KeySource;
 use crate::model::{Address, Bind, Config, Listener, Upstream};
 
-/// The configuration that the file means, as far as it can be made out; what
-/// is wrong goes to the sections' sink.
+/// Lowers the file, as far as possible. Diagnostics go to the sink of `root`.
 pub(super) fn lower(root: &Section<'_>, files: &Files<'_>) -> Option<Config> {
-    // A section that is not there is read as an empty one.
+    // Missing tables are read as empty ones.
     let empty = toml::de::DeTable::new();
     let section = |key: &'static schema::Free| root.section(key).or_else(|| root.absent(key, &empty));
     let server_section = section(&schema::SERVER_KEY)?;
@@ -49,7 +48,7 @@ pub(super) fn lower(root: &Section<'_>, files: &Files<'_>) -> Option<Config> {
     Some(Config { server, client_ip, timeouts, limits, forwarding, access_log, listeners, routes, upstreams })
 }
 
-/// Warns of keys that no client can have.
+/// Warns about `client_cert` keys if no listener requests client certificates.
 fn no_idle_source(root: &Section<'_>, listeners: &[Listener], upstreams: &[Arc<Upstream>]) {
     let asked =
         |listener: &Listener| listener.tls.as_ref().is_some_and(|tls| tls.settings().client_auth.is_some());
@@ -59,15 +58,15 @@ fn no_idle_source(root: &Section<'_>, listeners: &[Listener], upstreams: &[Arc<U
     for upstream in upstreams.iter().filter(|u| u.affinity.key.contains(&KeySource::ClientCert)) {
         root.complain(
             Complaint::warning(format!(
-                "the upstream `{}` has the key \"client_cert\", and no listener asks for certificates",
+                "upstream `{}` uses the key \"client_cert\", but no listener requests client certificates",
                 upstream.name
             ))
-            .help("write client_auth = { ca = \"clients-ca.pem\" } in a listener's `tls`"),
+            .help("add client_auth = { ca = \"clients-ca.pem\" } to the `tls` of a listener"),
         );
     }
 }
 
-/// Refuses backends that are Homing itself, and an admin address that is taken.
+/// Rejects backends that are Homing itself, and an admin address that a listener uses.
 fn no_loops(
     root: &Section<'_>,
     listeners: &[(Listener, Span)],
@@ -75,7 +74,7 @@ fn no_loops(
     upstreams: &[upstream::Lowered],
 ) {
     let listener = |address: &Address| listeners.iter().find(|(own, _)| own.bind.is_reached_by(address));
-    // Either may be on all addresses, which include the other's.
+    // Either may be on all interfaces, which include the other's address.
     let taken_by = |admin: SocketAddr| {
         let takes = |own: &Bind| own.ip().is_some_and(|own| Bind::Ip(admin).is_reached_by(&Address::Ip(own)));
         listener(&Address::Ip(admin)).or_else(|| listeners.iter().find(|(own, _)| takes(&own.bind)))
@@ -84,28 +83,28 @@ fn no_loops(
         && let Some((_, listener)) = taken_by(*admin)
     {
         root.complain(
-            Complaint::error(format!("the admin address {admin} is also a listener's"))
+            Complaint::error(format!("admin address {admin} is already used by a listener"))
                 .at(span.clone(), "")
-                .also(listener.clone(), "listener")
-                .help("choose another port for one of them"),
+                .also(listener.clone(), "used by this listener")
+                .help("use another port"),
         );
     }
     for (address, span) in upstreams.iter().flat_map(|lowered| &lowered.addresses) {
         if let Some((_, own)) = listener(address) {
             root.complain(
                 Complaint::error(format!(
-                    "the backend {address} is Homing itself: requests would go in circles"
+                    "backend {address} is a listener of this proxy; requests would loop"
                 ))
-                .at(span.clone(), "backend")
-                .also(own.clone(), "listener")
-                .help("write the address of the application"),
+                .at(span.clone(), "")
+                .also(own.clone(), "listener defined here")
+                .help("use the address of the application"),
             );
         } else if let Some((_, own)) = admin.filter(|(admin, _)| Bind::Ip(*admin).is_reached_by(address)) {
             root.complain(
-                Complaint::error(format!("the backend {address} is Homing's own admin address"))
-                    .at(span.clone(), "backend")
-                    .also(own.clone(), "admin address")
-                    .help("write the address of the application"),
+                Complaint::error(format!("backend {address} is the admin address of this proxy"))
+                    .at(span.clone(), "")
+                    .also(own.clone(), "admin address defined here")
+                    .help("use the address of the application"),
             );
         }
     }

@@ -1,4 +1,4 @@
-//! `table` and `cookie`: where bindings are kept.
+//! Lowers `remember` with `table` and `cookie`.
 
 use super::address::host_name;
 use super::global::is_token;
@@ -10,11 +10,11 @@ use crate::config::schema::{self, Entry, Free, Key, RememberWord, Rule};
 use crate::model::{Remember, TableConfig};
 use crate::secret::SecretKey;
 
-/// The cookie's name where the file gives none. Not `__Host-`: browsers
-/// refuse that on plain HTTP, and sessions would move without a word.
+/// The default cookie name. Not `__Host-`: browsers reject that prefix on plain HTTP,
+/// and sessions would silently move.
 const DEFAULT_NAME: &str = "homing";
 
-/// Where bindings are kept.
+/// Lowers the memory of bindings.
 pub(super) fn remember(section: &Section<'_>, word: RememberWord, files: &Files<'_>) -> Remember {
     let table = match word {
         RememberWord::Table => section.section(&schema::TABLE),
@@ -33,20 +33,19 @@ pub(super) fn remember(section: &Section<'_>, word: RememberWord, files: &Files<
     }
 }
 
-/// Refuses a block for a kind of memory that is not chosen.
+/// Reports settings of a kind of memory that is not selected.
 fn without_effect<'t>(section: &Section<'t>, key: &'static Free, word: &str) -> Option<Section<'t>> {
     let span = section.key_span(key)?;
-    let mut complaint =
-        Complaint::error(format!("`{word}` has no effect without `remember = \"{word}\"`")).at(span, "");
+    let mut complaint = Complaint::error(format!("`{word}` requires `remember = \"{word}\"`")).at(span, "");
     if let Some(other) = section.span_of(&schema::REMEMBER) {
         complaint = complaint.also(other, "");
     }
-    section.complain(complaint.help(format!("write remember = \"{word}\", or leave out `{word}`")));
-    // Opened all the same, so that what is wrong in it is said at once.
+    section.complain(complaint.help(format!("set remember = \"{word}\", or remove `{word}`")));
+    // Open it anyway, to report all errors at once.
     section.section(key)
 }
 
-/// The table where the file says nothing of it.
+/// Returns the default table settings.
 pub(super) fn default_table() -> TableConfig {
     TableConfig { max_entries: schema::MAX_ENTRIES.default, ttl: schema::TTL.default, file: None }
 }
@@ -87,17 +86,15 @@ fn cookie(affinity: &Section<'_>, section: Option<&Section<'_>>, files: &Files<'
     if section.is_none_or(|section| section.find(&schema::KEYS_FILE).is_none()) {
         let place = section.map(Section::span).or_else(|| affinity.span_of(&schema::REMEMBER));
         affinity.complain(
-            Complaint::warning(
-                "the cookie has no `keys_file`: its key is lost at a restart, and sessions move",
-            )
-            .at(place.unwrap_or_else(|| affinity.span()), "")
-            .help("write a key to a file (`openssl rand -hex 32`) and cookie = { keys_file = \"…\" }"),
+            Complaint::warning("cookie without `keys_file`: its key is lost on restart, and sessions move")
+                .at(place.unwrap_or_else(|| affinity.span()), "")
+                .help("create a key file with `openssl rand -hex 32` and set `keys_file` to its path"),
         );
     }
     cookie
 }
 
-/// Reads keys of a table that may not be there.
+/// Reads keys of a table that may be missing.
 struct Getter<'a, 't>(Option<&'a Section<'t>>);
 
 impl Getter<'_, '_> {
@@ -110,9 +107,9 @@ fn keys(section: &Section<'_>, path: &str, files: &Files<'_>) -> Vec<SecretKey> 
     files.keys(path).unwrap_or_else(|why| {
         let span = section.span_of(&schema::KEYS_FILE).unwrap_or_else(|| section.span());
         section.complain(
-            Complaint::error(format!("`keys_file` cannot be used: {why}"))
+            Complaint::error(format!("cannot load `keys_file`: {why}"))
                 .at(span, "")
-                .help("it holds one key a line, 64 hex digits: `openssl rand -hex 32`"),
+                .help("create a key with `openssl rand -hex 32`; the file has one key per line"),
         );
         Vec::new()
     })
@@ -123,9 +120,9 @@ fn name(section: &Section<'_>, cookie: &mut CookieConfig) {
     let span = section.span_of(&schema::COOKIE_NAME).unwrap_or_else(|| section.span());
     if !is_token(&name) || name.len() > 128 {
         section.complain(
-            Complaint::error("`name` is no name of a cookie")
+            Complaint::error("invalid cookie name")
                 .at(span, "")
-                .help("it takes up to 128 letters, digits, `-` and `_`"),
+                .help("use up to 128 letters, digits, `-` and `_`"),
         );
         return;
     }
@@ -134,9 +131,9 @@ fn name(section: &Section<'_>, cookie: &mut CookieConfig) {
     let host = prefix("__Host-");
     if (host || prefix("__Secure-")) && cookie.secure != SecureAttribute::Always {
         section.complain(
-            Complaint::error(format!("browsers refuse a cookie \"{name}\" that is not Secure"))
+            Complaint::error(format!("browsers reject the cookie \"{name}\" without Secure"))
                 .at(span.clone(), "")
-                .help("write secure = \"always\", or another name"),
+                .help("set secure = \"always\", or use another name"),
         );
     }
     if host {
@@ -145,11 +142,11 @@ fn name(section: &Section<'_>, cookie: &mut CookieConfig) {
             if found.value.as_str() != Some("/") {
                 section.complain(
                     Complaint::error(format!(
-                        "browsers refuse a cookie \"{name}\" with a `{given}` of its own"
+                        "browsers reject the cookie \"{name}\" with a custom `{given}`"
                     ))
                     .at(found.span(), "")
                     .also(span.clone(), "")
-                    .help(format!("leave out `{given}`, or write another name")),
+                    .help(format!("remove `{given}`, or use another name")),
                 );
             }
         }
@@ -157,7 +154,7 @@ fn name(section: &Section<'_>, cookie: &mut CookieConfig) {
     cookie.name = name;
 }
 
-/// `path` and `domain`.
+/// Lowers `path` and `domain`.
 fn scope(section: &Section<'_>, cookie: &mut CookieConfig) {
     let place = |key: &dyn Entry| section.span_of(key).unwrap_or_else(|| section.span());
     if let Some(path) = section.get_optional(&schema::COOKIE_PATH) {
@@ -165,9 +162,9 @@ fn scope(section: &Section<'_>, cookie: &mut CookieConfig) {
             cookie.path = path;
         } else {
             section.complain(
-                Complaint::error("`path` is no path for a cookie")
+                Complaint::error("invalid cookie path")
                     .at(place(&schema::COOKIE_PATH), "")
-                    .help("it begins with `/` and holds no `;` and no spaces"),
+                    .help("paths must start with `/` and contain no spaces or `;`"),
             );
         }
     }
@@ -175,21 +172,21 @@ fn scope(section: &Section<'_>, cookie: &mut CookieConfig) {
         match host_name(domain.strip_prefix('.').unwrap_or(&domain)) {
             Ok(name) => cookie.domain = Some(name),
             Err(why) => section.complain(
-                Complaint::error("`domain` is no host name").at(place(&schema::DOMAIN), "").help(why),
+                Complaint::error(format!("invalid cookie domain: {why}")).at(place(&schema::DOMAIN), ""),
             ),
         }
     }
 }
 
-/// What browsers refuse together.
+/// Reports combinations of attributes that browsers reject.
 fn attributes(section: &Section<'_>, cookie: &CookieConfig) {
     let always = cookie.secure == SecureAttribute::Always;
     let needs_secure = |key: &'static dyn Entry, what: &str| {
         let span = section.span_of(key).unwrap_or_else(|| section.span());
         section.complain(
-            Complaint::error(format!("browsers refuse a cookie with {what} that is not Secure"))
+            Complaint::error(format!("browsers reject a cookie with {what} but without Secure"))
                 .at(span, "")
-                .help("write secure = \"always\""),
+                .help("set secure = \"always\""),
         );
     };
     if cookie.same_site == SameSite::None && !always {
@@ -199,9 +196,6 @@ fn attributes(section: &Section<'_>, cookie: &CookieConfig) {
         needs_secure(&schema::PARTITIONED, "`partitioned = true`");
     }
     if let (true, Some(span)) = (cookie.max_idle > cookie.max_age, section.span_of(&schema::MAX_IDLE)) {
-        section.complain(
-            Complaint::warning("`max_idle` is longer than `max_age`, which ends a binding before")
-                .at(span, "has no effect"),
-        );
+        section.complain(Complaint::warning("`max_idle` is longer than `max_age`").at(span, "has no effect"));
     }
 }

@@ -1,4 +1,4 @@
-//! `[[listener]]` and `[[route]]`.
+//! Lowers `[[listener]]` and `[[route]]`.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -13,10 +13,10 @@ use crate::config::schema;
 use crate::config::suggest::nearest;
 use crate::model::{Bind, HostPattern, Listener, ProxyProtocol, Route};
 
-/// More listeners are a mistake: each worker has a socket for each.
+/// Maximum number of listeners. More are a mistake: each worker has a socket for each.
 const MAX_LISTENERS: usize = 256;
 
-/// The listeners, each with the place of its address.
+/// Lowers the listeners, each with the location of its address.
 pub(super) fn listeners(
     root: &Section<'_>,
     files: &Files<'_>,
@@ -25,8 +25,8 @@ pub(super) fn listeners(
     let sections = root.sections(&schema::LISTENER_KEY);
     if root.find(&schema::LISTENER_KEY).is_none() {
         root.complain(
-            Complaint::error("there is no listener")
-                .help("say where clients connect:\n[[listener]]\nbind = \"0.0.0.0:8080\""),
+            Complaint::error("no listener defined")
+                .help("add a listener:\n[[listener]]\nbind = \"0.0.0.0:8080\""),
         );
     }
     let mut listeners: Vec<(Listener, Span)> = Vec::new();
@@ -36,7 +36,7 @@ pub(super) fn listeners(
         let redirect_https = tls::redirect(&section);
         let proxy_protocol = proxy_protocol(&section, client_ip);
         let Some(found) = section.find(&schema::BIND) else {
-            section.complain(missing("listener", "bind").help("write bind = \"0.0.0.0:8080\""));
+            section.complain(missing("listener", "bind").help("add bind = \"0.0.0.0:8080\""));
             continue;
         };
         let Some(bind) = section.take(address::bind(&found)) else { continue };
@@ -45,9 +45,9 @@ pub(super) fn listeners(
         let twin = listeners.iter().find(|(other, _)| !any_port && other.bind == bind);
         if let Some((_, first)) = twin {
             section.complain(
-                Complaint::error(format!("there are two listeners on {bind}"))
-                    .at(found.span(), "again")
-                    .also(first.clone(), "first here")
+                Complaint::error(format!("duplicate listener {bind}"))
+                    .at(found.span(), "")
+                    .also(first.clone(), "first defined here")
                     .help("remove one of them"),
             );
             continue;
@@ -56,7 +56,7 @@ pub(super) fn listeners(
     }
     if let Some((_, span)) = listeners.get(MAX_LISTENERS) {
         root.complain(
-            Complaint::error(format!("there are more than {MAX_LISTENERS} listeners")).at(span.clone(), ""),
+            Complaint::error(format!("too many listeners (maximum {MAX_LISTENERS})")).at(span.clone(), ""),
         );
     }
     listeners
@@ -65,9 +65,9 @@ pub(super) fn listeners(
 fn mode(section: &Section<'_>, bind: &Bind) -> u32 {
     if let (Bind::Ip(_), Some(span)) = (bind, section.span_of(&schema::MODE)) {
         section.complain(
-            Complaint::error("`mode` is about the file of a Unix domain socket")
+            Complaint::error("`mode` requires a Unix domain socket")
                 .at(span, "")
-                .help("leave it out, or listen on one: bind = \"unix:/run/homing.sock\""),
+                .help("remove `mode`, or use a socket: bind = \"unix:/run/homing.sock\""),
         );
     }
     section.get(&schema::MODE)
@@ -77,36 +77,36 @@ fn proxy_protocol(section: &Section<'_>, client_ip: &ClientIpPolicy) -> ProxyPro
     let mode = section.get(&schema::PROXY_PROTOCOL);
     let effect = match mode {
         ProxyProtocol::Off => return mode,
-        ProxyProtocol::Optional => "no header is believed",
-        ProxyProtocol::Required => "every connection is closed",
+        ProxyProtocol::Optional => "all PROXY headers are ignored",
+        ProxyProtocol::Required => "all connections are closed",
     };
     if let (true, Some(span)) = (client_ip.trusted.is_empty(), section.span_of(&schema::PROXY_PROTOCOL)) {
         section.complain(
             Complaint::warning("`proxy_protocol` without `client_ip.trusted`")
                 .at(span, effect)
-                .help("name the proxies in front of Homing:\n[client_ip]\ntrusted = [\"10.0.0.0/8\"]"),
+                .help("add the proxies in front of Homing:\n[client_ip]\ntrusted = [\"10.0.0.0/8\"]"),
         );
     }
     mode
 }
 
 fn missing(what: &str, key: &str) -> Complaint {
-    Complaint::error(format!("the {what} has no `{key}`"))
+    Complaint::error(format!("missing `{key}` in [[{what}]]"))
 }
 
-/// The upstreams' names, in the order of their indices, each with its place.
+/// The names of the upstreams, by index, each with its location.
 pub(super) type Names<'a> = [(&'a str, Span)];
 
-/// The routes, most specific first.
+/// Lowers the routes and sorts them, most specific first.
 pub(super) fn routes(root: &Section<'_>, upstreams: &Names<'_>) -> Vec<Route> {
     let sections = root.sections(&schema::ROUTE_KEY);
     if root.find(&schema::ROUTE_KEY).is_none() {
         if let [_, (second, span), ..] = upstreams {
             root.complain(
-                Complaint::error("there are several upstreams, but no route")
-                    .at(span.clone(), "which requests are to come here?")
+                Complaint::error("several upstreams, but no routes")
+                    .at(span.clone(), "no route leads here")
                     .help(format!(
-                        "write for each upstream:\n[[route]]\npath = \"/\"\nupstream = \"{second}\""
+                        "add a route for each upstream:\n[[route]]\npath = \"/\"\nupstream = \"{second}\""
                     )),
             );
         }
@@ -114,7 +114,7 @@ pub(super) fn routes(root: &Section<'_>, upstreams: &Names<'_>) -> Vec<Route> {
     }
     let mut routes: Vec<Route> = Vec::new();
     let mut places: BTreeMap<(String, String), Span> = BTreeMap::new();
-    // A route that is wrong elsewhere still counts as a use of its upstream.
+    // An otherwise invalid route still counts as a use of its upstream.
     let mut used = vec![false; upstreams.len()];
     for section in &sections {
         let upstream = target(section, upstreams);
@@ -128,9 +128,9 @@ pub(super) fn routes(root: &Section<'_>, upstreams: &Names<'_>) -> Vec<Route> {
         let place = (route.host.to_string(), route.path.clone());
         if let Some(first) = places.insert(place, section.span()) {
             section.complain(
-                Complaint::error("there are two routes for the same host and path")
-                    .at(section.span(), "again")
-                    .also(first, "first here")
+                Complaint::error("duplicate route for the same host and path")
+                    .at(section.span(), "")
+                    .also(first, "first defined here")
                     .help("remove one of them, or make one more specific"),
             );
             continue;
@@ -139,16 +139,14 @@ pub(super) fn routes(root: &Section<'_>, upstreams: &Names<'_>) -> Vec<Route> {
     }
     for ((name, span), used) in upstreams.iter().zip(used) {
         if !used {
-            root.complain(
-                Complaint::warning(format!("no route leads to the upstream `{name}`")).at(span.clone(), ""),
-            );
+            root.complain(Complaint::warning(format!("upstream `{name}` has no route")).at(span.clone(), ""));
         }
     }
     routes.sort_by(|a, b| specificity(a).cmp(&specificity(b)));
     routes
 }
 
-/// Orders routes: the one to be tried first is the least.
+/// Returns the sort key of a route. Routes are tried in ascending order.
 fn specificity(route: &Route) -> impl Ord + '_ {
     let (rank, host) = match &route.host {
         HostPattern::Exact(host) => (0, host.as_str()),
@@ -161,21 +159,22 @@ fn specificity(route: &Route) -> impl Ord + '_ {
 
 fn target(section: &Section<'_>, upstreams: &Names<'_>) -> Option<usize> {
     let Some(found) = section.find(&schema::TO_UPSTREAM) else {
-        section
-            .complain(missing("route", "upstream").help("write upstream = \"NAME\" of an [upstream.NAME]"));
+        section.complain(
+            missing("route", "upstream").help("add upstream = \"NAME\", the name of an [upstream.NAME]"),
+        );
         return None;
     };
     let name = section.get_optional(&schema::TO_UPSTREAM)?;
     let index = upstreams.iter().position(|(known, _)| *known == name);
     if index.is_none() {
-        let complaint = Complaint::error(format!("there is no upstream `{name}`")).at(found.span(), "");
+        let complaint = Complaint::error(format!("unknown upstream `{name}`")).at(found.span(), "");
         let names = || upstreams.iter().map(|(name, _)| *name);
         section.complain(match nearest(&name, names()) {
             Some(near) => complaint.help(format!("did you mean `{near}`?")),
             None if upstreams.is_empty() => complaint.help(format!("define [upstream.{name}]")),
             None => {
                 let known: Vec<_> = names().take(10).collect();
-                complaint.help(format!("define [upstream.{name}], or name one of: {}", known.join(", ")))
+                complaint.help(format!("define [upstream.{name}], or use one of: {}", known.join(", ")))
             }
         });
     }
@@ -189,8 +188,8 @@ fn host(section: &Section<'_>) -> Option<HostPattern> {
 }
 
 fn host_pattern(text: &str, found: &Found<'_>) -> Result<HostPattern, Complaint> {
-    let refused = |why: &str, help: String| {
-        Err(Complaint::error(format!("`host` {why}")).at(found.span(), "").help(help))
+    let invalid = |why: &str, help: String| {
+        Err(Complaint::error(format!("invalid host: {why}")).at(found.span(), "").help(help))
     };
     if text == "*" {
         return Ok(HostPattern::Any);
@@ -198,7 +197,7 @@ fn host_pattern(text: &str, found: &Found<'_>) -> Result<HostPattern, Complaint>
     if let Some(inner) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         return match inner.parse::<std::net::Ipv6Addr>() {
             Ok(ip) => Ok(HostPattern::Exact(format!("[{ip}]"))),
-            Err(_) => refused("is no IPv6 address", "write it as in a URL: \"[2001:db8::1]\"".to_owned()),
+            Err(_) => invalid("not an IPv6 address", "use the form of URLs: \"[2001:db8::1]\"".to_owned()),
         };
     }
     if let Ok(ip) = text.parse::<std::net::Ipv4Addr>() {
@@ -206,23 +205,23 @@ fn host_pattern(text: &str, found: &Found<'_>) -> Result<HostPattern, Complaint>
     }
     if let Some((_, rest)) = text.split_once("://") {
         let host = rest.split(['/', ':']).next().unwrap_or_default();
-        return refused("has a scheme", format!("write \"{host}\""));
+        return invalid("unexpected scheme", format!("use \"{host}\""));
     }
     if let Some((host, _)) = text.split_once(':') {
-        return refused("has a port", format!("routes do not look at the port: write \"{host}\""));
+        return invalid("unexpected port", format!("routes ignore the port; use \"{host}\""));
     }
     let (name, wildcard) = match text.strip_prefix("*.") {
         Some(rest) => (rest, true),
         None => (text, false),
     };
     if name.contains('*') {
-        let help = "a wildcard stands for whole parts at the beginning: \"*.example.com\"".to_owned();
-        return refused("has a `*` where none can be", help);
+        let help = "wildcards are only allowed as the first label: \"*.example.com\"".to_owned();
+        return invalid("misplaced wildcard", help);
     }
     match host_name(name) {
         Ok(name) if wildcard => Ok(HostPattern::Suffix(format!(".{name}"))),
         Ok(name) => Ok(HostPattern::Exact(name)),
-        Err(why) => refused("is no host name", why.to_owned()),
+        Err(why) => invalid(why, "use a host name such as \"example.com\" or \"*.example.com\"".to_owned()),
     }
 }
 
@@ -233,30 +232,30 @@ fn path(section: &Section<'_>) -> Option<String> {
 }
 
 fn path_prefix(text: &str, found: &Found<'_>) -> Result<(), Complaint> {
-    let refused = |why: &str, help: String| {
-        Err(Complaint::error(format!("`path` {why}")).at(found.span(), "").help(help))
+    let invalid = |why: &str, help: String| {
+        Err(Complaint::error(format!("invalid path: {why}")).at(found.span(), "").help(help))
     };
     if !text.starts_with('/') {
-        return refused("does not begin with `/`", format!("write \"/{}\"", text.trim_start_matches('*')));
+        return invalid("must start with `/`", format!("use \"/{}\"", text.trim_start_matches('*')));
     }
     if let Some(at) = text.find(['?', '#']) {
-        return refused("is only a path", format!("write \"{}\"", &text[..at]));
+        return invalid("unexpected query or fragment", format!("use \"{}\"", &text[..at]));
     }
     if let Some(before) = text.strip_suffix("/*").or_else(|| text.strip_suffix('*')) {
-        let help =
-            format!("a path takes all below it: write \"{}\"", if before.is_empty() { "/" } else { before });
-        return refused("has no wildcards", help);
+        let prefix = if before.is_empty() { "/" } else { before };
+        let help = format!("paths are prefixes; use \"{prefix}\"");
+        return invalid("unexpected wildcard", help);
     }
     if text != "/" && text.ends_with('/') {
-        let help = format!("write \"{}\": it takes all below it", text.trim_end_matches('/'));
-        return refused("ends with `/`", help);
+        let help = format!("paths are prefixes; use \"{}\"", text.trim_end_matches('/'));
+        return invalid("must not end with `/`", help);
     }
     if text.contains("//") || text.split('/').any(|part| part == "." || part == "..") {
-        return refused("is not in its plain form", "leave out `.`, `..` and doubled `/`".to_owned());
+        return invalid("not normalized", "remove `.`, `..` and repeated `/`".to_owned());
     }
     if !text.bytes().all(|b| b.is_ascii_graphic()) {
-        let help = "write characters outside of ASCII, and spaces, as in a URL: %20".to_owned();
-        return refused("has characters that no path has", help);
+        let help = "percent-encode spaces and non-ASCII characters: \"%20\"".to_owned();
+        return invalid("contains spaces, control or non-ASCII characters", help);
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `tls`, at listeners and at upstreams, and `redirect_https`.
+//! Lowers `tls` of listeners and upstreams, and `redirect_https`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,15 +14,15 @@ use crate::config::schema::{self, Entry, Int, Rule};
 use crate::model::Address;
 use crate::tls::{Client, ClientAuth, ClientSettings, Part, Problem, Roots, Server, ServerSettings};
 
-/// `tls` of a listener; `http2`: is that offered?
+/// Lowers `tls` of a listener; `http2` is whether to offer HTTP/2.
 pub(super) fn listener(section: &Section<'_>, http2: bool, files: &Files<'_>) -> Option<Arc<Server>> {
     let found = section.find(&schema::LISTENER_TLS)?;
     if let DeValue::Boolean(false) = found.value {
-        section.complain(found.wrong_type("a table").help("leave it out for plain HTTP"));
+        section.complain(found.wrong_type("a table").help("for plain HTTP, remove `tls`"));
         return None;
     }
     if let DeValue::Boolean(true) = found.value {
-        section.complain(found.wrong_type("a table").help("write tls = { certs = [\"certs/*.pem\"] }"));
+        section.complain(found.wrong_type("a table").help("use tls = { certs = [\"certs/*.pem\"] }"));
         return None;
     }
     let section = section.section(&schema::LISTENER_TLS)?;
@@ -32,13 +32,13 @@ pub(super) fn listener(section: &Section<'_>, http2: bool, files: &Files<'_>) ->
     let Some(certs) = paths(&section, &schema::CERTS, files) else {
         if section.find(&schema::CERTS).is_none() {
             section
-                .complain(Complaint::error("`tls` has no `certs`").help("write certs = [\"certs/*.pem\"]"));
+                .complain(Complaint::error("missing `certs` in `tls`").help("add certs = [\"certs/*.pem\"]"));
         }
         return None;
     };
     let asks = section.find(&schema::CLIENT_AUTH).is_some();
     if certs.is_empty() || asks != client_auth.is_some() {
-        // Said already.
+        // Already reported.
         return None;
     }
     let server = Server::new(ServerSettings { certs, keys, min_version, http2, tickets_file, client_auth });
@@ -59,28 +59,26 @@ fn client_auth(section: &Section<'_>, files: &Files<'_>) -> Option<ClientAuth> {
     let required = section.get(&schema::CLIENT_MODE);
     if section.find(&schema::CLIENT_CA).is_none() {
         section.complain(
-            Complaint::error("`client_auth` has no `ca`")
-                .help("name the authorities: ca = \"clients-ca.pem\""),
+            Complaint::error("missing `ca` in `client_auth`")
+                .help("add the file with the CA certificates: ca = \"clients-ca.pem\""),
         );
     }
     let ca = section.get_optional(&schema::CLIENT_CA)?;
     Some(ClientAuth { ca: files.resolve(&ca), required })
 }
 
-/// A list of paths that is not empty.
+/// Lowers an array of paths, which must not be empty.
 fn paths(section: &Section<'_>, key: &'static schema::Free, files: &Files<'_>) -> Option<Vec<PathBuf>> {
-    let list = list_of(section, key, "a list of paths")?;
+    let list = list_of(section, key, "an array of paths")?;
     let mut paths = Vec::new();
     for found in &list {
         let Some(text) = section.take(schema::Text("path").read(found)) else { continue };
         let (directory, name) = text.rsplit_once('/').unwrap_or(("", &text));
         if directory.contains('*') {
             section.complain(
-                Complaint::error(format!("`{}` has a `*` in a directory", key.name))
+                Complaint::error("`*` is not allowed in a directory name")
                     .at(found.span(), "")
-                    .help(format!(
-                        "only the last part may have one; name the directories, each with \"…/{name}\""
-                    )),
+                    .help(format!("list each directory: \"…/{name}\"")),
             );
             continue;
         }
@@ -93,14 +91,14 @@ fn paths(section: &Section<'_>, key: &'static schema::Free, files: &Files<'_>) -
     Some(paths)
 }
 
-/// `redirect_https`.
+/// Lowers `redirect_https`.
 pub(super) fn redirect(section: &Section<'_>) -> Option<u16> {
     let found = section.find(&schema::REDIRECT_HTTPS)?;
     if section.find(&schema::LISTENER_TLS).is_some() {
         section.complain(
-            Complaint::error("`redirect_https` belongs to a listener without `tls`")
+            Complaint::error("`redirect_https` conflicts with `tls`")
                 .at(found.span(), "")
-                .help("write another [[listener]] for plain HTTP, usually on port 80"),
+                .help("add another [[listener]] for plain HTTP, usually on port 80"),
         );
         return None;
     }
@@ -109,13 +107,13 @@ pub(super) fn redirect(section: &Section<'_>) -> Option<u16> {
         DeValue::Boolean(false) => None,
         DeValue::Integer(_) => section.take(Int { least: 1, most: u16::MAX }.read(&found)),
         _ => {
-            section.complain(found.wrong_type("true or a port"));
+            section.complain(found.wrong_type("`true` or a port"));
             None
         }
     }
 }
 
-/// `tls` of an upstream; `http2`: do its backends speak that?
+/// Lowers `tls` of an upstream; `http2` is whether its backends speak HTTP/2.
 pub(super) fn upstream(
     section: &Section<'_>,
     http2: bool,
@@ -129,7 +127,7 @@ pub(super) fn upstream(
         DeValue::Boolean(true) => section.absent(&schema::UPSTREAM_TLS, &defaults)?,
         DeValue::Table(table) => section.open_below(&schema::UPSTREAM_TLS, table)?,
         _ => {
-            section.complain(found.wrong_type("true or a table"));
+            section.complain(found.wrong_type("`true` or a table"));
             return None;
         }
     };
@@ -148,9 +146,9 @@ pub(super) fn upstream(
     if !settings.verify {
         let span = section.span_of(&schema::VERIFY).unwrap_or_else(|| section.span());
         section.complain(
-            Complaint::warning("the backends' certificates are not verified")
-                .at(span, "anybody may pose as a backend")
-                .help("name who vouches for them instead: ca = \"backends-ca.pem\""),
+            Complaint::warning("backend certificates are not verified")
+                .at(span, "allows anyone on the network path to impersonate a backend")
+                .help("set their CA instead: ca = \"backends-ca.pem\""),
         );
         if let Some(span) = section.span_of(&schema::UPSTREAM_CA) {
             section.complain(Complaint::error("`ca` has no effect with `verify = false`").at(span, ""));
@@ -160,15 +158,15 @@ pub(super) fn upstream(
     if let Some(span) = section.span_of(&schema::SERVER_NAME) {
         if client.server_name("").is_none() {
             section.complain(
-                Complaint::error("`server_name` is neither a host name nor an address").at(span, ""),
+                Complaint::error("invalid `server_name`: not a host name or IP address").at(span, ""),
             );
             return None;
         }
     } else if let Some((address, span)) = nameless(&client, backends) {
         section.complain(
-            Complaint::error(format!("no certificate can be for \"{address}\""))
+            Complaint::error(format!("backend \"{address}\" has no name to verify its certificate against"))
                 .at(span, "")
-                .help("say which name the backends' certificates have: `server_name`"),
+                .help("set `server_name` to the name in the backends' certificates"),
         );
         return None;
     }
@@ -190,7 +188,7 @@ fn identity(section: &Section<'_>, files: &Files<'_>) -> Option<(PathBuf, PathBu
         section.complain(
             Complaint::error("`client_key` has no effect without `client_cert`")
                 .at(span, "")
-                .help("name its certificate: client_cert = \"homing.pem\""),
+                .help("add the certificate: client_cert = \"homing.pem\""),
         );
     }
     let certificate = files.resolve(&certificate?);
@@ -198,7 +196,7 @@ fn identity(section: &Section<'_>, files: &Files<'_>) -> Option<(PathBuf, PathBu
     Some((certificate, key))
 }
 
-/// The first backend whose host cannot be a certificate's name.
+/// Returns the first backend whose host cannot be a name in a certificate.
 fn nameless<'b>(
     client: &Client,
     backends: &'b Backends,
@@ -208,7 +206,7 @@ fn nameless<'b>(
     })
 }
 
-/// Reports what there is to report; true if the files can be used.
+/// Reports errors or warnings of the TLS files. Returns true if they are usable.
 fn take(
     section: &Section<'_>,
     loaded: Result<Vec<Problem>, Vec<Problem>>,

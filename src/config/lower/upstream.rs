@@ -1,4 +1,4 @@
-//! `[upstream.NAME]`: what is not affinity, health or a backend of its own.
+//! Lowers `[upstream.NAME]`, except for affinity, health checks, backends and TLS.
 
 use std::sync::Arc;
 
@@ -13,17 +13,17 @@ use crate::config::reader::{Found, Section};
 use crate::config::schema;
 use crate::model::{Address, Pool, Protocol, Retry, Upstream, UpstreamTimeouts};
 
-/// More upstreams are a mistake.
+/// Maximum number of upstreams. More are a mistake.
 const MAX_UPSTREAMS: usize = 4096;
 
-/// An upstream, and where its backends' addresses are written.
+/// An upstream, with the locations of its backends' addresses.
 pub(super) struct Lowered {
     pub(super) upstream: Upstream,
     pub(super) addresses: Vec<(Address, Span)>,
 }
 
-/// All upstreams that could be made out, sorted by name, and the names of all
-/// that are written, each with its place.
+/// Lowers the upstreams. Returns the valid ones, sorted by name, and the names of
+/// all, with their locations.
 pub(super) fn upstreams<'t>(
     root: &Section<'t>,
     files: &Files<'_>,
@@ -32,39 +32,40 @@ pub(super) fn upstreams<'t>(
     let mut lowered = Vec::new();
     let mut names = Vec::new();
     let found = root.find(&schema::UPSTREAM_KEY);
-    let table = match found.as_ref().map(|found| (found, found.value)) {
-        Some((_, DeValue::Table(table))) if !table.is_empty() => table,
-        Some((found, DeValue::Array(_))) => {
-            let help = "an upstream has a name and single brackets: [upstream.web]";
-            root.complain(found.wrong_type("tables with names").help(help));
-            return (lowered, names);
-        }
-        Some((found, other)) if !matches!(other, DeValue::Table(_)) => {
-            root.complain(found.wrong_type("tables with names"));
-            return (lowered, names);
-        }
-        _ => {
-            root.complain(Complaint::error("there is no upstream").help(
-                "say where requests go:\n[upstream.web]\nbackends = [\"10.0.0.1:8080\", \"10.0.0.2:8080\"]",
-            ));
-            return (lowered, names);
-        }
-    };
+    let table =
+        match found.as_ref().map(|found| (found, found.value)) {
+            Some((_, DeValue::Table(table))) if !table.is_empty() => table,
+            Some((found, DeValue::Array(_))) => {
+                let help = "use a name and single brackets: [upstream.web]";
+                root.complain(found.wrong_type("named tables").help(help));
+                return (lowered, names);
+            }
+            Some((found, other)) if !matches!(other, DeValue::Table(_)) => {
+                root.complain(found.wrong_type("named tables"));
+                return (lowered, names);
+            }
+            _ => {
+                root.complain(Complaint::error("no upstream defined").help(
+                    "add an upstream:\n[upstream.web]\nbackends = [\"10.0.0.1:8080\", \"10.0.0.2:8080\"]",
+                ));
+                return (lowered, names);
+            }
+        };
     for (name, value) in table {
         let text: &'t str = name.get_ref();
         if !is_name(text) {
             root.complain(
-                Complaint::error("this is no name for an upstream")
+                Complaint::error("invalid upstream name")
                     .at(name.span(), "")
-                    .help("a name is 1 to 64 characters out of A-Z a-z 0-9 _ -"),
+                    .help("use 1 to 64 characters from A-Z a-z 0-9 _ -"),
             );
         }
         names.push((text, name.span()));
         if schema::UPSTREAM.keys.iter().any(|key| key.name() == text) && !value.get_ref().is_table() {
             root.complain(
-                Complaint::error(format!("`{text}` is written where an upstream's name belongs"))
+                Complaint::error(format!("expected an upstream name, found the key `{text}`"))
                     .at(name.span(), "")
-                    .help("give the upstream a name: [upstream.web]"),
+                    .help("name the upstream: [upstream.web]"),
             );
             continue;
         }
@@ -73,7 +74,7 @@ pub(super) fn upstreams<'t>(
     }
     if let Some((_, span)) = names.get(MAX_UPSTREAMS) {
         root.complain(
-            Complaint::error(format!("there are more than {MAX_UPSTREAMS} upstreams")).at(span.clone(), ""),
+            Complaint::error(format!("too many upstreams (maximum {MAX_UPSTREAMS})")).at(span.clone(), ""),
         );
     }
     (lowered, names)
@@ -99,9 +100,9 @@ fn upstream(
         (&health_check, initial_health, section.span_of(&schema::INITIAL_HEALTH))
     {
         section.complain(
-            Complaint::error("without a health check a backend that begins down stays down")
-                .at(span, "")
-                .help("leave out `initial_health`, or `health_check = false`"),
+            Complaint::error("`initial_health = \"down\"` requires a health check")
+                .at(span, "backends would stay down")
+                .help("remove `initial_health` or `health_check = false`"),
         );
     }
     points_fit(section, &backends, affinity.vnodes);
@@ -135,21 +136,21 @@ fn upstream(
     Some(Lowered { upstream, addresses })
 }
 
-/// `protocol`, which says whether there is to be TLS.
+/// Lowers `protocol` and checks it against `tls` and `proxy_protocol`.
 fn protocol(section: &Section<'_>) -> Protocol {
     let protocol = section.get(&schema::PROTOCOL);
     let tls = section.find(&schema::UPSTREAM_TLS);
     let tls = tls.as_ref().filter(|found| !matches!(found.value, DeValue::Boolean(false)));
     let (text, help) = match (protocol, tls) {
         (Protocol::H2, None) => {
-            ("`protocol = \"h2\"` needs `tls`", "write tls = true, or protocol = \"h2c\"")
+            ("`protocol = \"h2\"` requires `tls`", "add tls = true, or use protocol = \"h2c\"")
         }
         (Protocol::H2c, Some(_)) => {
-            ("`protocol = \"h2c\"` is without `tls`", "write protocol = \"h2\", or leave out `tls`")
+            ("`protocol = \"h2c\"` conflicts with `tls`", "use protocol = \"h2\", or remove `tls`")
         }
         _ if protocol.is_http2() && section.get(&schema::SEND_PROXY).is_some() => (
-            "a connection of HTTP/2 carries many clients: none can be announced on it",
-            "leave out `proxy_protocol`, or write protocol = \"h1\"",
+            "`proxy_protocol` requires `protocol = \"h1\"`: clients share HTTP/2 connections",
+            "remove `proxy_protocol`, or use protocol = \"h1\"",
         ),
         _ => return protocol,
     };
@@ -164,8 +165,8 @@ fn points_fit(section: &Section<'_>, backends: &backends::Backends, vnodes: u32)
     if points > most {
         let fitting = most / weight.max(1);
         section.complain(
-            Complaint::error(format!("the ring would have {points} points, more than {most}")).help(format!(
-                "the weights add up to {weight}: lower them, or set `ring.vnodes` to {fitting} at most"
+            Complaint::error(format!("ring has too many points ({points}, maximum {most})")).help(format!(
+                "lower the weights, which add up to {weight}, or set `ring.vnodes` to at most {fitting}"
             )),
         );
     }
@@ -213,24 +214,24 @@ fn retry(section: &Section<'_>) -> Retry {
 }
 
 fn percent(found: &Found<'_>) -> Result<u32, Complaint> {
-    let wanted = "a share such as \"20%\"";
+    let expected = "a percentage such as \"20%\"";
     let text = match found.value {
         DeValue::Integer(number) => {
-            return Err(found.wrong_type(wanted).help(format!("write \"{number}%\"")));
+            return Err(found.wrong_type(expected).help(format!("use \"{number}%\"")));
         }
         DeValue::Float(number) => {
             let share = number.as_str().parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));
-            let help = share.map(|share| format!("write \"{:.0}%\"", share * 100.0));
-            return Err(found.wrong_type(wanted).maybe_help(help));
+            let help = share.map(|share| format!("use \"{:.0}%\"", share * 100.0));
+            return Err(found.wrong_type(expected).maybe_help(help));
         }
-        _ => found.text(wanted)?,
+        _ => found.text(expected)?,
     };
     let number = text.strip_suffix('%').filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()));
     match number.and_then(|digits| digits.parse::<u32>().ok()) {
         Some(percent) if percent <= 100 => Ok(percent),
-        Some(_) => Err(found.out_of_bounds("0% to 100%")),
-        None => Err(Complaint::error(format!("`{}` is no share", found.name))
-            .at(found.span(), "not understood")
-            .help("a share is a whole number and `%`: \"20%\"")),
+        Some(_) => Err(found.out_of_range("0% to 100%")),
+        None => Err(Complaint::error(format!("invalid percentage for `{}`", found.name))
+            .at(found.span(), "")
+            .help("use an integer and `%`: \"20%\"")),
     }
 }

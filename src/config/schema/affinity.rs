@@ -1,4 +1,4 @@
-//! The keys of an upstream's affinity.
+//! The keys of `affinity`.
 
 use std::time::Duration;
 
@@ -17,18 +17,19 @@ const fn seconds(seconds: u64) -> Duration {
 /// `[upstream.NAME.affinity]`.
 pub(super) static AFFINITY_TABLE: Table = Table {
     path: "upstream.NAME.affinity",
-    doc: "How sessions are tied to backends.",
+    doc: "How sessions are bound to backends.",
     keys: &[&KEY, &REMEMBER, &FAILOVER, &HOLD, &ANNOUNCE, &REPORT, &RING, &TABLE, &COOKIE],
 };
 pub(in crate::config) static KEY: Free = Free {
     name: "key",
-    shape: "list of \"ip\", \"client_cert\", \"cookie:NAME\", \"header:NAME\", \"query:NAME\", \"path_param:NAME\"",
+    shape: "array of \"ip\", \"client_cert\", \"cookie:NAME\", \"header:NAME\", \"query:NAME\", \"path_param:NAME\"",
     absent: "[\"ip\"]",
-    doc: "What identifies a session's requests: the first of these that is present. `[]`: nothing, \
-          new sessions are load-balanced (and remembered only in a cookie).",
+    doc: "Where to find the session key of a request. The first source present in the request wins. With \
+          `[]`, requests have no key: new sessions are load-balanced, and only `remember = \"cookie\"` can \
+          keep them.",
     table: None,
 };
-/// The words of `remember`.
+/// The values of `remember`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::config) enum RememberWord {
     None,
@@ -43,36 +44,32 @@ pub(in crate::config) static REMEMBER: Key<Word<RememberWord>> = Key {
         ("cookie", RememberWord::Cookie),
     ]),
     default: RememberWord::Table,
-    doc: "Where it is remembered which backend a session belongs to: nowhere (the hash alone decides), \
-          in the proxy, or sealed in a cookie at the client.",
+    doc: "Where bindings of sessions to backends are kept: nowhere (the hash decides), in a table in the proxy, \
+          or in an encrypted cookie at the client.",
 };
 pub(in crate::config) static FAILOVER: Optional<Word<Failover>> = Optional {
     name: "failover",
     rule: Word(&[("sticky", Failover::Sticky), ("temporary", Failover::Temporary), ("none", Failover::None)]),
-    absent: "\"sticky\"; with `remember = \"none\"` \"temporary\"",
-    doc: "When a session's backend cannot serve it: move to the next and stay, move and return, or 503 \
-          until it is back.",
+    absent: "\"sticky\", or \"temporary\" with `remember = \"none\"`",
+    doc: "What to do when a session's backend cannot serve it: move to another backend and stay there \
+          (`sticky`), move until the backend is back (`temporary`), or answer 503 until it is back (`none`).",
 };
 pub(in crate::config) static HOLD: Key<Time> = Key {
     name: "hold",
     rule: Time { least: Duration::ZERO, most: seconds(5 * MINUTE) },
     default: Duration::ZERO,
-    doc: "How long a request waits for its session's backend to come back before it fails over; `\"0s\"`: \
-          not at all.",
+    doc: "How long a request waits for its session's backend to come back before it fails over. `\"0s\"` \
+          disables waiting.",
 };
 pub(in crate::config) static ANNOUNCE: Key<Flag> = Key {
     name: "announce",
     rule: Flag,
     default: false,
-    doc: "Tell the backend its id and the session's successor (X-Affinity-Backend, X-Affinity-Successor), \
-          so that it can replicate the session there.",
+    doc: "Send backends their own id and the session's successor (X-Affinity-Backend and \
+          X-Affinity-Successor), so that they can replicate the session there.",
 };
-pub(in crate::config) static REPORT: Key<Flag> = Key {
-    name: "report",
-    rule: Flag,
-    default: false,
-    doc: "Tell the client the outcome (X-Affinity-Outcome).",
-};
+pub(in crate::config) static REPORT: Key<Flag> =
+    Key { name: "report", rule: Flag, default: false, doc: "Send clients the outcome (X-Affinity-Outcome)." };
 pub(in crate::config) static RING: Free = Free {
     name: "ring",
     shape: "table",
@@ -84,74 +81,76 @@ pub(in crate::config) static TABLE: Free = Free {
     name: "table",
     shape: "table",
     absent: "the defaults below",
-    doc: "The table, where `remember = \"table\"`.",
+    doc: "Settings for `remember = \"table\"`.",
     table: Some(&TABLE_TABLE),
 };
 pub(in crate::config) static COOKIE: Free = Free {
     name: "cookie",
     shape: "table",
     absent: "the defaults below",
-    doc: "The cookie, where `remember = \"cookie\"`.",
+    doc: "Settings for `remember = \"cookie\"`.",
     table: Some(&COOKIE_TABLE),
 };
 
 /// `ring`.
 static RING_TABLE: Table = Table {
     path: "upstream.NAME.affinity.ring",
-    doc: "The hash ring: proxies with the same backends, weights and ring agree on every session.",
+    doc: "The hash ring. Proxies with the same backends, weights and ring settings map every key to the same \
+          backend.",
     keys: &[&VNODES, &BALANCE_FACTOR, &SEED_FILE],
 };
 pub(in crate::config) static VNODES: Key<Int<u32>> = Key {
     name: "vnodes",
     rule: Int { least: 1, most: 65_536 },
     default: 1024,
-    doc: "Points per unit of weight: more spread sessions more evenly. An upstream has at most 16777216 points.",
+    doc: "Points on the ring per unit of weight. More points spread sessions more evenly. An upstream can have \
+          at most 16777216 points.",
 };
 pub(in crate::config) static BALANCE_FACTOR: Free = Free {
     name: "balance_factor",
     shape: "number, 1.01 to 10",
-    absent: "no cap",
-    doc: "Bounded load: a new session passes over a backend with more than this many times the mean of \
-          the requests in flight. 1.25 is a good value.",
+    absent: "no load cap",
+    doc: "Bounded load: new sessions skip a backend that has more than this many times the mean number of \
+          requests in flight. 1.25 is a good value.",
     table: None,
 };
 pub(in crate::config) static SEED_FILE: Optional<Text> = Optional {
     name: "seed_file",
     rule: Text("path"),
-    absent: "a seed that everybody knows",
-    doc: "A file with a secret: who does not know it cannot choose keys that crowd one backend. The same \
-          on every proxy of a fleet.",
+    absent: "a public seed",
+    doc: "File with the secret seed of the hash. Without knowing it, attackers cannot choose keys that overload \
+          one backend. Use the same seed on every proxy of a fleet.",
 };
 
 /// `table`.
 static TABLE_TABLE: Table = Table {
     path: "upstream.NAME.affinity.table",
-    doc: "Where `remember = \"table\"`.",
+    doc: "The table of bindings, for `remember = \"table\"`.",
     keys: &[&MAX_ENTRIES, &TTL, &FILE_OF_TABLE],
 };
 pub(in crate::config) static MAX_ENTRIES: Key<Int<usize>> = Key {
     name: "max_entries",
     rule: Int { least: 1, most: 100_000_000 },
     default: 1_000_000,
-    doc: "Sessions remembered at most; the longest idle is forgotten first.",
+    doc: "Maximum number of sessions. When the table is full, the session idle longest is evicted.",
 };
 pub(in crate::config) static TTL: Key<Time> = Key {
     name: "ttl",
     rule: Time { least: seconds(1), most: seconds(30 * DAY) },
     default: seconds(30 * MINUTE),
-    doc: "A session without requests is forgotten after this.",
+    doc: "Sessions without requests for this long are removed.",
 };
 pub(in crate::config) static FILE_OF_TABLE: Optional<Text> = Optional {
     name: "file",
     rule: Text("path"),
     absent: "not saved",
-    doc: "The table is saved here at shutdown and loaded at start.",
+    doc: "File that the table is saved to at shutdown and loaded from at startup.",
 };
 
 /// `cookie`.
 static COOKIE_TABLE: Table = Table {
     path: "upstream.NAME.affinity.cookie",
-    doc: "Where `remember = \"cookie\"`.",
+    doc: "The affinity cookie, for `remember = \"cookie\"`.",
     keys: &[
         &COOKIE_NAME,
         &KEYS_FILE,
@@ -170,34 +169,34 @@ pub(in crate::config) static COOKIE_NAME: Optional<Text> = Optional {
     name: "name",
     rule: Text("cookie name"),
     absent: "\"homing\"",
-    doc: "Its name; `__Host-homing` is best where `secure = \"always\"` is possible.",
+    doc: "Name of the cookie. Prefer `__Host-homing` if you can set `secure = \"always\"`.",
 };
 pub(in crate::config) static KEYS_FILE: Optional<Text> = Optional {
     name: "keys_file",
     rule: Text("path"),
-    absent: "a random key until restart",
-    doc: "Keys, one a line, 64 hex digits or base64 of 32 bytes: the first seals, all open. The same on \
-          every proxy of a fleet.",
+    absent: "a random key, lost on restart",
+    doc: "File with cookie keys, one per line: 64 hex digits, or 32 bytes in base64. The first key encrypts, all \
+          keys decrypt. Use the same keys on every proxy of a fleet.",
 };
 pub(in crate::config) static MAX_AGE: Key<Time> = Key {
     name: "max_age",
     rule: Time { least: seconds(1), most: seconds(400 * DAY) },
     default: seconds(8 * HOUR),
-    doc: "A session's binding ends this long after it began.",
+    doc: "Maximum lifetime of a binding.",
 };
 pub(in crate::config) static MAX_IDLE: Key<Time> = Key {
     name: "max_idle",
     rule: Time { least: seconds(1), most: seconds(400 * DAY) },
     default: seconds(30 * MINUTE),
-    doc: "It ends after this long without a request.",
+    doc: "Bindings expire after this long without a request.",
 };
 pub(in crate::config) static COOKIE_PATH: Optional<Text> =
-    Optional { name: "path", rule: Text("path"), absent: "\"/\"", doc: "The attribute Path." };
+    Optional { name: "path", rule: Text("path"), absent: "\"/\"", doc: "The Path attribute." };
 pub(in crate::config) static DOMAIN: Optional<Text> = Optional {
     name: "domain",
     rule: Text("host name"),
-    absent: "the host asked for",
-    doc: "The attribute Domain.",
+    absent: "the request's host",
+    doc: "The Domain attribute.",
 };
 pub(in crate::config) static SECURE: Key<Word<SecureAttribute>> = Key {
     name: "secure",
@@ -207,26 +206,27 @@ pub(in crate::config) static SECURE: Key<Word<SecureAttribute>> = Key {
         ("never", SecureAttribute::Never),
     ]),
     default: SecureAttribute::Auto,
-    doc: "The attribute Secure; `auto`: where the client came over TLS, as a trusted proxy says.",
+    doc: "The Secure attribute. `auto` sets it if the client connected over TLS, according to a trusted proxy \
+          if there is one.",
 };
 pub(in crate::config) static SAME_SITE: Key<Word<SameSite>> = Key {
     name: "same_site",
     rule: Word(&[("lax", SameSite::Lax), ("strict", SameSite::Strict), ("none", SameSite::None)]),
     default: SameSite::Lax,
-    doc: "The attribute SameSite; `none` needs `secure = \"always\"`.",
+    doc: "The SameSite attribute. `none` requires `secure = \"always\"`.",
 };
 pub(in crate::config) static HTTP_ONLY: Key<Flag> =
-    Key { name: "http_only", rule: Flag, default: true, doc: "The attribute HttpOnly." };
+    Key { name: "http_only", rule: Flag, default: true, doc: "The HttpOnly attribute." };
 pub(in crate::config) static PARTITIONED: Key<Flag> = Key {
     name: "partitioned",
     rule: Flag,
     default: false,
-    doc: "The attribute Partitioned (CHIPS); needs `secure = \"always\"`.",
+    doc: "The Partitioned attribute (CHIPS). Requires `secure = \"always\"`.",
 };
 pub(in crate::config) static ON_CACHEABLE: Key<Word<OnCacheable>> = Key {
     name: "on_cacheable",
     rule: Word(&[("skip", OnCacheable::Skip), ("private", OnCacheable::Private), ("set", OnCacheable::Set)]),
     default: OnCacheable::Skip,
-    doc: "On a response that shared caches may keep: do not set the cookie, set it and add Cache-Control: \
-          private, or just set it.",
+    doc: "What to do on responses that shared caches may store: do not set the cookie (`skip`), set it and add \
+          `Cache-Control: private` (`private`), or just set it (`set`).",
 };

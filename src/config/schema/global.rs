@@ -1,4 +1,4 @@
-//! The keys outside of upstreams.
+//! The keys of all tables except `[upstream.NAME]`.
 
 use std::time::Duration;
 
@@ -51,50 +51,52 @@ static SERVER: Table = Table {
 pub(in crate::config) const WORKER_BOUNDS: Int<usize> = Int { least: 1, most: 1024 };
 pub(in crate::config) static WORKERS: Free = Free {
     name: "workers",
-    shape: "\"auto\" or a number, 1 to 1024",
+    shape: "\"auto\" or an integer, 1 to 1024",
     absent: "\"auto\"",
-    doc: "Worker threads; `\"auto\"`: one per core.",
+    doc: "Number of worker threads. `\"auto\"` starts one per core.",
     table: None,
 };
 pub(in crate::config) static SHUTDOWN_GRACE: Key<Time> = Key {
     name: "shutdown_grace",
     rule: Time { least: Duration::ZERO, most: Duration::from_secs(DAY) },
     default: Duration::from_secs(30),
-    doc: "How long SIGTERM waits for requests in flight before it cuts them off; also how long a tunnel may go on whose route or backend a reload has removed.",
+    doc: "How long a graceful shutdown waits for requests in flight before it closes their connections. Also how \
+          long a tunnel stays open after a reload has removed its route or backend.",
 };
 pub(in crate::config) static ADMIN: Free = Free {
     name: "admin",
     shape: "IP address and port, or \"off\"",
     absent: "\"off\"",
-    doc: "Where metrics, state and the admin API are served. There is no password: keep it on loopback.",
+    doc: "Address of the admin listener: metrics, status and the admin API. It has no authentication, so keep it \
+          on loopback.",
     table: None,
 };
 pub(in crate::config) static ON_CLIENT_CLOSE: Key<Word<bool>> = Key {
     name: "on_client_close",
     rule: Word(&[("cancel", true), ("finish", false)]),
     default: true,
-    doc: "What becomes of a request at its backend when the client goes away: broken off or finished.",
+    doc: "Whether to cancel or finish a request at the backend when its client disconnects.",
 };
 
 /// `[client_ip]`.
 static CLIENT_IP: Table = Table {
     path: "client_ip",
-    doc: "Whose address counts where Homing stands behind other proxies.",
+    doc: "How to find the client's address behind other proxies.",
     keys: &[&TRUSTED, &FROM, &MASK],
 };
 pub(in crate::config) static TRUSTED: Free = Free {
     name: "trusted",
-    shape: "list of IP addresses and networks",
+    shape: "array of IP addresses and networks",
     absent: "[]",
-    doc: "Peers whose word about the client's address is believed.",
+    doc: "Proxies that are trusted to report the client's address.",
     table: None,
 };
 pub(in crate::config) static FROM: Free = Free {
     name: "from",
-    shape: "list of \"forwarded\", \"x-forwarded-for\"",
+    shape: "array of \"forwarded\", \"x-forwarded-for\"",
     absent: "[\"x-forwarded-for\"]",
-    doc: "The fields it is read from, in order; the first that is present counts. Name only fields that \
-          every trusted proxy sets or removes: any other is the client's to forge.",
+    doc: "Headers to read the client's address from. The first one present wins. List only headers that every \
+          trusted proxy sets or removes; clients can forge all others.",
     table: None,
 };
 pub(in crate::config) const FROM_WORDS: Word<ForwardSource> =
@@ -102,7 +104,7 @@ pub(in crate::config) const FROM_WORDS: Word<ForwardSource> =
 pub(in crate::config) static MASK: Free = table("mask", &MASK_TABLE);
 static MASK_TABLE: Table = Table {
     path: "client_ip.mask",
-    doc: "How many bits of an address identify a client, where the key is `ip`.",
+    doc: "How many bits of the address the `ip` key uses.",
     keys: &[&MASK_V4, &MASK_V6],
 };
 pub(in crate::config) static MASK_V4: Key<Int<u8>> =
@@ -111,13 +113,13 @@ pub(in crate::config) static MASK_V6: Key<Int<u8>> = Key {
     name: "v6",
     rule: Int { least: 16, most: 128 },
     default: 64,
-    doc: "Bits of an IPv6 address; a household or host usually has a /64 to itself.",
+    doc: "Bits of an IPv6 address. A household or host usually has its own /64.",
 };
 
 /// `[timeouts]`.
 static TIMEOUTS: Table = Table {
     path: "timeouts",
-    doc: "How long is waited. What concerns backends can be set per upstream.",
+    doc: "Timeouts. Those for backends can be overridden per upstream.",
     keys: &[
         &REQUEST_HEAD,
         &KEEP_ALIVE,
@@ -139,43 +141,46 @@ pub(in crate::config) static REQUEST_HEAD: Key<Time> = Key {
     name: "request_head",
     rule: WAIT_BOUNDS,
     default: Duration::from_secs(10),
-    doc: "From the first byte of a request's head to its last; then 408.",
+    doc: "Time allowed to receive the request line and headers, from the first byte. Answered with 408 after \
+          this.",
 };
 pub(in crate::config) static KEEP_ALIVE: Key<Time> = Key {
     name: "keep_alive",
     rule: WAIT_BOUNDS,
     default: Duration::from_secs(60),
-    doc: "A client's connection without a request is closed after this.",
+    doc: "Idle client connections are closed after this.",
 };
 pub(in crate::config) static PROXY_HEADER: Key<Time> = Key {
     name: "proxy_protocol",
     rule: WAIT_BOUNDS,
     default: Duration::from_secs(5),
-    doc: "From a client's connection to the end of its PROXY header, where there is to be one; then it is closed.",
+    doc: "Time allowed for a new connection to send its PROXY header. The connection is closed after this.",
 };
 pub(in crate::config) static TLS_HANDSHAKE: Key<Time> = Key {
     name: "tls_handshake",
     rule: WAIT_BOUNDS,
     default: Duration::from_secs(10),
-    doc: "From a client's connection to the end of its TLS handshake; then it is closed.",
+    doc: "Time allowed for a new connection to complete its TLS handshake. The connection is closed after this.",
 };
 pub(in crate::config) static CONNECT: Key<Time> = Key {
     name: "connect",
     rule: CONNECT_BOUNDS,
     default: Duration::from_secs(3),
-    doc: "One attempt to connect to a backend; then the next backend, at last 504.",
+    doc: "Time allowed to connect to a backend. The next backend is tried after this; if none is left, the \
+          answer is 504.",
 };
 pub(in crate::config) static RESPONSE_HEAD: Key<Time> = Key {
     name: "response_head",
     rule: WAIT_BOUNDS,
     default: Duration::from_secs(60),
-    doc: "From the end of the request to the head of the response; then 504.",
+    doc: "Time allowed for a backend to start its response, from the end of the request. Answered with 504 after \
+          this.",
 };
 pub(in crate::config) static BODY_IDLE: Key<Time> = Key {
     name: "body_idle",
     rule: WAIT_BOUNDS,
     default: Duration::from_secs(30),
-    doc: "Between two pieces of a body, either way.",
+    doc: "Maximum time between two reads or writes of a request or response body.",
 };
 const RATE_BOUNDS: OrOff<Size> = OrOff(Size { least: 1, most: 1 << 40 });
 const WINDOW_BOUNDS: Time = Time { least: MILLISECOND, most: Duration::from_secs(HOUR) };
@@ -183,28 +188,28 @@ pub(in crate::config) static MIN_BODY_RATE: Key<OrOff<Size>> = Key {
     name: "min_body_rate",
     rule: RATE_BOUNDS,
     default: Some(240),
-    doc: "Bytes a second that a client must send of a request's body (else 408), or take of a response's \
-          (else it is broken off), on average. Only the time counts in which it is the client that is waited \
-          for: backends may be as slow as they like.",
+    doc: "Minimum average rate, in bytes per second, at which a client must send a request body (otherwise 408) \
+          or read a response body (otherwise the response is aborted). Only time spent waiting for the client \
+          counts, so slow backends do not matter.",
 };
 pub(in crate::config) static BODY_RATE_WINDOW: Key<Time> = Key {
     name: "body_rate_window",
     rule: WINDOW_BOUNDS,
     default: Duration::from_secs(30),
-    doc: "How long a client may be waited for before `min_body_rate` counts; what it has moved faster than \
-          that pays for pauses, up to four times as long.",
+    doc: "Time spent waiting for a client before `min_body_rate` applies. Clients faster than the rate build up \
+          credit for pauses, up to four times this.",
 };
 pub(in crate::config) static TUNNEL_IDLE: Key<Time> = Key {
     name: "tunnel_idle",
     rule: TUNNEL_BOUNDS,
     default: Duration::from_secs(HOUR),
-    doc: "A tunnel (WebSocket) without a byte, either way.",
+    doc: "Tunnels (WebSocket) without traffic in either direction are closed after this.",
 };
 
-/// `[upstream.NAME.timeouts]`: the same bounds, the defaults of `[timeouts]`.
+/// `[upstream.NAME.timeouts]`, with the bounds of `[timeouts]`.
 pub(in crate::config) static UPSTREAM_TIMEOUTS: Table = Table {
     path: "upstream.NAME.timeouts",
-    doc: "Timeouts of this upstream.",
+    doc: "Timeouts of this upstream, overriding `[timeouts]`.",
     keys: &[
         &UPSTREAM_CONNECT,
         &UPSTREAM_RESPONSE_HEAD,
@@ -214,9 +219,9 @@ pub(in crate::config) static UPSTREAM_TIMEOUTS: Table = Table {
         &UPSTREAM_TUNNEL_IDLE,
     ],
 };
-const INHERITED: &str = "as in `[timeouts]`";
+const INHERITED: &str = "from `[timeouts]`";
 const fn inherited<R: Rule>(name: &'static str, rule: R) -> Optional<R> {
-    Optional { name, rule, absent: INHERITED, doc: "As in `[timeouts]`, for this upstream." }
+    Optional { name, rule, absent: INHERITED, doc: "See `[timeouts]`." }
 }
 pub(in crate::config) static UPSTREAM_CONNECT: Optional<Time> = inherited("connect", CONNECT_BOUNDS);
 pub(in crate::config) static UPSTREAM_RESPONSE_HEAD: Optional<Time> = inherited("response_head", WAIT_BOUNDS);
@@ -230,7 +235,7 @@ pub(in crate::config) static UPSTREAM_TUNNEL_IDLE: Optional<Time> = inherited("t
 /// `[limits]`.
 static LIMITS: Table = Table {
     path: "limits",
-    doc: "How much is accepted.",
+    doc: "Limits on requests and connections.",
     keys: &[
         &HEAD_BYTES,
         &FIELDS,
@@ -247,66 +252,68 @@ pub(in crate::config) static HEAD_BYTES: Key<Size> = Key {
     name: "head_bytes",
     rule: Size { least: 1 << 10, most: 1 << 20 },
     default: 16 << 10,
-    doc: "A head, request (else 431) or response (else 502).",
+    doc: "Maximum size of the request line and headers (otherwise 431), and of the status line and headers of a \
+          response (otherwise 502).",
 };
 pub(in crate::config) static FIELDS: Key<Int<usize>> = Key {
     name: "fields",
     rule: Int { least: 8, most: 256 },
     default: 100,
-    doc: "Fields in a head, request (else 431) or response (else 502).",
+    doc: "Maximum number of headers in a request (otherwise 431) or response (otherwise 502).",
 };
 pub(in crate::config) static URI_BYTES: Key<Size> = Key {
     name: "uri_bytes",
     rule: Size { least: 64, most: 1 << 20 },
     default: 8 << 10,
-    doc: "The request target (else 414); never more than `head_bytes`.",
+    doc: "Maximum length of the request target (otherwise 414). Capped at `head_bytes`.",
 };
 pub(in crate::config) const BODY_BOUNDS: Size = Size { least: 0, most: 1 << 50 };
 pub(in crate::config) static BODY_BYTES: Free = Free {
     name: "body_bytes",
     shape: "size or \"none\"",
     absent: "\"none\"",
-    doc: "The body of a request (else 413); `\"none\"`: any.",
+    doc: "Maximum size of a request body (otherwise 413). `\"none\"` means unlimited.",
     table: None,
 };
 pub(in crate::config) static CONNECTIONS: Key<Int<usize>> = Key {
     name: "connections",
     rule: Int { least: 1, most: 4_000_000 },
     default: 16_384,
-    doc: "Client connections at a time, over all listeners and workers; more are answered 503 and closed.",
+    doc: "Maximum concurrent client connections, across all listeners and workers. Further ones are answered \
+          with 503 and closed.",
 };
 pub(in crate::config) static CONNECTIONS_PER_CLIENT: Key<OrOff<Int<u32>>> = Key {
     name: "connections_per_client",
     rule: OrOff(Int { least: 1, most: 4_000_000 }),
     default: Some(1024),
-    doc: "Connections at a time from one address (IPv6: from one /64), over all listeners and workers; more are \
-          answered 503 and closed. Peers in `client_ip.trusted` are exempt.",
+    doc: "Maximum concurrent connections from one IP address (IPv6: from one /64), across all listeners and \
+          workers. Further ones are answered with 503 and closed. Peers in `client_ip.trusted` are exempt.",
 };
 pub(in crate::config) static HANDSHAKES: Key<Int<usize>> = Key {
     name: "handshakes",
     rule: Int { least: 1, most: 1_000_000 },
     default: 512,
-    doc: "TLS handshakes in progress at a time, per worker; one that has taken over a second makes room, else \
-          what comes on top is closed.",
+    doc: "Maximum concurrent TLS handshakes per worker. At the limit, a new connection replaces a handshake \
+          that has taken longer than a second. If there is none, the new connection is closed.",
 };
 pub(in crate::config) static STREAMS: Key<Int<u32>> = Key {
     name: "streams",
     rule: Int { least: 1, most: 10_000 },
     default: 128,
-    doc: "Requests at a time on one HTTP/2 connection.",
+    doc: "Maximum concurrent requests on an HTTP/2 client connection.",
 };
 pub(in crate::config) static STREAM_WINDOW: Key<Size> = Key {
     name: "stream_window",
     rule: Size { least: 16 << 10, most: 256 << 20 },
     default: 256 << 10,
-    doc: "What an HTTP/2 client may send of a body before the backend has taken it; four times as much on \
-          one connection.",
+    doc: "HTTP/2 flow-control window of a request: how much of a body a client may send before the backend has \
+          taken it. The window of a connection is four times as large.",
 };
 
 /// `[forwarding]`.
 static FORWARDING: Table = Table {
     path: "forwarding",
-    doc: "What backends are told of the client.",
+    doc: "Headers that tell backends about the client.",
     keys: &[&X_FORWARDED, &FORWARDED, &VIA, &UNDERSCORES],
 };
 pub(in crate::config) static X_FORWARDED: Key<Flag> =
@@ -315,9 +322,9 @@ pub(in crate::config) static FORWARDED: Key<Flag> =
     Key { name: "forwarded", rule: Flag, default: false, doc: "Send Forwarded (RFC 7239)." };
 pub(in crate::config) static VIA: Free = Free {
     name: "via",
-    shape: "pseudonym or \"off\"",
+    shape: "name or \"off\"",
     absent: "\"homing\"",
-    doc: "The name in Via, which also breaks loops; `\"off\"`: no Via.",
+    doc: "The name to send in the Via header, which also detects request loops. `\"off\"` sends no Via header.",
     table: None,
 };
 
@@ -325,51 +332,55 @@ pub(in crate::config) static UNDERSCORES: Key<Word<bool>> = Key {
     name: "underscores",
     rule: Word(&[("drop", false), ("keep", true)]),
     default: false,
-    doc: "What becomes of requests' fields with `_` in their names. Applications behind CGI or WSGI cannot tell \
-          `X_User` from `X-User`: a client could forge what only another proxy may say.",
+    doc: "Whether to drop or keep request headers with `_` in their names. CGI and WSGI applications cannot tell \
+          `X_User` from `X-User`, so clients could forge headers that only a proxy may set.",
 };
 
 /// `[access_log]`.
-static ACCESS_LOG: Table =
-    Table { path: "access_log", doc: "One line per request.", keys: &[&FORMAT, &OUTPUT, &QUEUE] };
+static ACCESS_LOG: Table = Table {
+    path: "access_log",
+    doc: "The access log: one line per request.",
+    keys: &[&FORMAT, &OUTPUT, &QUEUE],
+};
 pub(in crate::config) static FORMAT: Key<Word<LogFormat>> = Key {
     name: "format",
     rule: Word(&[("off", LogFormat::Off), ("json", LogFormat::Json), ("text", LogFormat::Text)]),
     default: LogFormat::Off,
-    doc: "The shape of a line.",
+    doc: "Format of a log line.",
 };
 pub(in crate::config) static OUTPUT: Optional<Text> = Optional {
     name: "output",
     rule: Text("\"stdout\", \"stderr\" or a path"),
     absent: "\"stdout\"",
-    doc: "Where lines go. A file is appended to, and opened anew on SIGHUP.",
+    doc: "Where to write the log. Files are appended to and reopened on SIGHUP.",
 };
 pub(in crate::config) static QUEUE: Key<Int<usize>> = Key {
     name: "queue",
     rule: Int { least: 1, most: 1 << 20 },
     default: 8192,
-    doc: "Lines that may wait to be written; more are dropped and counted, requests never wait.",
+    doc: "Maximum number of lines waiting to be written. Further lines are dropped and counted; requests never \
+          wait for the log.",
 };
 
 /// `[[listener]]`.
 pub(in crate::config) static LISTENER: Table = Table {
     path: "listener",
-    doc: "Where clients connect. At least one.",
+    doc: "An address that clients connect to. At least one listener is required.",
     keys: &[&BIND, &MODE, &PROXY_PROTOCOL, &HTTP2, &LISTENER_TLS, &REDIRECT_HTTPS],
 };
 pub(in crate::config) static BIND: Free = Free {
     name: "bind",
     shape: "IP address and port, or \"unix:/path\"",
     absent: "required",
-    doc: "The address; `0.0.0.0` or `[::]` for all of the machine's, port 0 for any free one. Or a Unix \
-          domain socket; who connects to it counts as 127.0.0.1.",
+    doc: "Address to listen on. Use `0.0.0.0` or `[::]` for all interfaces, and port 0 for any free port. Clients \
+          of a Unix domain socket are treated as 127.0.0.1.",
     table: None,
 };
 pub(in crate::config) static MODE: Key<Mode> = Key {
     name: "mode",
     rule: Mode,
     default: 0o660,
-    doc: "Who may connect to a Unix domain socket: the permission bits of its file.",
+    doc: "Permission bits of a Unix domain socket's file. They control who may connect.",
 };
 pub(in crate::config) static PROXY_PROTOCOL: Key<Word<ProxyProtocol>> = Key {
     name: "proxy_protocol",
@@ -379,50 +390,50 @@ pub(in crate::config) static PROXY_PROTOCOL: Key<Word<ProxyProtocol>> = Key {
         ("required", ProxyProtocol::Required),
     ]),
     default: ProxyProtocol::Off,
-    doc: "Connections of peers in `client_ip.trusted` begin with a PROXY header (version 1 or 2), or may. With \
-          `\"required\"`, connections of others are closed.",
+    doc: "Whether connections from `client_ip.trusted` may (`optional`) or must (`required`) start with a PROXY \
+          header, version 1 or 2. With `\"required\"`, connections from all other peers are closed.",
 };
 pub(in crate::config) static HTTP2: Key<Flag> = Key {
     name: "http2",
     rule: Flag,
     default: true,
-    doc: "Speak HTTP/2 too, with clients that choose it (ALPN; without TLS by prior knowledge).",
+    doc: "Whether to offer HTTP/2, by ALPN with TLS and by prior knowledge without.",
 };
 pub(in crate::config) static LISTENER_TLS: Free = Free {
     name: "tls",
     shape: "table",
     absent: "plain HTTP",
-    doc: "TLS on this listener.",
+    doc: "TLS for clients of this listener.",
     table: Some(&LISTENER_TLS_TABLE),
 };
 pub(in crate::config) static REDIRECT_HTTPS: Free = Free {
     name: "redirect_https",
     shape: "true or a port, 1 to 65535",
-    absent: "requests are served",
-    doc: "Requests are answered with a redirect to https, on port 443 or this one (301 for GET and HEAD, 308 \
-          for others), except where a trusted proxy says that they came over https.",
+    absent: "no redirect",
+    doc: "Redirect requests to https on port 443 or on this port (301 for GET and HEAD, 308 otherwise), unless a \
+          trusted proxy reports that they came over https.",
     table: None,
 };
 
 /// `[[route]]`.
 pub(in crate::config) static ROUTE: Table = Table {
     path: "route",
-    doc: "Which requests go to which upstream; the most specific route counts, whatever their order: an \
-          exact host before a wildcard before none, then the longer path. With one upstream and no \
-          route, everything goes there.",
+    doc: "Maps requests to upstreams. The most specific route wins, regardless of order: an exact host before a \
+          wildcard before none, then the longest path. With a single upstream, routes are optional: all \
+          requests go there.",
     keys: &[&HOST, &PATH, &TO_UPSTREAM],
 };
 pub(in crate::config) static HOST: Optional<Text> = Optional {
     name: "host",
-    rule: Text("host name, or \"*.example.com\" for all below it"),
-    absent: "every host",
-    doc: "The host asked for, without port.",
+    rule: Text("host name, or \"*.example.com\" for all subdomains"),
+    absent: "any host",
+    doc: "Host of the request, without port.",
 };
 pub(in crate::config) static PATH: Optional<Text> = Optional {
     name: "path",
     rule: Text("path"),
     absent: "\"/\"",
-    doc: "The beginning of the path, up to a segment's end: `/app` takes `/app` and `/app/x`, not `/apple`.",
+    doc: "Path prefix, in whole segments: `/app` matches `/app` and `/app/x`, but not `/apple`.",
 };
 pub(in crate::config) static TO_UPSTREAM: Optional<Text> =
-    Optional { name: "upstream", rule: Text("name"), absent: "required", doc: "The upstream." };
+    Optional { name: "upstream", rule: Text("name"), absent: "required", doc: "Name of the upstream." };

@@ -1,7 +1,7 @@
-//! Every key of the file: its name, what it takes, what it is when absent.
+//! The schema: the name, type, default and description of every key.
 //!
-//! This is the only list. The reader refuses what is not in it, takes bounds
-//! and defaults from it, and `docs/configuration.md` is printed from it.
+//! This is the only list of keys. The reader takes known keys, bounds and defaults
+//! from it, and the reference in `docs/configuration.md` is generated from it.
 
 mod affinity;
 mod global;
@@ -15,27 +15,27 @@ pub(super) use rules::*;
 pub(super) use tls::*;
 pub(super) use upstream::*;
 
-/// One table of the file.
+/// A table of the file.
 pub(super) struct Table {
-    /// Where it is, dotted; `NAME` stands for the upstream's name.
+    /// The dotted path. `NAME` stands for the upstream's name.
     pub(super) path: &'static str,
-    /// What it is for, in a sentence.
+    /// The description, a sentence or two.
     pub(super) doc: &'static str,
-    /// What may be in it.
+    /// The known keys.
     pub(super) keys: &'static [&'static dyn Entry],
 }
 
 impl Table {
-    /// The path as it is written in messages.
+    /// Returns the table's header, as shown in messages.
     pub(super) fn title(&self) -> String {
         match self.path {
-            "" => "the file".to_owned(),
+            "" => "the top level".to_owned(),
             "listener" | "route" | "upstream.NAME.backend" => format!("[[{}]]", self.path),
             path => format!("[{path}]"),
         }
     }
 
-    /// This table and all below it, in the order of the file.
+    /// Returns this table and all nested tables, in schema order.
     pub(super) fn walk(&'static self) -> Vec<&'static Self> {
         let mut tables = vec![self];
         for entry in self.keys {
@@ -47,31 +47,31 @@ impl Table {
     }
 }
 
-/// What is known of any key.
+/// The schema of a key.
 pub(super) trait Entry: Sync {
-    /// Its name.
+    /// Returns the name.
     fn name(&self) -> &'static str;
-    /// What it takes, for people.
+    /// Describes the type.
     fn shape(&self) -> String;
-    /// What it is when absent, as it would be written.
+    /// Returns the default, as written in TOML, or describes it.
     fn default(&self) -> String;
-    /// What it does, in a sentence.
+    /// Returns the description, a sentence or two.
     fn doc(&self) -> &'static str;
-    /// The table it may hold.
+    /// Returns the nested table, if any.
     fn table(&self) -> Option<&'static Table> {
         None
     }
 }
 
-/// A key with a default.
+/// A key with a default value.
 pub(super) struct Key<R: Rule> {
-    /// Its name.
+    /// The name.
     pub(super) name: &'static str,
-    /// What it takes.
+    /// The type.
     pub(super) rule: R,
-    /// What it is when absent.
+    /// The default.
     pub(super) default: R::Value,
-    /// What it does.
+    /// The description.
     pub(super) doc: &'static str,
 }
 
@@ -90,15 +90,15 @@ impl<R: Rule> Entry for Key<R> {
     }
 }
 
-/// A key whose absence means something of its own.
+/// A key without a default value.
 pub(super) struct Optional<R: Rule> {
-    /// Its name.
+    /// The name.
     pub(super) name: &'static str,
-    /// What it takes.
+    /// The type.
     pub(super) rule: R,
-    /// What its absence means.
+    /// The behavior if the key is missing.
     pub(super) absent: &'static str,
-    /// What it does.
+    /// The description.
     pub(super) doc: &'static str,
 }
 
@@ -117,18 +117,18 @@ impl<R: Rule> Entry for Optional<R> {
     }
 }
 
-/// A key with a grammar of its own, read by the code that lowers it; or one
-/// that holds a table, alone or besides a short form.
+/// A key with its own syntax, parsed where it is lowered, or a key that holds a
+/// table, with or without a short form.
 pub(super) struct Free {
-    /// Its name.
+    /// The name.
     pub(super) name: &'static str,
-    /// What it takes.
+    /// The type.
     pub(super) shape: &'static str,
-    /// What its absence means.
+    /// The behavior if the key is missing.
     pub(super) absent: &'static str,
-    /// What it does.
+    /// The description.
     pub(super) doc: &'static str,
-    /// The table it may hold.
+    /// The nested table, if any.
     pub(super) table: Option<&'static Table>,
 }
 

@@ -1,5 +1,4 @@
-//! What a key may take: types with bounds, which read a value or say what is
-//! wrong with it.
+//! The types of keys. Each parses and validates a value.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,13 +12,13 @@ use crate::config::units::{parse_duration, parse_size, show_duration, show_size}
 
 /// A type of value.
 pub(in crate::config) trait Rule: Sync {
-    /// What it is read as.
+    /// The parsed value.
     type Value: Clone + Sync;
-    /// Reads it.
+    /// Parses and validates a value.
     fn read(&self, found: &Found<'_>) -> Result<Self::Value, Complaint>;
-    /// What it takes, for people.
+    /// Describes the type.
     fn shape(&self) -> String;
-    /// A value as it would be written.
+    /// Formats a value as TOML.
     fn show(&self, value: &Self::Value) -> String;
 }
 
@@ -33,7 +32,7 @@ impl Rule for Flag {
         match found.value {
             DeValue::Boolean(flag) => Ok(*flag),
             DeValue::String(word) if word == "true" || word == "false" => {
-                Err(found.wrong_type("`true` or `false`").help(format!("write {word} without quotes")))
+                Err(found.wrong_type("`true` or `false`").help(format!("remove the quotes: {word}")))
             }
             _ => Err(found.wrong_type("`true` or `false`")),
         }
@@ -50,9 +49,9 @@ impl Rule for Flag {
 
 /// A duration within bounds.
 pub(in crate::config) struct Time {
-    /// The shortest.
+    /// The minimum.
     pub(in crate::config) least: Duration,
-    /// The longest.
+    /// The maximum.
     pub(in crate::config) most: Duration,
 }
 
@@ -64,23 +63,24 @@ impl Rule for Time {
         let text = match found.value {
             DeValue::String(text) => text,
             DeValue::Integer(number) => {
-                let help = format!("write the unit: {name} = \"{number}s\" (or ms, m, h, d)");
+                let help = format!("add a unit (ms, s, m, h or d): {name} = \"{number}s\"");
                 return Err(found.wrong_type("a duration").help(help));
             }
             _ => return Err(found.wrong_type("a duration such as \"2s\"")),
         };
         let duration = parse_duration(text).map_err(|unreadable| {
             let help = match unreadable.instead {
-                Some(instead) => format!("write \"{instead}\""),
-                None => "a duration is a whole number and a unit: \"250ms\", \"2s\", \"5m\", \"1h\", \"7d\""
-                    .to_owned(),
+                Some(instead) => format!("use \"{instead}\""),
+                None => {
+                    "expected an integer and a unit: \"250ms\", \"2s\", \"5m\", \"1h\", \"7d\"".to_owned()
+                }
             };
-            Complaint::error(format!("`{name}` is no duration")).at(found.span(), "not understood").help(help)
+            Complaint::error(format!("invalid duration for `{name}`")).at(found.span(), "").help(help)
         })?;
         if (self.least..=self.most).contains(&duration) {
             Ok(duration)
         } else {
-            Err(found.out_of_bounds(&self.bounds()))
+            Err(found.out_of_range(&self.bounds()))
         }
     }
 
@@ -99,11 +99,11 @@ impl Time {
     }
 }
 
-/// A number of bytes within bounds.
+/// A size in bytes within bounds.
 pub(in crate::config) struct Size {
-    /// The smallest.
+    /// The minimum.
     pub(in crate::config) least: u64,
-    /// The largest.
+    /// The maximum.
     pub(in crate::config) most: u64,
 }
 
@@ -115,10 +115,10 @@ impl Rule for Size {
         let bytes = match found.value {
             DeValue::String(text) => parse_size(text).map_err(|unreadable| {
                 let help = match unreadable.instead {
-                    Some(instead) => format!("write \"{instead}\""),
-                    None => "a size is a whole number and a unit: \"512B\", \"16KiB\", \"1MiB\"".to_owned(),
+                    Some(instead) => format!("use \"{instead}\""),
+                    None => "expected an integer and a unit: \"512B\", \"16KiB\", \"1MiB\"".to_owned(),
                 };
-                Complaint::error(format!("`{name}` is no size")).at(found.span(), "not understood").help(help)
+                Complaint::error(format!("invalid size for `{name}`")).at(found.span(), "").help(help)
             })?,
             DeValue::Integer(_) => found.integer()?.try_into().unwrap_or(u64::MAX),
             _ => return Err(found.wrong_type("a size such as \"16KiB\"")),
@@ -127,7 +127,7 @@ impl Rule for Size {
         if (self.least..=self.most).contains(&bytes) && !negative {
             Ok(bytes)
         } else {
-            Err(found.out_of_bounds(&self.bounds()))
+            Err(found.out_of_range(&self.bounds()))
         }
     }
 
@@ -146,7 +146,7 @@ impl Size {
     }
 }
 
-/// Something within bounds, or the word `"off"`.
+/// Another type, or `"off"`.
 pub(in crate::config) struct OrOff<R>(pub(in crate::config) R);
 
 impl<R: Rule> Rule for OrOff<R> {
@@ -156,14 +156,14 @@ impl<R: Rule> Rule for OrOff<R> {
         match found.value {
             DeValue::String(word) if word == "off" => Ok(None),
             DeValue::Boolean(false) => {
-                Err(found.wrong_type(&self.shape()).help(format!("write {} = \"off\"", found.name)))
+                Err(found.wrong_type("a number or \"off\"").help(format!("use {} = \"off\"", found.name)))
             }
             _ => self.0.read(found).map(Some),
         }
     }
 
     fn shape(&self) -> String {
-        format!("{}; or \"off\"", self.0.shape())
+        format!("{}, or \"off\"", self.0.shape())
     }
 
     fn show(&self, value: &Self::Value) -> String {
@@ -171,11 +171,11 @@ impl<R: Rule> Rule for OrOff<R> {
     }
 }
 
-/// A whole number within bounds.
+/// An integer within bounds.
 pub(in crate::config) struct Int<T> {
-    /// The smallest.
+    /// The minimum.
     pub(in crate::config) least: T,
-    /// The largest.
+    /// The maximum.
     pub(in crate::config) most: T,
 }
 
@@ -190,11 +190,11 @@ where
         T::try_from(number)
             .ok()
             .filter(|number| (self.least..=self.most).contains(number))
-            .ok_or_else(|| found.out_of_bounds(&format!("{} to {}", self.least, self.most)))
+            .ok_or_else(|| found.out_of_range(&format!("{} to {}", self.least, self.most)))
     }
 
     fn shape(&self) -> String {
-        format!("number, {} to {}", self.least, self.most)
+        format!("integer, {} to {}", self.least, self.most)
     }
 
     fn show(&self, value: &T) -> String {
@@ -202,30 +202,30 @@ where
     }
 }
 
-/// Permission bits of a file, in octal.
+/// File permission bits, in octal.
 pub(in crate::config) struct Mode;
 
 impl Rule for Mode {
     type Value = u32;
 
     fn read(&self, found: &Found<'_>) -> Result<u32, Complaint> {
-        let help = "it takes three octal digits, for owner, group and others: \"0660\"";
+        let help = "use three octal digits, for owner, group and others: \"0660\"";
         let text = match found.value {
-            // `0o660` is what TOML calls it, `660` is something else.
-            DeValue::Integer(_) => return Err(found.wrong_type("a text").help(help)),
+            // TOML writes octal as `0o660`; a plain `660` would be decimal.
+            DeValue::Integer(_) => return Err(found.wrong_type("a string").help(help)),
             _ => found.text("permission bits such as \"0660\"")?,
         };
         let digits = text.strip_prefix('0').filter(|rest| rest.len() == 3).unwrap_or(text);
         let octal = digits.len() == 3 && digits.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
         let mode = u32::from_str_radix(digits, 8).ok().filter(|_| octal);
         mode.ok_or_else(|| {
-            let message = format!("`{}` is no set of permission bits", found.name);
-            Complaint::error(message).at(found.span(), "not understood").help(help)
+            let message = format!("invalid permission bits for `{}`", found.name);
+            Complaint::error(message).at(found.span(), "").help(help)
         })
     }
 
     fn shape(&self) -> String {
-        "permission bits, in octal".to_owned()
+        "octal permission bits".to_owned()
     }
 
     fn show(&self, value: &u32) -> String {
@@ -233,7 +233,7 @@ impl Rule for Mode {
     }
 }
 
-/// One word out of a list.
+/// One of a list of words.
 pub(in crate::config) struct Word<T: 'static>(pub(in crate::config) &'static [(&'static str, T)]);
 
 impl<T: Copy + PartialEq + Sync> Rule for Word<T> {
@@ -258,23 +258,23 @@ impl<T: Copy + PartialEq + Sync> Rule for Word<T> {
 }
 
 impl<T: Copy> Word<T> {
-    /// The meaning of `word`, a value of the key `name`.
+    /// Parses `word`, a value of the key `name`.
     pub(in crate::config) fn parse(&self, word: &str, name: &str) -> Result<T, Complaint> {
         if let Some((_, value)) = self.0.iter().find(|(known, _)| *known == word) {
             return Ok(*value);
         }
         let words = || self.0.iter().map(|(known, _)| *known);
-        let complaint = Complaint::error(format!("`{name}` does not know the word \"{word}\""));
+        let complaint = Complaint::error(format!("unknown value \"{word}\" for `{name}`"));
         Err(if let Some(known) = nearest(word, words()) {
             complaint.help(format!("did you mean \"{known}\"?"))
         } else {
             let known: Vec<_> = words().map(|known| format!("\"{known}\"")).collect();
-            complaint.help(format!("it takes {}", known.join(", ")))
+            complaint.help(format!("possible values: {}", known.join(", ")))
         })
     }
 }
 
-/// Any text that is not empty.
+/// A string that is not empty and has no control characters.
 pub(in crate::config) struct Text(pub(in crate::config) &'static str);
 
 impl Rule for Text {
@@ -286,11 +286,11 @@ impl Rule for Text {
                 Err(Complaint::error(format!("`{}` is empty", found.name)).at(found.span(), ""))
             }
             DeValue::String(text) if text.chars().any(char::is_control) => {
-                Err(Complaint::error(format!("`{}` holds a control character", found.name))
+                Err(Complaint::error(format!("`{}` contains a control character", found.name))
                     .at(found.span(), ""))
             }
             DeValue::String(text) => Ok(text.clone().into_owned()),
-            _ => Err(found.wrong_type("a text")),
+            _ => Err(found.wrong_type("a string")),
         }
     }
 

@@ -1,4 +1,4 @@
-//! The documentation says what the program does.
+//! Checks the documentation against the program.
 
 use super::*;
 
@@ -6,7 +6,7 @@ const BEGIN: &str = "<!-- begin: printed by the program, `UPDATE_DOCS=1 cargo te
 const END: &str = "<!-- end -->";
 
 #[test]
-fn the_reference_is_what_the_program_prints() {
+fn key_reference_is_up_to_date() {
     let path = root().join("docs/configuration.md");
     let text = fs::read_to_string(&path).unwrap();
     let (before, rest) = text.split_once(BEGIN).unwrap();
@@ -18,11 +18,11 @@ fn the_reference_is_what_the_program_prints() {
     }
     assert!(
         printed == reference,
-        "docs/configuration.md is out of date: UPDATE_DOCS=1 cargo test --lib config"
+        "docs/configuration.md is out of date; run `UPDATE_DOCS=1 cargo test --lib config`"
     );
 }
 
-/// The blocks of TOML in a page, each with the number of its first line.
+/// Returns the TOML blocks of a page with their line numbers.
 fn toml_blocks(page: &str) -> Vec<(usize, String)> {
     let mut blocks = Vec::new();
     let mut open: Option<(usize, String)> = None;
@@ -41,14 +41,14 @@ fn toml_blocks(page: &str) -> Vec<(usize, String)> {
 }
 
 #[test]
-fn whole_files_in_the_documentation_are_accepted_without_a_warning() {
+fn complete_examples_in_the_documentation_are_valid_without_warnings() {
     let mut pages: Vec<PathBuf> =
         fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path()).collect();
     pages.push(root().join("README.md"));
     let mut checked = 0;
     for page in pages.iter().filter(|page| page.extension().is_some_and(|e| e == "md") && page.exists()) {
         for (line, block) in toml_blocks(&fs::read_to_string(page).unwrap()) {
-            // A block without a listener is a piece of a file.
+            // A block without a listener is only an excerpt.
             if !block.contains("[[listener]]") {
                 continue;
             }
@@ -58,5 +58,5 @@ fn whole_files_in_the_documentation_are_accepted_without_a_warning() {
             checked += 1;
         }
     }
-    assert!(checked >= 4, "only {checked} blocks were found");
+    assert!(checked >= 4, "only {checked} complete examples found");
 }

@@ -1,4 +1,4 @@
-//! What holds for any text.
+//! Property tests of the parser.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -6,8 +6,7 @@ use proptest::sample::{Index, select};
 
 use super::*;
 
-/// Everything that is written in the test configurations, and some of what is
-/// not.
+/// Returns all test configurations and `proxy.toml` with everything uncommented.
 fn corpus() -> Vec<String> {
     let mut texts: Vec<String> =
         configs("valid").into_iter().chain(configs("invalid")).map(|(_, text)| text).collect();
@@ -15,7 +14,8 @@ fn corpus() -> Vec<String> {
     texts
 }
 
-/// Parses and draws; neither may panic, and a refusal gives a reason.
+/// Parses a text and renders its diagnostics. Neither may panic, and a failure must
+/// report an error.
 fn exercise(text: &str) {
     match parse_sealed_off(text, "x.toml", SECRET) {
         Ok(loaded) => drop(render_all(&loaded.warnings, true)),
@@ -29,7 +29,7 @@ fn exercise(text: &str) {
     }
 }
 
-/// A change to a text: where, how much is taken out, what is put in.
+/// An edit of a text: position, number of characters to remove, text to insert.
 type Edit = (Index, usize, String);
 
 fn edits() -> impl Strategy<Value = Vec<Edit>> {
@@ -87,7 +87,7 @@ fn edited(text: &str, edits: &[Edit]) -> String {
     chars.into_iter().collect()
 }
 
-/// A value of any type, near and far from what keys take.
+/// Generates values of any type, close to valid ones and far off.
 fn values() -> impl Strategy<Value = String> {
     let words = select(vec![
         "true",
@@ -145,7 +145,7 @@ fn values() -> impl Strategy<Value = String> {
     ]
 }
 
-/// The text with the value of its `n`th setting replaced.
+/// Replaces the value of the `n`th setting.
 fn with_value(text: &str, n: Index, value: &str) -> String {
     let settings: Vec<usize> =
         text.lines().enumerate().filter(|(_, line)| line.contains(" = ")).map(|(at, _)| at).collect();
@@ -163,12 +163,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_damage_to_a_file_brings_the_parser_down(text in select(corpus()), edits in edits()) {
+    fn corrupted_files_do_not_panic(text in select(corpus()), edits in edits()) {
         exercise(&edited(&text, &edits));
     }
 
     #[test]
-    fn no_value_of_any_key_brings_the_parser_down(
+    fn arbitrary_values_do_not_panic(
         text in select(corpus()),
         values in vec((any::<Index>(), values()), 1..4),
     ) {
@@ -176,13 +176,13 @@ proptest! {
     }
 
     #[test]
-    fn no_text_brings_the_parser_down(text in "\\PC*") {
+    fn arbitrary_text_does_not_panic(text in "\\PC*") {
         exercise(&text);
         exercise(&format!("[[listener]]\nbind = \"127.0.0.1:0\"\n[upstream.web]\nbackends = [\"{text}\"]\n"));
     }
 
     #[test]
-    fn the_order_in_the_file_does_not_matter(order in Just((1..=6usize).collect::<Vec<_>>()).prop_shuffle()) {
+    fn order_in_the_file_does_not_matter(order in Just((1..=6usize).collect::<Vec<_>>()).prop_shuffle()) {
         let file = |order: &[usize]| {
             let mut text = "[[listener]]\nbind = \"127.0.0.1:0\"\n".to_owned();
             text.extend(order.iter().map(|n| {
@@ -201,7 +201,7 @@ proptest! {
 }
 
 #[test]
-fn a_file_full_of_mistakes_is_drawn_in_bounded_space() {
+fn output_for_thousands_of_errors_is_bounded() {
     let text: String = (0..5000).map(|n| format!("wrong{n} = 1\n")).collect::<Vec<_>>().concat();
     let diagnostics = parse(&text, "x.toml").unwrap_err();
     assert!(diagnostics.errors() >= 5000);
@@ -211,7 +211,7 @@ fn a_file_full_of_mistakes_is_drawn_in_bounded_space() {
 }
 
 #[test]
-fn a_mistake_on_an_endless_line_is_named_by_its_line() {
+fn errors_on_very_long_lines_show_only_the_line_number() {
     let text = format!("\nwrong = \"{}\"\n", "x".repeat(100_000));
     let drawn = parse(&text, "x.toml").unwrap_err().to_string();
     assert!(drawn.len() < 2000, "{}", drawn.len());

@@ -13,7 +13,7 @@ fn settings(ca: PathBuf) -> ClientSettings {
 }
 
 #[test]
-fn the_name_is_the_given_one_or_the_backends_host() {
+fn server_name_defaults_to_the_backends_host() {
     let given = ClientSettings { server_name: Some("app.internal".to_owned()), ..settings(PathBuf::new()) };
     let name = |client: &Client, host| client.server_name(host).map(|name| name.to_str().into_owned());
     assert_eq!(name(&Client::new(given), "10.0.0.1").as_deref(), Some("app.internal"));
@@ -24,7 +24,7 @@ fn the_name_is_the_given_one_or_the_backends_host() {
 }
 
 #[test]
-fn problems_name_the_setting_that_they_are_about() {
+fn problems_name_their_setting() {
     let files = Files::new();
     let (a, b) = (certificate(&["a"]), certificate(&["b"]));
     let ca = files.write("ca.pem", a.cert.pem());
@@ -40,11 +40,11 @@ fn problems_name_the_setting_that_they_are_about() {
     let other = files.write("b.key", b.signing_key.serialize_pem());
     assert_eq!(part(identity(ca.clone(), other)), [Part::ClientKey]);
     let unverified = ClientSettings { verify: false, ..settings(files.path("missing")) };
-    assert!(Client::new(unverified).load(&files::read).is_ok(), "nobody is asked to vouch");
+    assert!(Client::new(unverified).load(&files::read).is_ok(), "the CA file is not read");
 }
 
 #[test]
-fn another_authority_is_taken_up() {
+fn changed_ca_file_is_reloaded() {
     let files = Files::new();
     let ca = files.write("ca.pem", certificate(&["a"]).cert.pem());
     let client = Client::new(settings(ca));

@@ -8,7 +8,7 @@ fn load(certs: &[PathBuf], keys: &[PathBuf]) -> (Vec<Identity>, Vec<String>, Vec
     (identities, text(&loader.errors), text(&loader.warnings))
 }
 
-/// One error, with these words in it.
+/// Asserts that loading fails with a single error containing `words`.
 #[track_caller]
 fn refused(certs: &[PathBuf], keys: &[PathBuf], words: &str) {
     let (_, errors, _) = load(certs, keys);
@@ -16,7 +16,7 @@ fn refused(certs: &[PathBuf], keys: &[PathBuf], words: &str) {
 }
 
 #[test]
-fn a_key_is_found_in_the_same_file_beside_it_or_in_a_named_one() {
+fn key_is_found_in_the_same_file_next_to_it_or_in_a_listed_file() {
     let files = Files::new();
     let [a, b, c] = [1, 2, 3].map(|n| certificate(&[&format!("{n}.example.com")]));
     files.write_pair("a.pem", &a);
@@ -32,23 +32,23 @@ fn a_key_is_found_in_the_same_file_beside_it_or_in_a_named_one() {
 }
 
 #[test]
-fn what_cannot_be_used_is_said_with_its_file() {
+fn errors_name_the_file() {
     let files = Files::new();
     let (a, b) = (certificate(&["a.example.com"]), certificate(&["b.example.com"]));
     let alone = files.write("alone.pem", a.cert.pem());
-    refused(std::slice::from_ref(&alone), &[], "no private key for the certificate in");
+    refused(std::slice::from_ref(&alone), &[], "no private key found for the certificate in");
     refused(&[files.path("missing.pem")], &[], "cannot read");
-    refused(&[files.path("none*.pem")], &[], "no file fits");
+    refused(&[files.path("none*.pem")], &[], "no files match");
     let other = files.write("other", b.signing_key.serialize_pem());
-    refused(std::slice::from_ref(&alone), &[other], "is not that of the certificate in");
+    refused(std::slice::from_ref(&alone), &[other], "does not match the certificate in");
     let mixed = files.write("mixed.pem", a.cert.pem() + &b.signing_key.serialize_pem());
-    refused(&[mixed], &[], "is not that of the certificate in");
+    refused(&[mixed], &[], "does not match the certificate in");
     let text = files.write("text.pem", "hello");
-    refused(std::slice::from_ref(&text), &[], "no certificate in");
-    refused(std::slice::from_ref(&alone), &[text], "no private key in");
+    refused(std::slice::from_ref(&text), &[], "no certificate found in");
+    refused(std::slice::from_ref(&alone), &[text], "no private key found in");
     let cut = a.cert.pem();
     let cut = files.write("cut.pem", &cut[..cut.len() / 2]);
-    refused(&[cut], &[], "is damaged");
+    refused(&[cut], &[], "invalid PEM in");
     let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
     let encrypted = files.write("encrypted.pem", a.cert.pem() + encrypted);
     let (_, errors, _) = load(&[encrypted], &[]);
@@ -56,13 +56,13 @@ fn what_cannot_be_used_is_said_with_its_file() {
 }
 
 #[test]
-fn authorities_and_copies_among_files_of_a_pattern_are_passed_over() {
+fn pattern_skips_ca_certificates_and_duplicates() {
     let files = Files::new();
     let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let authority = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
     let leaf = certificate(&["a.example.com"]);
-    // As certbot leaves them.
+    // The layout of certbot.
     files.write("cert.pem", leaf.cert.pem());
     files.write("chain.pem", authority.pem());
     files.write("fullchain.pem", leaf.cert.pem() + &authority.pem());
@@ -70,13 +70,13 @@ fn authorities_and_copies_among_files_of_a_pattern_are_passed_over() {
     let (identities, errors, warnings) = load(&[files.path("*.pem")], &[]);
     assert_eq!((errors, warnings), (Vec::new(), Vec::new()));
     let found: Vec<_> = identities.iter().map(|i| (name(&i.file), i.key.cert.len())).collect();
-    assert_eq!(found, [("fullchain.pem", 2)], "the longer of the two");
+    assert_eq!(found, [("fullchain.pem", 2)], "the longer chain wins");
     refused(&[files.path("chain.pem")], &[], "no private key");
-    refused(&[files.path("chain*")], &[], "only authorities' certificates");
+    refused(&[files.path("chain*")], &[], "only CA certificates");
 }
 
 #[test]
-fn a_name_twice_an_unused_key_and_an_expired_certificate_are_warned_of() {
+fn warns_about_duplicate_names_unused_keys_and_expired_certificates() {
     let files = Files::new();
     files.pair("a.pem", &["a.example.com"]);
     files.pair("b.pem", &["b.example.com", "a.example.com"]);
@@ -91,7 +91,7 @@ fn a_name_twice_an_unused_key_and_an_expired_certificate_are_warned_of() {
     assert_eq!(errors, Vec::<String>::new());
     assert_eq!(identities.len(), 4);
     assert_eq!(warnings.len(), 3, "{warnings:?}");
-    assert!(warnings[0].ends_with("b.pem are for a.example.com"), "{warnings:?}");
+    assert!(warnings[0].ends_with("b.pem both have a certificate for a.example.com"), "{warnings:?}");
     assert!(warnings[1].contains("expired on Wed, 01 Jan 2020"), "{warnings:?}");
-    assert!(warnings[2].contains("unused fits none"), "{warnings:?}");
+    assert!(warnings[2].contains("unused does not match any"), "{warnings:?}");
 }

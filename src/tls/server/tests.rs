@@ -27,7 +27,7 @@ fn config(server: &Server) -> Arc<ServerConfig> {
 }
 
 #[test]
-fn files_that_change_are_taken_and_broken_ones_are_not() {
+fn changed_files_are_reloaded_unless_they_are_invalid() {
     let files = Files::new();
     let path = files.pair("a.pem", &["a.example.com"]);
     let server = loaded(settings(path.clone()));
@@ -35,21 +35,21 @@ fn files_that_change_are_taken_and_broken_ones_are_not() {
     let before = config(&server);
 
     files.write("a.pem", "nonsense");
-    let Refreshed::Failed(errors) = server.refresh() else { panic!("taken") };
-    assert!(errors[0].message.contains("no certificate in"), "{errors:?}");
-    assert_eq!(server.refresh(), Refreshed::Unchanged, "said once");
-    assert!(Arc::ptr_eq(&before, &config(&server)), "the old one stays");
+    let Refreshed::Failed(errors) = server.refresh() else { panic!("loaded an invalid file") };
+    assert!(errors[0].message.contains("no certificate found in"), "{errors:?}");
+    assert_eq!(server.refresh(), Refreshed::Unchanged, "the error is reported once");
+    assert!(Arc::ptr_eq(&before, &config(&server)), "the old configuration stays");
 
     files.pair("a.pem", &["b.example.com"]);
     assert_eq!(server.refresh(), Refreshed::Replaced(Vec::new()));
     assert_eq!(names(&server), ["b.example.com"]);
     let content = std::fs::read(&path).unwrap();
     files.write("a.pem", content);
-    assert_eq!(server.refresh(), Refreshed::Unchanged, "written again with the same in it");
+    assert_eq!(server.refresh(), Refreshed::Unchanged, "rewritten with the same content");
 }
 
 #[test]
-fn a_file_that_appears_is_taken_up_by_the_pattern() {
+fn new_files_matching_the_pattern_are_loaded() {
     let files = Files::new();
     files.pair("a.pem", &["a.example.com"]);
     let server = loaded(settings(files.path("*.pem")));
@@ -62,7 +62,7 @@ fn a_file_that_appears_is_taken_up_by_the_pattern() {
 }
 
 #[test]
-fn servers_are_equal_if_settings_and_contents_are() {
+fn servers_are_equal_if_settings_and_file_contents_are() {
     let files = Files::new();
     let path = files.pair("a.pem", &["a.example.com"]);
     let (first, second) = (loaded(settings(path.clone())), loaded(settings(path.clone())));
@@ -76,14 +76,14 @@ fn servers_are_equal_if_settings_and_contents_are() {
 }
 
 #[test]
-fn sessions_go_on_over_a_reload_unless_more_is_demanded_of_clients() {
+fn sessions_survive_a_reload_unless_client_auth_changes() {
     let files = Files::new();
     let path = files.pair("a.pem", &["a.example.com"]);
     let first = loaded(settings(path.clone()));
     let ticket = config(&first).ticketer.encrypt(b"state").unwrap();
     files.pair("a.pem", &["a.example.com"]);
     first.refresh();
-    assert!(config(&first).ticketer.decrypt(&ticket).is_some(), "over a change of the certificate");
+    assert!(config(&first).ticketer.decrypt(&ticket).is_some(), "sessions survive a new certificate");
 
     let second = loaded(settings(path.clone()));
     assert!(config(&second).ticketer.decrypt(&ticket).is_none());
@@ -99,7 +99,7 @@ fn sessions_go_on_over_a_reload_unless_more_is_demanded_of_clients() {
 }
 
 #[test]
-fn a_fleets_tickets_open_everywhere_and_only_where_the_same_is_demanded() {
+fn shared_tickets_open_only_with_the_same_client_auth() {
     let files = Files::new();
     let path = files.pair("a.pem", &["a.example.com"]);
     let [old, new] = ["11".repeat(32), "22".repeat(32)];
@@ -111,9 +111,9 @@ fn a_fleets_tickets_open_everywhere_and_only_where_the_same_is_demanded() {
 
     files.write("tickets", format!("{new}\n{old}\n"));
     assert_eq!(second.refresh(), Refreshed::Replaced(Vec::new()));
-    assert!(config(&second).ticketer.decrypt(&ticket).is_some(), "the old key still opens");
+    assert!(config(&second).ticketer.decrypt(&ticket).is_some(), "the old key still decrypts");
     let rotated = config(&second).ticketer.encrypt(b"state").unwrap();
-    assert!(config(&first).ticketer.decrypt(&rotated).is_none(), "the new one seals");
+    assert!(config(&first).ticketer.decrypt(&rotated).is_none(), "the new key encrypts");
 
     let client_auth = Some(ClientAuth { ca: path, required: true });
     let strict = loaded(ServerSettings { client_auth, ..with_file });
@@ -121,6 +121,6 @@ fn a_fleets_tickets_open_everywhere_and_only_where_the_same_is_demanded() {
     assert!(config(&strict).ticketer.decrypt(&rotated).is_none());
 
     files.write("tickets", "not a key");
-    let Refreshed::Failed(errors) = second.refresh() else { panic!("taken") };
+    let Refreshed::Failed(errors) = second.refresh() else { panic!("loaded invalid keys") };
     assert_eq!(errors[0].part, Part::Tickets);
 }

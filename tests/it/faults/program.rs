@@ -66,8 +66,8 @@ impl Program {
     pub(super) async fn reload(&mut self, builder: &ProxyBuilder) {
         std::fs::write(&self.file, builder.toml()).expect("write");
         self.signal(Signal::HUP);
-        let line = self.line_with("reloaded").await;
-        assert!(!line.contains("not reloaded"), "{line}");
+        let line = self.line_with("reload").await;
+        assert!(line.contains("configuration reloaded"), "{line}");
     }
 
     /// Waits for the program to exit and returns its exit code.
