@@ -200,6 +200,9 @@ impl Visit<'_> for Source {
         assert!(item.content.is_none(), "{}: an inline module; give it a file", self.path);
     }
 
+    /// `pub(super)` imports nothing.
+    fn visit_visibility(&mut self, _: &Visibility) {}
+
     fn visit_path(&mut self, path: &syn::Path) {
         let parts: Vec<_> = path.segments.iter().map(|part| part.ident.to_string()).collect();
         if let Some(path) = self.absolute(&parts).filter(|path| !path.is_empty()) {
@@ -244,11 +247,15 @@ fn module_of(path: &Path) -> Module {
 /// Groups that import each other in a circle: the strongly connected components with more than
 /// one member, found by who reaches whom.
 pub(crate) fn circles<'a>(edges: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> Vec<Vec<&'a str>> {
-    let reached: BTreeMap<&str, BTreeSet<&str>> = edges.keys().map(|from| (*from, reach(edges, from))).collect();
+    let reached: BTreeMap<&str, BTreeSet<&str>> =
+        edges.keys().map(|from| (*from, reach(edges, from))).collect();
     let mut circles = BTreeSet::new();
     for (from, to) in &reached {
-        let together: Vec<_> =
-            to.iter().copied().filter(|other| reached.get(other).is_some_and(|back| back.contains(from))).collect();
+        let together: Vec<_> = to
+            .iter()
+            .copied()
+            .filter(|other| reached.get(other).is_some_and(|back| back.contains(from)))
+            .collect();
         if together.len() > 1 {
             circles.insert(together);
         }
@@ -302,8 +309,11 @@ fn made_of(files: &[(&str, &str)]) -> Imports {
 fn nested_groups_renames_globs_and_inline_paths_are_seen() {
     let imports = made_of(&[
         ("lib.rs", "pub mod a; pub mod b; pub mod c; pub mod d; pub mod e; pub mod f;"),
-        ("a.rs", "use crate::{b::{self, X}, c::Y as Z}; use super::d::*; fn f() { crate::e::g(); let _: super::f::T; }"),
-        ("b.rs", "pub struct X;"),
+        (
+            "a.rs",
+            "use crate::{b::{self, X}, c::Y as Z}; use super::d::*; fn f() { crate::e::g(); let _: super::f::T; }",
+        ),
+        ("b.rs", "pub(super) struct X;"),
         ("c.rs", "pub struct Y;"),
         ("d.rs", ""),
         ("e.rs", "pub fn g() {}"),

@@ -76,7 +76,10 @@ fn imports_go_one_way() {
         let row = MAY_IMPORT.iter().find(|(name, _)| *name == module);
         let (_, allowed) = row.unwrap_or_else(|| panic!("src/{module} is not in MAY_IMPORT"));
         wrong.extend(
-            imported.iter().filter(|name| !allowed.contains(name)).map(|name| format!("{module} imports {name}")),
+            imported
+                .iter()
+                .filter(|name| !allowed.contains(name))
+                .map(|name| format!("{module} imports {name}")),
         );
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
