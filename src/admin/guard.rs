@@ -19,22 +19,22 @@ use hyper::http::uri::Authority;
 use hyper::{Request, StatusCode};
 
 /// The field that a change must carry, with any value.
-pub(super) const ADMIN_FIELD: &str = "x-homing-admin";
+const ADMIN_HEADER: &str = "x-homing-admin";
 
 /// Why a request is not answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum Denial {
     Host,
     Origin,
-    Field,
+    Header,
     Peer,
 }
 
-impl Refusal {
+impl Denial {
     pub(super) fn status(self) -> StatusCode {
         match self {
             Self::Host => StatusCode::MISDIRECTED_REQUEST,
-            Self::Origin | Self::Field | Self::Peer => StatusCode::FORBIDDEN,
+            Self::Origin | Self::Header | Self::Peer => StatusCode::FORBIDDEN,
         }
     }
 
@@ -42,32 +42,32 @@ impl Refusal {
         match self {
             Self::Host => "Host must be localhost or an IP address.\n",
             Self::Origin => "Requests from web pages are not answered.\n",
-            Self::Field => "A change needs the field \"X-Homing-Admin: 1\".\n",
+            Self::Header => "A change needs the field \"X-Homing-Admin: 1\".\n",
             Self::Peer => "Changes are taken from this host only.\n",
         }
     }
 }
 
 /// May the request be answered at all?
-pub(super) fn admit<B>(request: &Request<B>) -> Result<(), Refusal> {
+pub(super) fn admit<B>(request: &Request<B>) -> Result<(), Denial> {
     if request.headers().contains_key(ORIGIN) {
-        return Err(Refusal::Origin);
+        return Err(Denial::Origin);
     }
     // An absolute target overrides Host (RFC 9112 section 3.2.2); both must do.
     let target = request.uri().authority().is_none_or(is_address);
     if target && host(request.headers()).is_some_and(|host| is_address(&host)) {
         Ok(())
     } else {
-        Err(Refusal::Host)
+        Err(Denial::Host)
     }
 }
 
 /// May the request, once admitted, change something?
-pub(super) fn admit_change<B>(request: &Request<B>, peer: IpAddr) -> Result<(), Refusal> {
+pub(super) fn admit_change<B>(request: &Request<B>, peer: IpAddr) -> Result<(), Denial> {
     if !peer.to_canonical().is_loopback() {
-        Err(Refusal::Peer)
-    } else if !request.headers().contains_key(ADMIN_FIELD) {
-        Err(Refusal::Field)
+        Err(Denial::Peer)
+    } else if !request.headers().contains_key(ADMIN_HEADER) {
+        Err(Denial::Header)
     } else {
         Ok(())
     }
@@ -121,20 +121,20 @@ mod tests {
             "[::1",
             "0x7f.1",
         ] {
-            assert_eq!(admit(&request("/status", &[("host", host)])), Err(Refusal::Host), "{host}");
+            assert_eq!(admit(&request("/status", &[("host", host)])), Err(Denial::Host), "{host}");
         }
-        assert_eq!(admit(&request("/status", &[])), Err(Refusal::Host));
+        assert_eq!(admit(&request("/status", &[])), Err(Denial::Host));
         let two = [("host", "127.0.0.1"), ("host", "evil.example")];
-        assert_eq!(admit(&request("/status", &two)), Err(Refusal::Host));
+        assert_eq!(admit(&request("/status", &two)), Err(Denial::Host));
         let absolute = request("http://evil.example/status", &[("host", "127.0.0.1")]);
-        assert_eq!(admit(&absolute), Err(Refusal::Host));
+        assert_eq!(admit(&absolute), Err(Denial::Host));
     }
 
     #[test]
     fn a_web_page_is_kept_out() {
         for origin in ["https://evil.example", "null", "http://127.0.0.1:9900"] {
             let request = request("/status", &[("host", "127.0.0.1"), ("origin", origin)]);
-            assert_eq!(admit(&request), Err(Refusal::Origin));
+            assert_eq!(admit(&request), Err(Denial::Origin));
         }
     }
 
@@ -144,7 +144,7 @@ mod tests {
         let with = request("/reload", &[("x-homing-admin", "1")]);
         assert_eq!(admit_change(&with, local), Ok(()));
         assert_eq!(admit_change(&with, "::ffff:127.0.0.1".parse().expect("an address")), Ok(()));
-        assert_eq!(admit_change(&with, IpAddr::from([10, 0, 0, 1])), Err(Refusal::Peer));
-        assert_eq!(admit_change(&request("/reload", &[]), local), Err(Refusal::Field));
+        assert_eq!(admit_change(&with, IpAddr::from([10, 0, 0, 1])), Err(Denial::Peer));
+        assert_eq!(admit_change(&request("/reload", &[]), local), Err(Denial::Header));
     }
 }

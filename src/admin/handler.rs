@@ -47,8 +47,8 @@ where
     B: Body,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let refused = |refusal: guard::Refusal| text(refusal.status(), refusal.message());
-    guard::admit(&request).map_err(refused)?;
+    let denied = |denial: guard::Denial| text(denial.status(), denial.message());
+    guard::admit(&request).map_err(denied)?;
     let uri = request.uri().clone();
     let route = Route::of(uri.path()).ok_or_else(|| text(StatusCode::NOT_FOUND, "Not found.\n"))?;
     let allowed = if route.changes() { "POST" } else { "GET, HEAD" };
@@ -63,7 +63,7 @@ where
         return Err(response);
     }
     if route.changes() {
-        guard::admit_change(&request, peer).map_err(refused)?;
+        guard::admit_change(&request, peer).map_err(denied)?;
     }
     match route {
         Route::Index => Ok(text(StatusCode::OK, INDEX)),

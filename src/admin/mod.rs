@@ -6,7 +6,6 @@
 //! browsers (`guard`). It knows the rest of the program through
 //! [`AdminBackend`] only.
 
-pub mod client;
 mod guard;
 mod handler;
 mod server;

@@ -17,7 +17,7 @@ use super::{AdminBackend, handler};
 
 /// What a client may take.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub(super) struct ConnectionLimits {
     /// Connections served at a time; more wait unaccepted.
     pub(super) connections: usize,
     /// From the connection to the end of the request's head.
@@ -27,7 +27,7 @@ pub(super) struct Limits {
     pub(super) connection: Duration,
 }
 
-impl Default for Limits {
+impl Default for ConnectionLimits {
     fn default() -> Self {
         Self { connections: 32, head: Duration::from_secs(5), connection: Duration::from_secs(30) }
     }
@@ -44,11 +44,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves the admin API until `cancel`; answers under way then get a second.
 pub async fn serve(listener: TcpListener, backend: Arc<dyn AdminBackend>, cancel: CancellationToken) {
-    serve_within(Limits::default(), listener, backend, cancel).await;
+    serve_within(ConnectionLimits::default(), listener, backend, cancel).await;
 }
 
 pub(super) async fn serve_within(
-    limits: Limits,
+    limits: ConnectionLimits,
     listener: TcpListener,
     backend: Arc<dyn AdminBackend>,
     cancel: CancellationToken,
@@ -85,7 +85,7 @@ pub(super) async fn serve_within(
 }
 
 async fn serve_connection(
-    limits: Limits,
+    limits: ConnectionLimits,
     stream: TcpStream,
     peer: SocketAddr,
     backend: Arc<dyn AdminBackend>,
