@@ -14,8 +14,8 @@ use tokio_util::task::TaskTracker;
 
 use super::prober::{Checked, Probers};
 use super::reload::ReloadSummary;
-use super::slots::SlotRegistry;
-use super::state::{ControlState, Effects, Event, TooManyBackends, UnknownBackend};
+use super::slots::{SlotRegistry, TooManyBackends};
+use super::state::{ControlState, Effects, Event, UnknownBackend};
 use super::transition::Transition;
 use crate::affinity::{AdminState, BackendId, Slot, Timestamp};
 use crate::model::Config;

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use super::penalty::Penalty;
 use super::probe::ProbeFailure;
-use super::transition::Reason;
+use super::transition::TransitionReason;
 use crate::affinity::{Health, KeyHash};
 use crate::model::snapshot::Observation;
 use crate::model::{HealthCheck, PassiveCheck, Upstream};
@@ -52,7 +52,7 @@ pub(super) enum Observed {
     /// Nothing changed.
     Nothing,
     /// It is down now.
-    Ejected(Reason),
+    Ejected(TransitionReason),
     /// It would be, were it not the last; said once per row of failures.
     Spared,
 }
@@ -103,7 +103,7 @@ impl HealthMachine {
         check: &HealthCheck,
         passive: Option<&PassiveCheck>,
         now: Duration,
-    ) -> Option<Reason> {
+    ) -> Option<TransitionReason> {
         match &mut self.state {
             State::Down { unchecked, .. } => {
                 *unchecked = false;
@@ -118,7 +118,7 @@ impl HealthMachine {
                 let held_for =
                     passive.map_or(Duration::ZERO, |rule| self.penalty.strike_by_checks(rule, now));
                 self.go_down(now, held_for);
-                Some(Reason::ChecksFailed { last, held_for })
+                Some(TransitionReason::ChecksFailed { last, held_for })
             }
         }
     }
@@ -157,7 +157,7 @@ impl HealthMachine {
                     return if first { Observed::Spared } else { Observed::Nothing };
                 }
                 let penalty = self.eject(rule, now);
-                Observed::Ejected(Reason::RequestsFailed { penalty })
+                Observed::Ejected(TransitionReason::RequestsFailed { penalty })
             }
             Observation::ServerError => {
                 let Some(max) = rule.max_5xx else { return Observed::Nothing };
@@ -177,30 +177,30 @@ impl HealthMachine {
                     return Observed::Spared;
                 }
                 let penalty = self.eject(rule, now);
-                Observed::Ejected(Reason::ServerErrors { penalty })
+                Observed::Ejected(TransitionReason::ServerErrors { penalty })
             }
         }
     }
 
     /// Comes up if it may: why, if it did.
-    pub(super) fn reenter(&mut self, rules: &Upstream, now: Duration) -> Option<Reason> {
+    pub(super) fn reenter(&mut self, rules: &Upstream, now: Duration) -> Option<TransitionReason> {
         let State::Down { until, .. } = self.state else { return None };
         if now < until || !self.has_risen(rules) {
             return None;
         }
         if rules.health_check.is_some() {
             self.go_up(None, now);
-            return Some(Reason::ChecksPassed);
+            return Some(TransitionReason::ChecksPassed);
         }
         self.go_up(rules.passive.as_ref(), now);
-        Some(Reason::PenaltyOver)
+        Some(TransitionReason::PenaltyOver)
     }
 
     /// Nobody is eligible: comes up unless its checks are against it.
-    pub(super) fn waive(&mut self, rules: &Upstream, now: Duration) -> Option<Reason> {
+    pub(super) fn waive(&mut self, rules: &Upstream, now: Duration) -> Option<TransitionReason> {
         (self.health() == Health::Down && self.has_risen(rules)).then(|| {
             self.go_up(rules.passive.as_ref(), now);
-            Reason::PenaltyWaived
+            TransitionReason::PenaltyWaived
         })
     }
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::transition::Reason;
+use super::transition::TransitionReason;
 use crate::affinity::cookie::KeyRing;
 use crate::affinity::table::Table;
 use crate::model::snapshot::Memory;
@@ -20,7 +20,7 @@ pub(super) fn new(remember: &Remember) -> Memory {
 
 /// Makes `memory` what `new` says, coming from `old`. If the bindings kept so
 /// far are forgotten: why.
-pub(super) fn reconfigure(memory: &mut Memory, old: &Upstream, new: &Upstream) -> Option<Reason> {
+pub(super) fn reconfigure(memory: &mut Memory, old: &Upstream, new: &Upstream) -> Option<TransitionReason> {
     let (before, after) = (&old.affinity, &new.affinity);
     match (&after.remember, &*memory, &before.remember) {
         (Remember::None, Memory::None, _) => None,
@@ -30,7 +30,7 @@ pub(super) fn reconfigure(memory: &mut Memory, old: &Upstream, new: &Upstream) -
         }
         (remember @ Remember::Table(_), Memory::Table(_), _) => {
             *memory = self::new(remember);
-            Some(Reason::SeedChanged)
+            Some(TransitionReason::SeedChanged)
         }
         (remember @ Remember::Cookie(cookie), Memory::Cookie(_), Remember::Cookie(was)) => {
             // An ephemeral key survives, or every reload would forget all sessions.
@@ -45,7 +45,7 @@ pub(super) fn reconfigure(memory: &mut Memory, old: &Upstream, new: &Upstream) -
         }
         (remember, Memory::Table(_) | Memory::Cookie(_), _) => {
             *memory = self::new(remember);
-            Some(Reason::RememberChanged)
+            Some(TransitionReason::RememberChanged)
         }
     }
 }

@@ -30,6 +30,6 @@ mod upstream;
 
 pub use controller::{ControlError, ControlHandle, start};
 pub use reload::{ReloadSummary, UpstreamChange, UpstreamChangeKind};
-pub use slots::{SlotRegistry, Slots};
-pub use state::{ControlState, Effects, Event, TooManyBackends, UnknownBackend};
-pub use transition::{Reason, Transition};
+pub use slots::{SlotRegistry, Slots, TooManyBackends};
+pub use state::{ControlState, Effects, Event, UnknownBackend};
+pub use transition::{Transition, TransitionReason};

@@ -4,12 +4,11 @@
 //! Every check has a connection of its own: a pooled one would answer for a
 //! backend that does not accept any more.
 
-mod http2;
+mod exchange;
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,9 +16,7 @@ use bytes::Bytes;
 use http::header::{CONNECTION, HOST, HeaderValue, USER_AGENT};
 use http::{Request, Uri, Version};
 use http_body_util::Empty;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
@@ -138,17 +135,17 @@ impl Prober {
                 let host = host.clone().unwrap_or_else(|| self.address.authority());
                 let ask = Ask { method, path, host: &host };
                 let status = match &self.tls {
-                    None if self.http2 => http2::exchange(stream, ask.http2("http")).await,
-                    None => exchange(stream, ask.http1()).await,
+                    None if self.http2 => exchange::http2(stream, ask.http2("http")).await,
+                    None => exchange::http1(stream, ask.http1()).await,
                     Some(tls) => {
                         let stream = encrypt(tls, &self.address, stream).await.ok_or(ProbeFailure::Tls)?;
                         if self.http2 {
                             if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
                                 return Err(ProbeFailure::Tls);
                             }
-                            http2::exchange(stream, ask.http2("https")).await
+                            exchange::http2(stream, ask.http2("https")).await
                         } else {
-                            exchange(stream, ask.http1()).await
+                            exchange::http1(stream, ask.http1()).await
                         }
                     }
                 };
@@ -253,29 +250,6 @@ async fn encrypt(tls: &tls::Client, address: &Address, stream: Connection) -> Op
     }
 }
 
-/// Sends the request and reads the response's head; its status, if it is valid.
-async fn exchange(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    request: Option<Request<Empty<Bytes>>>,
-) -> Option<u16> {
-    let request = request?;
-    let (mut sender, connection) =
-        http1::Builder::new().max_buf_size(MAX_HEAD).handshake(TokioIo::new(stream)).await.ok()?;
-    let mut connection = pin!(connection);
-    let mut response = pin!(sender.send_request(request));
-    let mut open = true;
-    // The connection is driven here rather than in a task of its own, so that
-    // dropping the check drops everything.
-    let response = loop {
-        tokio::select! {
-            biased;
-            response = &mut response => break response,
-            _ = &mut connection, if open => open = false,
-        }
-    };
-    Some(response.ok()?.status().as_u16())
-}
-
 fn judge(status: u16, expect: &[(u16, u16)], drain: &[u16]) -> ProbeResult {
     if drain.contains(&status) {
         ProbeResult::Drain
@@ -285,9 +259,6 @@ fn judge(status: u16, expect: &[(u16, u16)], drain: &[u16]) -> ProbeResult {
         ProbeResult::Fail(ProbeFailure::Status(status))
     }
 }
-
-/// The longest response head read, in bytes.
-const MAX_HEAD: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests;

@@ -65,6 +65,14 @@ impl Slots {
     }
 }
 
+/// More backends than slots, counting all that were ever configured.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("upstream {upstream} has had more than 65536 different backends since the start")]
+pub struct TooManyBackends {
+    /// The upstream.
+    pub upstream: Arc<str>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

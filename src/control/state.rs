@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use super::probe::ProbeResult;
 use super::reload::{ReloadSummary, UpstreamChange, UpstreamChangeKind};
-use super::slots::SlotRegistry;
+use super::slots::{SlotRegistry, TooManyBackends};
 use super::transition::Transition;
 use super::upstream::UpstreamControl;
 use crate::affinity::{AdminState, BackendId, Slot};
@@ -249,14 +249,6 @@ pub struct UnknownBackend {
     pub upstream: String,
     /// The backend asked for.
     pub backend: BackendId,
-}
-
-/// More backends than slots, counting all that were ever configured.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("upstream {upstream} has had more than 65536 different backends since the start")]
-pub struct TooManyBackends {
-    /// The upstream.
-    pub upstream: Arc<str>,
 }
 
 fn whole(upstream: &UpstreamControl, kind: UpstreamChangeKind) -> UpstreamChange {

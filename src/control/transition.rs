@@ -19,12 +19,12 @@ pub struct Transition {
     /// The state after.
     pub to: &'static str,
     /// Why.
-    pub reason: Reason,
+    pub reason: TransitionReason,
 }
 
 /// Why a state changed (or deliberately did not).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
+pub enum TransitionReason {
     /// Active checks failed `fall` times in a row.
     ChecksFailed {
         /// What the last one failed of.
@@ -63,7 +63,7 @@ pub enum Reason {
     RememberChanged,
 }
 
-impl Reason {
+impl TransitionReason {
     /// Does it call for somebody's attention?
     pub fn is_warning(self) -> bool {
         match self {
@@ -79,7 +79,7 @@ impl Reason {
     }
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for TransitionReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ChecksFailed { last, held_for } if held_for.is_zero() => write!(f, "checks failed: {last}"),

@@ -11,10 +11,9 @@ use super::health::Observed;
 use super::memory;
 use super::probe::ProbeResult;
 use super::reload::{UpstreamChange, UpstreamChangeKind};
-use super::slots::Slots;
+use super::slots::{Slots, TooManyBackends};
 use super::slow_start::Ramp;
-use super::state::TooManyBackends;
-use super::transition::{Reason, Transition};
+use super::transition::{Transition, TransitionReason};
 use crate::affinity::ring::Ring;
 use crate::affinity::{AdminState, BackendId, Health, Slot};
 use crate::model::live::BackendLive;
@@ -94,7 +93,7 @@ impl UpstreamControl {
         }
         match result {
             ProbeResult::Pass | ProbeResult::Drain => {
-                self.change_admin(index, Reason::Backend, log, |b| {
+                self.change_admin(index, TransitionReason::Backend, log, |b| {
                     b.drains_itself = result == ProbeResult::Drain;
                 });
                 self.backends[index].health.check_passed();
@@ -129,7 +128,7 @@ impl UpstreamControl {
                 log.push(self.health_change(index, Health::Up, Health::Down, reason));
             }
             Observed::Spared => {
-                log.push(self.health_change(index, Health::Up, Health::Up, Reason::LastEligible));
+                log.push(self.health_change(index, Health::Up, Health::Up, TransitionReason::LastEligible));
             }
         }
     }
@@ -143,7 +142,9 @@ impl UpstreamControl {
     pub(super) fn set_admin(&mut self, id: &BackendId, state: AdminState, log: &mut Vec<Transition>) {
         let Some(index) = self.config.backends.iter().position(|b| b.id == *id) else { return };
         let in_file = self.config.backends[index].admin;
-        self.change_admin(index, Reason::Operator, log, |b| b.operator = (state != in_file).then_some(state));
+        self.change_admin(index, TransitionReason::Operator, log, |b| {
+            b.operator = (state != in_file).then_some(state)
+        });
     }
 
     /// Takes over another configuration of the same upstream. `None` if it is
@@ -199,7 +200,7 @@ impl UpstreamControl {
                     backend,
                     "absent",
                     control.health.health().as_str(),
-                    Reason::Reload,
+                    TransitionReason::Reload,
                 ));
                 self.backends.push(control);
                 continue;
@@ -227,7 +228,13 @@ impl UpstreamControl {
                 if admin == AdminState::Maint {
                     control.health.forget_counts();
                 }
-                log.push(transition(config, backend, admin.as_str(), admin_now.as_str(), Reason::Reload));
+                log.push(transition(
+                    config,
+                    backend,
+                    admin.as_str(),
+                    admin_now.as_str(),
+                    TransitionReason::Reload,
+                ));
             }
             self.backends.push(control);
         }
@@ -236,7 +243,13 @@ impl UpstreamControl {
                 continue;
             };
             change.removed.push(backend.id.clone());
-            log.push(transition(config, backend, control.health.health().as_str(), "absent", Reason::Reload));
+            log.push(transition(
+                config,
+                backend,
+                control.health.health().as_str(),
+                "absent",
+                TransitionReason::Reload,
+            ));
         }
         Ok(Some(change))
     }
@@ -351,7 +364,7 @@ impl UpstreamControl {
     fn change_admin(
         &mut self,
         index: usize,
-        reason: Reason,
+        reason: TransitionReason,
         log: &mut Vec<Transition>,
         change: impl FnOnce(&mut BackendControl),
     ) {
@@ -373,7 +386,7 @@ impl UpstreamControl {
         }
     }
 
-    fn health_change(&self, index: usize, from: Health, to: Health, reason: Reason) -> Transition {
+    fn health_change(&self, index: usize, from: Health, to: Health, reason: TransitionReason) -> Transition {
         transition(&self.config, &self.config.backends[index], from.as_str(), to.as_str(), reason)
     }
 }
@@ -387,7 +400,7 @@ fn transition(
     backend: &Backend,
     from: &'static str,
     to: &'static str,
-    reason: Reason,
+    reason: TransitionReason,
 ) -> Transition {
     Transition { upstream: Arc::clone(&config.name), backend: Some(backend.id.clone()), from, to, reason }
 }

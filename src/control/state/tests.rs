@@ -4,7 +4,7 @@ use super::*;
 use crate::affinity::{Health, Seed, Weight};
 use crate::control::fixture::{S, backend, config, passive, tcp_check, upstream};
 use crate::control::probe::ProbeFailure;
-use crate::control::transition::Reason;
+use crate::control::transition::TransitionReason;
 use crate::model::snapshot::{Memory, Observation, UpstreamState};
 use crate::model::{
     CookieConfig, OnCacheable, Remember, SameSite, SecretKey, SecureAttribute, TableConfig, Upstream,
@@ -153,7 +153,7 @@ fn rise_successes_in_a_row_bring_it_up() {
     assert_eq!(world.health("a"), Health::Down);
     assert!(world.probe("a", ProbeResult::Pass));
     assert_eq!(world.health("a"), Health::Up);
-    assert_eq!(world.last().reason, Reason::ChecksPassed);
+    assert_eq!(world.last().reason, TransitionReason::ChecksPassed);
 }
 
 #[test]
@@ -265,7 +265,7 @@ fn drain_status_drains_and_a_pass_ends_it() {
     let member = world.member("a");
     assert_eq!((member.admin, member.health), (AdminState::Drain, Health::Up));
     assert!(member.eligible_for_existing() && !member.eligible_for_new());
-    assert_eq!(world.last().reason, Reason::Backend);
+    assert_eq!(world.last().reason, TransitionReason::Backend);
     world.probe("a", FAIL);
     assert_eq!(world.member("a").admin, AdminState::Drain, "a failure says nothing of draining");
     world.probe("a", ProbeResult::Pass);
@@ -355,7 +355,7 @@ fn max_fails_in_a_row_eject() {
     assert_eq!(world.health("a"), Health::Up);
     world.fail_requests("a", 1);
     assert_eq!(world.health("a"), Health::Down);
-    assert_eq!(world.last().reason, Reason::RequestsFailed { penalty: 15 * S });
+    assert_eq!(world.last().reason, TransitionReason::RequestsFailed { penalty: 15 * S });
     assert_eq!(world.state.next_wakeup(), Some(15 * S));
 }
 
@@ -390,7 +390,7 @@ fn max_5xx_within_the_window_eject() {
         world.report("a", Observation::ServerError);
     }
     assert_eq!(world.health("a"), Health::Down);
-    assert_eq!(world.last().reason, Reason::ServerErrors { penalty: 15 * S });
+    assert_eq!(world.last().reason, TransitionReason::ServerErrors { penalty: 15 * S });
 }
 
 #[test]
@@ -419,10 +419,10 @@ fn without_checks_it_comes_back_on_trial_after_the_penalty() {
     assert_eq!(world.health("a"), Health::Down);
     world.wait(Duration::from_millis(1));
     assert_eq!(world.health("a"), Health::Up);
-    assert_eq!(world.last().reason, Reason::PenaltyOver);
+    assert_eq!(world.last().reason, TransitionReason::PenaltyOver);
     world.fail_requests("a", 1);
     assert_eq!(world.health("a"), Health::Down, "one failure on trial is enough");
-    assert_eq!(world.last().reason, Reason::RequestsFailed { penalty: 30 * S });
+    assert_eq!(world.last().reason, TransitionReason::RequestsFailed { penalty: 30 * S });
 }
 
 #[test]
@@ -472,18 +472,22 @@ fn calm_is_counted_from_when_it_came_back() {
     world.wait(15 * S);
     world.wait(29 * S); // Not twice the penalty, though much longer since the start.
     world.fail_requests("a", 3);
-    assert_eq!(world.last().reason, Reason::RequestsFailed { penalty: 30 * S });
+    assert_eq!(world.last().reason, TransitionReason::RequestsFailed { penalty: 30 * S });
     world.wait(30 * S);
     world.wait(60 * S);
     world.fail_requests("a", 3);
-    assert_eq!(world.last().reason, Reason::RequestsFailed { penalty: 30 * S }, "one strike forgiven");
+    assert_eq!(
+        world.last().reason,
+        TransitionReason::RequestsFailed { penalty: 30 * S },
+        "one strike forgiven"
+    );
 }
 
 #[test]
 fn late_reports_of_an_ejected_backend_do_not_count() {
     let mut world = World::new(watched(&["a", "b"]));
     world.fail_requests("a", 20);
-    assert_eq!(world.last().reason, Reason::RequestsFailed { penalty: 15 * S });
+    assert_eq!(world.last().reason, TransitionReason::RequestsFailed { penalty: 15 * S });
     assert_eq!(world.state.next_wakeup(), Some(15 * S), "not prolonged");
 }
 
@@ -497,7 +501,7 @@ fn the_last_eligible_backend_is_never_ejected() {
         world.report("c", Observation::ServerError);
     }
     assert_eq!(world.health("c"), Health::Up);
-    let spared = world.log.iter().filter(|t| t.reason == Reason::LastEligible).count();
+    let spared = world.log.iter().filter(|t| t.reason == TransitionReason::LastEligible).count();
     assert_eq!(spared, 1, "said once, not per failure");
     world.fail_requests("b", 3);
     assert_eq!(world.health("b"), Health::Down, "a draining one may be ejected while another is eligible");
@@ -509,7 +513,7 @@ fn penalties_are_waived_when_nobody_else_is_eligible() {
     world.fail_requests("a", 3);
     world.admin("b", AdminState::Maint);
     assert_eq!(world.health("a"), Health::Up);
-    assert_eq!(world.last().reason, Reason::PenaltyWaived);
+    assert_eq!(world.last().reason, TransitionReason::PenaltyWaived);
     world.admin("b", AdminState::Ready);
     world.fail_requests("a", 1);
     assert_eq!(world.health("a"), Health::Down, "it was on trial");
@@ -866,7 +870,7 @@ fn another_seed_forgets_the_table_and_says_so() {
     world.configure(other);
     let Memory::Table(after) = world.web().memory.clone() else { panic!("a table") };
     assert!(!Arc::ptr_eq(&before, &after));
-    assert_eq!(world.last().reason, Reason::SeedChanged);
+    assert_eq!(world.last().reason, TransitionReason::SeedChanged);
     assert!(world.last().reason.is_warning());
 }
 
@@ -878,7 +882,7 @@ fn another_kind_of_memory_begins_empty_and_says_so() {
     assert!(world.log.is_empty(), "there was nothing to forget");
     world.configure(remembering(cookie(Vec::new())));
     assert!(matches!(world.web().memory, Memory::Cookie(_)));
-    assert_eq!(world.last().reason, Reason::RememberChanged);
+    assert_eq!(world.last().reason, TransitionReason::RememberChanged);
     assert_eq!((world.last().from, world.last().to), ("table", "cookie"));
     world.configure(remembering(Remember::None));
     assert!(matches!(world.web().memory, Memory::None));
