@@ -9,6 +9,8 @@
 //! interval; each carries its time.
 
 mod line;
+mod output;
+mod queue;
 mod writer;
 
 #[cfg(test)]
@@ -16,13 +18,14 @@ mod tests;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::{Condvar, Mutex};
 
-use self::line::Clock;
-use self::writer::Output;
+use self::output::Output;
+pub(crate) use self::queue::LogCounts;
+use self::queue::{Lane, QueueState, Shared};
 use super::Record;
 use crate::model;
 use crate::model::LogFormat;
@@ -35,56 +38,10 @@ pub struct AccessLog {
     counts: Arc<LogCounts>,
 }
 
-/// What was lost.
-#[derive(Debug, Default)]
-pub(crate) struct LogCounts {
-    dropped: AtomicU64,
-    errors: AtomicU64,
-}
-
 #[derive(Debug)]
 struct Open {
     shared: Arc<Shared>,
     lane: Arc<Mutex<Lane>>,
-}
-
-/// What handles and the writer share.
-#[derive(Debug)]
-struct Shared {
-    format: LogFormat,
-    /// Bounds of a lane.
-    max_lines: usize,
-    max_bytes: usize,
-    control: Mutex<Control>,
-    /// Wakes the writer.
-    wake: Condvar,
-    /// Wakes those who wait for a pass of the writer, or for its end.
-    passed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Control {
-    lanes: Vec<Arc<Mutex<Lane>>>,
-    /// Opened by [`AccessLog::reopen`], for the writer to go on with.
-    reopened: Option<Output>,
-    closing: bool,
-    /// The writer has ended.
-    ended: bool,
-    /// Passes asked for by [`AccessLog::flush`], and done.
-    asked: u64,
-    done: u64,
-    /// Where a reopen finds the file.
-    target: Option<model::LogOutput>,
-}
-
-/// Lines that wait.
-#[derive(Debug, Default)]
-struct Lane {
-    text: Vec<u8>,
-    lines: usize,
-    clock: Clock,
-    /// No handle writes here any more.
-    orphaned: bool,
 }
 
 /// A waiting line may be this long on average; long ones use up the bound of
@@ -116,10 +73,10 @@ impl AccessLog {
             format: config.format,
             max_lines,
             max_bytes: max_lines.saturating_mul(BYTES_PER_LINE),
-            control: Mutex::new(Control {
+            control: Mutex::new(QueueState {
                 lanes: vec![Arc::clone(&lane)],
                 target: Some(config.output.clone()),
-                ..Control::default()
+                ..QueueState::default()
             }),
             wake: Condvar::new(),
             passed: Condvar::new(),
@@ -178,7 +135,7 @@ impl AccessLog {
         control.asked += 1;
         let wanted = control.asked;
         open.shared.wake.notify_one();
-        let pending = |control: &mut Control| control.done < wanted && !control.ended;
+        let pending = |control: &mut QueueState| control.done < wanted && !control.ended;
         !open.shared.passed.wait_while_for(&mut control, pending, patience).timed_out()
     }
 
@@ -215,27 +172,5 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.lane.lock().orphaned = true;
         self.shared.wake.notify_one();
-    }
-}
-
-impl Shared {
-    fn is_half_full(&self, lane: &Lane) -> bool {
-        lane.lines >= self.max_lines.div_ceil(2) || lane.text.len() >= self.max_bytes / 2
-    }
-}
-
-impl LogCounts {
-    pub(crate) fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn errors(&self) -> u64 {
-        self.errors.load(Ordering::Relaxed)
-    }
-
-    #[cfg(test)]
-    pub(crate) fn count_for_test(&self, dropped: u64, errors: u64) {
-        self.dropped.fetch_add(dropped, Ordering::Relaxed);
-        self.errors.fetch_add(errors, Ordering::Relaxed);
     }
 }

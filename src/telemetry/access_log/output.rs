@@ -1,0 +1,45 @@
+//! The file or stream that lines go to.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+
+use crate::model::LogOutput;
+
+/// Where lines go. Passes are large, so nothing is buffered here.
+#[derive(Debug)]
+pub(super) enum Output {
+    Stdout,
+    Stderr,
+    File(File),
+    #[cfg(test)]
+    Test(super::tests::TestOutput),
+}
+
+impl Output {
+    /// Opens a file for appending; others than the owner and its group may not
+    /// read it, since it holds clients' addresses.
+    pub(super) fn open(target: &LogOutput) -> io::Result<Self> {
+        Ok(match target {
+            LogOutput::Stdout => Self::Stdout,
+            LogOutput::Stderr => Self::Stderr,
+            LogOutput::File(path) => {
+                Self::File(OpenOptions::new().append(true).create(true).mode(0o640).open(path)?)
+            }
+        })
+    }
+
+    pub(super) fn write(&mut self, text: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Stdout => {
+                let mut stdout = io::stdout().lock();
+                stdout.write_all(text)?;
+                stdout.flush()
+            }
+            Self::Stderr => io::stderr().lock().write_all(text),
+            Self::File(file) => file.write_all(text),
+            #[cfg(test)]
+            Self::Test(output) => output.write_all(text),
+        }
+    }
+}
