@@ -6,6 +6,7 @@
 
 mod body;
 mod page;
+mod response;
 mod routes;
 mod sessions;
 mod websocket;

@@ -7,7 +7,7 @@ use super::sessions::{Arrival, Visit};
 
 /// The facts of one visit. All but `id` and `visit` come from the request.
 #[derive(Debug)]
-pub(super) struct Facts<'a> {
+pub(super) struct VisitView<'a> {
     /// What the instance calls itself.
     pub(super) id: &'a str,
     pub(super) visit: &'a Visit,
@@ -28,7 +28,7 @@ pub(super) fn shortened(session: &str) -> String {
     short
 }
 
-impl Facts<'_> {
+impl VisitView<'_> {
     /// One line, for curl.
     pub(super) fn line(&self) -> String {
         let Visit { session, count, arrival } = self.visit;
@@ -145,7 +145,7 @@ mod tests {
     fn what_comes_from_the_client_is_escaped() {
         let visit = Visit { session: "0123456789abcdef".to_owned(), count: 3, arrival: Arrival::Known };
         let hostile = "<script>alert('x')</script>\"&";
-        let facts = Facts {
+        let view = VisitView {
             id: "node1",
             visit: &visit,
             told_backend: Some(hostile.into()),
@@ -154,12 +154,12 @@ mod tests {
             draining: false,
             sessions: 1,
         };
-        let html = facts.html();
+        let html = view.html();
         assert!(!html.contains("<script"), "{html}");
         let escaped = "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&quot;&amp;";
         assert_eq!(html.matches(escaped).count(), 3);
         assert!(!html.contains("0123456789"), "the whole session id is shown");
-        let json: serde_json::Value = serde_json::from_str(&facts.json()).expect("valid JSON");
+        let json: serde_json::Value = serde_json::from_str(&view.json()).expect("valid JSON");
         assert_eq!(json["affinity_successor"], hostile);
     }
 
@@ -167,7 +167,7 @@ mod tests {
     fn the_line_says_when_a_session_is_lost() {
         let line = |count, arrival| {
             let visit = Visit { session: "0123456789abcdef".to_owned(), count, arrival };
-            Facts {
+            VisitView {
                 id: "node1",
                 visit: &visit,
                 told_backend: None,

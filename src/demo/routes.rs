@@ -16,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::body::DemoBody;
-use super::page::Facts;
+use super::page::VisitView;
+use super::response::{page, text};
 use super::sessions::{Arrival, Sessions};
 use super::websocket;
 
@@ -30,7 +31,6 @@ const MAX_ECHO: usize = 8 * 1024 * 1024;
 const MAX_SLOW: Duration = Duration::from_secs(60);
 const MAX_TICKS: u32 = 1_000;
 
-const TEXT: &str = "text/plain; charset=utf-8";
 /// The page brings its style along and needs nothing else.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'";
 
@@ -110,7 +110,7 @@ impl Application {
         };
         let told =
             |name| headers.get(name).map(|value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()));
-        let facts = Facts {
+        let view = VisitView {
             id: &self.id,
             visit: &visit,
             told_backend: told("x-affinity-backend"),
@@ -121,11 +121,11 @@ impl Application {
         };
         let accept = told(ACCEPT.as_str()).unwrap_or(Cow::Borrowed(""));
         let mut response = if accept.contains("text/html") {
-            page(StatusCode::OK, "text/html; charset=utf-8", facts.html())
+            page(StatusCode::OK, "text/html; charset=utf-8", view.html())
         } else if accept.contains("application/json") {
-            page(StatusCode::OK, "application/json", facts.json())
+            page(StatusCode::OK, "application/json", view.json())
         } else {
-            text(StatusCode::OK, facts.line())
+            text(StatusCode::OK, view.line())
         };
         let headers = response.headers_mut();
         headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
@@ -211,15 +211,4 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
 fn parameter(query: Option<&str>, name: &str) -> Option<u64> {
     let mut pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
     pairs.find(|(key, _)| *key == name)?.1.parse().ok()
-}
-
-pub(super) fn text(status: StatusCode, body: impl Into<bytes::Bytes>) -> Response<DemoBody> {
-    page(status, TEXT, body)
-}
-
-fn page(status: StatusCode, content_type: &'static str, body: impl Into<bytes::Bytes>) -> Response<DemoBody> {
-    let mut response = Response::new(DemoBody::whole(body));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response
 }

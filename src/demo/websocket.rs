@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::body::DemoBody;
-use super::routes::text;
+use super::response::text;
 
 /// The longest payload of a frame, in bytes.
 const MAX_PAYLOAD: u64 = 64 * 1024;
