@@ -1,4 +1,4 @@
-//! `GET /status`: the state in force as JSON.
+//! `GET /status`: the current state as JSON.
 
 use serde::Serialize;
 
@@ -32,7 +32,7 @@ struct UpstreamStatus<'a> {
 
 #[derive(Debug, Serialize)]
 struct RingStatus {
-    /// Equal digests, equal rings.
+    /// Equal for equal rings.
     digest: String,
     vnodes: u32,
 }
@@ -50,14 +50,14 @@ struct BackendStatus<'a> {
     state: &'static str,
     health: &'static str,
     weight: u16,
-    /// The share of all keys whose home it is.
+    /// Fraction of all keys whose home it is.
     ring_share: f64,
-    /// The part of its points that is active: below 1 during slow start.
+    /// Fraction of its points that are active. Below 1 during slow start.
     ring_active: f64,
     in_flight: u32,
     connections: u32,
     requests: u64,
-    /// With `remember = "table"`.
+    /// Only with `remember = "table"`.
     sessions: Option<usize>,
 }
 

@@ -105,7 +105,7 @@ impl Running {
         (status.unwrap_or_else(|| panic!("{head}")), body.to_owned())
     }
 
-    /// Sends these bytes; what comes back until the connection is closed.
+    /// Sends these bytes and reads until the connection is closed.
     async fn raw(&self, request: &str) -> String {
         let mut stream = TcpStream::connect(self.address).await.expect("connects");
         stream.write_all(request.as_bytes()).await.expect("sent");
@@ -131,7 +131,7 @@ async fn metrics_are_served_as_prometheus_text() {
 }
 
 #[tokio::test]
-async fn health_says_when_the_process_drains() {
+async fn health_is_503_while_draining() {
     let running = shop().await;
     assert_eq!(running.get("/health").await, (StatusCode::OK, "ok\n".to_owned()));
     *running.fake.draining.lock() = true;
@@ -140,7 +140,7 @@ async fn health_says_when_the_process_drains() {
 }
 
 #[tokio::test]
-async fn ready_as_long_as_some_backend_can_serve() {
+async fn ready_while_any_backend_can_serve() {
     let running = shop().await;
     assert_eq!(running.get("/ready").await.0, StatusCode::OK);
     let down = |members: &mut [crate::affinity::Member], until: usize| {
@@ -194,7 +194,7 @@ async fn status_shows_backends_and_tables() {
 }
 
 #[tokio::test]
-async fn a_backends_state_is_set_by_any_id() {
+async fn state_is_set_for_ids_with_special_characters() {
     let running = shop().await;
     for (id, encoded, state) in
         [("[::1]:8080", "%5B%3A%3A1%5D:8080", AdminState::Drain), ("zone/a", "zone%2Fa", AdminState::Ready)]
@@ -206,7 +206,7 @@ async fn a_backends_state_is_set_by_any_id() {
 }
 
 #[tokio::test]
-async fn the_state_may_come_in_the_body() {
+async fn state_may_be_sent_in_the_body() {
     let running = shop().await;
     let head =
         "POST /upstreams/shop/backends/zone/a/state HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Homing-Admin: 1\r\n";
@@ -220,7 +220,7 @@ async fn the_state_may_come_in_the_body() {
 }
 
 #[tokio::test]
-async fn who_is_not_there_is_not_changed() {
+async fn unknown_backends_are_not_found() {
     let running = shop().await;
     for (upstream, id) in [("shop", "node9"), ("blog", "zone/a")] {
         assert_eq!(running.set_state(upstream, id, "drain").await.0, StatusCode::NOT_FOUND);
@@ -231,7 +231,7 @@ async fn who_is_not_there_is_not_changed() {
 }
 
 #[tokio::test]
-async fn reload_tells_what_changed_or_what_is_wrong() {
+async fn reload_returns_the_summary_or_the_errors() {
     let running = shop().await;
     assert_eq!(running.change("/reload").await, (StatusCode::OK, "nothing changed\n".to_owned()));
     *running.fake.reload.lock() = Err("error: unknown key\n  --> homing.toml:3\n".to_owned());
@@ -241,16 +241,16 @@ async fn reload_tells_what_changed_or_what_is_wrong() {
 }
 
 #[tokio::test]
-async fn strangers_change_and_read_nothing() {
+async fn untrusted_requests_are_rejected() {
     let running = shop().await;
     let change = "POST /upstreams/shop/backends/zone/a/state?state=drain HTTP/1.1\r\nContent-Length: 0\r\n";
     let ours = "Host: 127.0.0.1:9900\r\nX-Homing-Admin: 1\r\n";
     for (request, status) in [
         // A form on a web page.
         (format!("{change}Host: 127.0.0.1\r\nOrigin: https://evil.example\r\n\r\n"), 403),
-        // The same from a browser that sends no Origin.
+        // The same from a browser that does not send Origin.
         (format!("{change}Host: 127.0.0.1\r\n\r\n"), 403),
-        // A rebound name.
+        // A rebound domain.
         (format!("{change}Host: evil.example:9900\r\nX-Homing-Admin: 1\r\n\r\n"), 421),
         ("GET /status HTTP/1.1\r\nHost: evil.example:9900\r\n\r\n".to_owned(), 421),
         ("GET /status HTTP/1.0\r\n\r\n".to_owned(), 421),
@@ -266,7 +266,11 @@ async fn strangers_change_and_read_nothing() {
         assert_eq!(running.status_of(&request).await, status, "{request}");
     }
     assert!(running.fake.set.lock().is_empty());
-    assert_eq!(running.status_of(&format!("{change}{ours}\r\n")).await, 200, "and ours is let in");
+    assert_eq!(
+        running.status_of(&format!("{change}{ours}\r\n")).await,
+        200,
+        "a valid change must be accepted"
+    );
 }
 
 #[tokio::test]
@@ -277,11 +281,11 @@ async fn head_is_get_without_a_body() {
 }
 
 #[tokio::test]
-async fn oversized_heads_are_refused() {
+async fn oversized_heads_are_rejected() {
     let running = shop().await;
     let long = "x".repeat(64 * 1024);
     let mut stream = TcpStream::connect(running.address).await.expect("connects");
-    // The rest may meet a closed connection.
+    // The connection may be closed before everything is written.
     let _ =
         stream.write_all(format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {long}\r\n\r\n").as_bytes()).await;
     let mut answer = Vec::new();
@@ -290,7 +294,7 @@ async fn oversized_heads_are_refused() {
 }
 
 #[tokio::test]
-async fn one_connection_carries_one_request() {
+async fn one_connection_serves_one_request() {
     let running = shop().await;
     let request = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let answer = running.raw(&format!("{request}{request}")).await;
@@ -298,7 +302,7 @@ async fn one_connection_carries_one_request() {
 }
 
 #[tokio::test]
-async fn silent_connections_are_closed_and_make_room() {
+async fn silent_connections_are_closed_to_make_room() {
     let limits = server::ConnectionLimits {
         connections: 2,
         head: Duration::from_millis(50),
@@ -313,12 +317,12 @@ async fn silent_connections_are_closed_and_make_room() {
     for mut stream in silent {
         let mut answer = Vec::new();
         let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await;
-        assert!(read.is_ok(), "a silent connection stays open");
+        assert!(read.is_ok(), "a silent connection stayed open");
     }
 }
 
 #[tokio::test]
-async fn a_body_that_never_comes_does_not_hold_a_connection_for_ever() {
+async fn missing_body_does_not_keep_a_connection_open() {
     let limits = server::ConnectionLimits {
         connection: Duration::from_millis(50),
         ..server::ConnectionLimits::default()
@@ -331,7 +335,7 @@ async fn a_body_that_never_comes_does_not_hold_a_connection_for_ever() {
 }
 
 #[tokio::test]
-async fn cancelling_ends_the_server() {
+async fn cancelling_stops_the_server() {
     let running = shop().await;
     running.cancel.cancel();
     tokio::time::timeout(Duration::from_secs(20), running.server).await.expect("ends").expect("no panic");

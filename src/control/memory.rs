@@ -1,5 +1,4 @@
-//! Where an upstream's bindings are, across reloads: kept wherever they still
-//! mean something.
+//! The store of an upstream's bindings. A reload keeps it if its bindings are still valid.
 
 use std::sync::Arc;
 
@@ -9,7 +8,7 @@ use crate::affinity::table::Table;
 use crate::model::snapshot::Memory;
 use crate::model::{CookieConfig, Remember, TableConfig, Upstream};
 
-/// An empty memory.
+/// Creates an empty store.
 pub(super) fn new(remember: &Remember) -> Memory {
     match remember {
         Remember::None => Memory::None,
@@ -18,8 +17,7 @@ pub(super) fn new(remember: &Remember) -> Memory {
     }
 }
 
-/// Makes `memory` what `new` says, coming from `old`. If the bindings kept so
-/// far are forgotten: why.
+/// Adapts `memory` to a reload from `old` to `new`. If this loses the bindings, returns why.
 pub(super) fn reconfigure(memory: &mut Memory, old: &Upstream, new: &Upstream) -> Option<TransitionReason> {
     let (before, after) = (&old.affinity, &new.affinity);
     match (&after.remember, &*memory, &before.remember) {
@@ -33,7 +31,7 @@ pub(super) fn reconfigure(memory: &mut Memory, old: &Upstream, new: &Upstream) -
             Some(TransitionReason::SeedChanged)
         }
         (remember @ Remember::Cookie(cookie), Memory::Cookie(_), Remember::Cookie(was)) => {
-            // An ephemeral key survives, or every reload would forget all sessions.
+            // Keep an ephemeral key. Otherwise every reload would lose all sessions.
             if cookie.keys != was.keys {
                 *memory = self::new(remember);
             }
@@ -50,7 +48,7 @@ pub(super) fn reconfigure(memory: &mut Memory, old: &Upstream, new: &Upstream) -
     }
 }
 
-/// Is it the same table, the same keys?
+/// Returns whether both are the same table or the same key ring.
 pub(super) fn is_same(a: &Memory, b: &Memory) -> bool {
     match (a, b) {
         (Memory::None, Memory::None) => true,
@@ -60,7 +58,7 @@ pub(super) fn is_same(a: &Memory, b: &Memory) -> bool {
     }
 }
 
-/// The word used in the configuration.
+/// Returns the value of `remember` in the configuration.
 pub(super) fn word(remember: &Remember) -> &'static str {
     match remember {
         Remember::None => "none",
@@ -73,7 +71,7 @@ fn ttl_seconds(config: &TableConfig) -> u32 {
     u32::try_from(config.ttl.as_secs()).unwrap_or(u32::MAX).max(1)
 }
 
-/// Where no keys are configured, the ring has a random one of its own.
+/// Returns the key ring. Without configured keys it has one random key.
 fn key_ring(config: &CookieConfig) -> KeyRing {
     let keys: Vec<_> = config.keys.iter().map(|key| key.0).collect();
     KeyRing::new(&keys)

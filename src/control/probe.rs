@@ -1,8 +1,8 @@
-//! One active check of one backend: a TCP connection, or a request of HTTP/1.1
-//! or HTTP/2 whose status decides.
+//! One active check of one backend: a TCP connection, or an HTTP/1.1 or HTTP/2 request that is judged
+//! by its response status.
 //!
-//! Every check has a connection of its own: a pooled one would answer for a
-//! backend that does not accept any more.
+//! Each check opens a new connection. A pooled connection could still work when the backend no longer
+//! accepts new ones.
 
 mod exchange;
 
@@ -27,93 +27,92 @@ use crate::model::{Address, Probe, ProxyVersion};
 use crate::proxy_protocol::{self, Header};
 use crate::tls;
 
-/// What a check goes over.
+/// The connection of a check.
 type Connection = Either<TcpStream, UnixStream>;
 
-/// What a check says.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProbeResult {
-    /// It is well.
+    /// The backend is healthy.
     Pass,
-    /// It is not.
+    /// The backend is not healthy.
     Fail(ProbeFailure),
-    /// It is well, but asks to be drained.
+    /// The backend is healthy and asks to be drained.
     Drain,
 }
 
-/// What a check failed of.
+/// The reason why a check failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProbeFailure {
-    /// Its name could not be resolved.
+    /// The name could not be resolved.
     Resolve,
-    /// It could not be connected to.
+    /// The connection failed.
     Connect(io::ErrorKind),
-    /// It did not answer in time.
+    /// The check timed out.
     Timeout,
-    /// It has no TLS as configured.
+    /// The TLS handshake failed.
     Tls,
-    /// What it answered is not the HTTP that it should be, too long, or broken off.
+    /// The response was not valid HTTP of the configured version, too long, or truncated.
     Protocol,
-    /// It answered with a status that does not mean up.
+    /// The response status does not mean up.
     Status(u16),
 }
 
 impl fmt::Display for ProbeFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Resolve => f.write_str("the name does not resolve"),
-            Self::Connect(kind) => write!(f, "cannot connect: {kind}"),
-            Self::Timeout => f.write_str("no answer in time"),
-            Self::Tls => f.write_str("the TLS handshake failed"),
-            Self::Protocol => f.write_str("no valid HTTP response"),
-            Self::Status(status) => write!(f, "status {status}"),
+            Self::Resolve => f.write_str("name resolution failed"),
+            Self::Connect(kind) => write!(f, "connect failed: {kind}"),
+            Self::Timeout => f.write_str("timed out"),
+            Self::Tls => f.write_str("TLS handshake failed"),
+            Self::Protocol => f.write_str("invalid HTTP response"),
+            Self::Status(status) => write!(f, "unexpected status {status}"),
         }
     }
 }
 
-/// Checks one backend, again and again but never twice at a time.
+/// Checks one backend repeatedly, one check at a time.
 #[derive(Debug)]
 pub struct Prober {
     address: Address,
     probe: Probe,
     timeout: Duration,
-    /// How HTTP requests are encrypted.
+    /// TLS settings for HTTP requests; `None`: plain HTTP.
     tls: Option<Arc<tls::Client>>,
-    /// Are they of HTTP/2?
+    /// Whether to send HTTP/2 requests.
     http2: bool,
-    /// How the backend is told that the connection is our own.
+    /// Version of the PROXY header that marks the connection as Homing's own.
     proxy_protocol: Option<ProxyVersion>,
-    /// A lookup that outlived its check; the next check waits for it instead
-    /// of starting another, so that a dead resolver cannot pile up threads.
+    /// A name lookup that outlived its check. The next check waits for it instead of starting another,
+    /// so a dead resolver cannot pile up threads.
     lookup: Option<JoinHandle<io::Result<Vec<SocketAddr>>>>,
 }
 
 impl Prober {
-    /// Will check the backend at `address`; a check without an answer for
-    /// `timeout` has failed.
+    /// Creates a prober for the backend at `address`. A check fails after `timeout`.
     pub fn new(address: Address, probe: Probe, timeout: Duration) -> Self {
         Self { address, probe, timeout, tls: None, http2: false, proxy_protocol: None, lookup: None }
     }
 
-    /// HTTP requests go over TLS.
+    /// Sends HTTP requests over TLS.
     #[must_use]
     pub fn over(self, tls: Option<Arc<tls::Client>>) -> Self {
         Self { tls, ..self }
     }
 
-    /// HTTP requests are of HTTP/2.
+    /// Sends HTTP/2 requests.
     #[must_use]
     pub fn speaking_http2(self, http2: bool) -> Self {
         Self { http2, ..self }
     }
 
-    /// Connections begin with a PROXY header.
+    /// Starts connections with a PROXY header.
     #[must_use]
     pub fn announced(self, proxy_protocol: Option<ProxyVersion>) -> Self {
         Self { proxy_protocol, ..self }
     }
 
-    /// Checks once. Cancel safe.
+    /// Runs one check. Cancel safe.
     pub async fn check(&mut self) -> ProbeResult {
         let timeout = self.timeout;
         match tokio::time::timeout(timeout, self.try_check()).await {
@@ -185,11 +184,11 @@ impl Prober {
     }
 }
 
-/// The header of a connection that is for no client.
+/// Returns the PROXY header of a connection that has no client.
 fn own_header(version: ProxyVersion, stream: &Connection) -> Vec<u8> {
     let mut out = Vec::new();
     match version {
-        // Not UNKNOWN, which some receivers refuse (§2.1 of the protocol).
+        // Not UNKNOWN: some receivers reject it (§2.1 of the protocol).
         ProxyVersion::V1 => {
             let addresses = own_addresses(stream).unwrap_or(Header::Unknown);
             proxy_protocol::write_v1(&mut out, addresses);
@@ -204,7 +203,7 @@ fn own_addresses(stream: &Connection) -> Option<Header> {
     Some(Header::Tcp { source: tcp.local_addr().ok()?, destination: tcp.peer_addr().ok()? })
 }
 
-/// What is asked for.
+/// The request of a check.
 #[derive(Debug, Clone, Copy)]
 struct Ask<'a> {
     method: &'a str,
@@ -238,13 +237,13 @@ impl Ask<'_> {
     }
 }
 
-/// Every check shakes hands anew, as it connects anew.
+/// Performs a full TLS handshake, since each check uses a new connection.
 async fn encrypt(tls: &tls::Client, address: &Address, stream: Connection) -> Option<TlsStream<Connection>> {
     let (config, name) = (tls.config()?, tls.server_name(&address.host())?);
     match TlsConnector::from(config).connect(name, stream).await {
         Ok(stream) => Some(stream),
         Err(error) => {
-            tracing::debug!(backend = %address, %error, "no TLS with a backend");
+            tracing::debug!(backend = %address, %error, "TLS handshake with backend failed");
             None
         }
     }

@@ -1,4 +1,4 @@
-//! Bodies of the demo application: whole, or a stream of events.
+//! Response bodies of the demo application: a buffer or a stream of events.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -10,14 +10,14 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// A response's body.
+/// A response body.
 #[derive(Debug)]
 pub(super) enum DemoBody {
     Whole(Option<Bytes>),
     Ticks(Ticks),
 }
 
-/// Server-sent events, one a tick, a bounded number of them.
+/// A bounded number of server-sent events, one per tick.
 #[derive(Debug)]
 pub(super) struct Ticks {
     id: String,

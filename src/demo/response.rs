@@ -1,4 +1,4 @@
-//! Responses of the demo application.
+//! Builders for responses of the demo application.
 
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};

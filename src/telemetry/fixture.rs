@@ -1,4 +1,4 @@
-//! A snapshot and a record for the tests of `telemetry` and `admin`.
+//! Snapshots and records for the tests of `telemetry` and `admin`.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -57,7 +57,7 @@ fn memory_of(config: &Upstream) -> Memory {
     }
 }
 
-/// The same upstream with other members.
+/// Returns a copy of an upstream with changed members.
 pub(crate) fn with_members(upstream: &UpstreamState, change: impl FnOnce(&mut [Member])) -> UpstreamState {
     let mut members = upstream.cluster.members().to_vec();
     change(&mut members);
@@ -78,7 +78,7 @@ pub(crate) fn snapshot(generation: u64, upstreams: Vec<UpstreamState>) -> Snapsh
     }
 }
 
-/// A kept request that member 0 answered.
+/// Returns the record of a kept request that member 0 answered.
 pub(crate) fn record(upstream: &UpstreamState) -> Record<'_> {
     Record {
         client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
@@ -103,7 +103,7 @@ pub(crate) fn record(upstream: &UpstreamState) -> Record<'_> {
     }
 }
 
-/// A request that no route matched.
+/// Returns the record of a request that no route matched.
 pub(crate) fn unrouted() -> Record<'static> {
     Record {
         client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),

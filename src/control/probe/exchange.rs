@@ -1,4 +1,4 @@
-//! The HTTP exchange of a check.
+//! HTTP exchanges of checks.
 
 use std::pin::pin;
 
@@ -9,10 +9,10 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// The longest response head read, in bytes.
+/// Maximum size of a response head in bytes.
 const MAX_HEAD: usize = 16 * 1024;
 
-/// Sends the request and reads the response's head; its status, if it is valid.
+/// Sends the request and reads the response head. Returns the status if the response is valid.
 pub(super) async fn http1(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     request: Option<Request<Empty<Bytes>>>,
@@ -23,8 +23,8 @@ pub(super) async fn http1(
     let mut connection = pin!(connection);
     let mut response = pin!(sender.send_request(request));
     let mut open = true;
-    // The connection is driven here rather than in a task of its own, so that
-    // dropping the check drops everything.
+    // Drive the connection here instead of in its own task, so that dropping the check drops
+    // everything.
     let response = loop {
         tokio::select! {
             biased;
@@ -35,7 +35,7 @@ pub(super) async fn http1(
     Some(response.ok()?.status().as_u16())
 }
 
-/// Sends the request and reads the response's head; its status, if it is valid.
+/// Sends the request and reads the response head. Returns the status if the response is valid.
 pub(super) async fn http2(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     request: Option<Request<()>>,
@@ -46,7 +46,7 @@ pub(super) async fn http2(
     let (response, _) = sender.send_request(request?, true).ok()?;
     let (mut connection, mut response) = (pin!(connection), pin!(response));
     let mut open = true;
-    // As for HTTP/1: dropping the check drops everything.
+    // As for HTTP/1.1: dropping the check drops everything.
     let response = loop {
         tokio::select! {
             biased;

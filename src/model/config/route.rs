@@ -1,41 +1,41 @@
-//! Routes, and which requests they take.
+//! Routes and the requests that they match.
 
 use std::fmt;
 
 /// `[[route]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// Which hosts.
+    /// Hosts that it matches.
     pub host: HostPattern,
-    /// Which paths: this prefix, at a segment boundary (`/app` takes `/app`,
-    /// `/app/x`, `/app;p`, `/app?q`, not `/apple`).
+    /// Path prefix that it matches, at a segment boundary: `/app` matches `/app`, `/app/x`, `/app;p`
+    /// and `/app?q`, but not `/apple`.
     pub path: String,
     /// Index into [`Config::upstreams`](super::Config::upstreams).
     pub upstream: usize,
 }
 
 impl Route {
-    /// Does `path` (with or without query) begin with the route's, at the end
-    /// of a segment?
+    /// Returns whether `path` (with or without a query) starts with the route's prefix and continues
+    /// at a segment boundary.
     pub fn takes_path(&self, path: &str) -> bool {
         let Some(rest) = path.strip_prefix(self.path.trim_end_matches('/')) else { return false };
         rest.is_empty() || rest.starts_with(['/', ';', '?'])
     }
 }
 
-/// The hosts of a route, in lower case, without port.
+/// The hosts that a route matches, in lower case and without a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostPattern {
-    /// Every host.
+    /// Any host.
     Any,
-    /// This one.
+    /// This host only.
     Exact(String),
-    /// `*.example.com` as `.example.com`: any depth below, not the name itself.
+    /// `*.example.com`, stored as `.example.com`: subdomains at any depth, but not the domain itself.
     Suffix(String),
 }
 
 impl HostPattern {
-    /// Is `host` (in lower case, without port) one of them?
+    /// Returns whether `host`, in lower case and without a port, matches.
     pub fn matches(&self, host: &str) -> bool {
         match self {
             Self::Any => true,
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_taken_at_the_end_of_a_segment_only() {
+    fn path_matches_at_segment_boundaries_only() {
         let app = route(HostPattern::Any, "/app");
         for taken in ["/app", "/app/", "/app/x", "/app;p=1", "/app?q"] {
             assert!(app.takes_path(taken), "{taken}");
@@ -74,11 +74,11 @@ mod tests {
         }
         let root = route(HostPattern::Any, "/");
         assert!(root.takes_path("/") && root.takes_path("/x") && root.takes_path("/?q"));
-        assert!(!root.takes_path("*"), "the asterisk form has no path");
+        assert!(!root.takes_path("*"), "`*` has no path");
     }
 
     #[test]
-    fn a_wildcard_takes_any_depth_below_but_not_the_name_itself() {
+    fn wildcard_matches_subdomains_but_not_the_domain_itself() {
         let below = HostPattern::Suffix(".example.com".to_owned());
         assert!(below.matches("a.example.com") && below.matches("a.b.example.com"));
         assert!(!below.matches("example.com") && !below.matches(".example.com"));

@@ -1,4 +1,4 @@
-//! The file or stream that lines go to.
+//! The output of the access log.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use crate::model::LogOutput;
 
-/// Where lines go. Passes are large, so nothing is buffered here.
+/// The destination of lines. Unbuffered, because the writer writes large chunks.
 #[derive(Debug)]
 pub(super) enum Output {
     Stdout,
@@ -17,8 +17,8 @@ pub(super) enum Output {
 }
 
 impl Output {
-    /// Opens a file for appending; others than the owner and its group may not
-    /// read it, since it holds clients' addresses.
+    /// Opens the output. A file is opened for appending. Only its owner and group can read it, because it
+    /// contains client addresses.
     pub(super) fn open(target: &LogOutput) -> io::Result<Self> {
         Ok(match target {
             LogOutput::Stdout => Self::Stdout,

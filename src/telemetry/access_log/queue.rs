@@ -1,4 +1,4 @@
-//! What the handles of an access log share with its writer.
+//! The queue between the handles of an access log and its writer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,42 +10,44 @@ use super::output::Output;
 use crate::model;
 use crate::model::LogFormat;
 
-/// What handles and the writer share.
+/// The state shared by handles and the writer.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) format: LogFormat,
-    /// Bounds of a lane.
+    /// Maximum number of lines in a lane.
     pub(super) max_lines: usize,
+    /// Maximum size of a lane in bytes.
     pub(super) max_bytes: usize,
     pub(super) control: Mutex<QueueState>,
     /// Wakes the writer.
     pub(super) wake: Condvar,
-    /// Wakes those who wait for a pass of the writer, or for its end.
+    /// Wakes threads that wait for the writer to finish a pass or to stop.
     pub(super) passed: Condvar,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct QueueState {
     pub(super) lanes: Vec<Arc<Mutex<Lane>>>,
-    /// Opened by [`AccessLog::reopen`], for the writer to go on with.
+    /// Opened by [`AccessLog::reopen`](super::AccessLog::reopen). The writer switches to it.
     pub(super) reopened: Option<Output>,
     pub(super) closing: bool,
-    /// The writer has ended.
+    /// Whether the writer has stopped.
     pub(super) ended: bool,
-    /// Passes asked for by [`AccessLog::flush`], and done.
+    /// Passes requested by [`AccessLog::flush`](super::AccessLog::flush).
     pub(super) asked: u64,
+    /// Requested passes that are done.
     pub(super) done: u64,
-    /// Where a reopen finds the file.
+    /// The configured output, for reopening.
     pub(super) target: Option<model::LogOutput>,
 }
 
-/// Lines that wait.
+/// The queued lines of one handle.
 #[derive(Debug, Default)]
 pub(super) struct Lane {
     pub(super) text: Vec<u8>,
     pub(super) lines: usize,
     pub(super) clock: Clock,
-    /// No handle writes here any more.
+    /// Whether its handle is gone.
     pub(super) orphaned: bool,
 }
 
@@ -55,7 +57,7 @@ impl Shared {
     }
 }
 
-/// What was lost.
+/// Counts of lost lines and errors.
 #[derive(Debug, Default)]
 pub(crate) struct LogCounts {
     pub(super) dropped: AtomicU64,

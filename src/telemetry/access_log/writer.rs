@@ -1,4 +1,4 @@
-//! The thread that writes the lines out.
+//! The thread that writes the access log.
 
 use std::io;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::output::Output;
 use super::queue::{LogCounts, QueueState, Shared};
 
-/// How long a line waits at most while the output keeps up.
+/// Maximum time that a line is queued while the output keeps up.
 const INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) fn spawn(shared: Arc<Shared>, counts: Arc<LogCounts>, output: Output) -> io::Result<()> {
@@ -22,7 +22,7 @@ struct Writer {
     shared: Arc<Shared>,
     counts: Arc<LogCounts>,
     output: Output,
-    /// Did the last write fail? Its error is told once, not ten times a second.
+    /// Whether the last write failed. The error is logged once, not ten times a second.
     failing: bool,
 }
 
@@ -39,8 +39,8 @@ impl Writer {
                 let mut lane = lane.lock();
                 orphans += usize::from(lane.orphaned);
                 lane.lines = 0;
-                // The lane gets back the buffer that was written last: no
-                // allocation once buffers have grown.
+                // The lane gets the buffer that was written last, so nothing is allocated once the buffers have
+                // grown.
                 std::mem::swap(&mut lane.text, &mut buffer);
                 drop(lane);
                 self.write(&buffer);
@@ -78,7 +78,7 @@ impl Writer {
             Err(error) => {
                 self.counts.errors.fetch_add(1, Ordering::Relaxed);
                 if !self.failing {
-                    tracing::error!(%error, "the access log cannot be written");
+                    tracing::error!(%error, "cannot write access log");
                 }
                 self.failing = true;
             }
@@ -86,7 +86,7 @@ impl Writer {
     }
 }
 
-/// An orphan without text is done with; one with text is written in the next pass.
+/// Removes orphaned lanes that are empty. The next pass writes the others.
 fn forget_orphans(control: &mut QueueState) {
     control.lanes.retain(|lane| {
         let lane = lane.lock();

@@ -11,15 +11,15 @@ use homing::model::{
     Address, Backend, Config, HealthCheck, PassiveCheck, Probe, Remember, TableConfig, Upstream,
 };
 
-/// The upstreams there may be.
+/// Names of upstreams.
 pub(super) const NAMES: [&str; 3] = ["api", "shop", "web"];
-/// The backends there may be in each.
+/// Ids of backends in each upstream.
 pub(super) const IDS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
-/// The greatest `rise`.
+/// Maximum value of `rise`.
 pub(super) const MAX_RISE: u32 = 3;
 const S: Duration = Duration::from_secs(1);
 
-/// A configuration that has every default and no memory.
+/// A configuration with defaults and no memory.
 const BASE: &str = r#"
     [[listener]]
     bind = "127.0.0.1:8080"
@@ -33,7 +33,7 @@ fn base() -> Config {
     homing::config::parse(BASE, "base.toml").unwrap().config
 }
 
-/// Any configuration.
+/// Returns a random configuration.
 pub(super) fn random_config(rng: &mut Rng) -> Arc<Config> {
     let mut upstreams: Vec<_> = some_of(&NAMES, rng).map(|name| random_upstream(name, rng)).collect();
     if upstreams.is_empty() {
@@ -105,7 +105,7 @@ fn random_remember(rng: &mut Rng) -> Remember {
     }
 }
 
-/// The same with a few things changed.
+/// Returns a copy with a few random changes.
 pub(super) fn mutated(config: &Config, rng: &mut Rng) -> Arc<Config> {
     let mut next = config.clone();
     match rng.u32(..10) {
