@@ -14,7 +14,7 @@ pub(super) struct BackendControl {
     /// The state that an operator set at run time, if it differs from the file.
     pub(super) operator: Option<AdminState>,
     /// Whether the backend asked to be drained by answering a check with a `drain_status`.
-    pub(super) drains_itself: bool,
+    pub(super) asks_to_drain: bool,
     pub(super) health: HealthMachine,
     pub(super) ramp: Option<Ramp>,
     /// Whether it was eligible for existing sessions when it was last settled. A change to true starts
@@ -31,7 +31,7 @@ impl BackendControl {
         Self {
             slot,
             operator: None,
-            drains_itself: false,
+            asks_to_drain: false,
             health: HealthMachine::new(config, now),
             ramp: None,
             serving: false,
@@ -43,7 +43,7 @@ impl BackendControl {
     /// `ready` and the backend asked to be drained.
     pub(super) fn admin(&self, rules: &Backend) -> AdminState {
         match self.operator.unwrap_or(rules.admin) {
-            AdminState::Ready if self.drains_itself => AdminState::Drain,
+            AdminState::Ready if self.asks_to_drain => AdminState::Drain,
             wish => wish,
         }
     }

@@ -176,7 +176,7 @@ impl Controller {
             // checks or timers.
             tokio::select! {
                 biased;
-                Some(command) = inbox.commands.recv() => self.obey(command),
+                Some(command) = inbox.commands.recv() => self.execute(command),
                 Some(checked) = inbox.checks.recv() => self.checked(checked),
                 () = tokio::time::sleep_until(due), if wakeup.is_some() => self.apply(Event::Tick),
                 _ = sweep.tick() => self.sweep(),
@@ -190,7 +190,7 @@ impl Controller {
         }
     }
 
-    fn obey(&mut self, command: Command) {
+    fn execute(&mut self, command: Command) {
         let now = self.now();
         match command {
             Command::Admin { upstream, backend, state, reply } => {

@@ -242,6 +242,6 @@ impl HealthMachine {
     fn go_up(&mut self, trial: Option<&PassiveCheck>, now: Duration) {
         self.state = State::Up { trial_until: trial.map(|rule| now.saturating_add(rule.window)) };
         self.forget_counts();
-        self.penalty.back(now);
+        self.penalty.came_up(now);
     }
 }

@@ -59,7 +59,7 @@ pub(super) fn is_same(a: &Memory, b: &Memory) -> bool {
 }
 
 /// Returns the value of `remember` in the configuration.
-pub(super) fn word(remember: &Remember) -> &'static str {
+pub(super) fn as_str(remember: &Remember) -> &'static str {
     match remember {
         Remember::None => "none",
         Remember::Table(_) => "table",

@@ -38,7 +38,7 @@ impl Penalty {
     }
 
     /// Records that the backend came up.
-    pub(super) fn back(&mut self, now: Duration) {
+    pub(super) fn came_up(&mut self, now: Duration) {
         self.up_since = now;
     }
 
@@ -97,7 +97,7 @@ mod tests {
         for _ in 0..3 {
             penalty.strike_by_requests(&rule(), Duration::ZERO);
         }
-        penalty.back(100 * S);
+        penalty.came_up(100 * S);
         // The last penalty was 40 s: one strike is forgiven after 80 s.
         assert_eq!(penalty.clone().strike_by_requests(&rule(), 179 * S), 60 * S);
         assert_eq!(penalty.clone().strike_by_requests(&rule(), 180 * S), 40 * S);

@@ -96,19 +96,19 @@ impl Prober {
 
     /// Sends HTTP requests over TLS.
     #[must_use]
-    pub fn over(self, tls: Option<Arc<tls::Client>>) -> Self {
+    pub fn with_tls(self, tls: Option<Arc<tls::Client>>) -> Self {
         Self { tls, ..self }
     }
 
     /// Sends HTTP/2 requests.
     #[must_use]
-    pub fn speaking_http2(self, http2: bool) -> Self {
+    pub fn with_http2(self, http2: bool) -> Self {
         Self { http2, ..self }
     }
 
     /// Starts connections with a PROXY header.
     #[must_use]
-    pub fn announced(self, proxy_protocol: Option<ProxyVersion>) -> Self {
+    pub fn with_proxy_protocol(self, proxy_protocol: Option<ProxyVersion>) -> Self {
         Self { proxy_protocol, ..self }
     }
 
@@ -132,19 +132,19 @@ impl Prober {
             Probe::Tcp => Ok(ProbeResult::Pass),
             Probe::Http { method, path, host, expect_status, drain_status } => {
                 let host = host.clone().unwrap_or_else(|| self.address.authority());
-                let ask = Ask { method, path, host: &host };
+                let request = CheckRequest { method, path, host: &host };
                 let status = match &self.tls {
-                    None if self.http2 => exchange::http2(stream, ask.http2("http")).await,
-                    None => exchange::http1(stream, ask.http1()).await,
+                    None if self.http2 => exchange::http2(stream, request.http2("http")).await,
+                    None => exchange::http1(stream, request.http1()).await,
                     Some(tls) => {
                         let stream = encrypt(tls, &self.address, stream).await.ok_or(ProbeFailure::Tls)?;
                         if self.http2 {
                             if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
                                 return Err(ProbeFailure::Tls);
                             }
-                            exchange::http2(stream, ask.http2("https")).await
+                            exchange::http2(stream, request.http2("https")).await
                         } else {
-                            exchange::http1(stream, ask.http1()).await
+                            exchange::http1(stream, request.http1()).await
                         }
                     }
                 };
@@ -205,13 +205,13 @@ fn own_addresses(stream: &Connection) -> Option<Header> {
 
 /// The request of a check.
 #[derive(Debug, Clone, Copy)]
-struct Ask<'a> {
+struct CheckRequest<'a> {
     method: &'a str,
     path: &'a str,
     host: &'a str,
 }
 
-impl Ask<'_> {
+impl CheckRequest<'_> {
     const AGENT: HeaderValue = HeaderValue::from_static(concat!("homing/", env!("CARGO_PKG_VERSION")));
 
     fn http1(self) -> Option<Request<Empty<Bytes>>> {

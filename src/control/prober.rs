@@ -77,7 +77,7 @@ impl Probers {
                 }
                 let key = (Arc::clone(&upstream.config.name), member.slot);
                 let task = match before.remove(&key) {
-                    Some(task) if task.does(check, &backend.address, &upstream.config) => task,
+                    Some(task) if task.matches(check, &backend.address, &upstream.config) => task,
                     Some(_) | None => {
                         let delay = spread.saturating_mul(index);
                         self.spawn(key.clone(), &backend.address, check, &upstream.config, delay)
@@ -99,9 +99,9 @@ impl Probers {
         let stop = self.cancel.child_token();
         let (tls, http2) = (config.tls.clone(), config.protocol.is_http2());
         let prober = Prober::new(address.clone(), check.probe.clone(), check.timeout)
-            .over(tls.clone())
-            .speaking_http2(http2)
-            .announced(config.proxy_protocol);
+            .with_tls(tls.clone())
+            .with_http2(http2)
+            .with_proxy_protocol(config.proxy_protocol);
         let run = run(upstream, slot, prober, delay, self.results.clone());
         let stopped = stop.clone();
         self.tracker.spawn(async move { stopped.run_until_cancelled(run).await });
@@ -117,7 +117,7 @@ impl Probers {
 }
 
 impl Task {
-    fn does(&self, check: &HealthCheck, address: &Address, config: &Upstream) -> bool {
+    fn matches(&self, check: &HealthCheck, address: &Address, config: &Upstream) -> bool {
         let same_tls = match (&self.tls, &config.tls) {
             (Some(own), Some(tls)) => Arc::ptr_eq(own, tls),
             (own, tls) => own.is_none() && tls.is_none(),

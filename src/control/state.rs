@@ -157,13 +157,13 @@ impl ControlState {
             } else {
                 let slots = self.registry.of(&config.name);
                 let upstream = UpstreamControl::new(config, slots, self.workers, now)?;
-                summary.upstreams.push(whole(&upstream, UpstreamChangeKind::Added));
+                summary.upstreams.push(change_of_all(&upstream, UpstreamChangeKind::Added));
                 upstream
             };
             self.upstreams.push(upstream);
         }
         for upstream in before.into_iter().flatten() {
-            summary.upstreams.push(whole(&upstream, UpstreamChangeKind::Removed));
+            summary.upstreams.push(change_of_all(&upstream, UpstreamChangeKind::Removed));
         }
         summary.upstreams.sort_by(|a, b| a.name.cmp(&b.name));
         summary.settings = has_other_settings(&self.config, &config);
@@ -249,7 +249,7 @@ pub struct UnknownBackend {
     pub backend: BackendId,
 }
 
-fn whole(upstream: &UpstreamControl, kind: UpstreamChangeKind) -> UpstreamChange {
+fn change_of_all(upstream: &UpstreamControl, kind: UpstreamChangeKind) -> UpstreamChange {
     let ids: Vec<_> = upstream.ids().cloned().collect();
     let (added, removed) = match kind {
         UpstreamChangeKind::Removed => (Vec::new(), ids),

@@ -94,7 +94,7 @@ impl UpstreamControl {
         match result {
             ProbeResult::Pass | ProbeResult::Drain => {
                 self.change_admin(index, TransitionReason::Backend, log, |b| {
-                    b.drains_itself = result == ProbeResult::Drain;
+                    b.asks_to_drain = result == ProbeResult::Drain;
                 });
                 self.backends[index].health.check_passed();
             }
@@ -143,7 +143,7 @@ impl UpstreamControl {
         let Some(index) = self.config.backends.iter().position(|b| b.id == *id) else { return };
         let in_file = self.config.backends[index].admin;
         self.change_admin(index, TransitionReason::Operator, log, |b| {
-            b.operator = (state != in_file).then_some(state)
+            b.operator = (state != in_file).then_some(state);
         });
     }
 
@@ -182,8 +182,8 @@ impl UpstreamControl {
             log.push(Transition {
                 upstream: Arc::clone(&config.name),
                 backend: None,
-                from: memory::word(&old.affinity.remember),
-                to: memory::word(&config.affinity.remember),
+                from: memory::as_str(&old.affinity.remember),
+                to: memory::as_str(&config.affinity.remember),
                 reason,
             });
         }
@@ -213,7 +213,7 @@ impl UpstreamControl {
                 control.operator = None;
             }
             if config.health_check.is_none() {
-                control.drains_itself = false;
+                control.asks_to_drain = false;
             }
             let rules_changed = config.health_check != old.health_check || config.passive != old.passive;
             if rules_changed || before.address != backend.address {

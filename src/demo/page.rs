@@ -12,9 +12,9 @@ pub(super) struct VisitView<'a> {
     pub(super) id: &'a str,
     pub(super) visit: &'a Visit,
     /// `X-Affinity-Backend`.
-    pub(super) told_backend: Option<Cow<'a, str>>,
+    pub(super) affinity_backend: Option<Cow<'a, str>>,
     /// `X-Affinity-Successor`.
-    pub(super) told_successor: Option<Cow<'a, str>>,
+    pub(super) affinity_successor: Option<Cow<'a, str>>,
     pub(super) forwarded_for: Option<Cow<'a, str>>,
     pub(super) draining: bool,
     /// Number of sessions in this instance.
@@ -48,8 +48,8 @@ impl VisitView<'_> {
             "session": shortened(&self.visit.session),
             "new": self.visit.arrival != Arrival::Known,
             "lost": self.visit.arrival == Arrival::Lost,
-            "affinity_backend": self.told_backend,
-            "affinity_successor": self.told_successor,
+            "affinity_backend": self.affinity_backend,
+            "affinity_successor": self.affinity_successor,
             "forwarded_for": self.forwarded_for,
             "draining": self.draining,
             "sessions": self.sessions,
@@ -77,8 +77,8 @@ impl VisitView<'_> {
         fact("Session", &shortened(session));
         fact("Sessions here", &self.sessions.to_string());
         for (name, value) in [
-            ("X-Affinity-Backend", &self.told_backend),
-            ("X-Affinity-Successor", &self.told_successor),
+            ("X-Affinity-Backend", &self.affinity_backend),
+            ("X-Affinity-Successor", &self.affinity_successor),
             ("X-Forwarded-For", &self.forwarded_for),
         ] {
             fact(name, value.as_deref().unwrap_or("–"));
@@ -148,8 +148,8 @@ mod tests {
         let view = VisitView {
             id: "node1",
             visit: &visit,
-            told_backend: Some(hostile.into()),
-            told_successor: Some(hostile.into()),
+            affinity_backend: Some(hostile.into()),
+            affinity_successor: Some(hostile.into()),
             forwarded_for: Some(hostile.into()),
             draining: false,
             sessions: 1,
@@ -170,8 +170,8 @@ mod tests {
             VisitView {
                 id: "node1",
                 visit: &visit,
-                told_backend: None,
-                told_successor: None,
+                affinity_backend: None,
+                affinity_successor: None,
                 forwarded_for: None,
                 draining: false,
                 sessions: 1,

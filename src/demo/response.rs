@@ -16,7 +16,7 @@ pub(super) fn page(
     content_type: &'static str,
     body: impl Into<bytes::Bytes>,
 ) -> Response<DemoBody> {
-    let mut response = Response::new(DemoBody::whole(body));
+    let mut response = Response::new(DemoBody::full(body));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response

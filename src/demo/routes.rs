@@ -108,18 +108,18 @@ impl Application {
         let Ok(visit) = visit else {
             return text(StatusCode::INTERNAL_SERVER_ERROR, "cannot generate a session id\n");
         };
-        let told =
+        let header =
             |name| headers.get(name).map(|value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()));
         let view = VisitView {
             id: &self.id,
             visit: &visit,
-            told_backend: told("x-affinity-backend"),
-            told_successor: told("x-affinity-successor"),
-            forwarded_for: told("x-forwarded-for"),
+            affinity_backend: header("x-affinity-backend"),
+            affinity_successor: header("x-affinity-successor"),
+            forwarded_for: header("x-forwarded-for"),
             draining: self.draining(),
             sessions,
         };
-        let accept = told(ACCEPT.as_str()).unwrap_or(Cow::Borrowed(""));
+        let accept = header(ACCEPT.as_str()).unwrap_or(Cow::Borrowed(""));
         let mut response = if accept.contains("text/html") {
             page(StatusCode::OK, "text/html; charset=utf-8", view.html())
         } else if accept.contains("application/json") {

@@ -4,7 +4,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 async fn node1() -> Running {
     start("node1", SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("starts")
@@ -47,7 +47,7 @@ async fn ask(running: &Running, request_line: &str, fields: &[&str], body: &[u8]
         stream.read_to_end(&mut answer).await.expect("read");
         String::from_utf8(answer).expect("UTF-8")
     };
-    let answer = tokio::time::timeout(PATIENCE, exchange).await.expect("in time");
+    let answer = tokio::time::timeout(TIMEOUT, exchange).await.expect("in time");
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
     DemoResponse { status, head: head.to_owned(), body: body.to_owned() }
@@ -167,7 +167,7 @@ async fn echo_is_bounded() {
         start
     };
     let (_writer, start) =
-        tokio::time::timeout(PATIENCE, async { tokio::join!(send, read) }).await.expect("in time");
+        tokio::time::timeout(TIMEOUT, async { tokio::join!(send, read) }).await.expect("in time");
     assert_eq!(&start, b"HTTP/1.1 413");
 }
 
@@ -201,7 +201,7 @@ async fn a_websocket_echoes_through_the_upgrade() {
         .await
         .expect("sent");
     let mut answer = Vec::new();
-    tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("in time").expect("read");
+    tokio::time::timeout(TIMEOUT, stream.read_to_end(&mut answer)).await.expect("in time").expect("read");
     let answer = String::from_utf8_lossy(&answer);
     let (head, frames) = answer.split_once("\r\n\r\n").expect("a head");
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
@@ -237,10 +237,10 @@ async fn stopping_closes_streams_and_frees_the_address() {
     let mut first = [0; 12];
     stream.read_exact(&mut first).await.expect("an answer");
     assert_eq!(&first, b"HTTP/1.1 200");
-    tokio::time::timeout(PATIENCE, node1.stop()).await.expect("stops in time");
+    tokio::time::timeout(TIMEOUT, node1.stop()).await.expect("stops in time");
     let mut rest = Vec::new();
     // Complete or truncated: the stream ends.
-    let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await.expect("ends");
+    let _ = tokio::time::timeout(TIMEOUT, stream.read_to_end(&mut rest)).await.expect("ends");
     assert!(TcpStream::connect(address).await.is_err());
     let again = start("node1", address).await.expect("starts again");
     assert_eq!(again.local_addr(), address);
@@ -256,5 +256,5 @@ async fn dropping_stops_the_instance() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, gone).await.expect("still listening");
+    tokio::time::timeout(TIMEOUT, gone).await.expect("still listening");
 }

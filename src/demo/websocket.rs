@@ -64,7 +64,7 @@ pub(super) fn accept(
             tracing::debug!(%error, "WebSocket of the demo application failed");
         }
     });
-    let mut response = Response::new(DemoBody::whole(""));
+    let mut response = Response::new(DemoBody::full(""));
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));

@@ -17,7 +17,7 @@ use crate::model::{Address, HealthCheck, PassiveCheck, Probe, Remember, TableCon
 
 const FAST: Duration = Duration::from_millis(20);
 /// Timeout of a test. A passing test never waits this long.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A backend with scripted health.
 struct Server {
@@ -60,12 +60,12 @@ impl Server {
     async fn checked(&self, more: u32) {
         let target = self.checks.load(Ordering::Relaxed) + more;
         let mut checked = self.checked.clone();
-        patiently(checked.wait_for(|&n| n >= target)).await.unwrap();
+        in_time(checked.wait_for(|&n| n >= target)).await.unwrap();
     }
 }
 
-async fn patiently<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, future).await.expect("timed out")
+async fn in_time<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(TIMEOUT, future).await.expect("timed out")
 }
 
 fn web(servers: &[(&str, &Server)]) -> Upstream {
@@ -107,13 +107,13 @@ impl Control {
     }
 
     async fn until(&mut self, what: impl Fn(&[Member]) -> bool) {
-        patiently(self.published.wait_for(|s| what(s.upstreams[0].cluster.members()))).await.unwrap();
+        in_time(self.published.wait_for(|s| what(s.upstreams[0].cluster.members()))).await.unwrap();
     }
 
     async fn stop(self) {
         self.cancel.cancel();
         self.tracker.close();
-        patiently(self.tracker.wait()).await;
+        in_time(self.tracker.wait()).await;
     }
 }
 
@@ -239,7 +239,7 @@ async fn expired_bindings_are_swept() {
     };
     // Long expired by the wall clock, which sweeping uses.
     table.bind(crate::affinity::KeyHash(7), Slot(0), Timestamp(1));
-    patiently(async {
+    in_time(async {
         while !table.is_empty() {
             tokio::task::yield_now().await;
         }

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn http(path: &str) -> Probe {
     Probe::Http {
@@ -41,7 +41,7 @@ async fn check(address: SocketAddr, probe: Probe, timeout: Duration) -> ProbeRes
 
 async fn answer(bytes: &'static [u8]) -> ProbeResult {
     let (address, _heads) = server(bytes).await;
-    check(address, http("/"), PATIENCE).await
+    check(address, http("/"), TIMEOUT).await
 }
 
 #[tokio::test]
@@ -83,7 +83,7 @@ async fn drain_status_wins_over_expect_status() {
         expect_status: vec![(200, 399)],
         drain_status: vec![200],
     };
-    assert_eq!(check(address, probe, PATIENCE).await, ProbeResult::Drain);
+    assert_eq!(check(address, probe, TIMEOUT).await, ProbeResult::Drain);
 }
 
 #[tokio::test]
@@ -106,7 +106,7 @@ async fn endless_head_fails_without_being_buffered() {
         }
         written
     });
-    assert_eq!(check(address, http("/"), PATIENCE).await, ProbeResult::Fail(ProbeFailure::Protocol));
+    assert_eq!(check(address, http("/"), TIMEOUT).await, ProbeResult::Fail(ProbeFailure::Protocol));
     // The prober hung up long before the timeout. Kernel buffers may have taken some megabytes.
     assert!(writer.await.unwrap() < 64 << 20);
 }
@@ -114,7 +114,7 @@ async fn endless_head_fails_without_being_buffered() {
 #[tokio::test]
 async fn request_is_complete_and_has_a_user_agent() {
     let (address, mut heads) = server(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
-    check(address, http("/healthz?deep=1"), PATIENCE).await;
+    check(address, http("/healthz?deep=1"), TIMEOUT).await;
     let head = heads.recv().await.unwrap().to_ascii_lowercase();
     assert!(head.starts_with("get /healthz?deep=1 http/1.1\r\n"), "{head}");
     assert!(head.contains(&format!("\r\nhost: {address}\r\n")), "{head}");
@@ -128,7 +128,7 @@ async fn request_is_complete_and_has_a_user_agent() {
         expect_status: vec![(200, 200)],
         drain_status: vec![],
     };
-    assert_eq!(check(address, probe, PATIENCE).await, ProbeResult::Pass);
+    assert_eq!(check(address, probe, TIMEOUT).await, ProbeResult::Pass);
     let head = heads.recv().await.unwrap().to_ascii_lowercase();
     assert!(head.starts_with("head / http/1.1\r\n") && head.contains("\r\nhost: shop.example\r\n"), "{head}");
 }
@@ -137,7 +137,7 @@ async fn request_is_complete_and_has_a_user_agent() {
 async fn name_is_resolved_and_sent_as_host() {
     let (address, mut heads) = server(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
     let named = Address::Name("localhost".into(), address.port());
-    let mut prober = Prober::new(named, http("/"), PATIENCE);
+    let mut prober = Prober::new(named, http("/"), TIMEOUT);
     for _ in 0..2 {
         assert_eq!(prober.check().await, ProbeResult::Pass);
         let head = heads.recv().await.unwrap().to_ascii_lowercase();
@@ -149,7 +149,7 @@ async fn name_is_resolved_and_sent_as_host() {
 async fn unresolvable_name_fails() {
     // `.invalid` never resolves (RFC 6761 section 6.4), but some resolvers are slow to say so.
     let named = Address::Name("no-such-host.invalid".into(), 80);
-    let result = Prober::new(named, Probe::Tcp, PATIENCE).check().await;
+    let result = Prober::new(named, Probe::Tcp, TIMEOUT).check().await;
     assert!(matches!(result, ProbeResult::Fail(ProbeFailure::Resolve | ProbeFailure::Timeout)), "{result:?}");
 }
 
@@ -159,8 +159,8 @@ async fn refused_connection_fails() {
     let address = listener.local_addr().unwrap();
     drop(listener);
     let refused = ProbeResult::Fail(ProbeFailure::Connect(io::ErrorKind::ConnectionRefused));
-    assert_eq!(check(address, Probe::Tcp, PATIENCE).await, refused);
-    assert_eq!(check(address, http("/"), PATIENCE).await, refused);
+    assert_eq!(check(address, Probe::Tcp, TIMEOUT).await, refused);
+    assert_eq!(check(address, http("/"), TIMEOUT).await, refused);
 }
 
 #[tokio::test]
@@ -168,7 +168,7 @@ async fn silent_server_passes_tcp_and_times_out_http() {
     // The kernel's backlog accepts the connection, but nothing answers.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
-    assert_eq!(check(address, Probe::Tcp, PATIENCE).await, ProbeResult::Pass);
+    assert_eq!(check(address, Probe::Tcp, TIMEOUT).await, ProbeResult::Pass);
     let short = Duration::from_millis(30);
     assert_eq!(check(address, http("/"), short).await, ProbeResult::Fail(ProbeFailure::Timeout));
 }

@@ -13,7 +13,7 @@ pub(super) enum Output {
     Stderr,
     File(File),
     #[cfg(test)]
-    Test(super::tests::TestOutput),
+    Test(TestOutput),
 }
 
 impl Output {
@@ -41,5 +41,28 @@ impl Output {
             #[cfg(test)]
             Self::Test(output) => output.write_all(text),
         }
+    }
+}
+
+/// An output that a test can read, and block by holding the lock.
+#[cfg(test)]
+#[derive(Debug, Clone, Default)]
+pub(super) struct TestOutput {
+    pub(super) written: std::sync::Arc<parking_lot::Mutex<Vec<u8>>>,
+    pub(super) broken: bool,
+}
+
+#[cfg(test)]
+impl Write for TestOutput {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        if self.broken {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.written.lock().extend_from_slice(text);
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

@@ -1,35 +1,14 @@
-use std::io::{self, Write};
 use std::time::Instant;
 
 use serde_json::Value;
 
+use super::output::TestOutput;
 use super::*;
 use crate::affinity::pick::{Outcome, Reason};
 use crate::model::LogOutput;
 use crate::telemetry::fixture;
 
-/// An output that a test can read, and block by holding the lock.
-#[derive(Debug, Clone, Default)]
-pub(super) struct TestOutput {
-    written: Arc<Mutex<Vec<u8>>>,
-    broken: bool,
-}
-
-impl Write for TestOutput {
-    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        if self.broken {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        self.written.lock().extend_from_slice(text);
-        Ok(text.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn config(format: LogFormat, queue: usize) -> model::AccessLog {
     model::AccessLog { format, output: LogOutput::Stdout, queue }
@@ -186,7 +165,7 @@ fn full_lane_drops_and_counts_without_waiting() {
     for _ in 0..1_000 {
         log.log(&fixture::record(&upstream));
     }
-    assert!(begun.elapsed() < PATIENCE);
+    assert!(begun.elapsed() < TIMEOUT);
     let dropped = log.counts().dropped();
     assert!((980..=990).contains(&dropped), "{dropped}");
     drop(stuck);
@@ -222,7 +201,7 @@ fn close_writes_queued_lines_and_later_lines_are_lost() {
     log.close();
     assert_eq!(lines(&output).len(), 200);
     other.log(&fixture::record(&upstream));
-    assert!(other.flush(PATIENCE), "flush waits for a closed log");
+    assert!(other.flush(TIMEOUT), "flush waits for a closed log");
     assert_eq!(lines(&output).len(), 200);
 }
 
@@ -233,7 +212,7 @@ fn lines_are_written_without_a_flush() {
     log.log(&fixture::record(&upstream));
     let begun = Instant::now();
     while output.written.lock().is_empty() {
-        assert!(begun.elapsed() < PATIENCE, "nothing was written");
+        assert!(begun.elapsed() < TIMEOUT, "nothing was written");
         std::thread::yield_now();
     }
 }
@@ -249,7 +228,7 @@ fn dropping_the_last_handle_stops_the_writer_and_loses_nothing() {
     // The writer holds the second reference until it stops.
     let begun = Instant::now();
     while Arc::strong_count(&output.written) > 1 {
-        assert!(begun.elapsed() < PATIENCE, "the writer did not stop");
+        assert!(begun.elapsed() < TIMEOUT, "the writer did not stop");
         std::thread::yield_now();
     }
     assert_eq!(lines(&output).len(), 1);
@@ -261,9 +240,9 @@ fn write_errors_are_counted_and_survived() {
     let broken = TestOutput { broken: true, ..TestOutput::default() };
     let log = AccessLog::start_with(&config(LogFormat::Json, 10), Output::Test(broken)).expect("starts");
     log.log(&fixture::record(&upstream));
-    assert!(log.flush(PATIENCE));
+    assert!(log.flush(TIMEOUT));
     log.log(&fixture::record(&upstream));
-    assert!(log.flush(PATIENCE));
+    assert!(log.flush(TIMEOUT));
     assert_eq!(log.counts().errors(), 2);
 }
 
@@ -277,11 +256,11 @@ fn renamed_file_is_reopened() {
     std::fs::write(&path, "before\n").expect("written");
     let log = AccessLog::start(&config).expect("starts");
     log.log(&fixture::record(&upstream));
-    assert!(log.flush(PATIENCE));
+    assert!(log.flush(TIMEOUT));
     std::fs::rename(&path, &rotated).expect("renamed");
     log.log(&fixture::record(&upstream));
     log.reopen().expect("reopens");
-    assert!(log.flush(PATIENCE));
+    assert!(log.flush(TIMEOUT));
     log.log(&fixture::record(&upstream));
     log.close();
     let count = |path| std::fs::read_to_string(path).expect("readable").lines().count();
