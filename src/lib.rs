@@ -13,6 +13,8 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod demo;
+#[cfg(test)]
+mod fixture;
 pub mod h1;
 pub mod model;
 pub mod proxy;

@@ -1,4 +1,4 @@
-//! What the admin listener answers.
+//! Request handling of the admin listener.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -16,7 +16,7 @@ use crate::affinity::{AdminState, BackendId};
 use crate::model::snapshot::Snapshot;
 use crate::telemetry::exposition;
 
-/// The longest body of a change, in bytes.
+/// Maximum size of a request body in bytes.
 const MAX_BODY: usize = 1_024;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -37,7 +37,7 @@ where
     }
 }
 
-/// The error is a response, too: the one that ends the matter early.
+/// Errors are responses too, returned early.
 async fn answer<B>(
     request: Request<B>,
     peer: IpAddr,
@@ -47,10 +47,10 @@ where
     B: Body,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let refused = |refusal: guard::Refusal| text(refusal.status(), refusal.message());
-    guard::admit(&request).map_err(refused)?;
+    let denied = |denial: guard::Denial| text(denial.status(), denial.message());
+    guard::admit(&request).map_err(denied)?;
     let uri = request.uri().clone();
-    let route = Route::of(uri.path()).ok_or_else(|| text(StatusCode::NOT_FOUND, "Not found.\n"))?;
+    let route = Route::of(uri.path()).ok_or_else(|| text(StatusCode::NOT_FOUND, "not found\n"))?;
     let allowed = if route.changes() { "POST" } else { "GET, HEAD" };
     let fits = match *request.method() {
         Method::GET | Method::HEAD => !route.changes(),
@@ -58,12 +58,12 @@ where
         _ => false,
     };
     if !fits {
-        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed.\n");
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
         response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
         return Err(response);
     }
     if route.changes() {
-        guard::admit_change(&request, peer).map_err(refused)?;
+        guard::admit_change(&request, peer).map_err(denied)?;
     }
     match route {
         Route::Index => Ok(text(StatusCode::OK, INDEX)),
@@ -97,7 +97,7 @@ enum Route<'a> {
 const INDEX: &str = "\
 GET  /metrics  Prometheus text format
 GET  /health   200, or 503 while draining
-GET  /ready    200 if some backend can serve, else 503
+GET  /ready    200 if any backend can serve, otherwise 503
 GET  /status   JSON
 POST /upstreams/UPSTREAM/backends/BACKEND/state?state=ready|drain|maint
 POST /reload
@@ -114,7 +114,7 @@ impl<'a> Route<'a> {
             "/reload" => Self::Reload,
             _ => {
                 let (upstream, rest) = path.strip_prefix("/upstreams/")?.split_once("/backends/")?;
-                // An id may hold slashes, encoded or not.
+                // An id may contain slashes, encoded or not.
                 let backend = rest.strip_suffix("/state")?;
                 Self::State { upstream: percent_decode(upstream)?, backend: percent_decode(backend)? }
             }
@@ -135,7 +135,7 @@ fn ready(backend: &dyn AdminBackend) -> Response<Full<Bytes>> {
     if members.any(crate::affinity::Member::eligible_for_existing) {
         text(StatusCode::OK, "ready\n")
     } else {
-        text(StatusCode::SERVICE_UNAVAILABLE, "no backend can serve\n")
+        text(StatusCode::SERVICE_UNAVAILABLE, "no backend is available\n")
     }
 }
 
@@ -157,7 +157,7 @@ async fn set_state(
     state: AdminState,
 ) -> Result<Response<Full<Bytes>>, Response<Full<Bytes>>> {
     let Some(id) = known(&backend.snapshot(), upstream, id) else {
-        return Err(text(StatusCode::NOT_FOUND, "There is no such backend.\n"));
+        return Err(text(StatusCode::NOT_FOUND, "unknown backend\n"));
     };
     match backend.set_state(upstream.to_owned(), id.clone(), state).await {
         Ok(()) => Ok(text(StatusCode::OK, format!("{upstream}/{id} is {}\n", state.as_str()))),
@@ -171,13 +171,13 @@ fn known(snapshot: &Snapshot, upstream: &str, id: &str) -> Option<BackendId> {
     Some(member.id.clone())
 }
 
-/// `state=…` in the query or else in the body.
+/// Reads `state=…` from the query, or from the body if there is no query.
 async fn wanted_state<B>(request: Request<B>) -> Result<AdminState, Response<Full<Bytes>>>
 where
     B: Body,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let problem = || text(StatusCode::BAD_REQUEST, "Say state=ready, state=drain or state=maint.\n");
+    let problem = || text(StatusCode::BAD_REQUEST, "expected state=ready, state=drain or state=maint\n");
     let query = request.uri().query().unwrap_or_default().to_owned();
     if !query.is_empty() {
         return parse_state(&query).ok_or_else(problem);
@@ -196,7 +196,7 @@ fn parse_state(form: &str) -> Option<AdminState> {
     }
 }
 
-/// `None` where an escape is broken or does not give UTF-8.
+/// Decodes percent-encoding. Returns `None` if an escape is invalid or the result is not UTF-8.
 fn percent_decode(text: &str) -> Option<Cow<'_, str>> {
     if !text.contains('%') {
         return Some(Cow::Borrowed(text));
@@ -213,7 +213,7 @@ fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
-/// Ends with a line feed.
+/// Appends a line feed if there is none.
 fn lines(mut text: String) -> String {
     if !text.ends_with('\n') {
         text.push('\n');
@@ -240,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_may_hold_slashes_colons_and_brackets() {
+    fn ids_may_contain_slashes_colons_and_brackets() {
         let route = |upstream: &'static str, backend: &'static str| Route::State {
             upstream: Cow::Borrowed(upstream),
             backend: Cow::Borrowed(backend),
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn the_operations_page_lists_exactly_these_requests() {
+    fn operations_page_lists_exactly_these_requests() {
         let (_, rest) =
             include_str!("../../docs/operations.md").split_once("## Admin API").expect("a heading");
         let rows =
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_paths_have_no_route() {
+    fn invalid_paths_have_no_route() {
         for path in [
             "",
             "/metrics/",
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_three_states_are_taken() {
+    fn only_the_three_states_are_accepted() {
         assert_eq!(parse_state("state=drain"), Some(AdminState::Drain));
         for form in ["", "drain", "state=", "state=DRAIN", "state=drain&state=ready", "states=drain"] {
             assert_eq!(parse_state(form), None, "{form}");

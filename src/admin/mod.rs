@@ -1,12 +1,9 @@
-//! The admin listener: metrics, health and state to read, and the few things
-//! that can be changed while Homing runs.
+//! The admin listener: serves metrics, health and status, and changes admin states at run time.
 //!
-//! It has no passwords; it is closed to strangers by where it listens (loopback
-//! by default), by who may change things (only this host), and against
-//! browsers (`guard`). It knows the rest of the program through
-//! [`AdminBackend`] only.
+//! It has no authentication. It is protected by its address (loopback by default), by accepting
+//! changes only from this host, and by checks against browsers (`guard`). It accesses the rest of the
+//! program only through [`AdminBackend`].
 
-pub mod client;
 mod guard;
 mod handler;
 mod server;
@@ -23,25 +20,24 @@ use crate::model::snapshot::Snapshot;
 
 pub use server::serve;
 
-/// A future in a box.
+/// A boxed future.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// What the admin listener asks of the rest of the program.
+/// The rest of the program, as the admin listener uses it.
 pub trait AdminBackend: Send + Sync + 'static {
-    /// The state in force.
+    /// Returns the current snapshot.
     fn snapshot(&self) -> Arc<Snapshot>;
-    /// The metrics in the Prometheus text format.
+    /// Returns the metrics in the Prometheus text format.
     fn metrics_text(&self) -> String;
-    /// Is the process on its way out?
+    /// Returns whether the process is shutting down.
     fn draining(&self) -> bool;
-    /// Sets a backend's admin state. Both names exist in the current snapshot.
+    /// Sets a backend's admin state. The upstream and the backend exist in the current snapshot.
     fn set_state(
         &self,
         upstream: String,
         backend: BackendId,
         state: AdminState,
     ) -> BoxFuture<Result<(), String>>;
-    /// Loads the configuration anew; says what changed, or what is wrong with
-    /// it (several lines).
+    /// Reloads the configuration. Returns a summary of the changes, or the errors (several lines).
     fn reload(&self) -> BoxFuture<Result<String, String>>;
 }

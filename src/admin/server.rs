@@ -1,4 +1,4 @@
-//! The admin listener's connections.
+//! Connections of the admin listener.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -15,40 +15,40 @@ use tokio_util::task::TaskTracker;
 
 use super::{AdminBackend, handler};
 
-/// What a client may take.
+/// Limits on connections.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
-    /// Connections served at a time; more wait unaccepted.
+pub(super) struct ConnectionLimits {
+    /// Maximum number of concurrent connections. Further ones wait in the backlog.
     pub(super) connections: usize,
-    /// From the connection to the end of the request's head.
+    /// Time allowed for a new connection to send its request head.
     pub(super) head: Duration,
-    /// A connection's whole life. Each carries one request, so that no idle or
-    /// stuck one takes another's place for long.
+    /// Maximum lifetime of a connection. Each serves one request, so idle or stuck connections do not
+    /// block others for long.
     pub(super) connection: Duration,
 }
 
-impl Default for Limits {
+impl Default for ConnectionLimits {
     fn default() -> Self {
         Self { connections: 32, head: Duration::from_secs(5), connection: Duration::from_secs(30) }
     }
 }
 
-/// Bytes of a head.
+/// Maximum size of a request head in bytes.
 const MAX_HEAD: usize = 16 * 1024;
-/// Fields of a head.
+/// Maximum number of request headers.
 const MAX_FIELDS: usize = 64;
-/// How long cancellation waits for answers under way.
+/// How long cancellation waits for requests in flight.
 const GRACE: Duration = Duration::from_secs(1);
-/// How long accepting rests when it fails (out of descriptors).
+/// Pause after accepting a connection fails, for example without free file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves the admin API until `cancel`; answers under way then get a second.
+/// Serves the admin API until `cancel` is cancelled. Requests in flight then get one more second.
 pub async fn serve(listener: TcpListener, backend: Arc<dyn AdminBackend>, cancel: CancellationToken) {
-    serve_within(Limits::default(), listener, backend, cancel).await;
+    serve_within(ConnectionLimits::default(), listener, backend, cancel).await;
 }
 
 pub(super) async fn serve_within(
-    limits: Limits,
+    limits: ConnectionLimits,
     listener: TcpListener,
     backend: Arc<dyn AdminBackend>,
     cancel: CancellationToken,
@@ -57,7 +57,7 @@ pub(super) async fn serve_within(
     let connections = TaskTracker::new();
     loop {
         let accept = async {
-            // Never closed, so never an error.
+            // The semaphore is never closed, so this never fails.
             let permit = Arc::clone(&permits).acquire_owned().await.ok();
             (permit, listener.accept().await)
         };
@@ -74,7 +74,7 @@ pub(super) async fn serve_within(
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "the admin listener cannot accept");
+                tracing::warn!(%error, "admin listener cannot accept connections");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -85,7 +85,7 @@ pub(super) async fn serve_within(
 }
 
 async fn serve_connection(
-    limits: Limits,
+    limits: ConnectionLimits,
     stream: TcpStream,
     peer: SocketAddr,
     backend: Arc<dyn AdminBackend>,
@@ -103,7 +103,7 @@ async fn serve_connection(
         .serve_connection(TokioIo::new(stream), service);
     match tokio::time::timeout(limits.connection, connection).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%peer, %error, "admin connection broke off"),
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "admin connection failed"),
         Err(_) => tracing::debug!(%peer, "admin connection timed out"),
     }
 }

@@ -1,4 +1,4 @@
-//! `GET /status`: the state in force as JSON.
+//! `GET /status`: the current state as JSON.
 
 use serde::Serialize;
 
@@ -12,52 +12,52 @@ pub(super) struct Status<'a> {
     generation: u64,
     draining: bool,
     workers: usize,
-    listeners: Vec<Listener<'a>>,
-    upstreams: Vec<Upstream<'a>>,
+    listeners: Vec<ListenerStatus<'a>>,
+    upstreams: Vec<UpstreamStatus<'a>>,
 }
 
 #[derive(Debug, Serialize)]
-struct Listener<'a> {
+struct ListenerStatus<'a> {
     bind: &'a Bind,
 }
 
 #[derive(Debug, Serialize)]
-struct Upstream<'a> {
+struct UpstreamStatus<'a> {
     name: &'a str,
     remember: &'static str,
-    ring: Ring,
-    table: Option<Table>,
-    backends: Vec<Backend<'a>>,
+    ring: RingStatus,
+    table: Option<TableStatus>,
+    backends: Vec<BackendStatus<'a>>,
 }
 
 #[derive(Debug, Serialize)]
-struct Ring {
-    /// Equal digests, equal rings.
+struct RingStatus {
+    /// Equal for equal rings.
     digest: String,
     vnodes: u32,
 }
 
 #[derive(Debug, Serialize)]
-struct Table {
+struct TableStatus {
     entries: usize,
     max_entries: usize,
 }
 
 #[derive(Debug, Serialize)]
-struct Backend<'a> {
+struct BackendStatus<'a> {
     id: &'a str,
     address: String,
     state: &'static str,
     health: &'static str,
     weight: u16,
-    /// The share of all keys whose home it is.
+    /// Fraction of all keys whose home it is.
     ring_share: f64,
-    /// The part of its points that is active: below 1 during slow start.
+    /// Fraction of its points that are active. Below 1 during slow start.
     ring_active: f64,
     in_flight: u32,
     connections: u32,
     requests: u64,
-    /// With `remember = "table"`.
+    /// Only with `remember = "table"`.
     sessions: Option<usize>,
 }
 
@@ -72,14 +72,14 @@ impl<'a> Status<'a> {
                 .config
                 .listeners
                 .iter()
-                .map(|listener| Listener { bind: &listener.bind })
+                .map(|listener| ListenerStatus { bind: &listener.bind })
                 .collect(),
-            upstreams: snapshot.upstreams.iter().map(|upstream| Upstream::of(upstream)).collect(),
+            upstreams: snapshot.upstreams.iter().map(|upstream| UpstreamStatus::of(upstream)).collect(),
         }
     }
 }
 
-impl<'a> Upstream<'a> {
+impl<'a> UpstreamStatus<'a> {
     fn of(state: &'a UpstreamState) -> Self {
         let affinity = &state.config.affinity;
         let remember = match &affinity.remember {
@@ -95,7 +95,7 @@ impl<'a> Upstream<'a> {
         let members = state.cluster.members().iter().zip(&state.config.backends).zip(&state.live);
         let backends = members.zip(0..).zip(ring.shares()).map(|((parts, index), ring_share)| {
             let ((member, config), live) = parts;
-            Backend {
+            BackendStatus {
                 id: member.id.as_str(),
                 address: config.address.to_string(),
                 state: member.admin.as_str(),
@@ -112,8 +112,8 @@ impl<'a> Upstream<'a> {
         Self {
             name: &state.config.name,
             remember,
-            ring: Ring { digest: format!("{:016x}", ring.digest()), vnodes: affinity.vnodes },
-            table: table.map(|table| Table { entries: table.len(), max_entries: table.max_entries() }),
+            ring: RingStatus { digest: format!("{:016x}", ring.digest()), vnodes: affinity.vnodes },
+            table: table.map(|table| TableStatus { entries: table.len(), max_entries: table.max_entries() }),
             backends: backends.collect(),
         }
     }

@@ -60,10 +60,10 @@ struct Running {
 }
 
 async fn start(upstreams: Vec<UpstreamState>) -> Running {
-    start_within(server::Limits::default(), upstreams).await
+    start_within(server::ConnectionLimits::default(), upstreams).await
 }
 
-async fn start_within(limits: server::Limits, upstreams: Vec<UpstreamState>) -> Running {
+async fn start_within(limits: server::ConnectionLimits, upstreams: Vec<UpstreamState>) -> Running {
     let fake = Arc::new(Fake {
         snapshot: Mutex::new(Arc::new(fixture::snapshot(42, upstreams))),
         metrics: Metrics::new(1),
@@ -85,11 +85,27 @@ async fn shop() -> Running {
 
 impl Running {
     async fn get(&self, path: &str) -> (StatusCode, String) {
-        let answer = client::get(self.address, path).await.expect("an answer");
-        (answer.status, answer.body)
+        self.request(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await
     }
 
-    /// Sends these bytes; what comes back until the connection is closed.
+    async fn set_state(&self, upstream: &str, id: &str, state: &str) -> (StatusCode, String) {
+        self.change(&format!("/upstreams/{upstream}/backends/{id}/state?state={state}")).await
+    }
+
+    async fn change(&self, path: &str) -> (StatusCode, String) {
+        let headers = "Host: localhost\r\nX-Homing-Admin: 1\r\nContent-Length: 0\r\n";
+        self.request(&format!("POST {path} HTTP/1.1\r\n{headers}\r\n")).await
+    }
+
+    /// Sends a request and returns the status and body of the response.
+    async fn request(&self, request: &str) -> (StatusCode, String) {
+        let response = self.raw(request).await;
+        let (head, body) = response.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{response}"));
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        (status.unwrap_or_else(|| panic!("{head}")), body.to_owned())
+    }
+
+    /// Sends these bytes and reads until the connection is closed.
     async fn raw(&self, request: &str) -> String {
         let mut stream = TcpStream::connect(self.address).await.expect("connects");
         stream.write_all(request.as_bytes()).await.expect("sent");
@@ -100,8 +116,7 @@ impl Running {
     }
 
     async fn status_of(&self, request: &str) -> u16 {
-        let answer = self.raw(request).await;
-        answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("{answer}"))
+        self.request(request).await.0.as_u16()
     }
 }
 
@@ -116,7 +131,7 @@ async fn metrics_are_served_as_prometheus_text() {
 }
 
 #[tokio::test]
-async fn health_says_when_the_process_drains() {
+async fn health_is_503_while_draining() {
     let running = shop().await;
     assert_eq!(running.get("/health").await, (StatusCode::OK, "ok\n".to_owned()));
     *running.fake.draining.lock() = true;
@@ -125,7 +140,7 @@ async fn health_says_when_the_process_drains() {
 }
 
 #[tokio::test]
-async fn ready_as_long_as_some_backend_can_serve() {
+async fn ready_while_any_backend_can_serve() {
     let running = shop().await;
     assert_eq!(running.get("/ready").await.0, StatusCode::OK);
     let down = |members: &mut [crate::affinity::Member], until: usize| {
@@ -179,20 +194,19 @@ async fn status_shows_backends_and_tables() {
 }
 
 #[tokio::test]
-async fn a_backends_state_is_set_by_any_id() {
+async fn state_is_set_for_ids_with_special_characters() {
     let running = shop().await;
-    for (id, state) in [("[::1]:8080", AdminState::Drain), ("zone/a", AdminState::Ready)] {
-        let answer = client::set_state(running.address, "shop", id, state).await.expect("an answer");
-        assert_eq!(
-            (answer.status, answer.body),
-            (StatusCode::OK, format!("shop/{id} is {}\n", state.as_str()))
-        );
+    for (id, encoded, state) in
+        [("[::1]:8080", "%5B%3A%3A1%5D:8080", AdminState::Drain), ("zone/a", "zone%2Fa", AdminState::Ready)]
+    {
+        let answer = running.set_state("shop", encoded, state.as_str()).await;
+        assert_eq!(answer, (StatusCode::OK, format!("shop/{id} is {}\n", state.as_str())));
         assert_eq!(running.fake.set.lock().pop(), Some(("shop".to_owned(), id.to_owned(), state)));
     }
 }
 
 #[tokio::test]
-async fn the_state_may_come_in_the_body() {
+async fn state_may_be_sent_in_the_body() {
     let running = shop().await;
     let head =
         "POST /upstreams/shop/backends/zone/a/state HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Homing-Admin: 1\r\n";
@@ -206,41 +220,37 @@ async fn the_state_may_come_in_the_body() {
 }
 
 #[tokio::test]
-async fn who_is_not_there_is_not_changed() {
+async fn unknown_backends_are_not_found() {
     let running = shop().await;
     for (upstream, id) in [("shop", "node9"), ("blog", "zone/a")] {
-        let answer =
-            client::set_state(running.address, upstream, id, AdminState::Drain).await.expect("an answer");
-        assert_eq!(answer.status, StatusCode::NOT_FOUND);
+        assert_eq!(running.set_state(upstream, id, "drain").await.0, StatusCode::NOT_FOUND);
     }
     assert!(running.fake.set.lock().is_empty());
-    let refused =
-        client::set_state(running.address, "shop", "zone/a", AdminState::Maint).await.expect("an answer");
-    assert_eq!((refused.status, &*refused.body), (StatusCode::CONFLICT, "not now\n"));
+    let refused = running.set_state("shop", "zone/a", "maint").await;
+    assert_eq!(refused, (StatusCode::CONFLICT, "not now\n".to_owned()));
 }
 
 #[tokio::test]
-async fn reload_tells_what_changed_or_what_is_wrong() {
+async fn reload_returns_the_summary_or_the_errors() {
     let running = shop().await;
-    let answer = client::reload(running.address).await.expect("an answer");
-    assert_eq!((answer.status, &*answer.body), (StatusCode::OK, "nothing changed\n"));
+    assert_eq!(running.change("/reload").await, (StatusCode::OK, "nothing changed\n".to_owned()));
     *running.fake.reload.lock() = Err("error: unknown key\n  --> homing.toml:3\n".to_owned());
-    let answer = client::reload(running.address).await.expect("an answer");
-    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
-    assert!(answer.body.ends_with("homing.toml:3\n"), "{}", answer.body);
+    let (status, body) = running.change("/reload").await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(body.ends_with("homing.toml:3\n"), "{body}");
 }
 
 #[tokio::test]
-async fn strangers_change_and_read_nothing() {
+async fn untrusted_requests_are_rejected() {
     let running = shop().await;
     let change = "POST /upstreams/shop/backends/zone/a/state?state=drain HTTP/1.1\r\nContent-Length: 0\r\n";
     let ours = "Host: 127.0.0.1:9900\r\nX-Homing-Admin: 1\r\n";
     for (request, status) in [
         // A form on a web page.
         (format!("{change}Host: 127.0.0.1\r\nOrigin: https://evil.example\r\n\r\n"), 403),
-        // The same from a browser that sends no Origin.
+        // The same from a browser that does not send Origin.
         (format!("{change}Host: 127.0.0.1\r\n\r\n"), 403),
-        // A rebound name.
+        // A rebound domain.
         (format!("{change}Host: evil.example:9900\r\nX-Homing-Admin: 1\r\n\r\n"), 421),
         ("GET /status HTTP/1.1\r\nHost: evil.example:9900\r\n\r\n".to_owned(), 421),
         ("GET /status HTTP/1.0\r\n\r\n".to_owned(), 421),
@@ -256,7 +266,11 @@ async fn strangers_change_and_read_nothing() {
         assert_eq!(running.status_of(&request).await, status, "{request}");
     }
     assert!(running.fake.set.lock().is_empty());
-    assert_eq!(running.status_of(&format!("{change}{ours}\r\n")).await, 200, "and ours is let in");
+    assert_eq!(
+        running.status_of(&format!("{change}{ours}\r\n")).await,
+        200,
+        "a valid change must be accepted"
+    );
 }
 
 #[tokio::test]
@@ -267,11 +281,11 @@ async fn head_is_get_without_a_body() {
 }
 
 #[tokio::test]
-async fn oversized_heads_are_refused() {
+async fn oversized_heads_are_rejected() {
     let running = shop().await;
     let long = "x".repeat(64 * 1024);
     let mut stream = TcpStream::connect(running.address).await.expect("connects");
-    // The rest may meet a closed connection.
+    // The connection may be closed before everything is written.
     let _ =
         stream.write_all(format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {long}\r\n\r\n").as_bytes()).await;
     let mut answer = Vec::new();
@@ -280,7 +294,7 @@ async fn oversized_heads_are_refused() {
 }
 
 #[tokio::test]
-async fn one_connection_carries_one_request() {
+async fn one_connection_serves_one_request() {
     let running = shop().await;
     let request = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let answer = running.raw(&format!("{request}{request}")).await;
@@ -288,9 +302,12 @@ async fn one_connection_carries_one_request() {
 }
 
 #[tokio::test]
-async fn silent_connections_are_closed_and_make_room() {
-    let limits =
-        server::Limits { connections: 2, head: Duration::from_millis(50), ..server::Limits::default() };
+async fn silent_connections_are_closed_to_make_room() {
+    let limits = server::ConnectionLimits {
+        connections: 2,
+        head: Duration::from_millis(50),
+        ..server::ConnectionLimits::default()
+    };
     let running = start_within(limits, vec![fixture::upstream("shop", &["a"])]).await;
     let mut silent = Vec::new();
     for _ in 0..4 {
@@ -300,13 +317,16 @@ async fn silent_connections_are_closed_and_make_room() {
     for mut stream in silent {
         let mut answer = Vec::new();
         let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await;
-        assert!(read.is_ok(), "a silent connection stays open");
+        assert!(read.is_ok(), "a silent connection stayed open");
     }
 }
 
 #[tokio::test]
-async fn a_body_that_never_comes_does_not_hold_a_connection_for_ever() {
-    let limits = server::Limits { connection: Duration::from_millis(50), ..server::Limits::default() };
+async fn missing_body_does_not_keep_a_connection_open() {
+    let limits = server::ConnectionLimits {
+        connection: Duration::from_millis(50),
+        ..server::ConnectionLimits::default()
+    };
     let running = start_within(limits, vec![fixture::upstream("shop", &["a"])]).await;
     let request =
         "POST /upstreams/shop/backends/a/state HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Homing-Admin: 1\r\n";
@@ -315,12 +335,9 @@ async fn a_body_that_never_comes_does_not_hold_a_connection_for_ever() {
 }
 
 #[tokio::test]
-async fn cancelling_ends_the_server() {
+async fn cancelling_stops_the_server() {
     let running = shop().await;
     running.cancel.cancel();
     tokio::time::timeout(Duration::from_secs(20), running.server).await.expect("ends").expect("no panic");
-    assert!(matches!(
-        client::get(running.address, "/health").await,
-        Err(client::ClientError::Connect { .. })
-    ));
+    assert!(TcpStream::connect(running.address).await.is_err());
 }

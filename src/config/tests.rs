@@ -2,6 +2,7 @@
 
 mod docs;
 mod properties;
+mod shown;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -63,7 +64,7 @@ fn valid_files_are_lowered_as_expected() {
             config.server.workers = std::num::NonZeroUsize::MIN;
         }
         let warnings = render_all(&loaded.warnings, false);
-        snapshot("valid", &name, &format!("{warnings}{config:#?}\n"));
+        snapshot("valid", &name, &format!("{warnings}{}", shown::differences(&config)));
     }
 }
 

@@ -1,4 +1,4 @@
-//! From what the control plane knows to what the workers see. Pure.
+//! Pure functions that build the published state of an upstream from its control state.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::model::Upstream;
 use crate::model::live::BackendLive;
 use crate::model::snapshot::{Memory, UpstreamState};
 
-/// What the workers see of an upstream.
+/// Builds the state of an upstream that workers see.
 pub(super) fn build_state(
     config: &Arc<Upstream>,
     ring: &Arc<Ring>,
@@ -42,20 +42,20 @@ pub(super) fn build_state(
     })
 }
 
-/// A member's index as the ring has it. Every backend has a slot of its own,
-/// a u16, so that there is no index beyond.
+/// Converts a member's index to the ring's type. Each backend has its own slot, which is a `u16`,
+/// so there are no larger indices.
 pub(super) fn index_u16(index: usize) -> u16 {
     debug_assert!(u16::try_from(index).is_ok(), "more backends than slots");
     u16::try_from(index).unwrap_or(u16::MAX)
 }
 
-/// The ring of these backends.
+/// Builds the ring of an upstream.
 pub(super) fn build_ring(config: &Upstream) -> Arc<Ring> {
     let backends: Vec<_> = config.backends.iter().map(|b| (b.id.clone(), b.weight)).collect();
     Arc::new(Ring::build(config.affinity.seed, config.affinity.vnodes, &backends))
 }
 
-/// Would [`build_ring`] build the same?
+/// Returns whether [`build_ring`] would build the same ring for both.
 pub(super) fn has_same_ring(a: &Upstream, b: &Upstream) -> bool {
     let points = |u: &Upstream| (u.affinity.seed, u.affinity.vnodes);
     points(a) == points(b)

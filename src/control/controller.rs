@@ -1,8 +1,7 @@
-//! The task that owns the control state: the single writer.
+//! The task that owns the control state and is its only writer.
 //!
-//! It runs on a runtime of its own, so that building a ring never delays a
-//! request. Everything reaches it through channels; everybody else sees only
-//! the snapshots that it publishes.
+//! It runs on its own runtime, so building a ring never delays a request. All input arrives through
+//! channels. Other threads see only the snapshots that it publishes.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,18 +13,18 @@ use tokio_util::task::TaskTracker;
 
 use super::prober::{Checked, Probers};
 use super::reload::ReloadSummary;
-use super::slots::SlotRegistry;
-use super::state::{ControlState, Effects, Event, TooManyBackends, UnknownBackend};
+use super::slots::{SlotRegistry, TooManyBackends};
+use super::state::{ControlState, Effects, Event, UnknownBackend};
 use super::transition::Transition;
 use crate::affinity::{AdminState, BackendId, Slot, Timestamp};
 use crate::model::Config;
 use crate::model::snapshot::{Memory, Report, Snapshot};
 
-/// Starts the control plane on the current runtime. It ends, with its checks,
-/// when `cancel` is cancelled; `tracker` knows of all its tasks.
+/// Starts the control plane on the current runtime. It stops with all its checks when `cancel` is
+/// cancelled. `tracker` tracks all its tasks.
 ///
 /// # Panics
-/// Outside a tokio runtime; and where [`ControlState::new`] does.
+/// If called outside a tokio runtime, or if [`ControlState::new`] panics.
 pub fn start(
     config: Arc<Config>,
     workers: usize,
@@ -51,7 +50,7 @@ pub fn start(
     (handle, published)
 }
 
-/// A way to talk to the control plane.
+/// A handle to the control plane.
 #[derive(Debug, Clone)]
 pub struct ControlHandle {
     commands: mpsc::Sender<Command>,
@@ -61,14 +60,13 @@ pub struct ControlHandle {
 }
 
 impl ControlHandle {
-    /// Where workers report what requests saw. Bounded: a worker does not wait
-    /// (`try_send`), a report too many is lost.
+    /// Returns the channel for reports from workers. It is bounded. Workers use `try_send`, and reports
+    /// are dropped when it is full.
     pub fn reporter(&self) -> mpsc::Sender<Report> {
         self.reports.clone()
     }
 
-    /// Sets what the operator wishes of a backend. When this returns, it is
-    /// published.
+    /// Sets the operator's admin state of a backend. The change is published when this returns.
     ///
     /// # Errors
     /// [`ControlError::UnknownBackend`] or [`ControlError::Stopped`].
@@ -83,35 +81,33 @@ impl ControlHandle {
         self.ask(Command::Admin { upstream, backend, state, reply }, answer).await
     }
 
-    /// Takes over another configuration. When this returns, it is published.
+    /// Applies a new configuration. The change is published when this returns.
     ///
     /// # Errors
-    /// [`ControlError::TooManyBackends`] (nothing has changed then) or
-    /// [`ControlError::Stopped`].
+    /// [`ControlError::TooManyBackends`] (nothing changes) or [`ControlError::Stopped`].
     pub async fn reload(&self, config: Config) -> Result<ReloadSummary, ControlError> {
         let (reply, answer) = oneshot::channel();
         self.ask(Command::Reload { config: Arc::new(config), reply }, answer).await
     }
 
-    /// The world as it is.
+    /// Returns the current snapshot.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.published.borrow())
     }
 
-    /// The world as it is and as it will be.
+    /// Returns a receiver for the current and all later snapshots.
     pub fn subscribe(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.published.clone()
     }
 
-    /// The slot of a backend, a new one for an id that was never configured:
-    /// bindings loaded from a file are kept even if their backend is not
-    /// configured now, for it may come back (until then they count as
-    /// removed). `None` if there is no such upstream, or no slot left.
+    /// Returns the slot of a backend and assigns one to an id that was never configured. Bindings loaded
+    /// from a file are kept even if their backend is not configured now, because it may be added later;
+    /// until then they count as removed. Returns `None` if the upstream is unknown or no slot is left.
     pub fn slot_of(&self, upstream: &str, backend: &BackendId) -> Option<Slot> {
         self.slots.get(upstream)?.slot_of(backend)
     }
 
-    /// The backend that has a slot, whether or not it is configured now.
+    /// Returns the backend that has this slot, even if it is not configured now.
     pub fn id_of(&self, upstream: &str, slot: Slot) -> Option<BackendId> {
         self.slots.get(upstream)?.id_of(slot)
     }
@@ -126,16 +122,16 @@ impl ControlHandle {
     }
 }
 
-/// Why the control plane did not do as it was told.
+/// An error of the control plane.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ControlError {
-    /// No such upstream or backend.
+    /// The upstream or backend is unknown.
     #[error(transparent)]
     UnknownBackend(#[from] UnknownBackend),
-    /// Too many backends.
+    /// The configuration has too many backends.
     #[error(transparent)]
     TooManyBackends(#[from] TooManyBackends),
-    /// It has been stopped.
+    /// The control plane has stopped.
     #[error("the control plane has stopped")]
     Stopped,
 }
@@ -176,15 +172,15 @@ impl Controller {
         loop {
             let wakeup = self.state.next_wakeup().and_then(|wakeup| self.began.checked_add(wakeup));
             let due = wakeup.unwrap_or(self.began);
-            // The order is that of importance: what workers report comes last,
-            // so that a flood of it delays neither people nor checks nor time.
+            // Ordered by importance. Reports come last, so that a flood of them does not delay commands,
+            // checks or timers.
             tokio::select! {
                 biased;
-                Some(command) = inbox.commands.recv() => self.obey(command),
+                Some(command) = inbox.commands.recv() => self.execute(command),
                 Some(checked) = inbox.checks.recv() => self.checked(checked),
                 () = tokio::time::sleep_until(due), if wakeup.is_some() => self.apply(Event::Tick),
                 _ = sweep.tick() => self.sweep(),
-                // Zero: there is nobody left who could report.
+                // 0 means that all senders are gone.
                 1.. = inbox.reports.recv_many(&mut reports, REPORT_BATCH) => {
                     for report in reports.drain(..) {
                         self.apply(Event::Passive(report));
@@ -194,13 +190,13 @@ impl Controller {
         }
     }
 
-    fn obey(&mut self, command: Command) {
+    fn execute(&mut self, command: Command) {
         let now = self.now();
         match command {
             Command::Admin { upstream, backend, state, reply } => {
                 let result = self.state.set_admin_state(&upstream, &backend, state, now);
                 let result = result.map(|effects| self.take_effect(&effects));
-                // Who asked may have gone; it is done all the same.
+                // The caller may be gone. The change applies all the same.
                 let _ = reply.send(result);
             }
             Command::Reload { config, reply } => {
@@ -217,7 +213,7 @@ impl Controller {
         let Checked { upstream, slot, result, next } = checked;
         self.apply(Event::Probe { upstream: Arc::clone(&upstream), slot, result });
         if let Some(interval) = self.state.check_interval(&upstream, slot) {
-            // The task may have been stopped meanwhile.
+            // The task may have been stopped in the meantime.
             let _ = next.send(interval);
         }
     }
@@ -254,9 +250,9 @@ fn log(transition: &Transition) {
     let Transition { upstream, backend, from, to, reason } = transition;
     let backend = backend.as_ref().map(tracing::field::display);
     if reason.is_warning() {
-        tracing::warn!(%upstream, backend, from, to, %reason, "state");
+        tracing::warn!(%upstream, backend, from, to, %reason, "state changed");
     } else {
-        tracing::info!(%upstream, backend, from, to, %reason, "state");
+        tracing::info!(%upstream, backend, from, to, %reason, "state changed");
     }
 }
 
@@ -265,15 +261,15 @@ fn unix_now() -> Timestamp {
     Timestamp(u32::try_from(seconds).unwrap_or(u32::MAX))
 }
 
-/// Reports that may wait.
+/// Capacity of the report channel.
 const REPORTS: usize = 1024;
-/// Reports applied before anything else is looked at again.
+/// Maximum number of reports applied in a row.
 const REPORT_BATCH: usize = 128;
-/// Commands that may wait.
+/// Capacity of the command channel.
 const COMMANDS: usize = 16;
-/// Ended checks that may wait; their tasks wait then.
+/// Capacity of the channel for finished checks. Their tasks wait when it is full.
 const CHECKS: usize = 256;
-/// How often the tables drop what has expired.
+/// How often expired entries are removed from the tables.
 const SWEEP: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

@@ -1,41 +1,39 @@
-//! One backend's health, by its active checks and by what requests see of it.
+//! The health of one backend, from active checks and from the outcomes of requests.
 //!
 //! | from | to | when |
 //! |---|---|---|
-//! | up | down | `fall` checks failed in a row |
-//! | up | down | `max_fails` requests failed in a row, or one on trial, or `max_5xx` within `window`; not the last eligible backend |
-//! | down | up | its penalty is over, and with active checks `rise` passed in a row since it went down |
-//! | down | up | the rest of its penalty is waived, because nobody is eligible; still `rise` checks |
+//! | up | down | `fall` consecutive checks failed |
+//! | up | down | `max_fails` consecutive requests failed, or one on trial, or `max_5xx` within `window`; never for the last eligible backend |
+//! | down | up | its penalty is over and, with active checks, `rise` consecutive checks passed since it went down |
+//! | down | up | its penalty is waived because no backend is eligible; `rise` checks are still required |
 //!
-//! Failures of one session in a row, on connections that were made, count once:
-//! one request that crashes its backend and is sent again and again must not
-//! take everybody else's backend.
+//! Consecutive failures of one session on established connections count once. A request that crashes
+//! its backend and is repeated must not take the backend away from all other sessions.
 //!
-//! Without active checks, and after a waived penalty, it comes back *on
-//! trial*: for one `window`, or until a request succeeds, one failed request
-//! ejects it again.
+//! Without active checks, or after a waived penalty, it comes back *on trial*: for one `window`, or
+//! until a request succeeds, a single failed request ejects it again.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::penalty::Penalty;
 use super::probe::ProbeFailure;
-use super::transition::Reason;
+use super::transition::TransitionReason;
 use crate::affinity::{Health, KeyHash};
 use crate::model::snapshot::Observation;
 use crate::model::{HealthCheck, PassiveCheck, Upstream};
 
-/// One backend's health and what it depends on.
+/// The health state machine of one backend.
 #[derive(Debug)]
 pub(super) struct HealthMachine {
     state: State,
-    /// Checks in a row: passes while down, failures while up.
+    /// Consecutive checks: passes while down, failures while up.
     checks: u32,
-    /// Failed requests in a row.
+    /// Consecutive failed requests.
     failed_requests: u32,
-    /// The sessions among them; at most `max_fails`.
+    /// Sessions of these failed requests; at most `max_fails`.
     failed_sessions: Vec<KeyHash>,
-    /// When 5xx responses were seen, the oldest first; at most `max_5xx`.
+    /// Times of 5xx responses, oldest first; at most `max_5xx`.
     server_errors: VecDeque<Duration>,
     penalty: Penalty,
 }
@@ -46,20 +44,20 @@ enum State {
     Down { until: Duration, unchecked: bool },
 }
 
-/// What requests see may eject a backend; this says if it did.
+/// The effect of a request's outcome on the backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Observed {
     /// Nothing changed.
     Nothing,
-    /// It is down now.
-    Ejected(Reason),
-    /// It would be, were it not the last; said once per row of failures.
+    /// The backend was ejected.
+    Ejected(TransitionReason),
+    /// The backend was spared because it is the last one. Returned once per series of failures.
     Spared,
 }
 
 impl HealthMachine {
-    /// Before the first check. Without active checks nothing could ever bring
-    /// a backend up, so that it is taken for up.
+    /// Creates the state before the first check. Without active checks the backend starts up, because
+    /// nothing else would bring it up.
     pub(super) fn new(rules: &Upstream, now: Duration) -> Self {
         let state = match rules.initial_health {
             Health::Down if rules.health_check.is_some() => State::Down { until: now, unchecked: true },
@@ -75,7 +73,7 @@ impl HealthMachine {
         }
     }
 
-    /// Up or down.
+    /// Returns whether it is up or down.
     pub(super) fn health(&self) -> Health {
         match self.state {
             State::Up { .. } => Health::Up,
@@ -83,12 +81,12 @@ impl HealthMachine {
         }
     }
 
-    /// Is it down only because no check has passed yet, and none has failed?
+    /// Returns whether it is down only because no check has passed or failed yet.
     pub(super) fn is_unchecked(&self) -> bool {
         matches!(self.state, State::Down { unchecked: true, .. })
     }
 
-    /// A check passed. It may be up after the next [`Self::reenter`].
+    /// Records a passed check. The next [`Self::reenter`] may bring the backend up.
     pub(super) fn check_passed(&mut self) {
         match self.state {
             State::Up { .. } => self.checks = 0,
@@ -96,14 +94,14 @@ impl HealthMachine {
         }
     }
 
-    /// A check failed: why it is down now, if it is.
+    /// Records a failed check. Returns the reason if this takes the backend down.
     pub(super) fn check_failed(
         &mut self,
         last: ProbeFailure,
         check: &HealthCheck,
         passive: Option<&PassiveCheck>,
         now: Duration,
-    ) -> Option<Reason> {
+    ) -> Option<TransitionReason> {
         match &mut self.state {
             State::Down { unchecked, .. } => {
                 *unchecked = false;
@@ -118,12 +116,12 @@ impl HealthMachine {
                 let held_for =
                     passive.map_or(Duration::ZERO, |rule| self.penalty.strike_by_checks(rule, now));
                 self.go_down(now, held_for);
-                Some(Reason::ChecksFailed { last, held_for })
+                Some(TransitionReason::ChecksFailed { last, held_for })
             }
         }
     }
 
-    /// A request saw something. `others` tells if another backend is eligible.
+    /// Records the outcome of a request. `others` is whether another backend is eligible.
     pub(super) fn observe(
         &mut self,
         observation: Observation,
@@ -131,7 +129,7 @@ impl HealthMachine {
         others: bool,
         now: Duration,
     ) -> Observed {
-        // Late news of what was already under way when it went down.
+        // A late report of a request that was in flight when the backend went down.
         let State::Up { trial_until } = &mut self.state else { return Observed::Nothing };
         match observation {
             Observation::Recovered => {
@@ -157,7 +155,7 @@ impl HealthMachine {
                     return if first { Observed::Spared } else { Observed::Nothing };
                 }
                 let penalty = self.eject(rule, now);
-                Observed::Ejected(Reason::RequestsFailed { penalty })
+                Observed::Ejected(TransitionReason::RequestsFailed { penalty })
             }
             Observation::ServerError => {
                 let Some(max) = rule.max_5xx else { return Observed::Nothing };
@@ -172,39 +170,40 @@ impl HealthMachine {
                     return Observed::Nothing;
                 }
                 if !others {
-                    // Begins a new count, so that it is said once per `max_5xx`.
+                    // Restart the count, so that this is reported once per `max_5xx`.
                     self.server_errors.clear();
                     return Observed::Spared;
                 }
                 let penalty = self.eject(rule, now);
-                Observed::Ejected(Reason::ServerErrors { penalty })
+                Observed::Ejected(TransitionReason::ServerErrors { penalty })
             }
         }
     }
 
-    /// Comes up if it may: why, if it did.
-    pub(super) fn reenter(&mut self, rules: &Upstream, now: Duration) -> Option<Reason> {
+    /// Brings the backend up if it may come up. Returns the reason if it did.
+    pub(super) fn reenter(&mut self, rules: &Upstream, now: Duration) -> Option<TransitionReason> {
         let State::Down { until, .. } = self.state else { return None };
         if now < until || !self.has_risen(rules) {
             return None;
         }
         if rules.health_check.is_some() {
             self.go_up(None, now);
-            return Some(Reason::ChecksPassed);
+            return Some(TransitionReason::ChecksPassed);
         }
         self.go_up(rules.passive.as_ref(), now);
-        Some(Reason::PenaltyOver)
+        Some(TransitionReason::PenaltyOver)
     }
 
-    /// Nobody is eligible: comes up unless its checks are against it.
-    pub(super) fn waive(&mut self, rules: &Upstream, now: Duration) -> Option<Reason> {
+    /// Waives the penalty because no backend is eligible. Brings the backend up unless it still has to
+    /// pass checks.
+    pub(super) fn waive(&mut self, rules: &Upstream, now: Duration) -> Option<TransitionReason> {
         (self.health() == Health::Down && self.has_risen(rules)).then(|| {
             self.go_up(rules.passive.as_ref(), now);
-            Reason::PenaltyWaived
+            TransitionReason::PenaltyWaived
         })
     }
 
-    /// When time alone may bring it up.
+    /// Returns when time alone can bring it up.
     pub(super) fn wakeup(&self, rules: &Upstream) -> Option<Duration> {
         match self.state {
             State::Down { until, .. } if self.has_risen(rules) => Some(until),
@@ -212,12 +211,12 @@ impl HealthMachine {
         }
     }
 
-    /// Is a run of checks under way that may change its health?
+    /// Returns whether a series of checks is in progress that may change its health.
     pub(super) fn in_doubt(&self, rules: &Upstream) -> bool {
         self.checks > 0 && !(self.health() == Health::Down && self.has_risen(rules))
     }
 
-    /// Forgets what was counted: it was not watched for a while, or by other rules.
+    /// Resets all counts, because it was not watched for a while or the rules changed.
     pub(super) fn forget_counts(&mut self) {
         self.checks = 0;
         self.failed_requests = 0;
@@ -243,6 +242,6 @@ impl HealthMachine {
     fn go_up(&mut self, trial: Option<&PassiveCheck>, now: Duration) {
         self.state = State::Up { trial_until: trial.map(|rule| now.saturating_add(rule.window)) };
         self.forget_counts();
-        self.penalty.back(now);
+        self.penalty.came_up(now);
     }
 }

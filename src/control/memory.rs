@@ -1,15 +1,14 @@
-//! Where an upstream's bindings are, across reloads: kept wherever they still
-//! mean something.
+//! The store of an upstream's bindings. A reload keeps it if its bindings are still valid.
 
 use std::sync::Arc;
 
-use super::transition::Reason;
+use super::transition::TransitionReason;
 use crate::affinity::cookie::{CookieConfig, KeyRing};
 use crate::affinity::table::Table;
 use crate::model::snapshot::Memory;
 use crate::model::{Remember, TableConfig, Upstream};
 
-/// An empty memory.
+/// Creates an empty store.
 pub(super) fn new(remember: &Remember) -> Memory {
     match remember {
         Remember::None => Memory::None,
@@ -18,9 +17,8 @@ pub(super) fn new(remember: &Remember) -> Memory {
     }
 }
 
-/// Makes `memory` what `new` says, coming from `old`. If the bindings kept so
-/// far are forgotten: why.
-pub(super) fn reconfigure(memory: &mut Memory, old: &Upstream, new: &Upstream) -> Option<Reason> {
+/// Adapts `memory` to a reload from `old` to `new`. If this loses the bindings, returns why.
+pub(super) fn reconfigure(memory: &mut Memory, old: &Upstream, new: &Upstream) -> Option<TransitionReason> {
     let (before, after) = (&old.affinity, &new.affinity);
     match (&after.remember, &*memory, &before.remember) {
         (Remember::None, Memory::None, _) => None,
@@ -30,10 +28,10 @@ pub(super) fn reconfigure(memory: &mut Memory, old: &Upstream, new: &Upstream) -
         }
         (remember @ Remember::Table(_), Memory::Table(_), _) => {
             *memory = self::new(remember);
-            Some(Reason::SeedChanged)
+            Some(TransitionReason::SeedChanged)
         }
         (remember @ Remember::Cookie(cookie), Memory::Cookie(_), Remember::Cookie(was)) => {
-            // An ephemeral key survives, or every reload would forget all sessions.
+            // Keep an ephemeral key. Otherwise every reload would lose all sessions.
             if cookie.keys != was.keys {
                 *memory = self::new(remember);
             }
@@ -45,12 +43,12 @@ pub(super) fn reconfigure(memory: &mut Memory, old: &Upstream, new: &Upstream) -
         }
         (remember, Memory::Table(_) | Memory::Cookie(_), _) => {
             *memory = self::new(remember);
-            Some(Reason::RememberChanged)
+            Some(TransitionReason::RememberChanged)
         }
     }
 }
 
-/// Is it the same table, the same keys?
+/// Returns whether both are the same table or the same key ring.
 pub(super) fn is_same(a: &Memory, b: &Memory) -> bool {
     match (a, b) {
         (Memory::None, Memory::None) => true,
@@ -60,8 +58,8 @@ pub(super) fn is_same(a: &Memory, b: &Memory) -> bool {
     }
 }
 
-/// The word used in the configuration.
-pub(super) fn word(remember: &Remember) -> &'static str {
+/// Returns the value of `remember` in the configuration.
+pub(super) fn as_str(remember: &Remember) -> &'static str {
     match remember {
         Remember::None => "none",
         Remember::Table(_) => "table",
@@ -73,7 +71,7 @@ fn ttl_seconds(config: &TableConfig) -> u32 {
     u32::try_from(config.ttl.as_secs()).unwrap_or(u32::MAX).max(1)
 }
 
-/// Where no keys are configured, the ring has a random one of its own.
+/// Returns the key ring. Without configured keys it has one random key.
 fn key_ring(config: &CookieConfig) -> KeyRing {
     let keys: Vec<_> = config.keys.iter().map(|key| key.0).collect();
     KeyRing::new(&keys)

@@ -1,13 +1,12 @@
-//! The control plane: one task owns the state of all backends and publishes
-//! it, whole and immutable, to the workers.
+//! The control plane. One task owns the state of all backends and publishes immutable snapshots of
+//! it to the workers.
 //!
-//! - [`state`] is the reducer: events and a virtual clock in, a
-//!   [`Snapshot`](crate::model::snapshot::Snapshot) and what is to be logged
-//!   out. It has no runtime and no clock, so that a seeded simulation can
-//!   drive it through years in a second.
-//! - [`probe`] is one active check of one backend.
-//! - [`controller`] joins the two: it runs the checks, feeds the reducer and
-//!   publishes through a `watch` channel.
+//! - [`state`] is the reducer. It takes events and the current time, and returns a
+//!   [`Snapshot`](crate::model::snapshot::Snapshot) and the transitions to log. It has no runtime
+//!   and no clock, so a seeded simulation can run years of virtual time in a second.
+//! - [`probe`] runs one active check of one backend.
+//! - [`controller`] joins the two: it runs the checks, feeds the reducer and publishes snapshots
+//!   through a `watch` channel.
 //!
 //! Control never imports the proxy, and the proxy never imports control.
 
@@ -30,6 +29,6 @@ mod upstream;
 
 pub use controller::{ControlError, ControlHandle, start};
 pub use reload::{ReloadSummary, UpstreamChange, UpstreamChangeKind};
-pub use slots::{SlotRegistry, Slots};
-pub use state::{ControlState, Effects, Event, TooManyBackends, UnknownBackend};
-pub use transition::{Reason, Transition};
+pub use slots::{SlotRegistry, Slots, TooManyBackends};
+pub use state::{ControlState, Effects, Event, UnknownBackend};
+pub use transition::{Transition, TransitionReason};

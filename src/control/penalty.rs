@@ -1,27 +1,26 @@
-//! How long a backend that went down must stay down: longer each time, and
-//! shorter again after calm.
+//! Penalties: how long a backend that went down must stay down. They grow with each strike and shrink
+//! again while the backend stays up.
 //!
-//! One count of strikes serves ejections by requests and flaps of the active
-//! checks. The n-th strike in a row costs `penalty` × 2ⁿ⁻¹, at most
-//! `max_penalty`; a strike by active checks costs one step less, so that the
-//! first is free: `rise` alone brings the backend back. Each time that the
-//! backend has been up for twice the penalty of its last strike, one strike is
-//! forgiven, which halves the next penalty.
+//! Ejections by failed requests and flaps of the active checks share one strike count. The n-th
+//! strike costs `penalty` × 2ⁿ⁻¹, at most `max_penalty`. A strike by active checks costs one step
+//! less, so the first is free and `rise` successes alone bring the backend back. Each time the
+//! backend has been up for twice the penalty of its last strike, one strike is forgiven, which
+//! halves the next penalty.
 
 use std::time::Duration;
 
 use crate::model::PassiveCheck;
 
-/// One backend's strikes.
+/// The strikes of one backend.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Penalty {
     strikes: u32,
-    /// When it last came up; strikes are forgiven from then on.
+    /// When it last came up. Strikes are forgiven from this time on.
     up_since: Duration,
 }
 
 impl Penalty {
-    /// Ejected by what requests saw: how long it stays out.
+    /// Adds a strike for failed requests. Returns how long the backend stays ejected.
     pub(super) fn strike_by_requests(&mut self, rule: &PassiveCheck, now: Duration) -> Duration {
         self.forgive(rule, now);
         let length = length(rule, self.strikes);
@@ -29,7 +28,8 @@ impl Penalty {
         length
     }
 
-    /// Taken down by active checks: how long it stays out even if they pass.
+    /// Adds a strike for failed active checks. Returns how long the backend stays down even if the
+    /// checks pass again.
     pub(super) fn strike_by_checks(&mut self, rule: &PassiveCheck, now: Duration) -> Duration {
         self.forgive(rule, now);
         let length = self.strikes.checked_sub(1).map_or(Duration::ZERO, |n| length(rule, n));
@@ -37,13 +37,13 @@ impl Penalty {
         length
     }
 
-    /// It is up again.
-    pub(super) fn back(&mut self, now: Duration) {
+    /// Records that the backend came up.
+    pub(super) fn came_up(&mut self, now: Duration) {
         self.up_since = now;
     }
 
     fn add(&mut self, rule: &PassiveCheck) {
-        // More strikes than reach the maximum would only delay forgiveness.
+        // Strikes beyond the maximum penalty would only delay forgiveness.
         let at_most = length(rule, self.strikes.saturating_sub(1)) >= rule.max_penalty;
         if !at_most && self.strikes < MAX_STRIKES {
             self.strikes += 1;
@@ -64,7 +64,7 @@ fn length(rule: &PassiveCheck, strikes: u32) -> Duration {
     rule.penalty.saturating_mul(2u32.saturating_pow(strikes)).min(rule.max_penalty)
 }
 
-/// Keeps the loop in `forgive` short whatever the configuration says.
+/// Bounds the loop in `forgive` for any configuration.
 const MAX_STRIKES: u32 = 32;
 
 #[cfg(test)]
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn each_ejection_doubles_up_to_the_maximum() {
+    fn penalty_doubles_up_to_the_maximum() {
         let mut penalty = Penalty::default();
         let lengths: Vec<_> = (0..6).map(|_| penalty.strike_by_requests(&rule(), Duration::ZERO)).collect();
         assert_eq!(lengths, [10 * S, 20 * S, 40 * S, 60 * S, 60 * S, 60 * S]);
@@ -92,12 +92,12 @@ mod tests {
     }
 
     #[test]
-    fn twice_the_last_penalty_without_a_strike_halves_the_next() {
+    fn uptime_of_twice_the_last_penalty_halves_the_next() {
         let mut penalty = Penalty::default();
         for _ in 0..3 {
             penalty.strike_by_requests(&rule(), Duration::ZERO);
         }
-        penalty.back(100 * S);
+        penalty.came_up(100 * S);
         // The last penalty was 40 s: one strike is forgiven after 80 s.
         assert_eq!(penalty.clone().strike_by_requests(&rule(), 179 * S), 60 * S);
         assert_eq!(penalty.clone().strike_by_requests(&rule(), 180 * S), 40 * S);
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn many_strikes_at_the_maximum_are_forgiven_as_soon_as_few() {
+    fn strikes_beyond_the_maximum_do_not_delay_forgiveness() {
         let mut few = Penalty::default();
         let mut many = Penalty::default();
         for _ in 0..4 {
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn extreme_configurations_neither_overflow_nor_loop() {
+    fn extreme_configurations_do_not_overflow_or_loop() {
         let zero = PassiveCheck { penalty: Duration::ZERO, ..rule() };
         let huge = PassiveCheck { penalty: Duration::MAX, max_penalty: Duration::MAX, ..rule() };
         let mut penalty = Penalty::default();

@@ -1,15 +1,14 @@
-//! One active check of one backend: a TCP connection, or a request of HTTP/1.1
-//! or HTTP/2 whose status decides.
+//! One active check of one backend: a TCP connection, or an HTTP/1.1 or HTTP/2 request that is judged
+//! by its response status.
 //!
-//! Every check has a connection of its own: a pooled one would answer for a
-//! backend that does not accept any more.
+//! Each check opens a new connection. A pooled connection could still work when the backend no longer
+//! accepts new ones.
 
-mod http2;
+mod exchange;
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,9 +16,7 @@ use bytes::Bytes;
 use http::header::{CONNECTION, HOST, HeaderValue, USER_AGENT};
 use http::{Request, Uri, Version};
 use http_body_util::Empty;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
@@ -30,93 +27,92 @@ use crate::model::{Address, Probe, ProxyVersion};
 use crate::proxy_protocol::{self, Header};
 use crate::tls;
 
-/// What a check goes over.
+/// The connection of a check.
 type Connection = Either<TcpStream, UnixStream>;
 
-/// What a check says.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProbeResult {
-    /// It is well.
+    /// The backend is healthy.
     Pass,
-    /// It is not.
+    /// The backend is not healthy.
     Fail(ProbeFailure),
-    /// It is well, but asks to be drained.
+    /// The backend is healthy and asks to be drained.
     Drain,
 }
 
-/// What a check failed of.
+/// The reason why a check failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProbeFailure {
-    /// Its name could not be resolved.
+    /// The name could not be resolved.
     Resolve,
-    /// It could not be connected to.
+    /// The connection failed.
     Connect(io::ErrorKind),
-    /// It did not answer in time.
+    /// The check timed out.
     Timeout,
-    /// It has no TLS as configured.
+    /// The TLS handshake failed.
     Tls,
-    /// What it answered is not the HTTP that it should be, too long, or broken off.
+    /// The response was not valid HTTP of the configured version, too long, or truncated.
     Protocol,
-    /// It answered with a status that does not mean up.
+    /// The response status does not mean up.
     Status(u16),
 }
 
 impl fmt::Display for ProbeFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Resolve => f.write_str("the name does not resolve"),
-            Self::Connect(kind) => write!(f, "cannot connect: {kind}"),
-            Self::Timeout => f.write_str("no answer in time"),
-            Self::Tls => f.write_str("the TLS handshake failed"),
-            Self::Protocol => f.write_str("no valid HTTP response"),
-            Self::Status(status) => write!(f, "status {status}"),
+            Self::Resolve => f.write_str("name resolution failed"),
+            Self::Connect(kind) => write!(f, "connect failed: {kind}"),
+            Self::Timeout => f.write_str("timed out"),
+            Self::Tls => f.write_str("TLS handshake failed"),
+            Self::Protocol => f.write_str("invalid HTTP response"),
+            Self::Status(status) => write!(f, "unexpected status {status}"),
         }
     }
 }
 
-/// Checks one backend, again and again but never twice at a time.
+/// Checks one backend repeatedly, one check at a time.
 #[derive(Debug)]
 pub struct Prober {
     address: Address,
     probe: Probe,
     timeout: Duration,
-    /// How HTTP requests are encrypted.
+    /// TLS settings for HTTP requests; `None`: plain HTTP.
     tls: Option<Arc<tls::Client>>,
-    /// Are they of HTTP/2?
+    /// Whether to send HTTP/2 requests.
     http2: bool,
-    /// How the backend is told that the connection is our own.
+    /// Version of the PROXY header that marks the connection as Homing's own.
     proxy_protocol: Option<ProxyVersion>,
-    /// A lookup that outlived its check; the next check waits for it instead
-    /// of starting another, so that a dead resolver cannot pile up threads.
+    /// A name lookup that outlived its check. The next check waits for it instead of starting another,
+    /// so a dead resolver cannot pile up threads.
     lookup: Option<JoinHandle<io::Result<Vec<SocketAddr>>>>,
 }
 
 impl Prober {
-    /// Will check the backend at `address`; a check without an answer for
-    /// `timeout` has failed.
+    /// Creates a prober for the backend at `address`. A check fails after `timeout`.
     pub fn new(address: Address, probe: Probe, timeout: Duration) -> Self {
         Self { address, probe, timeout, tls: None, http2: false, proxy_protocol: None, lookup: None }
     }
 
-    /// HTTP requests go over TLS.
+    /// Sends HTTP requests over TLS.
     #[must_use]
-    pub fn over(self, tls: Option<Arc<tls::Client>>) -> Self {
+    pub fn with_tls(self, tls: Option<Arc<tls::Client>>) -> Self {
         Self { tls, ..self }
     }
 
-    /// HTTP requests are of HTTP/2.
+    /// Sends HTTP/2 requests.
     #[must_use]
-    pub fn speaking_http2(self, http2: bool) -> Self {
+    pub fn with_http2(self, http2: bool) -> Self {
         Self { http2, ..self }
     }
 
-    /// Connections begin with a PROXY header.
+    /// Starts connections with a PROXY header.
     #[must_use]
-    pub fn announced(self, proxy_protocol: Option<ProxyVersion>) -> Self {
+    pub fn with_proxy_protocol(self, proxy_protocol: Option<ProxyVersion>) -> Self {
         Self { proxy_protocol, ..self }
     }
 
-    /// Checks once. Cancel safe.
+    /// Runs one check. Cancel safe.
     pub async fn check(&mut self) -> ProbeResult {
         let timeout = self.timeout;
         match tokio::time::timeout(timeout, self.try_check()).await {
@@ -136,19 +132,19 @@ impl Prober {
             Probe::Tcp => Ok(ProbeResult::Pass),
             Probe::Http { method, path, host, expect_status, drain_status } => {
                 let host = host.clone().unwrap_or_else(|| self.address.authority());
-                let ask = Ask { method, path, host: &host };
+                let request = CheckRequest { method, path, host: &host };
                 let status = match &self.tls {
-                    None if self.http2 => http2::exchange(stream, ask.http2("http")).await,
-                    None => exchange(stream, ask.http1()).await,
+                    None if self.http2 => exchange::http2(stream, request.http2("http")).await,
+                    None => exchange::http1(stream, request.http1()).await,
                     Some(tls) => {
                         let stream = encrypt(tls, &self.address, stream).await.ok_or(ProbeFailure::Tls)?;
                         if self.http2 {
                             if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
                                 return Err(ProbeFailure::Tls);
                             }
-                            http2::exchange(stream, ask.http2("https")).await
+                            exchange::http2(stream, request.http2("https")).await
                         } else {
-                            exchange(stream, ask.http1()).await
+                            exchange::http1(stream, request.http1()).await
                         }
                     }
                 };
@@ -188,11 +184,11 @@ impl Prober {
     }
 }
 
-/// The header of a connection that is for no client.
+/// Returns the PROXY header of a connection that has no client.
 fn own_header(version: ProxyVersion, stream: &Connection) -> Vec<u8> {
     let mut out = Vec::new();
     match version {
-        // Not UNKNOWN, which some receivers refuse (§2.1 of the protocol).
+        // Not UNKNOWN: some receivers reject it (§2.1 of the protocol).
         ProxyVersion::V1 => {
             let addresses = own_addresses(stream).unwrap_or(Header::Unknown);
             proxy_protocol::write_v1(&mut out, addresses);
@@ -207,15 +203,15 @@ fn own_addresses(stream: &Connection) -> Option<Header> {
     Some(Header::Tcp { source: tcp.local_addr().ok()?, destination: tcp.peer_addr().ok()? })
 }
 
-/// What is asked for.
+/// The request of a check.
 #[derive(Debug, Clone, Copy)]
-struct Ask<'a> {
+struct CheckRequest<'a> {
     method: &'a str,
     path: &'a str,
     host: &'a str,
 }
 
-impl Ask<'_> {
+impl CheckRequest<'_> {
     const AGENT: HeaderValue = HeaderValue::from_static(concat!("homing/", env!("CARGO_PKG_VERSION")));
 
     fn http1(self) -> Option<Request<Empty<Bytes>>> {
@@ -241,39 +237,16 @@ impl Ask<'_> {
     }
 }
 
-/// Every check shakes hands anew, as it connects anew.
+/// Performs a full TLS handshake, since each check uses a new connection.
 async fn encrypt(tls: &tls::Client, address: &Address, stream: Connection) -> Option<TlsStream<Connection>> {
     let (config, name) = (tls.config()?, tls.server_name(&address.host())?);
     match TlsConnector::from(config).connect(name, stream).await {
         Ok(stream) => Some(stream),
         Err(error) => {
-            tracing::debug!(backend = %address, %error, "no TLS with a backend");
+            tracing::debug!(backend = %address, %error, "TLS handshake with backend failed");
             None
         }
     }
-}
-
-/// Sends the request and reads the response's head; its status, if it is valid.
-async fn exchange(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    request: Option<Request<Empty<Bytes>>>,
-) -> Option<u16> {
-    let request = request?;
-    let (mut sender, connection) =
-        http1::Builder::new().max_buf_size(MAX_HEAD).handshake(TokioIo::new(stream)).await.ok()?;
-    let mut connection = pin!(connection);
-    let mut response = pin!(sender.send_request(request));
-    let mut open = true;
-    // The connection is driven here rather than in a task of its own, so that
-    // dropping the check drops everything.
-    let response = loop {
-        tokio::select! {
-            biased;
-            response = &mut response => break response,
-            _ = &mut connection, if open => open = false,
-        }
-    };
-    Some(response.ok()?.status().as_u16())
 }
 
 fn judge(status: u16, expect: &[(u16, u16)], drain: &[u16]) -> ProbeResult {
@@ -285,9 +258,6 @@ fn judge(status: u16, expect: &[(u16, u16)], drain: &[u16]) -> ProbeResult {
         ProbeResult::Fail(ProbeFailure::Status(status))
     }
 }
-
-/// The longest response head read, in bytes.
-const MAX_HEAD: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,7 @@
-//! The tasks that check: one for each backend that is to be checked.
+//! The tasks that run active checks, one per checked backend.
 //!
-//! A task checks, tells the controller and learns from the answer when to
-//! check next; it cannot run ahead of the controller, so that results never
-//! pile up.
+//! After each check, a task reports to the controller and waits for the time of the next check. It
+//! cannot run ahead of the controller, so results never pile up.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,20 +18,21 @@ use crate::model::snapshot::Snapshot;
 use crate::model::{Address, HealthCheck, ProxyVersion, Upstream};
 use crate::tls;
 
-/// A check that has ended.
+/// A finished check.
 #[derive(Debug)]
 pub(super) struct Checked {
     /// The upstream's name.
     pub upstream: Arc<str>,
     /// The backend.
     pub slot: Slot,
-    /// What it said.
+    /// The result.
     pub result: ProbeResult,
-    /// How long after its begin the next one shall begin. Dropped: no more.
+    /// Takes the time from the start of this check to the start of the next one. Dropping it stops the
+    /// task.
     pub next: oneshot::Sender<Duration>,
 }
 
-/// All checking tasks. Dropping it stops them.
+/// All prober tasks. Dropping this stops them.
 #[derive(Debug)]
 pub(super) struct Probers {
     tasks: HashMap<(Arc<str>, Slot), Task>,
@@ -52,7 +52,7 @@ struct Task {
 }
 
 impl Probers {
-    /// None yet; they will send to `results`.
+    /// Creates an empty set. Tasks will send to `results`.
     pub(super) fn new(
         results: mpsc::Sender<Checked>,
         tracker: TaskTracker,
@@ -61,14 +61,13 @@ impl Probers {
         Self { tasks: HashMap::new(), results, tracker, cancel }
     }
 
-    /// Stops, starts and restarts what is no longer as `snapshot` has it.
-    /// Backends in maintenance are left alone.
+    /// Stops, starts and restarts tasks to match `snapshot`. Backends in maintenance are not checked.
     pub(super) fn reconcile(&mut self, snapshot: &Snapshot) {
         let mut before = std::mem::take(&mut self.tasks);
         for upstream in &snapshot.upstreams {
             let Some(check) = &upstream.config.health_check else { continue };
             let total = u32::try_from(upstream.config.backends.len()).unwrap_or(u32::MAX).max(1);
-            // The first checks follow at even distances, but soon.
+            // Spread the first checks evenly over a short time.
             let spread = check.interval.min(FIRST_WITHIN) / total;
             for (index, (member, backend)) in
                 (0u32..).zip(upstream.cluster.members().iter().zip(&upstream.config.backends))
@@ -78,7 +77,7 @@ impl Probers {
                 }
                 let key = (Arc::clone(&upstream.config.name), member.slot);
                 let task = match before.remove(&key) {
-                    Some(task) if task.does(check, &backend.address, &upstream.config) => task,
+                    Some(task) if task.matches(check, &backend.address, &upstream.config) => task,
                     Some(_) | None => {
                         let delay = spread.saturating_mul(index);
                         self.spawn(key.clone(), &backend.address, check, &upstream.config, delay)
@@ -100,9 +99,9 @@ impl Probers {
         let stop = self.cancel.child_token();
         let (tls, http2) = (config.tls.clone(), config.protocol.is_http2());
         let prober = Prober::new(address.clone(), check.probe.clone(), check.timeout)
-            .over(tls.clone())
-            .speaking_http2(http2)
-            .announced(config.proxy_protocol);
+            .with_tls(tls.clone())
+            .with_http2(http2)
+            .with_proxy_protocol(config.proxy_protocol);
         let run = run(upstream, slot, prober, delay, self.results.clone());
         let stopped = stop.clone();
         self.tracker.spawn(async move { stopped.run_until_cancelled(run).await });
@@ -118,7 +117,7 @@ impl Probers {
 }
 
 impl Task {
-    fn does(&self, check: &HealthCheck, address: &Address, config: &Upstream) -> bool {
+    fn matches(&self, check: &HealthCheck, address: &Address, config: &Upstream) -> bool {
         let same_tls = match (&self.tls, &config.tls) {
             (Some(own), Some(tls)) => Arc::ptr_eq(own, tls),
             (own, tls) => own.is_none() && tls.is_none(),
@@ -148,16 +147,16 @@ async fn run(
             return;
         }
         let Ok(interval) = interval.await else { return };
-        // An interval beyond the end of time: the first check was the last.
+        // The next check would be beyond the range of `Instant`.
         let Some(next) = began.checked_add(jitter(interval)) else { return };
         due = next;
     }
 }
 
-/// Within a tenth around `interval`, so that the checks of many proxies do not fall into step.
+/// Returns `interval` with a jitter of ±10%, so that the checks of many proxies do not synchronize.
 fn jitter(interval: Duration) -> Duration {
     (interval / 10 * 9).saturating_add((interval / 5).mul_f64(fastrand::f64()))
 }
 
-/// The first check of a backend comes within this, or within the interval.
+/// The first check of a backend starts within this time or the interval, whichever is shorter.
 const FIRST_WITHIN: Duration = Duration::from_secs(1);

@@ -1,23 +1,23 @@
-//! What a reload changed, for the log and for whoever asked for it.
+//! The summary of a reload, for the log and the admin API.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::affinity::BackendId;
 
-/// What a reload changed. Listeners are not the control plane's business.
+/// The changes that a reload made, except to listeners, which the control plane does not manage.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ReloadSummary {
-    /// The generation of the snapshot that has the new configuration.
+    /// Generation of the snapshot with the new configuration.
     pub generation: u64,
-    /// Upstreams that were added, removed or changed, by name.
+    /// Upstreams that were added, removed or changed, sorted by name.
     pub upstreams: Vec<UpstreamChange>,
-    /// Did anything outside the upstreams change (routes, limits, timeouts …)?
+    /// Whether anything outside the upstreams changed (routes, limits, timeouts …).
     pub settings: bool,
 }
 
 impl ReloadSummary {
-    /// Was the new configuration equal to the old?
+    /// Returns whether the new configuration equals the old one.
     pub fn is_empty(&self) -> bool {
         self.upstreams.is_empty() && !self.settings
     }
@@ -40,12 +40,12 @@ impl fmt::Display for ReloadSummary {
     }
 }
 
-/// What a reload changed in one upstream.
+/// The changes that a reload made to one upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamChange {
     /// Its name.
     pub name: Arc<str>,
-    /// Is it new, gone or changed?
+    /// Whether it was added, removed or changed.
     pub kind: UpstreamChangeKind,
     /// Backends that joined.
     pub added: Vec<BackendId>,
@@ -53,20 +53,20 @@ pub struct UpstreamChange {
     pub removed: Vec<BackendId>,
     /// Backends whose address, weight, state or limit changed.
     pub changed: Vec<BackendId>,
-    /// Was the ring built anew (ids, weights, points or seed changed)?
+    /// Whether the ring was rebuilt because ids, weights, points or the seed changed.
     pub ring: bool,
-    /// Were the bindings kept so far forgotten (seed or kind of memory changed)?
+    /// Whether the bindings were lost because the seed or the kind of memory changed.
     pub forgotten: bool,
 }
 
 /// What became of an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UpstreamChangeKind {
-    /// It is new.
+    /// The upstream is new.
     Added,
-    /// It is gone, with its bindings.
+    /// The upstream and its bindings were removed.
     Removed,
-    /// It is configured differently.
+    /// The configuration of the upstream changed.
     Changed,
 }
 
@@ -92,7 +92,7 @@ impl fmt::Display for UpstreamChange {
             }
         }
         if self.forgotten {
-            f.write_str(", bindings forgotten")?;
+            f.write_str(", bindings lost")?;
         }
         Ok(())
     }

@@ -1,8 +1,7 @@
-//! Which slot belongs to which backend id: given once, never given to another.
+//! Assigns slots to backend ids. A slot is never reassigned to another id.
 //!
-//! The registry outlives reloads and even the upstreams themselves, so that a
-//! binding or a late report can never mean another backend than it did when
-//! it was made.
+//! The registry survives reloads and even the removal of upstreams, so a binding or a late report
+//! always refers to the same backend as when it was made.
 
 use std::sync::Arc;
 
@@ -11,25 +10,25 @@ use parking_lot::RwLock;
 
 use crate::affinity::{BackendId, Slot};
 
-/// The slots of all upstreams, by upstream name.
+/// The slots of all upstreams by upstream name.
 #[derive(Debug, Default)]
 pub struct SlotRegistry {
     upstreams: RwLock<HashMap<Arc<str>, Arc<Slots>>>,
 }
 
 impl SlotRegistry {
-    /// The slots of `upstream`; made empty if the name is new.
+    /// Returns the slots of `upstream`. Creates an empty set for a new name.
     pub(super) fn of(&self, upstream: &Arc<str>) -> Arc<Slots> {
         Arc::clone(self.upstreams.write().entry(Arc::clone(upstream)).or_default())
     }
 
-    /// The slots of `upstream`, if it was ever configured.
+    /// Returns the slots of `upstream` if it was ever configured.
     pub fn get(&self, upstream: &str) -> Option<Arc<Slots>> {
         self.upstreams.read().get(upstream).cloned()
     }
 }
 
-/// The slots of one upstream. Slots are dense, from 0 in order of first sight.
+/// The slots of one upstream. They are dense and start at 0, in the order in which ids first appear.
 #[derive(Debug, Default)]
 pub struct Slots {
     inner: RwLock<Inner>,
@@ -42,14 +41,14 @@ struct Inner {
 }
 
 impl Slots {
-    /// The slot of `id`, a new one if it has none. `None` when all 65 536
-    /// slots are taken.
+    /// Returns the slot of `id` and assigns one if it has none. Returns `None` when all 65,536 slots
+    /// are taken.
     pub fn slot_of(&self, id: &BackendId) -> Option<Slot> {
         if let Some(slot) = self.inner.read().by_id.get(id) {
             return Some(*slot);
         }
         let mut inner = self.inner.write();
-        // Somebody else may have been first between the two locks.
+        // Another thread may have assigned it between the two locks.
         if let Some(slot) = inner.by_id.get(id) {
             return Some(*slot);
         }
@@ -59,10 +58,18 @@ impl Slots {
         Some(slot)
     }
 
-    /// The id that has `slot`, whether or not it is still configured.
+    /// Returns the id that has `slot`, even if it is no longer configured.
     pub fn id_of(&self, slot: Slot) -> Option<BackendId> {
         self.inner.read().ids.get(usize::from(slot.0)).cloned()
     }
+}
+
+/// There are more backends than slots. All backends that were ever configured count.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("upstream `{upstream}` has had more than 65536 different backends since startup")]
+pub struct TooManyBackends {
+    /// The upstream.
+    pub upstream: Arc<str>,
 }
 
 #[cfg(test)]
@@ -84,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn exhausted_slots_are_refused_not_reused() {
+    fn exhausted_slots_are_not_reused() {
         let slots = Slots::default();
         for i in 0..=u32::from(u16::MAX) {
             assert!(slots.slot_of(&format!("b{i}").parse().unwrap()).is_some());
@@ -94,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upstream_keeps_its_slots_while_it_is_not_configured() {
+    fn removed_upstream_keeps_its_slots() {
         let registry = SlotRegistry::default();
         assert!(registry.get("web").is_none());
         let web = registry.of(&Arc::from("web"));

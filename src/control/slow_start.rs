@@ -1,12 +1,12 @@
-//! Slow start: a backend that comes (back) gets its share of new sessions over
-//! time, by a growing prefix of its ring points.
+//! Slow start. A backend that joins or recovers ramps up to its share of new sessions: a growing
+//! prefix of its ring points is active.
 //!
-//! The prefix only grows, so that a key moves at most once; it grows in steps,
-//! because each step is a new snapshot.
+//! The prefix never shrinks during a ramp, so a key moves at most once. It grows in steps because
+//! each step publishes a new snapshot.
 
 use std::time::Duration;
 
-/// A ramp that began at `since` and takes `over`.
+/// A ramp that started at `since` and takes `over`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ramp {
     since: Duration,
@@ -14,12 +14,12 @@ pub(super) struct Ramp {
 }
 
 impl Ramp {
-    /// A ramp from `now`; `None` if it takes no time.
+    /// Starts a ramp at `now`. Returns `None` if `over` is zero.
     pub(super) fn start(now: Duration, over: Duration) -> Option<Self> {
         (!over.is_zero()).then_some(Self { since: now, over })
     }
 
-    /// How many of `points` count at `now`, from a tenth to all; at least one.
+    /// Returns how many of `points` are active at `now`: from a tenth to all, and at least one.
     pub(super) fn active(&self, points: u32, now: Duration) -> u32 {
         if self.is_over(now) {
             return points;
@@ -30,23 +30,23 @@ impl Ramp {
         u32::try_from(active).map_or(points, |active| active.clamp(1, points.max(1)))
     }
 
-    /// Does everything count?
+    /// Returns whether all points are active.
     pub(super) fn is_over(&self, now: Duration) -> bool {
         now >= self.since.saturating_add(self.over)
     }
 
-    /// When the next step is due after `now`.
+    /// Returns when the next step after `now` is due.
     pub(super) fn next_step(&self, now: Duration) -> Duration {
         let next = u32::try_from(self.done(now) + 1).map_or(self.over, |n| self.step().saturating_mul(n));
         self.since.saturating_add(next.min(self.over))
     }
 
-    /// Whole steps done.
+    /// Returns the number of completed steps.
     fn done(&self, now: Duration) -> u128 {
         now.saturating_sub(self.since).as_nanos() / self.step().as_nanos()
     }
 
-    /// At most a hundred steps, at most four a second.
+    /// Returns the duration of a step. There are at most 100 steps, and at most four per second.
     fn step(&self) -> Duration {
         (self.over / 100).max(Duration::from_millis(250))
     }
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn ramp_grows_from_a_tenth_to_all_in_bounded_steps() {
+    fn ramp_grows_from_a_tenth_to_all_in_a_bounded_number_of_steps() {
         for over in [1u64, 7, 250, 251, 999, 30_000, 86_400_000].map(Duration::from_millis) {
             for points in [1, 3, 1024, 256 * 1024] {
                 let seen = steps(over, points);
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn no_time_no_ramp() {
+    fn zero_duration_means_no_ramp() {
         assert!(Ramp::start(Duration::ZERO, Duration::ZERO).is_none());
     }
 }

@@ -1,87 +1,85 @@
 //! The control state: a pure reducer over events and virtual time.
 //!
-//! `now` is the time since the process began. It is an argument, so that a
-//! test can make it anything; it is expected not to go backwards.
+//! `now` is the time since the process started. It is an argument so that tests can control it. It
+//! must not go backwards.
 //!
-//! What survives a reload ([`Event::Configure`]): upstreams are matched by name
-//! and backends by id. Health, strikes, live counters, tables, an ephemeral
-//! cookie key, a backend's own wish to be drained and the operator's word at
-//! run time all survive; only the word ends when the *file's* `state` for that
-//! backend changes, since then the file is what was said last. A backend that
-//! was removed and comes back begins anew, but under its old slot and
-//! counters, so that its sessions find it.
+//! A reload ([`Event::Configure`]) matches upstreams by name and backends by id. Health, strikes,
+//! live counters, tables, an ephemeral cookie key, a backend's own request to be drained and the
+//! admin state that an operator set at run time all survive. The operator's setting ends when the
+//! *file's* `state` for that backend changes, because the file is then more recent. A backend that
+//! was removed and is added again starts without history, but keeps its slot and counters, so its
+//! sessions find it.
 //!
-//! The rules of health are in `health.rs`. Two concern an upstream as a whole:
-//! what requests see never ejects the last backend that is eligible for new
-//! sessions, and when nobody is eligible any more, the rest of all penalties
-//! is waived: a backend that may be ill is better than none.
+//! The health rules are in `health.rs`. Two of them concern the upstream as a whole. Failed requests
+//! never eject the last backend that is eligible for new sessions. When no backend is eligible, all
+//! penalties are waived, because a backend that may be broken is better than none.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::probe::ProbeResult;
 use super::reload::{ReloadSummary, UpstreamChange, UpstreamChangeKind};
-use super::slots::SlotRegistry;
+use super::slots::{SlotRegistry, TooManyBackends};
 use super::transition::Transition;
 use super::upstream::UpstreamControl;
 use crate::affinity::{AdminState, BackendId, Slot};
 use crate::model::Config;
 use crate::model::snapshot::{Report, Snapshot};
 
-/// Something that happened.
+/// An input of the reducer.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// An active check has ended.
+    /// An active check finished.
     Probe {
         /// The upstream's name.
         upstream: Arc<str>,
         /// The backend.
         slot: Slot,
-        /// What it said.
+        /// Its result.
         result: ProbeResult,
     },
-    /// A request saw something of a backend.
+    /// A worker reported the outcome of a request.
     Passive(Report),
-    /// An operator's word; ignored if there is no such backend.
+    /// An operator set an admin state. Ignored if the backend does not exist.
     Admin {
         /// The upstream's name.
         upstream: Arc<str>,
         /// The backend.
         backend: BackendId,
-        /// The state wished for.
+        /// The new state.
         state: AdminState,
     },
-    /// Another configuration; ignored if it has too many backends.
+    /// A new configuration. Ignored if it has too many backends.
     Configure(Arc<Config>),
-    /// Time has passed.
+    /// Time passed.
     Tick,
 }
 
-/// What follows from an event.
+/// The effects of an event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Effects {
-    /// Is there a new snapshot to publish?
+    /// Whether there is a new snapshot to publish.
     pub changed: bool,
-    /// What is to be logged.
+    /// Transitions to log.
     pub log: Vec<Transition>,
 }
 
-/// Everything the control plane knows.
+/// The state of the control plane.
 #[derive(Debug)]
 pub struct ControlState {
     config: Arc<Config>,
     workers: usize,
     registry: Arc<SlotRegistry>,
-    /// By index of `config.upstreams`, hence sorted by name.
+    /// In the order of `config.upstreams`, which is by name.
     upstreams: Vec<UpstreamControl>,
     snapshot: Arc<Snapshot>,
 }
 
 impl ControlState {
-    /// The state before anything has happened.
+    /// Creates the initial state.
     ///
     /// # Panics
-    /// If an upstream has more backends than there are slots (65 536).
+    /// If an upstream has more backends than there are slots (65,536).
     pub fn new(config: Arc<Config>, workers: usize, now: Duration) -> Self {
         let registry = Arc::new(SlotRegistry::default());
         let upstreams: Vec<_> = config
@@ -117,7 +115,7 @@ impl ControlState {
         }
     }
 
-    /// [`Event::Admin`], with an answer.
+    /// Applies an [`Event::Admin`] and reports errors.
     pub fn set_admin_state(
         &mut self,
         upstream: &str,
@@ -132,7 +130,7 @@ impl ControlState {
         Ok(self.at_upstream(upstream, now, |upstream, log| upstream.set_admin(backend, state, log)))
     }
 
-    /// [`Event::Configure`], with an answer. On an error nothing has changed.
+    /// Applies an [`Event::Configure`] and returns a summary. On an error, nothing changes.
     pub fn configure(
         &mut self,
         config: Arc<Config>,
@@ -142,7 +140,7 @@ impl ControlState {
         if *config == *self.config {
             return Ok((summary, self.tick(now)));
         }
-        // Whatever can fail comes first.
+        // Everything that can fail comes first.
         for upstream in &config.upstreams {
             let slots = self.registry.of(&upstream.name);
             if upstream.backends.iter().any(|b| slots.slot_of(&b.id).is_none()) {
@@ -159,13 +157,13 @@ impl ControlState {
             } else {
                 let slots = self.registry.of(&config.name);
                 let upstream = UpstreamControl::new(config, slots, self.workers, now)?;
-                summary.upstreams.push(whole(&upstream, UpstreamChangeKind::Added));
+                summary.upstreams.push(change_of_all(&upstream, UpstreamChangeKind::Added));
                 upstream
             };
             self.upstreams.push(upstream);
         }
         for upstream in before.into_iter().flatten() {
-            summary.upstreams.push(whole(&upstream, UpstreamChangeKind::Removed));
+            summary.upstreams.push(change_of_all(&upstream, UpstreamChangeKind::Removed));
         }
         summary.upstreams.sort_by(|a, b| a.name.cmp(&b.name));
         summary.settings = has_other_settings(&self.config, &config);
@@ -178,24 +176,24 @@ impl ControlState {
         Ok((summary, Effects { changed: true, log }))
     }
 
-    /// The world as it is. Rebuilt only when it changes.
+    /// Returns the current snapshot. It is only rebuilt when something changes.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshot)
     }
 
-    /// When a [`Event::Tick`] is due though nothing happens.
+    /// Returns when an [`Event::Tick`] is due if nothing else happens.
     pub fn next_wakeup(&self) -> Option<Duration> {
         self.upstreams.iter().filter_map(UpstreamControl::next_wakeup).min()
     }
 
-    /// How long after the begin of a check the next one of the same backend
-    /// begins; `None` if there shall be none.
+    /// Returns the time from the start of a check to the start of the next one of the same backend;
+    /// `None` if the backend is not checked.
     pub fn check_interval(&self, upstream: &str, slot: Slot) -> Option<Duration> {
         self.upstreams[self.index_of(upstream)?].check_interval(slot)
     }
 
-    /// The slots of all upstreams, shared: ids may be given slots from
-    /// elsewhere (bindings loaded from a file).
+    /// Returns the slots of all upstreams. They are shared because loading bindings from a file also
+    /// assigns slots.
     pub fn slots(&self) -> &Arc<SlotRegistry> {
         &self.registry
     }
@@ -241,25 +239,17 @@ impl ControlState {
     }
 }
 
-/// An upstream, or a backend in it, that is not configured.
+/// The upstream or the backend is not configured.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no backend {backend} in an upstream {upstream}")]
+#[error("unknown backend `{backend}` in upstream `{upstream}`")]
 pub struct UnknownBackend {
-    /// The upstream asked for.
+    /// The requested upstream.
     pub upstream: String,
-    /// The backend asked for.
+    /// The requested backend.
     pub backend: BackendId,
 }
 
-/// More backends than slots, counting all that were ever configured.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("upstream {upstream} has had more than 65536 different backends since the start")]
-pub struct TooManyBackends {
-    /// The upstream.
-    pub upstream: Arc<str>,
-}
-
-fn whole(upstream: &UpstreamControl, kind: UpstreamChangeKind) -> UpstreamChange {
+fn change_of_all(upstream: &UpstreamControl, kind: UpstreamChangeKind) -> UpstreamChange {
     let ids: Vec<_> = upstream.ids().cloned().collect();
     let (added, removed) = match kind {
         UpstreamChangeKind::Removed => (Vec::new(), ids),
@@ -277,9 +267,8 @@ fn whole(upstream: &UpstreamControl, kind: UpstreamChangeKind) -> UpstreamChange
 }
 
 fn has_other_settings(old: &Config, new: &Config) -> bool {
-    // Destructured, so that a new section cannot be forgotten here. Routes
-    // name upstreams by index: a changed index alone is no changed route, but
-    // it is cheaper to say so than to find out.
+    // Destructured so that a new section cannot be missed here. Routes refer to upstreams by index.
+    // If only the index changed, the route is still reported as changed: finding out would cost more.
     let Config {
         server,
         client_ip,

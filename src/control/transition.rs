@@ -1,4 +1,4 @@
-//! What is told of a change: one line per transition, with its reason.
+//! State transitions and their reasons, as logged.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,64 +7,63 @@ use std::time::Duration;
 use super::probe::ProbeFailure;
 use crate::affinity::BackendId;
 
-/// Something an operator wants to know happened.
+/// A state change of a backend or upstream that is logged for the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transition {
     /// The upstream's name.
     pub upstream: Arc<str>,
-    /// The backend; `None` where it concerns the whole upstream.
+    /// The backend; `None` if the transition concerns the whole upstream.
     pub backend: Option<BackendId>,
     /// The state before: `up`, `down`, `ready`, `drain`, `maint`, `absent` …
     pub from: &'static str,
     /// The state after.
     pub to: &'static str,
-    /// Why.
-    pub reason: Reason,
+    /// The reason.
+    pub reason: TransitionReason,
 }
 
-/// Why a state changed (or deliberately did not).
+/// The reason why a state changed, or deliberately did not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
-    /// Active checks failed `fall` times in a row.
+pub enum TransitionReason {
+    /// `fall` consecutive active checks failed.
     ChecksFailed {
-        /// What the last one failed of.
+        /// Why the last one failed.
         last: ProbeFailure,
-        /// How long it stays down at least, for it has flapped.
+        /// Minimum time that it stays down because it flaps.
         held_for: Duration,
     },
-    /// Active checks passed `rise` times in a row.
+    /// `rise` consecutive active checks passed.
     ChecksPassed,
-    /// Requests failed: in a row, or once while on trial.
+    /// Consecutive requests failed, or one failed while the backend was on trial.
     RequestsFailed {
-        /// How long it is ejected.
+        /// How long the backend is ejected.
         penalty: Duration,
     },
     /// Too many 5xx responses within the window.
     ServerErrors {
-        /// How long it is ejected.
+        /// How long the backend is ejected.
         penalty: Duration,
     },
-    /// It would have been ejected, but nobody else is eligible.
+    /// The backend was not ejected because no other backend is eligible.
     LastEligible,
-    /// The penalty is over; it is back on trial.
+    /// The penalty is over and the backend is on trial.
     PenaltyOver,
-    /// Nobody else is eligible: what was left of its penalty is waived.
+    /// The rest of the penalty was waived because no other backend is eligible.
     PenaltyWaived,
-    /// An operator said so.
+    /// An operator set the state.
     Operator,
-    /// The backend answered its check with a `drain_status`, or stopped to.
+    /// The backend started or stopped answering checks with a `drain_status`.
     Backend,
-    /// A reload of the configuration.
+    /// The configuration was reloaded.
     Reload,
-    /// The ring's seed was changed: keys hash to something else, so that the
-    /// bindings kept so far can no longer be found.
+    /// The ring's seed changed. Keys now hash differently, so the bindings can no longer be found.
     SeedChanged,
-    /// `remember` was changed to another kind of memory.
+    /// `remember` was changed to a different store.
     RememberChanged,
 }
 
-impl Reason {
-    /// Does it call for somebody's attention?
+impl TransitionReason {
+    /// Returns whether to log the transition as a warning.
     pub fn is_warning(self) -> bool {
         match self {
             Self::ChecksFailed { .. }
@@ -79,24 +78,26 @@ impl Reason {
     }
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for TransitionReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ChecksFailed { last, held_for } if held_for.is_zero() => write!(f, "checks failed: {last}"),
             Self::ChecksFailed { last, held_for } => {
-                write!(f, "checks failed: {last}; it flaps and stays down for at least {held_for:?}")
+                write!(f, "checks failed: {last}; flapping, held down for at least {held_for:?}")
             }
             Self::ChecksPassed => f.write_str("checks passed"),
             Self::RequestsFailed { penalty } => write!(f, "requests failed; ejected for {penalty:?}"),
             Self::ServerErrors { penalty } => write!(f, "too many 5xx responses; ejected for {penalty:?}"),
-            Self::LastEligible => f.write_str("requests fail, but it is the last eligible backend"),
-            Self::PenaltyOver => f.write_str("penalty over, on trial"),
-            Self::PenaltyWaived => f.write_str("no other backend is eligible: penalty waived"),
-            Self::Operator => f.write_str("operator"),
-            Self::Backend => f.write_str("the backend's own wish"),
-            Self::Reload => f.write_str("configuration"),
-            Self::SeedChanged => f.write_str("the ring's seed changed: all bindings are forgotten"),
-            Self::RememberChanged => f.write_str("remember changed: all bindings are forgotten"),
+            Self::LastEligible => {
+                f.write_str("requests failed; not ejected because no other backend is eligible")
+            }
+            Self::PenaltyOver => f.write_str("penalty is over; on trial"),
+            Self::PenaltyWaived => f.write_str("penalty waived because no other backend is eligible"),
+            Self::Operator => f.write_str("set by operator"),
+            Self::Backend => f.write_str("requested by the backend"),
+            Self::Reload => f.write_str("configuration reloaded"),
+            Self::SeedChanged => f.write_str("ring seed changed; all bindings are lost"),
+            Self::RememberChanged => f.write_str("`remember` changed; all bindings are lost"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One upstream's part of the control state.
+//! The control state of one upstream.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,35 +11,34 @@ use super::health::Observed;
 use super::memory;
 use super::probe::ProbeResult;
 use super::reload::{UpstreamChange, UpstreamChangeKind};
-use super::slots::Slots;
+use super::slots::{Slots, TooManyBackends};
 use super::slow_start::Ramp;
-use super::state::TooManyBackends;
-use super::transition::{Reason, Transition};
+use super::transition::{Transition, TransitionReason};
 use crate::affinity::ring::Ring;
 use crate::affinity::{AdminState, BackendId, Health, Slot};
 use crate::model::live::BackendLive;
 use crate::model::snapshot::{Memory, Observation, UpstreamState};
 use crate::model::{Backend, Upstream};
 
-/// One upstream: what is known of its backends, and what was published of it.
+/// The control state of one upstream and its published state.
 #[derive(Debug)]
 pub(super) struct UpstreamControl {
     config: Arc<Upstream>,
     slots: Arc<Slots>,
-    /// Counters of every backend that was ever configured: requests to a
-    /// removed one may still be in flight when it comes back.
+    /// Counters of every backend that was ever configured. Requests to a removed backend may still be
+    /// in flight when it is added again.
     live: HashMap<Slot, Arc<BackendLive>>,
     ring: Arc<Ring>,
     memory: Memory,
-    /// By index of `config.backends`.
+    /// In the order of `config.backends`.
     backends: Vec<BackendControl>,
     published: Arc<UpstreamState>,
-    /// When `published` was last brought up to date.
+    /// When `published` was last updated.
     settled: Duration,
 }
 
 impl UpstreamControl {
-    /// An upstream that begins: all its backends share alike from the start.
+    /// Creates the state of a new upstream. Its initial backends have no slow start.
     pub(super) fn new(
         config: &Arc<Upstream>,
         slots: Arc<Slots>,
@@ -62,22 +61,22 @@ impl UpstreamControl {
         Ok(Self { config: Arc::clone(config), slots, live, ring, memory, backends, published, settled: now })
     }
 
-    /// Its name.
+    /// Returns its name.
     pub(super) fn name(&self) -> &Arc<str> {
         &self.config.name
     }
 
-    /// What the workers are to see.
+    /// Returns the state that workers see.
     pub(super) fn published(&self) -> &Arc<UpstreamState> {
         &self.published
     }
 
-    /// The backends' ids.
+    /// Returns the ids of its backends.
     pub(super) fn ids(&self) -> impl Iterator<Item = &BackendId> {
         self.config.backends.iter().map(|b| &b.id)
     }
 
-    /// A check of a backend has ended.
+    /// Applies the result of a check.
     pub(super) fn probed(
         &mut self,
         slot: Slot,
@@ -88,14 +87,14 @@ impl UpstreamControl {
         let Some(index) = self.index_of(slot) else { return };
         let config = Arc::clone(&self.config);
         let Some(check) = &config.health_check else { return };
-        // A check that was under way when the backend went into maintenance.
+        // The check was running when the backend went into maintenance.
         if self.admin(index) == AdminState::Maint {
             return;
         }
         match result {
             ProbeResult::Pass | ProbeResult::Drain => {
-                self.change_admin(index, Reason::Backend, log, |b| {
-                    b.drains_itself = result == ProbeResult::Drain;
+                self.change_admin(index, TransitionReason::Backend, log, |b| {
+                    b.asks_to_drain = result == ProbeResult::Drain;
                 });
                 self.backends[index].health.check_passed();
             }
@@ -108,7 +107,7 @@ impl UpstreamControl {
         }
     }
 
-    /// A request saw something of a backend.
+    /// Applies the outcome of a request.
     pub(super) fn observed(
         &mut self,
         slot: Slot,
@@ -129,25 +128,26 @@ impl UpstreamControl {
                 log.push(self.health_change(index, Health::Up, Health::Down, reason));
             }
             Observed::Spared => {
-                log.push(self.health_change(index, Health::Up, Health::Up, Reason::LastEligible));
+                log.push(self.health_change(index, Health::Up, Health::Up, TransitionReason::LastEligible));
             }
         }
     }
 
-    /// Is it one of the backends?
+    /// Returns whether it has a backend with this id.
     pub(super) fn has(&self, id: &BackendId) -> bool {
         self.ids().any(|known| known == id)
     }
 
-    /// An operator's word.
+    /// Sets the operator's admin state of a backend.
     pub(super) fn set_admin(&mut self, id: &BackendId, state: AdminState, log: &mut Vec<Transition>) {
         let Some(index) = self.config.backends.iter().position(|b| b.id == *id) else { return };
         let in_file = self.config.backends[index].admin;
-        self.change_admin(index, Reason::Operator, log, |b| b.operator = (state != in_file).then_some(state));
+        self.change_admin(index, TransitionReason::Operator, log, |b| {
+            b.operator = (state != in_file).then_some(state);
+        });
     }
 
-    /// Takes over another configuration of the same upstream. `None` if it is
-    /// the same configuration.
+    /// Applies a new configuration of the same upstream. Returns `None` if it is unchanged.
     pub(super) fn configure(
         &mut self,
         config: &Arc<Upstream>,
@@ -163,7 +163,7 @@ impl UpstreamControl {
             .iter()
             .map(|backend| slot_of(&self.slots, config, backend))
             .collect::<Result<Vec<_>, _>>()?;
-        // From here on nothing can fail.
+        // Nothing below can fail.
         let old = std::mem::replace(&mut self.config, Arc::clone(config));
         let mut change = UpstreamChange {
             name: Arc::clone(&config.name),
@@ -182,8 +182,8 @@ impl UpstreamControl {
             log.push(Transition {
                 upstream: Arc::clone(&config.name),
                 backend: None,
-                from: memory::word(&old.affinity.remember),
-                to: memory::word(&config.affinity.remember),
+                from: memory::as_str(&old.affinity.remember),
+                to: memory::as_str(&config.affinity.remember),
                 reason,
             });
         }
@@ -199,7 +199,7 @@ impl UpstreamControl {
                     backend,
                     "absent",
                     control.health.health().as_str(),
-                    Reason::Reload,
+                    TransitionReason::Reload,
                 ));
                 self.backends.push(control);
                 continue;
@@ -208,12 +208,12 @@ impl UpstreamControl {
                 change.changed.push(backend.id.clone());
             }
             let admin = control.admin(before);
-            // The file speaks again for this backend: the operator's word from before is over.
+            // A changed state in the file overrides the operator's earlier setting.
             if before.admin != backend.admin || control.operator == Some(backend.admin) {
                 control.operator = None;
             }
             if config.health_check.is_none() {
-                control.drains_itself = false;
+                control.asks_to_drain = false;
             }
             let rules_changed = config.health_check != old.health_check || config.passive != old.passive;
             if rules_changed || before.address != backend.address {
@@ -227,7 +227,13 @@ impl UpstreamControl {
                 if admin == AdminState::Maint {
                     control.health.forget_counts();
                 }
-                log.push(transition(config, backend, admin.as_str(), admin_now.as_str(), Reason::Reload));
+                log.push(transition(
+                    config,
+                    backend,
+                    admin.as_str(),
+                    admin_now.as_str(),
+                    TransitionReason::Reload,
+                ));
             }
             self.backends.push(control);
         }
@@ -236,13 +242,19 @@ impl UpstreamControl {
                 continue;
             };
             change.removed.push(backend.id.clone());
-            log.push(transition(config, backend, control.health.health().as_str(), "absent", Reason::Reload));
+            log.push(transition(
+                config,
+                backend,
+                control.health.health().as_str(),
+                "absent",
+                TransitionReason::Reload,
+            ));
         }
         Ok(Some(change))
     }
 
-    /// Applies what follows from the last event and from the time, and
-    /// publishes it. True if the workers are to see something new.
+    /// Applies the consequences of the last event and of the time. Returns true if the published state
+    /// changed.
     pub(super) fn settle(&mut self, now: Duration, log: &mut Vec<Transition>) -> bool {
         let config = Arc::clone(&self.config);
         let watched: Vec<_> =
@@ -264,7 +276,7 @@ impl UpstreamControl {
         self.publish(now)
     }
 
-    /// When [`Self::settle`] is due though nothing happens.
+    /// Returns when [`Self::settle`] is due if nothing else happens.
     pub(super) fn next_wakeup(&self) -> Option<Duration> {
         let watched = self
             .backends
@@ -279,8 +291,8 @@ impl UpstreamControl {
             .min()
     }
 
-    /// How long after the begin of a check the next one begins; `None` if the
-    /// backend is not to be checked (any more).
+    /// Returns the time from the start of a check to the start of the next one; `None` if the backend
+    /// is not (or no longer) checked.
     pub(super) fn check_interval(&self, slot: Slot) -> Option<Duration> {
         let check = self.config.health_check.as_ref()?;
         let index = self.index_of(slot)?;
@@ -289,8 +301,7 @@ impl UpstreamControl {
     }
 
     fn settle_ramps(&mut self, now: Duration) {
-        // Those that were eligible before: with nobody to share with, a slow
-        // start would only be a smaller ring.
+        // Whether any backend was eligible before. Without one, a slow start would only shrink the ring.
         let settled =
             (0..self.backends.len()).any(|i| self.backends[i].serving && self.is_eligible_for_new(i));
         for (backend, rules) in self.backends.iter_mut().zip(&self.config.backends) {
@@ -304,8 +315,7 @@ impl UpstreamControl {
                 backend.ramp = None;
             }
             backend.serving = serving;
-            // Once it has served, been checked in vain or put aside, coming up
-            // is coming back.
+            // Once it has served, failed a check or been in maintenance, coming up means recovering.
             let put_aside = backend.admin(rules) == AdminState::Maint;
             backend.from_start &= !serving && !put_aside && backend.health.is_unchecked();
         }
@@ -351,7 +361,7 @@ impl UpstreamControl {
     fn change_admin(
         &mut self,
         index: usize,
-        reason: Reason,
+        reason: TransitionReason,
         log: &mut Vec<Transition>,
         change: impl FnOnce(&mut BackendControl),
     ) {
@@ -360,7 +370,7 @@ impl UpstreamControl {
         let after = self.admin(index);
         if before != after {
             if before == AdminState::Maint {
-                // Nobody has watched it meanwhile.
+                // It was not watched in the meantime.
                 self.backends[index].health.forget_counts();
             }
             log.push(transition(
@@ -373,7 +383,7 @@ impl UpstreamControl {
         }
     }
 
-    fn health_change(&self, index: usize, from: Health, to: Health, reason: Reason) -> Transition {
+    fn health_change(&self, index: usize, from: Health, to: Health, reason: TransitionReason) -> Transition {
         transition(&self.config, &self.config.backends[index], from.as_str(), to.as_str(), reason)
     }
 }
@@ -387,7 +397,7 @@ fn transition(
     backend: &Backend,
     from: &'static str,
     to: &'static str,
-    reason: Reason,
+    reason: TransitionReason,
 ) -> Transition {
     Transition { upstream: Arc::clone(&config.name), backend: Some(backend.id.clone()), from, to, reason }
 }

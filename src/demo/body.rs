@@ -1,4 +1,4 @@
-//! Bodies of the demo application: whole, or a stream of events.
+//! Response bodies of the demo application: a buffer or a stream of events.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -10,14 +10,14 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// A response's body.
+/// A response body.
 #[derive(Debug)]
 pub(super) enum DemoBody {
-    Whole(Option<Bytes>),
+    Full(Option<Bytes>),
     Ticks(Ticks),
 }
 
-/// Server-sent events, one a tick, a bounded number of them.
+/// A bounded number of server-sent events, one per tick.
 #[derive(Debug)]
 pub(super) struct Ticks {
     id: String,
@@ -28,8 +28,8 @@ pub(super) struct Ticks {
 }
 
 impl DemoBody {
-    pub(super) fn whole(bytes: impl Into<Bytes>) -> Self {
-        Self::Whole(Some(bytes.into()).filter(|bytes| !bytes.is_empty()))
+    pub(super) fn full(bytes: impl Into<Bytes>) -> Self {
+        Self::Full(Some(bytes.into()).filter(|bytes| !bytes.is_empty()))
     }
 
     pub(super) fn ticks(id: &str, count: u32, period: Duration, cancel: CancellationToken) -> Self {
@@ -49,7 +49,7 @@ impl Body for DemoBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match &mut *self {
-            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Ticks(ticks) => {
                 ticks.poll_next(context).map(|event| event.map(|event| Ok(Frame::data(event))))
             }
@@ -58,14 +58,14 @@ impl Body for DemoBody {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Whole(bytes) => bytes.is_none(),
+            Self::Full(bytes) => bytes.is_none(),
             Self::Ticks(ticks) => ticks.sent == ticks.count,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Self::Ticks(_) => SizeHint::default(),
         }
     }

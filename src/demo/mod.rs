@@ -1,11 +1,12 @@
-//! The built-in session-counting application, for `homing demo` and for tests.
+//! The built-in application that counts visits per session, for `homing demo` and for tests.
 //!
-//! It is what Homing is for: an application that keeps its sessions in its own
-//! memory. A visitor who is sent to another instance begins again at one. It
-//! runs on hyper, so that it shares no code with the proxy's own codec.
+//! It keeps its sessions in memory, like the applications that Homing is made for. A visitor who is
+//! sent to another instance starts again at one. It uses hyper, so it shares no code with the proxy's
+//! own codec.
 
 mod body;
 mod page;
+mod response;
 mod routes;
 mod sessions;
 mod websocket;
@@ -29,16 +30,16 @@ use tokio_util::task::TaskTracker;
 
 use self::routes::Application;
 
-/// Connections served at a time; more wait unaccepted.
+/// Maximum number of concurrent connections. Further ones wait in the backlog.
 const MAX_CONNECTIONS: usize = 1_024;
-/// Waiting for a request's head, idle connections included.
+/// Time allowed to send a request head, including idle time.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
-/// How long stopping waits for answers under way.
+/// How long stopping waits for requests in flight.
 const GRACE: Duration = Duration::from_millis(500);
-/// How long accepting rests when it fails (out of descriptors).
+/// Pause after accepting a connection fails, for example without free file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A running instance; it stops when this is dropped.
+/// A running instance. It stops when this is dropped.
 #[derive(Debug)]
 pub struct Running {
     id: String,
@@ -47,7 +48,7 @@ pub struct Running {
     tasks: TaskTracker,
 }
 
-/// Starts an instance that calls itself `id`.
+/// Starts an instance named `id`.
 pub async fn start(id: &str, bind: SocketAddr) -> io::Result<Running> {
     let listener = TcpListener::bind(bind).await?;
     let local_addr = listener.local_addr()?;
@@ -59,18 +60,18 @@ pub async fn start(id: &str, bind: SocketAddr) -> io::Result<Running> {
 }
 
 impl Running {
-    /// What it calls itself.
+    /// Returns its name.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// Where it listens.
+    /// Returns the address that it listens on.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
 
-    /// Stops listening and ends: answers under way get half a second, streams and
-    /// tunnels nothing. Its sessions are gone.
+    /// Stops the instance. Requests in flight get half a second; streams and tunnels are closed
+    /// immediately. All sessions are lost.
     pub async fn stop(self) {
         self.cancel.cancel();
         self.tasks.close();
@@ -88,7 +89,7 @@ async fn accept(listener: TcpListener, application: Arc<Application>) {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let accept = async {
-            // Never closed, so never an error.
+            // The semaphore is never closed, so this never fails.
             let permit = Arc::clone(&permits).acquire_owned().await.ok();
             (permit, listener.accept().await)
         };
@@ -105,7 +106,7 @@ async fn accept(listener: TcpListener, application: Arc<Application>) {
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "the demo application cannot accept");
+                tracing::warn!(%error, "demo application cannot accept connections");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -113,8 +114,7 @@ async fn accept(listener: TcpListener, application: Arc<Application>) {
 }
 
 async fn serve(stream: TcpStream, application: Arc<Application>) {
-    // Small writes (events, frames) go out at once; where that cannot be had
-    // they go out later.
+    // Send small writes (events, frames) immediately. If this fails, they are only delayed.
     let _ = stream.set_nodelay(true);
     let cancel = application.cancel.clone();
     let service = service_fn(move |request| {
@@ -135,6 +135,6 @@ async fn serve(stream: TcpStream, application: Arc<Application>) {
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "a connection to the demo application broke off");
+        tracing::debug!(%error, "connection to the demo application failed");
     }
 }

@@ -1,46 +1,46 @@
-//! What a visitor sees: the same facts as a page, as JSON and as a line.
+//! The visit as an HTML page, as JSON and as a line of text.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use super::sessions::{Arrival, Visit};
 
-/// The facts of one visit. All but `id` and `visit` come from the request.
+/// What a visitor sees of a visit. The affinity headers and `forwarded_for` come from the request.
 #[derive(Debug)]
-pub(super) struct Facts<'a> {
-    /// What the instance calls itself.
+pub(super) struct VisitView<'a> {
+    /// Name of the instance.
     pub(super) id: &'a str,
     pub(super) visit: &'a Visit,
     /// `X-Affinity-Backend`.
-    pub(super) told_backend: Option<Cow<'a, str>>,
+    pub(super) affinity_backend: Option<Cow<'a, str>>,
     /// `X-Affinity-Successor`.
-    pub(super) told_successor: Option<Cow<'a, str>>,
+    pub(super) affinity_successor: Option<Cow<'a, str>>,
     pub(super) forwarded_for: Option<Cow<'a, str>>,
     pub(super) draining: bool,
-    /// Sessions in this instance.
+    /// Number of sessions in this instance.
     pub(super) sessions: usize,
 }
 
-/// The start of a session's id; the whole of it is a credential.
+/// Returns the start of a session id. The full id is a credential.
 pub(super) fn shortened(session: &str) -> String {
     let mut short: String = session.chars().take(8).collect();
     short.push('…');
     short
 }
 
-impl Facts<'_> {
-    /// One line, for curl.
+impl VisitView<'_> {
+    /// Renders one line of text, for curl.
     pub(super) fn line(&self) -> String {
         let Visit { session, count, arrival } = self.visit;
         let note = match arrival {
             Arrival::Known => "",
             Arrival::Fresh => " (new session)",
-            Arrival::Lost => " (new session: the one in the cookie is not here)",
+            Arrival::Lost => " (new session: unknown session in the cookie)",
         };
         format!("{}: visit {count} of session {}{note}\n", self.id, shortened(session))
     }
 
-    /// A JSON object.
+    /// Renders a JSON object.
     pub(super) fn json(&self) -> String {
         let value = serde_json::json!({
             "backend": self.id,
@@ -48,8 +48,8 @@ impl Facts<'_> {
             "session": shortened(&self.visit.session),
             "new": self.visit.arrival != Arrival::Known,
             "lost": self.visit.arrival == Arrival::Lost,
-            "affinity_backend": self.told_backend,
-            "affinity_successor": self.told_successor,
+            "affinity_backend": self.affinity_backend,
+            "affinity_successor": self.affinity_successor,
             "forwarded_for": self.forwarded_for,
             "draining": self.draining,
             "sessions": self.sessions,
@@ -57,17 +57,17 @@ impl Facts<'_> {
         format!("{value}\n")
     }
 
-    /// A page.
+    /// Renders an HTML page.
     pub(super) fn html(&self) -> String {
         let id = escape(self.id);
         let Visit { session, count, arrival } = self.visit;
         let note = match arrival {
             Arrival::Known => "",
             Arrival::Fresh => {
-                "<p class=\"note\">A new session. Reload: the count goes on only where it is kept.</p>"
+                "<p class=\"note\">New session. Reload the page: the count continues only on the server that keeps it.</p>"
             }
             Arrival::Lost => {
-                "<p class=\"note lost\">A new session: the one in your cookie is not in this server's memory.</p>"
+                "<p class=\"note lost\">New session: this server does not know the one in your cookie.</p>"
             }
         };
         let mut facts = String::new();
@@ -77,14 +77,14 @@ impl Facts<'_> {
         fact("Session", &shortened(session));
         fact("Sessions here", &self.sessions.to_string());
         for (name, value) in [
-            ("X-Affinity-Backend", &self.told_backend),
-            ("X-Affinity-Successor", &self.told_successor),
+            ("X-Affinity-Backend", &self.affinity_backend),
+            ("X-Affinity-Successor", &self.affinity_successor),
             ("X-Forwarded-For", &self.forwarded_for),
         ] {
             fact(name, value.as_deref().unwrap_or("–"));
         }
-        fact("State", if self.draining { "draining (keeps its sessions)" } else { "ready" });
-        let drain = if self.draining { "End the drain" } else { "Drain this server" };
+        fact("State", if self.draining { "draining (keeps existing sessions)" } else { "ready" });
+        let drain = if self.draining { "Stop draining" } else { "Drain this server" };
         let (hue, visits) = (hue(self.id), if *count == 1 { "visit" } else { "visits" });
         format!(
             "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
@@ -113,12 +113,12 @@ button{background:none;border:0;padding:0;text-decoration:underline;cursor:point
 @media(prefers-color-scheme:dark){body{background:hsl(var(--hue) 25% 12%);color:#eee}main{background:#1d1f22}\
 h1,a,button{color:hsl(var(--hue) 60% 70%)}dt{color:#aaa}.note{background:hsl(var(--hue) 25% 20%)}.lost{background:#54241d}}";
 
-/// A colour for each instance, in degrees; neighbours in name are far apart.
+/// Returns the hue of an instance's color in degrees. Similar names get different hues.
 fn hue(id: &str) -> u32 {
     id.bytes().fold(0, |hue, byte| (hue * 31 + u32::from(byte) * 137) % 360)
 }
 
-/// Text for HTML, in elements and in quoted attributes.
+/// Escapes text for HTML elements and quoted attributes.
 fn escape(text: &str) -> Cow<'_, str> {
     if !text.contains(['&', '<', '>', '"', '\'']) {
         return Cow::Borrowed(text);
@@ -142,36 +142,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_comes_from_the_client_is_escaped() {
+    fn client_input_is_escaped() {
         let visit = Visit { session: "0123456789abcdef".to_owned(), count: 3, arrival: Arrival::Known };
         let hostile = "<script>alert('x')</script>\"&";
-        let facts = Facts {
+        let view = VisitView {
             id: "node1",
             visit: &visit,
-            told_backend: Some(hostile.into()),
-            told_successor: Some(hostile.into()),
+            affinity_backend: Some(hostile.into()),
+            affinity_successor: Some(hostile.into()),
             forwarded_for: Some(hostile.into()),
             draining: false,
             sessions: 1,
         };
-        let html = facts.html();
+        let html = view.html();
         assert!(!html.contains("<script"), "{html}");
         let escaped = "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&quot;&amp;";
         assert_eq!(html.matches(escaped).count(), 3);
-        assert!(!html.contains("0123456789"), "the whole session id is shown");
-        let json: serde_json::Value = serde_json::from_str(&facts.json()).expect("valid JSON");
+        assert!(!html.contains("0123456789"), "the full session id is shown");
+        let json: serde_json::Value = serde_json::from_str(&view.json()).expect("valid JSON");
         assert_eq!(json["affinity_successor"], hostile);
     }
 
     #[test]
-    fn the_line_says_when_a_session_is_lost() {
+    fn line_shows_lost_sessions() {
         let line = |count, arrival| {
             let visit = Visit { session: "0123456789abcdef".to_owned(), count, arrival };
-            Facts {
+            VisitView {
                 id: "node1",
                 visit: &visit,
-                told_backend: None,
-                told_successor: None,
+                affinity_backend: None,
+                affinity_successor: None,
                 forwarded_for: None,
                 draining: false,
                 sessions: 1,
@@ -180,6 +180,6 @@ mod tests {
         };
         assert_eq!(line(3, Arrival::Known), "node1: visit 3 of session 01234567…\n");
         assert_eq!(line(1, Arrival::Fresh), "node1: visit 1 of session 01234567… (new session)\n");
-        assert!(line(1, Arrival::Lost).contains("is not here"));
+        assert!(line(1, Arrival::Lost).contains("unknown session"));
     }
 }

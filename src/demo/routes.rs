@@ -1,4 +1,4 @@
-//! What the demo application answers.
+//! Request handling of the demo application.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,25 +16,25 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::body::DemoBody;
-use super::page::Facts;
+use super::page::VisitView;
+use super::response::{page, text};
 use super::sessions::{Arrival, Sessions};
 use super::websocket;
 
-/// The session cookie's name.
+/// Name of the session cookie.
 const COOKIE_NAME: &str = "SID";
-/// Says on every response which instance made it.
+/// Names the instance on every response.
 const X_BACKEND: HeaderName = HeaderName::from_static("x-backend");
-/// Bytes of `/echo`'s body.
+/// Size of the `/echo` body in bytes.
 const X_ECHO_BYTES: HeaderName = HeaderName::from_static("x-echo-bytes");
 const MAX_ECHO: usize = 8 * 1024 * 1024;
 const MAX_SLOW: Duration = Duration::from_secs(60);
 const MAX_TICKS: u32 = 1_000;
 
-const TEXT: &str = "text/plain; charset=utf-8";
-/// The page brings its style along and needs nothing else.
+/// The page has inline styles and loads nothing else.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'";
 
-/// One instance.
+/// The state of one instance.
 #[derive(Debug)]
 pub(super) struct Application {
     id: String,
@@ -72,10 +72,10 @@ impl Application {
             "/" | "/healthz" | "/slow" | "/stream" | "/ws" => &[Method::GET, Method::HEAD][..],
             "/logout" => &[Method::GET, Method::HEAD, Method::POST],
             "/drain" | "/echo" => &[Method::POST],
-            _ => return text(StatusCode::NOT_FOUND, "Not found.\n"),
+            _ => return text(StatusCode::NOT_FOUND, "not found\n"),
         };
         if !allowed.contains(request.method()) {
-            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed.\n");
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
             let list = allowed.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
             if let Ok(list) = HeaderValue::from_str(&list) {
                 response.headers_mut().insert(ALLOW, list);
@@ -106,26 +106,26 @@ impl Application {
             (visit, sessions.len())
         };
         let Ok(visit) = visit else {
-            return text(StatusCode::INTERNAL_SERVER_ERROR, "There is no randomness for a session id.\n");
+            return text(StatusCode::INTERNAL_SERVER_ERROR, "cannot generate a session id\n");
         };
-        let told =
+        let header =
             |name| headers.get(name).map(|value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()));
-        let facts = Facts {
+        let view = VisitView {
             id: &self.id,
             visit: &visit,
-            told_backend: told("x-affinity-backend"),
-            told_successor: told("x-affinity-successor"),
-            forwarded_for: told("x-forwarded-for"),
+            affinity_backend: header("x-affinity-backend"),
+            affinity_successor: header("x-affinity-successor"),
+            forwarded_for: header("x-forwarded-for"),
             draining: self.draining(),
             sessions,
         };
-        let accept = told(ACCEPT.as_str()).unwrap_or(Cow::Borrowed(""));
+        let accept = header(ACCEPT.as_str()).unwrap_or(Cow::Borrowed(""));
         let mut response = if accept.contains("text/html") {
-            page(StatusCode::OK, "text/html; charset=utf-8", facts.html())
+            page(StatusCode::OK, "text/html; charset=utf-8", view.html())
         } else if accept.contains("application/json") {
-            page(StatusCode::OK, "application/json", facts.json())
+            page(StatusCode::OK, "application/json", view.json())
         } else {
-            text(StatusCode::OK, facts.line())
+            text(StatusCode::OK, view.line())
         };
         let headers = response.headers_mut();
         headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
@@ -142,7 +142,7 @@ impl Application {
         if let Some(id) = cookie(headers) {
             self.sessions.lock().end(id);
         }
-        let mut response = text(StatusCode::SEE_OTHER, "Logged out.\n");
+        let mut response = text(StatusCode::SEE_OTHER, "logged out\n");
         let headers = response.headers_mut();
         headers.insert(LOCATION, HeaderValue::from_static("/"));
         let expired = const { HeaderValue::from_static("SID=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax") };
@@ -173,7 +173,8 @@ impl Application {
         text(StatusCode::OK, format!("{}: {} ms\n", self.id, wait.as_millis()))
     }
 
-    /// `ticks` events (10; at most 1000), `ms` apart (1000; 10 to 60000).
+    /// Streams `ticks` events (default 10, at most 1000), `ms` milliseconds apart (default 1000, 10 to
+    /// 60000).
     fn stream(&self, query: Option<&str>) -> Response<DemoBody> {
         let ticks = parameter(query, "ticks").unwrap_or(10).min(u64::from(MAX_TICKS));
         let period = Duration::from_millis(parameter(query, "ms").unwrap_or(1_000).clamp(10, 60_000));
@@ -184,7 +185,7 @@ impl Application {
     }
 }
 
-/// The body again, never as a type that a browser would run.
+/// Returns the request body. The content type is one that browsers do not execute.
 async fn echo(request: Request<Incoming>) -> Response<DemoBody> {
     match Limited::new(request.into_body(), MAX_ECHO).collect().await {
         Ok(body) => {
@@ -195,13 +196,13 @@ async fn echo(request: Request<Incoming>) -> Response<DemoBody> {
             response
         }
         Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            text(StatusCode::PAYLOAD_TOO_LARGE, "At most 8 MiB.\n")
+            text(StatusCode::PAYLOAD_TOO_LARGE, "body is larger than 8 MiB\n")
         }
-        Err(_) => text(StatusCode::BAD_REQUEST, "The body broke off.\n"),
+        Err(_) => text(StatusCode::BAD_REQUEST, "body is incomplete\n"),
     }
 }
 
-/// The first session cookie.
+/// Returns the first session cookie.
 fn cookie(headers: &HeaderMap) -> Option<&str> {
     let fields = headers.get_all(COOKIE).iter().filter_map(|field| field.to_str().ok());
     let mut pairs = fields.flat_map(|field| field.split(';')).filter_map(|pair| pair.trim().split_once('='));
@@ -211,15 +212,4 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
 fn parameter(query: Option<&str>, name: &str) -> Option<u64> {
     let mut pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
     pairs.find(|(key, _)| *key == name)?.1.parse().ok()
-}
-
-pub(super) fn text(status: StatusCode, body: impl Into<bytes::Bytes>) -> Response<DemoBody> {
-    page(status, TEXT, body)
-}
-
-fn page(status: StatusCode, content_type: &'static str, body: impl Into<bytes::Bytes>) -> Response<DemoBody> {
-    let mut response = Response::new(DemoBody::whole(body));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response
 }

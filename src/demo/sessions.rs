@@ -1,4 +1,4 @@
-//! Sessions in memory: the state that a wrong backend does not have.
+//! Sessions in memory: the state that other instances do not have.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -8,18 +8,18 @@ use ahash::AHashMap;
 use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::rand;
 
-/// Sessions kept at most.
+/// Maximum number of sessions.
 const CAPACITY: usize = 10_000;
-/// An idle session is forgotten after this.
+/// Idle time after which a session expires.
 const MAX_IDLE: Duration = Duration::from_secs(30 * 60);
-/// Hexadecimal digits of an id: 128 bits.
+/// Number of hexadecimal digits of an id (128 bits).
 const ID_LEN: usize = 32;
 
-/// All sessions of one instance.
+/// The sessions of one instance.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     by_id: AHashMap<String, Session>,
-    /// Ids and when they were last used when they were queued.
+    /// Ids and when they had last been used at the time of queueing.
     queue: VecDeque<(String, Instant)>,
 }
 
@@ -29,7 +29,7 @@ struct Session {
     last: Instant,
 }
 
-/// One visit.
+/// A counted visit.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Visit {
     pub(super) session: String,
@@ -37,19 +37,19 @@ pub(super) struct Visit {
     pub(super) arrival: Arrival,
 }
 
-/// How the visitor came.
+/// How the visitor arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Arrival {
-    /// With a session that is here.
+    /// With a known session.
     Known,
-    /// Without one.
+    /// Without a session.
     Fresh,
-    /// With one that is not here: expired, or another instance's.
+    /// With an unknown session: expired, or from another instance.
     Lost,
 }
 
 impl Sessions {
-    /// Counts a visit; begins a session where `claimed` is not one.
+    /// Counts a visit. Starts a new session if `claimed` is not a known one.
     pub(super) fn visit(&mut self, claimed: Option<&str>, now: Instant) -> Result<Visit, Unspecified> {
         if let Some((id, session)) = claimed.and_then(|id| Some((id, self.by_id.get_mut(id)?)))
             && now.saturating_duration_since(session.last) <= MAX_IDLE
@@ -78,8 +78,8 @@ impl Sessions {
         self.by_id.len()
     }
 
-    /// Drops the expired, and when full the longest idle, as far as the queue
-    /// knows: a session that was used since it was queued gets a second chance.
+    /// Removes expired sessions and, when full, the one that has been idle longest. A session that was
+    /// used since it was queued is queued again.
     fn make_room(&mut self, now: Instant) {
         while let Some((id, queued)) = self.queue.pop_front() {
             let Some(session) = self.by_id.get(&id) else { continue };
@@ -93,7 +93,7 @@ impl Sessions {
                 break;
             }
         }
-        // Sessions that were ended leave their place in the queue behind.
+        // Ended sessions leave stale queue entries.
         if self.queue.len() >= 2 * CAPACITY {
             self.queue.retain(|(id, _)| self.by_id.contains_key(id));
         }
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_session_counts_its_visits() {
+    fn session_counts_its_visits() {
         let mut sessions = Sessions::default();
         let now = Instant::now();
         let first = sessions.visit(None, now).expect("random");
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_strangers_id_is_never_taken_over() {
+    fn unknown_ids_are_never_adopted() {
         let mut sessions = Sessions::default();
         let visit = sessions.visit(Some("fixed-by-somebody"), Instant::now()).expect("random");
         assert_eq!(visit.arrival, Arrival::Lost);
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_session_expires() {
+    fn idle_session_expires() {
         let mut sessions = Sessions::default();
         let begun = Instant::now();
         let id = sessions.visit(None, begun).expect("random").session;
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn sessions_are_bounded_and_the_idle_go_first() {
+    fn sessions_are_bounded_and_idle_ones_are_evicted_first() {
         let mut sessions = Sessions::default();
         let begun = Instant::now();
         let oldest = sessions.visit(None, begun).expect("random").session;
@@ -157,7 +157,7 @@ mod tests {
             }
         }
         let late = begun + Duration::from_secs(60);
-        // The oldest is used again, the second oldest is not.
+        // Use the oldest session again, but not the second oldest.
         assert_eq!(sessions.visit(Some(&oldest), late).expect("random").count, 2);
         let mut new = Vec::new();
         for _ in 0..500 {
@@ -169,11 +169,11 @@ mod tests {
         }
         assert!(!sessions.by_id.contains_key(&second));
         sessions.visit(None, late + MAX_IDLE).expect("random");
-        assert_eq!(sessions.len(), 502, "the expired are gone");
+        assert_eq!(sessions.len(), 502, "expired sessions must be removed");
     }
 
     #[test]
-    fn ended_sessions_leave_nothing_behind_for_long() {
+    fn queue_entries_of_ended_sessions_are_bounded() {
         let mut sessions = Sessions::default();
         let now = Instant::now();
         sessions.visit(None, now).expect("random");

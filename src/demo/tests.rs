@@ -4,33 +4,33 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 async fn node1() -> Running {
     start("node1", SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("starts")
 }
 
-struct Answer {
+struct DemoResponse {
     status: u16,
     head: String,
     body: String,
 }
 
-impl Answer {
+impl DemoResponse {
     fn field(&self, name: &str) -> Option<&str> {
         let mut fields = self.head.lines().filter_map(|line| line.split_once(": "));
         fields.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
-    /// The session cookie that is set.
+    /// Returns the session cookie that the response sets.
     fn cookie(&self) -> String {
         let field = self.field("set-cookie").expect("a cookie is set");
         field.split(';').next().expect("a pair").to_owned()
     }
 }
 
-/// Sends one request on a connection of its own and reads until its end.
-async fn ask(running: &Running, request_line: &str, fields: &[&str], body: &[u8]) -> Answer {
+/// Sends one request on a new connection and reads until it is closed.
+async fn ask(running: &Running, request_line: &str, fields: &[&str], body: &[u8]) -> DemoResponse {
     let mut request = format!("{request_line} HTTP/1.1\r\nHost: demo\r\nConnection: close\r\n");
     for field in fields {
         request.push_str(field);
@@ -47,18 +47,18 @@ async fn ask(running: &Running, request_line: &str, fields: &[&str], body: &[u8]
         stream.read_to_end(&mut answer).await.expect("read");
         String::from_utf8(answer).expect("UTF-8")
     };
-    let answer = tokio::time::timeout(PATIENCE, exchange).await.expect("in time");
+    let answer = tokio::time::timeout(TIMEOUT, exchange).await.expect("in time");
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-    Answer { status, head: head.to_owned(), body: body.to_owned() }
+    DemoResponse { status, head: head.to_owned(), body: body.to_owned() }
 }
 
-async fn get(running: &Running, path: &str, fields: &[&str]) -> Answer {
+async fn get(running: &Running, path: &str, fields: &[&str]) -> DemoResponse {
     ask(running, &format!("GET {path}"), fields, b"").await
 }
 
 #[tokio::test]
-async fn a_visitor_is_counted_by_cookie() {
+async fn visits_are_counted_by_cookie() {
     let node1 = node1().await;
     let first = get(&node1, "/", &[]).await;
     assert_eq!(first.status, 200);
@@ -70,7 +70,7 @@ async fn a_visitor_is_counted_by_cookie() {
 
     let second = get(&node1, "/", &[&format!("Cookie: a=b; {cookie}; c=d")]).await;
     assert_eq!(second.body, format!("node1: visit 2 of session {}…\n", &session[..8]));
-    assert_eq!(second.field("set-cookie"), None, "a known session's cookie is not set again");
+    assert_eq!(second.field("set-cookie"), None, "the cookie of a known session must not be set again");
 }
 
 #[tokio::test]
@@ -80,16 +80,12 @@ async fn another_instance_does_not_know_the_session() {
     let cookie = get(&node1, "/", &[]).await.cookie();
     let elsewhere = get(&node2, "/", &[&format!("Cookie: {cookie}")]).await;
     assert!(elsewhere.body.starts_with("node2: visit 1 of session "), "{}", elsewhere.body);
-    assert!(
-        elsewhere.body.ends_with("(new session: the one in the cookie is not here)\n"),
-        "{}",
-        elsewhere.body
-    );
+    assert!(elsewhere.body.ends_with("(new session: unknown session in the cookie)\n"), "{}", elsewhere.body);
     assert_ne!(elsewhere.cookie(), cookie);
 }
 
 #[tokio::test]
-async fn browsers_get_a_page_and_programs_json() {
+async fn accept_header_selects_html_or_json() {
     let node1 = node1().await;
     let told = ["X-Affinity-Backend: node1", "X-Affinity-Successor: <b>node2"];
     let page = get(&node1, "/", &[told[0], told[1], "Accept: text/html,application/json;q=0.5"]).await;
@@ -117,15 +113,15 @@ async fn logging_out_ends_the_session_and_expires_the_cookie() {
     assert_eq!((logout.status, logout.field("location")), (303, Some("/")));
     assert_eq!(logout.field("set-cookie"), Some("SID=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax"));
     let after = get(&node1, "/", &[&cookie]).await;
-    assert!(after.body.contains("is not here"), "{}", after.body);
+    assert!(after.body.contains("unknown session"), "{}", after.body);
 }
 
 #[tokio::test]
-async fn a_draining_instance_says_so_and_keeps_its_sessions() {
+async fn draining_instance_reports_it_and_keeps_its_sessions() {
     let node1 = node1().await;
     let cookie = format!("Cookie: {}", get(&node1, "/", &[]).await.cookie());
     assert_eq!(get(&node1, "/healthz", &[]).await.status, 200);
-    assert_eq!(get(&node1, "/drain", &[]).await.status, 405, "a link does not drain");
+    assert_eq!(get(&node1, "/drain", &[]).await.status, 405, "GET must not drain");
     assert_eq!(ask(&node1, "POST /drain", &[], b"").await.body, "node1: draining\n");
     assert_eq!(get(&node1, "/healthz", &[]).await.status, 404);
     assert!(get(&node1, "/", &[&cookie]).await.body.starts_with("node1: visit 2 "));
@@ -135,7 +131,7 @@ async fn a_draining_instance_says_so_and_keeps_its_sessions() {
 }
 
 #[tokio::test]
-async fn echo_sends_the_body_back_and_counts_it() {
+async fn echo_returns_and_counts_the_body() {
     let node1 = node1().await;
     let body = "<script>é</script>".repeat(10_000);
     let answer = ask(&node1, "POST /echo", &["Content-Type: text/html"], body.as_bytes()).await;
@@ -161,7 +157,7 @@ async fn echo_is_bounded() {
                 sent = writer.write_all(&chunk).await;
             }
         }
-        // The rest is refused once the answer is out.
+        // The rest is rejected after the response.
         let _ = sent;
         writer
     };
@@ -171,12 +167,12 @@ async fn echo_is_bounded() {
         start
     };
     let (_writer, start) =
-        tokio::time::timeout(PATIENCE, async { tokio::join!(send, read) }).await.expect("in time");
+        tokio::time::timeout(TIMEOUT, async { tokio::join!(send, read) }).await.expect("in time");
     assert_eq!(&start, b"HTTP/1.1 413");
 }
 
 #[tokio::test]
-async fn slow_is_as_slow_as_asked() {
+async fn slow_takes_the_requested_time() {
     let node1 = node1().await;
     let begun = std::time::Instant::now();
     assert_eq!(get(&node1, "/slow?ms=30", &[]).await.body, "node1: 30 ms\n");
@@ -190,7 +186,7 @@ async fn stream_sends_a_bounded_number_of_events() {
     assert_eq!(answer.field("content-type"), Some("text/event-stream"));
     let events: Vec<_> = answer.body.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
     assert_eq!(events, ["node1 tick 1", "node1 tick 2", "node1 tick 3"]);
-    assert!(answer.body.trim_end().ends_with('0'), "the last chunk came: {}", answer.body);
+    assert!(answer.body.trim_end().ends_with('0'), "the last chunk is missing: {}", answer.body);
 }
 
 #[tokio::test]
@@ -199,24 +195,24 @@ async fn a_websocket_echoes_through_the_upgrade() {
     let mut stream = TcpStream::connect(node1.local_addr()).await.expect("connects");
     let handshake = "GET /ws HTTP/1.1\r\nHost: demo\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
                      Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    // The first frame comes along with the handshake.
+    // The first frame arrives together with the handshake.
     stream
         .write_all(&[handshake.as_bytes(), b"\x81\x82\0\0\0\0hi\x88\x80\0\0\0\0"].concat())
         .await
         .expect("sent");
     let mut answer = Vec::new();
-    tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("in time").expect("read");
+    tokio::time::timeout(TIMEOUT, stream.read_to_end(&mut answer)).await.expect("in time").expect("read");
     let answer = String::from_utf8_lossy(&answer);
     let (head, frames) = answer.split_once("\r\n\r\n").expect("a head");
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     assert!(head.contains("sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{head}");
     assert!(head.contains("x-backend: node1"), "{head}");
-    // The first bytes of the frames are no UTF-8.
+    // The first bytes of the frames are not UTF-8.
     assert_eq!(frames, "\u{fffd}\u{2}hi\u{fffd}\u{0}");
 }
 
 #[tokio::test]
-async fn what_is_no_handshake_is_told_so() {
+async fn invalid_handshakes_get_426() {
     let node1 = node1().await;
     assert_eq!(get(&node1, "/ws", &[]).await.status, 426);
     let old = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="];
@@ -225,7 +221,7 @@ async fn what_is_no_handshake_is_told_so() {
 }
 
 #[tokio::test]
-async fn unknown_paths_count_no_visit() {
+async fn unknown_paths_do_not_count_as_visits() {
     let node1 = node1().await;
     let answer = get(&node1, "/favicon.ico", &[]).await;
     assert_eq!((answer.status, answer.field("set-cookie")), (404, None));
@@ -233,7 +229,7 @@ async fn unknown_paths_count_no_visit() {
 }
 
 #[tokio::test]
-async fn stopping_ends_streams_and_frees_the_address() {
+async fn stopping_closes_streams_and_frees_the_address() {
     let node1 = node1().await;
     let address = node1.local_addr();
     let mut stream = TcpStream::connect(address).await.expect("connects");
@@ -241,17 +237,17 @@ async fn stopping_ends_streams_and_frees_the_address() {
     let mut first = [0; 12];
     stream.read_exact(&mut first).await.expect("an answer");
     assert_eq!(&first, b"HTTP/1.1 200");
-    tokio::time::timeout(PATIENCE, node1.stop()).await.expect("stops in time");
+    tokio::time::timeout(TIMEOUT, node1.stop()).await.expect("stops in time");
     let mut rest = Vec::new();
-    // Whole or broken off: it is over.
-    let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await.expect("ends");
+    // Complete or truncated: the stream ends.
+    let _ = tokio::time::timeout(TIMEOUT, stream.read_to_end(&mut rest)).await.expect("ends");
     assert!(TcpStream::connect(address).await.is_err());
     let again = start("node1", address).await.expect("starts again");
     assert_eq!(again.local_addr(), address);
 }
 
 #[tokio::test]
-async fn dropping_stops_too() {
+async fn dropping_stops_the_instance() {
     let node1 = node1().await;
     let address = node1.local_addr();
     drop(node1);
@@ -260,5 +256,5 @@ async fn dropping_stops_too() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, gone).await.expect("it goes on listening");
+    tokio::time::timeout(TIMEOUT, gone).await.expect("still listening");
 }

@@ -1,5 +1,4 @@
-//! A WebSocket (RFC 6455) that sends back what it gets: something to hold a
-//! tunnel open with.
+//! A WebSocket echo endpoint (RFC 6455), to hold a tunnel open.
 
 use std::io;
 use std::time::Duration;
@@ -19,11 +18,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::body::DemoBody;
-use super::routes::text;
+use super::response::text;
 
-/// The longest payload of a frame, in bytes.
+/// Maximum payload of a frame in bytes.
 const MAX_PAYLOAD: u64 = 64 * 1024;
-/// A WebSocket without a frame is closed after this.
+/// Idle time after which a WebSocket is closed.
 const MAX_IDLE: Duration = Duration::from_secs(600);
 /// RFC 6455 section 1.3.
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -42,13 +41,13 @@ pub(super) fn accept(
     let asks = has_token(headers, &CONNECTION, "upgrade") && has_token(headers, &UPGRADE, "websocket");
     let key = headers.get(SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok());
     let Some(accept) = key.filter(|_| asks).and_then(accept_value) else {
-        let mut response = text(StatusCode::UPGRADE_REQUIRED, "This is a WebSocket.\n");
+        let mut response = text(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket endpoint\n");
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
         response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
         return response;
     };
     if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-        let mut response = text(StatusCode::UPGRADE_REQUIRED, "This is a WebSocket of version 13.\n");
+        let mut response = text(StatusCode::UPGRADE_REQUIRED, "only WebSocket version 13 is supported\n");
         response.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         return response;
     }
@@ -62,10 +61,10 @@ pub(super) fn accept(
             () = cancel.cancelled() => Ok(()),
         };
         if let Err(error) = ended {
-            tracing::debug!(%error, "a WebSocket of the demo application broke off");
+            tracing::debug!(%error, "WebSocket of the demo application failed");
         }
     });
-    let mut response = Response::new(DemoBody::whole(""));
+    let mut response = Response::new(DemoBody::full(""));
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -74,7 +73,7 @@ pub(super) fn accept(
     response
 }
 
-/// `None` if the key is not 16 bytes in Base64.
+/// Returns the value of Sec-WebSocket-Accept, or `None` if the key is not 16 bytes in Base64.
 fn accept_value(key: &str) -> Option<HeaderValue> {
     STANDARD.decode(key).ok().filter(|bytes| bytes.len() == 16)?;
     let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}{GUID}").as_bytes());
@@ -92,14 +91,14 @@ struct Frame {
     payload: Vec<u8>,
 }
 
-/// Why no more frames are read: a status code of RFC 6455 section 7.4.
+/// The status code to close with (RFC 6455 section 7.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Close {
     ProtocolError = 1002,
     TooBig = 1009,
 }
 
-/// Sends back every frame as it comes, fragments as fragments.
+/// Echoes every frame as it arrives, fragments as fragments.
 async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
     loop {
         let read = tokio::time::timeout(MAX_IDLE, read_frame(&mut stream));
@@ -121,7 +120,7 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()
     }
 }
 
-/// One frame (RFC 6455 section 5.2), unmasked.
+/// Reads and unmasks one frame (RFC 6455 section 5.2).
 async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Result<Frame, Close>> {
     let [first, second] = read_array(stream).await?;
     let (last, opcode, masked) = (first & 0x80 != 0, first & 0x0f, second & 0x80 != 0);
@@ -176,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_accept_value_is_the_rfcs() {
+    fn accept_value_matches_the_rfc() {
         let value = accept_value("dGhlIHNhbXBsZSBub25jZQ==").expect("a good key");
         assert_eq!(value, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         assert!(accept_value("c2hvcnQ=").is_none());
@@ -187,7 +186,7 @@ mod tests {
         let (mut client, server) = tokio::io::duplex(256 * 1024);
         client.write_all(bytes).await.expect("sent");
         client.shutdown().await.expect("shut down");
-        // A stream that ends within a frame is an error here, and of no interest.
+        // Ignore the error from a stream that ends within a frame.
         let _ = serve(server).await;
         let mut answer = Vec::new();
         client.read_to_end(&mut answer).await.expect("read");
@@ -209,7 +208,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn messages_and_fragments_come_back_and_pings_are_answered() {
+    async fn messages_and_fragments_are_echoed_and_pings_are_answered() {
         let mut sent = masked(0x81, b"hello");
         sent.extend(masked(0x01, b"frag"));
         sent.extend(masked(0x89, b"p"));
@@ -228,7 +227,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lengths_beyond_seven_bits_come_back_in_the_shortest_form() {
+    async fn lengths_are_encoded_in_the_shortest_form() {
         let payload = vec![b'x'; 300];
         assert_eq!(
             answer_to(&masked(0x82, &payload)).await,
@@ -241,7 +240,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_rfc_forbids_closes_the_connection() {
+    async fn protocol_violations_close_the_connection() {
         let protocol_error = b"\x88\x02\x03\xea";
         for forbidden in [
             b"\x81\x05hello".to_vec(),   // not masked

@@ -1,4 +1,4 @@
-//! A configuration in which nothing can be wrong any more.
+//! The validated configuration.
 
 mod address;
 mod listener;
@@ -39,8 +39,8 @@ pub struct Config {
     pub access_log: AccessLog,
     /// `[[listener]]`, at least one.
     pub listeners: Vec<Listener>,
-    /// `[[route]]`, most specific first; with one upstream and no route in
-    /// the file, the one route to it.
+    /// `[[route]]`, most specific first. If the file has one upstream and no route, this holds one
+    /// route to it.
     pub routes: Vec<Route>,
     /// `[upstream.NAME]`, sorted by name, at least one.
     pub upstreams: Vec<Arc<Upstream>>,
@@ -51,24 +51,24 @@ pub struct Config {
 pub struct Server {
     /// Worker threads (`"auto"`: one per core).
     pub workers: NonZeroUsize,
-    /// How long SIGTERM waits for what is in flight.
+    /// How long a graceful shutdown (SIGTERM) waits for requests in flight.
     pub shutdown_grace: Duration,
-    /// Where metrics and state are served; `None`: nowhere.
+    /// Address of the admin listener; `None`: no admin listener.
     pub admin: Option<SocketAddr>,
-    /// Is a request cancelled at its backend when the client goes away?
+    /// Whether to cancel a request at its backend when the client disconnects.
     pub cancel_on_client_close: bool,
 }
 
-/// `[timeouts]`. An upstream may have its own for what concerns backends.
+/// `[timeouts]`. Upstreams can override the ones that concern backends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timeouts {
-    /// From the first byte of a request head to its last (408).
+    /// From the first to the last byte of a request head (408).
     pub request_head: Duration,
-    /// A kept-alive client connection without a request.
+    /// Idle time of a keep-alive client connection.
     pub keep_alive: Duration,
-    /// From a client's connection to the end of its PROXY header.
+    /// Time allowed for a new connection to send its PROXY header.
     pub proxy_protocol: Duration,
-    /// From a client's connection to the end of its TLS handshake.
+    /// Time allowed for a new connection to complete its TLS handshake.
     pub tls_handshake: Duration,
     /// The defaults for all upstreams.
     pub upstream: UpstreamTimeouts,
@@ -77,54 +77,55 @@ pub struct Timeouts {
 /// `[upstream.NAME.timeouts]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UpstreamTimeouts {
-    /// One connection attempt (then the next backend, at last 504).
+    /// One connection attempt. The next backend is tried after this; the last failure is a 504.
     pub connect: Duration,
-    /// From the end of the request to the response's head (504).
+    /// From the end of the request to the response head (504).
     pub response_head: Duration,
-    /// Between two pieces of a body, either way.
+    /// Between two pieces of a body, in either direction.
     pub body_idle: Duration,
-    /// Bytes a second that a client must move of a body, on average; `None`: any.
+    /// Minimum average rate at which a client must send or receive a body, in bytes per second;
+    /// `None`: no minimum.
     pub min_body_rate: Option<u64>,
-    /// How long a client may be waited for before that counts.
+    /// How long a client may stall before the minimum rate applies.
     pub body_rate_window: Duration,
-    /// A tunnel (WebSocket) without a byte, either way.
+    /// Idle time of a tunnel (WebSocket): no bytes in either direction.
     pub tunnel_idle: Duration,
 }
 
 /// `[limits]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of a head, request or response (431, 502).
+    /// Maximum size of a request or response head in bytes (431, 502).
     pub head_bytes: usize,
-    /// Fields in a head (431, 502); at most 256.
+    /// Maximum number of headers (431, 502); at most 256.
     pub fields: usize,
-    /// Bytes of the request target (414).
+    /// Maximum length of the request target in bytes (414).
     pub uri_bytes: usize,
-    /// Bytes of a request body (413); `None`: any.
+    /// Maximum size of a request body in bytes (413); `None`: no limit.
     pub body_bytes: Option<u64>,
-    /// Client connections over all listeners and workers; more wait unaccepted or are closed.
+    /// Maximum number of client connections over all listeners and workers. Further connections wait
+    /// in the backlog or are closed.
     pub connections: usize,
-    /// Streams of one HTTP/2 connection at a time.
+    /// Maximum number of concurrent streams per HTTP/2 connection.
     pub streams: u32,
-    /// Bytes of a request body that an HTTP/2 client may send ahead, per stream;
-    /// four times as many per connection.
+    /// Flow-control window of an HTTP/2 stream in bytes. A connection's window is four times as large.
     pub stream_window: u32,
-    /// As many from one address, or one /64 (503); `None`: any.
+    /// Maximum number of client connections per IPv4 address or IPv6 /64 (503); `None`: no limit.
     pub connections_per_client: Option<u32>,
-    /// TLS handshakes in progress, per worker.
+    /// Maximum number of concurrent TLS handshakes per worker.
     pub handshakes: usize,
 }
 
-/// `[forwarding]`: what backends are told of the client.
+/// `[forwarding]`: what Homing tells backends about the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forwarding {
-    /// X-Forwarded-For, -Proto and -Host.
+    /// Whether to send X-Forwarded-For, -Proto and -Host.
     pub x_forwarded: bool,
-    /// Forwarded (RFC 7239).
+    /// Whether to send Forwarded (RFC 7239).
     pub forwarded: bool,
-    /// The pseudonym in Via; `None`: no Via.
+    /// Pseudonym in Via; `None`: no Via.
     pub via: Option<String>,
-    /// Are fields with `_` in their names passed on?
+    /// Whether to forward headers with `_` in their names.
     pub underscores: bool,
 }
 
@@ -133,31 +134,31 @@ pub struct Forwarding {
 pub struct AccessLog {
     /// `off`, `json` or `text`.
     pub format: LogFormat,
-    /// Where lines go.
+    /// Destination of the lines.
     pub output: LogOutput,
-    /// Lines that may wait to be written; more are dropped and counted.
+    /// Maximum number of queued lines. Further lines are dropped and counted.
     pub queue: usize,
 }
 
-/// Shape of an access log line.
+/// The format of access log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     /// No log.
     Off,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
     /// `key=value` pairs.
     Text,
 }
 
-/// Where access log lines go.
+/// The destination of the access log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogOutput {
     /// Standard output.
     Stdout,
     /// Standard error.
     Stderr,
-    /// A file, appended to, reopened on SIGHUP.
+    /// A file, opened for appending and reopened on SIGHUP.
     File(PathBuf),
 }
 
@@ -170,50 +171,50 @@ pub struct Upstream {
     pub backends: Vec<Backend>,
     /// How sessions are tied to backends.
     pub affinity: Affinity,
-    /// Active checks; `None`: none.
+    /// Active health checks; `None`: off.
     pub health_check: Option<HealthCheck>,
-    /// Passive checks; `None`: none.
+    /// Passive health checks; `None`: off.
     pub passive: Option<PassiveCheck>,
-    /// A backend that joins or comes back gets its share of new sessions over
-    /// this time; zero: at once.
+    /// Time over which a backend that joins or recovers ramps up to its share of new sessions; zero: no
+    /// slow start.
     pub slow_start: Duration,
-    /// What backends are taken for before the first check.
+    /// Health of a backend before its first check.
     pub initial_health: Health,
-    /// Idle connections to its backends.
+    /// Pool of idle connections to its backends.
     pub pool: Pool,
     /// Retries.
     pub retry: Retry,
     /// Its timeouts.
     pub timeouts: UpstreamTimeouts,
-    /// Are backends told of clients by the PROXY protocol?
+    /// Version of the PROXY header to send to its backends; `None`: no PROXY header.
     pub proxy_protocol: Option<ProxyVersion>,
     /// TLS to its backends; `None`: plain HTTP.
     pub tls: Option<Arc<tls::Client>>,
-    /// What they speak.
+    /// Protocol that its backends speak.
     pub protocol: Protocol,
 }
 
 /// One backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backend {
-    /// Its identity; the address as written where no `id` is given.
+    /// Its identity; defaults to the address as written.
     pub id: BackendId,
-    /// Where it listens.
+    /// Its address.
     pub address: Address,
     /// Its share of the ring.
     pub weight: Weight,
-    /// The state it starts in.
+    /// Its configured admin state.
     pub admin: AdminState,
-    /// Requests in flight to it at most, over all workers (503 for existing sessions, new
-    /// ones go elsewhere); `None`: any.
+    /// Maximum number of requests in flight over all workers; `None`: no limit. At the limit, existing
+    /// sessions get a 503 and new sessions go to another backend.
     pub max_connections: Option<u32>,
 }
 
 /// `[upstream.NAME.affinity]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Affinity {
-    /// Where the key is looked for, in order; empty: new sessions are only
-    /// load-balanced, and remembered in a cookie or not at all.
+    /// Key sources in order of precedence. If empty, new sessions are load-balanced and can only be
+    /// remembered in a cookie.
     pub key: Vec<KeySource>,
     /// Where bindings are kept.
     pub remember: Remember,
@@ -221,110 +222,110 @@ pub struct Affinity {
     pub failover: Failover,
     /// How long a request waits for its session's backend before failing over.
     pub hold: Duration,
-    /// Are X-Affinity-Backend and X-Affinity-Successor sent to the backend?
+    /// Whether to send X-Affinity-Backend and X-Affinity-Successor to the backend.
     pub announce: bool,
-    /// Is X-Affinity-Outcome sent to the client?
+    /// Whether to send X-Affinity-Outcome to the client.
     pub report: bool,
-    /// The ring's points per unit of weight.
+    /// Ring points per unit of weight.
     pub vnodes: u32,
-    /// Bounded load for new sessions, in per cent of the mean; `None`: no cap.
+    /// Load cap for new sessions as a percentage of the mean load; `None`: no cap.
     pub balance_percent: Option<u32>,
-    /// The ring's seed; 0 where no `seed_file` is given.
+    /// Seed of the ring; 0 without a `seed_file`.
     pub seed: Seed,
 }
 
 /// Where bindings are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Remember {
-    /// Nowhere: the ring alone.
+    /// Nowhere: the ring alone decides.
     None,
-    /// In the proxy.
+    /// In a table in the proxy.
     Table(TableConfig),
-    /// Sealed, at the client.
+    /// In a sealed cookie at the client.
     Cookie(CookieConfig),
 }
 
 /// `affinity.table`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableConfig {
-    /// Bindings kept at most; the longest idle goes first.
+    /// Maximum number of bindings. The one that has been idle longest is evicted first.
     pub max_entries: usize,
-    /// An idle binding is forgotten after this.
+    /// Idle time after which a binding expires.
     pub ttl: Duration,
-    /// Saved here at shutdown, loaded at start.
+    /// File that the table is saved to at shutdown and loaded from at startup.
     pub file: Option<PathBuf>,
 }
 
 /// `[upstream.NAME.health_check]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthCheck {
-    /// What is tried.
+    /// The probe to run.
     pub probe: Probe,
     /// Time between two checks of a backend.
     pub interval: Duration,
-    /// Time between two checks while in doubt (between up and down); at most `interval`.
+    /// Time between two checks while a backend is changing between up and down; at most `interval`.
     pub fast_interval: Duration,
-    /// A check without answer for this long has failed.
+    /// Time after which an unanswered check fails.
     pub timeout: Duration,
-    /// Successes in a row that bring a backend up.
+    /// Consecutive successes that bring a backend up.
     pub rise: u32,
-    /// Failures in a row that take it down.
+    /// Consecutive failures that take a backend down.
     pub fall: u32,
 }
 
-/// What an active check tries.
+/// The probe of an active health check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Probe {
-    /// A TCP connection.
+    /// Opens a TCP connection.
     Tcp,
-    /// An HTTP request.
+    /// Sends an HTTP request.
     Http {
-        /// Its method.
+        /// Request method.
         method: String,
-        /// Its path and query.
+        /// Request path and query.
         path: String,
-        /// Its Host; `None`: the backend's address.
+        /// Host header; `None`: the backend's address.
         host: Option<String>,
-        /// Statuses that mean up, inclusive ranges.
+        /// Inclusive ranges of statuses that mean up.
         expect_status: Vec<(u16, u16)>,
-        /// Statuses that mean: up, but drain me.
+        /// Statuses that mean up and draining.
         drain_status: Vec<u16>,
     },
 }
 
-/// `[upstream.NAME.passive]`: what real requests say.
+/// `[upstream.NAME.passive]`: health checks by the outcomes of real requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PassiveCheck {
-    /// Failed connections or exchanges in a row that eject.
+    /// Consecutive failed connections or exchanges that eject a backend.
     pub max_fails: u32,
-    /// 5xx responses within `window` that eject; `None`: they do not.
+    /// Number of 5xx responses within `window` that ejects a backend; `None`: 5xx responses never do.
     pub max_5xx: Option<u32>,
-    /// The time in which `max_5xx` counts.
+    /// Sliding window for `max_5xx`.
     pub window: Duration,
-    /// How long the first ejection lasts; doubled each time.
+    /// Duration of the first ejection. Each further ejection lasts twice as long.
     pub penalty: Duration,
-    /// The longest ejection.
+    /// Maximum duration of an ejection.
     pub max_penalty: Duration,
 }
 
 /// `[upstream.NAME.pool]`, per worker and backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pool {
-    /// Idle connections kept.
+    /// Maximum number of idle connections.
     pub max_idle: usize,
-    /// An idle connection is closed after this.
+    /// Time after which an idle connection is closed.
     pub idle_timeout: Duration,
 }
 
 /// `[upstream.NAME.retry]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retry {
-    /// Attempts for one request, the first included.
+    /// Maximum number of attempts per request, including the first.
     pub attempts: u32,
-    /// Retries allowed, in per cent of requests.
+    /// Retry budget as a percentage of requests.
     pub budget_percent: u32,
-    /// Retries per second allowed whatever the budget says.
+    /// Retries per second that are allowed regardless of the budget.
     pub min_per_second: u32,
-    /// Value of Retry-After on a 503, rounded up to seconds.
+    /// Value of Retry-After on a 503, rounded up to whole seconds.
     pub retry_after: Duration,
 }

@@ -1,21 +1,21 @@
-//! A backend's live counters: written by the workers, read by everybody,
-//! keyed by id, so that they outlive reloads.
+//! Live counters of backends. Workers write them and any thread reads them. They are keyed by
+//! backend id, so they survive reloads.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// One backend's counters.
+/// The live counters of one backend.
 #[derive(Debug)]
 pub struct BackendLive {
-    /// Open connections over all workers, idle ones included.
+    /// Open connections over all workers, including idle ones.
     connections: AtomicU32,
-    /// Requests in flight, counted exactly; only where there is a limit.
+    /// Exact number of requests in flight. Only counted if there is a limit.
     in_use: AtomicU32,
-    /// Failures since the last success; lets a success stay silent.
+    /// Failures since the last success. While this is 0, a success needs no report.
     failing: AtomicU32,
     workers: Box<[WorkerCell]>,
 }
 
-/// One worker's share: only this worker writes it, so that no write is shared.
+/// The counters of one worker. No other worker writes to them, so writes never contend.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct WorkerCell {
@@ -24,7 +24,7 @@ struct WorkerCell {
 }
 
 impl BackendLive {
-    /// Counters for this many workers.
+    /// Creates counters for this many workers.
     pub fn new(workers: usize) -> Self {
         Self {
             connections: AtomicU32::new(0),
@@ -34,61 +34,61 @@ impl BackendLive {
         }
     }
 
-    /// Requests and streams in flight, over all workers.
+    /// Returns the number of requests and streams in flight over all workers.
     pub fn in_flight(&self) -> u32 {
         self.workers.iter().map(|w| w.in_flight.load(Ordering::Relaxed)).sum()
     }
 
-    /// Attempts, over all workers: requests sent, and those that found it away.
+    /// Returns the number of attempts over all workers, including failed connection attempts.
     pub fn requests(&self) -> u64 {
         self.workers.iter().map(|w| w.requests.load(Ordering::Relaxed)).sum()
     }
 
-    /// Open connections, idle ones included.
+    /// Returns the number of open connections, including idle ones.
     pub fn connections(&self) -> u32 {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// A request begins at `worker`; only that worker's thread may call this.
+    /// Counts the start of a request. Must only be called on the thread of `worker`.
     pub fn begin(&self, worker: usize) {
         let cell = &self.workers[worker];
         cell.in_flight.store(cell.in_flight.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         cell.requests.store(cell.requests.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
-    /// It ends; only that worker's thread may call this.
+    /// Counts the end of a request. Must only be called on the thread of `worker`.
     pub fn end(&self, worker: usize) {
         let cell = &self.workers[worker];
         cell.in_flight.store(cell.in_flight.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
     }
 
-    /// Takes one of `limit` places, over all workers; false if none is left.
+    /// Takes one of `limit` places, shared by all workers. Returns false if all are taken.
     pub fn try_use(&self, limit: Option<u32>) -> bool {
         let limit = limit.unwrap_or(u32::MAX);
         self.in_use.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < limit).then(|| n + 1)).is_ok()
     }
 
-    /// Gives a place back.
+    /// Releases a place that [`Self::try_use`] took.
     pub fn unused(&self) {
         self.in_use.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// A connection was opened.
+    /// Counts a newly opened connection.
     pub fn opened(&self) {
         self.connections.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A connection is gone.
+    /// Counts a closed connection.
     pub fn closed(&self) {
         self.connections.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Notes a failure.
+    /// Records a failure.
     pub fn failed(&self) {
         self.failing.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Notes a success; true if failures came before it.
+    /// Records a success. Returns true if there were failures before it.
     pub fn recovered(&self) -> bool {
         self.failing.load(Ordering::Relaxed) != 0 && self.failing.swap(0, Ordering::Relaxed) != 0
     }

@@ -1,7 +1,7 @@
-//! What a valid configuration means, and the state the data plane reads.
+//! The validated configuration and the state that the data plane reads.
 //!
-//! `config` parses a file into a [`Config`]; `control` turns it, with what
-//! the checks say, into a [`snapshot::Snapshot`]; `proxy` reads only that.
+//! `config` parses a file into a [`Config`]. `control` combines it with the backends' health into a
+//! [`snapshot::Snapshot`], which is all that `proxy` reads.
 
 mod config;
 pub mod live;

@@ -1,4 +1,4 @@
-//! What the workers read: immutable, one per change, published whole.
+//! The immutable state that workers read. Each change publishes a new snapshot.
 
 use std::sync::Arc;
 
@@ -8,23 +8,24 @@ use crate::affinity::cookie::KeyRing;
 use crate::affinity::table::Table;
 use crate::affinity::{Cluster, KeyHash, Slot};
 
-/// One state of the world. A request uses one from beginning to end.
+/// A consistent view of the configuration and all backends. A request uses the same snapshot from
+/// start to end.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// Grows with every change.
+    /// Increases with every change.
     pub generation: u64,
-    /// The configuration it comes from.
+    /// The configuration that it was built from.
     pub config: Arc<Config>,
-    /// By index of [`Config::upstreams`].
+    /// In the order of [`Config::upstreams`].
     pub upstreams: Vec<Arc<UpstreamState>>,
 }
 
-/// One upstream's state.
+/// The state of one upstream.
 #[derive(Debug)]
 pub struct UpstreamState {
     /// Its configuration.
     pub config: Arc<Upstream>,
-    /// Its ring and members; member `i` is `config.backends[i]`.
+    /// Its ring and members. Member `i` is `config.backends[i]`.
     pub cluster: Cluster,
     /// Its bindings.
     pub memory: Memory,
@@ -32,38 +33,38 @@ pub struct UpstreamState {
     pub live: Vec<Arc<BackendLive>>,
 }
 
-/// Where an upstream's bindings are; outlives reloads.
+/// The store of an upstream's bindings. It survives reloads.
 #[derive(Debug, Clone)]
 pub enum Memory {
-    /// Nowhere.
+    /// No store.
     None,
-    /// In this table.
+    /// A table in the proxy.
     Table(Arc<Table>),
-    /// At the client, sealed with these keys.
+    /// Cookies at the clients, sealed with these keys.
     Cookie(Arc<KeyRing>),
 }
 
-/// What the data plane tells the control plane of a backend.
+/// An observation of a backend that a worker reports to the control plane.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     /// The upstream's name.
     pub upstream: Arc<str>,
     /// The backend.
     pub slot: Slot,
-    /// What happened.
+    /// The observation.
     pub observation: Observation,
 }
 
-/// What a real request saw of a backend.
+/// The outcome of a real request at a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Observation {
-    /// It could not be connected to, or broke off before a response.
+    /// The connection failed or was closed before a response.
     Failed,
-    /// It broke off in a request of the session with this key. What one session
-    /// asks for again and again is one failure: it may be what it asks that fails.
+    /// The connection was closed during a request of the session with this key. Repeated failures of
+    /// one session count once, because its requests may be what makes the backend fail.
     BrokenOff(KeyHash),
-    /// It answered with a 5xx status.
+    /// The backend answered with a 5xx status.
     ServerError,
-    /// It answered, after failures.
+    /// The backend answered after failures.
     Recovered,
 }

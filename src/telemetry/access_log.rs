@@ -1,14 +1,15 @@
-//! The access log: one line per request, written behind the workers' backs.
+//! The access log: one line per request, written by a background thread.
 //!
-//! Each handle has a buffer of its own, its *lane*. A worker formats a line
-//! straight into it: no allocation, no system call, and no other worker near
-//! its lock. A thread swaps the lanes' buffers for empty ones ten times a second,
-//! or as soon as one is half full, and writes them out. When the output cannot
-//! keep up, lanes fill and lines are dropped and counted; a worker never waits
-//! for a disk. Lines of different workers may be out of order by as much as the
-//! interval; each carries its time.
+//! Each handle has its own buffer, its *lane*. A worker formats lines straight into it, without
+//! allocations, system calls or lock contention with other workers. The writer thread swaps the
+//! lanes' buffers for empty ones ten times a second, or as soon as one is half full, and writes them
+//! out. When the output cannot keep up, lanes fill up and further lines are dropped and counted.
+//! Workers never wait for the disk. Lines of different workers may be out of order by up to one
+//! interval. Each line has a timestamp.
 
 mod line;
+mod output;
+mod queue;
 mod writer;
 
 #[cfg(test)]
@@ -16,30 +17,24 @@ mod tests;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::{Condvar, Mutex};
 
-use self::line::Clock;
-use self::writer::Output;
+use self::output::Output;
+pub(crate) use self::queue::LogCounts;
+use self::queue::{Lane, QueueState, Shared};
 use super::Record;
 use crate::model;
 use crate::model::LogFormat;
 
-/// A handle to the access log; clone one for each worker.
+/// A handle to the access log. Clone it for each worker.
 #[derive(Debug)]
 pub struct AccessLog {
-    /// `None`: the log is off.
+    /// The open log; `None` if the log is off.
     open: Option<Open>,
     counts: Arc<LogCounts>,
-}
-
-/// What was lost.
-#[derive(Debug, Default)]
-pub(crate) struct LogCounts {
-    dropped: AtomicU64,
-    errors: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -48,59 +43,20 @@ struct Open {
     lane: Arc<Mutex<Lane>>,
 }
 
-/// What handles and the writer share.
-#[derive(Debug)]
-struct Shared {
-    format: LogFormat,
-    /// Bounds of a lane.
-    max_lines: usize,
-    max_bytes: usize,
-    control: Mutex<Control>,
-    /// Wakes the writer.
-    wake: Condvar,
-    /// Wakes those who wait for a pass of the writer, or for its end.
-    passed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Control {
-    lanes: Vec<Arc<Mutex<Lane>>>,
-    /// Opened by [`AccessLog::reopen`], for the writer to go on with.
-    reopened: Option<Output>,
-    closing: bool,
-    /// The writer has ended.
-    ended: bool,
-    /// Passes asked for by [`AccessLog::flush`], and done.
-    asked: u64,
-    done: u64,
-    /// Where a reopen finds the file.
-    target: Option<model::LogOutput>,
-}
-
-/// Lines that wait.
-#[derive(Debug, Default)]
-struct Lane {
-    text: Vec<u8>,
-    lines: usize,
-    clock: Clock,
-    /// No handle writes here any more.
-    orphaned: bool,
-}
-
-/// A waiting line may be this long on average; long ones use up the bound of
-/// the lane sooner, so that clients with long paths cannot fill the memory.
+/// Average size of a queued line in bytes. It limits the size of a lane, so that clients with long
+/// paths cannot fill the memory.
 const BYTES_PER_LINE: usize = 512;
 
-/// How long [`AccessLog::close`] waits for an output that takes nothing.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+/// How long [`AccessLog::close`] waits for a blocked output.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl AccessLog {
-    /// A log that is off.
+    /// Returns a log that is off.
     pub fn off() -> Self {
         Self { open: None, counts: Arc::default() }
     }
 
-    /// Opens the output and starts the writer; does neither for format `off`.
+    /// Opens the output and starts the writer. Does nothing for format `off`.
     pub fn start(config: &model::AccessLog) -> io::Result<Self> {
         if config.format == LogFormat::Off {
             return Ok(Self::off());
@@ -116,10 +72,10 @@ impl AccessLog {
             format: config.format,
             max_lines,
             max_bytes: max_lines.saturating_mul(BYTES_PER_LINE),
-            control: Mutex::new(Control {
+            control: Mutex::new(QueueState {
                 lanes: vec![Arc::clone(&lane)],
                 target: Some(config.output.clone()),
-                ..Control::default()
+                ..QueueState::default()
             }),
             wake: Condvar::new(),
             passed: Condvar::new(),
@@ -129,13 +85,12 @@ impl AccessLog {
         Ok(Self { open: Some(Open { shared, lane }), counts })
     }
 
-    /// Is a record worth building?
+    /// Returns whether the log is on. If not, callers need not build a record.
     pub fn enabled(&self) -> bool {
         self.open.is_some()
     }
 
-    /// Logs a finished request, or drops it if too many lines wait. Never waits
-    /// for the output.
+    /// Logs a finished request, or drops it if too many lines are queued. Never waits for the output.
     pub fn log(&self, record: &Record<'_>) {
         let Some(open) = &self.open else { return };
         let shared = &open.shared;
@@ -148,7 +103,7 @@ impl AccessLog {
         let Lane { text, lines, clock, .. } = &mut *lane;
         line::format(text, shared.format, clock, SystemTime::now(), record);
         *lines += 1;
-        // Every line from there on: a call that finds the writer busy is lost.
+        // Notify for every line beyond the mark, because a notification is lost while the writer is busy.
         let wake = shared.is_half_full(&lane);
         drop(lane);
         if wake {
@@ -156,9 +111,8 @@ impl AccessLog {
         }
     }
 
-    /// Opens a file output anew (after it was renamed); lines that wait go to the
-    /// old one. On an error the old file goes on being written. Nothing happens
-    /// with other outputs.
+    /// Reopens a file output, for log rotation. Queued lines still go to the old file. On an error, the
+    /// old file stays in use. Does nothing for other outputs.
     pub fn reopen(&self) -> io::Result<()> {
         let Some(open) = &self.open else { return Ok(()) };
         let target = open.shared.control.lock().target.clone();
@@ -170,35 +124,34 @@ impl AccessLog {
         Ok(())
     }
 
-    /// Waits until all that was logged before is written; false if that took
-    /// longer than `patience`.
-    pub fn flush(&self, patience: Duration) -> bool {
+    /// Waits until all earlier lines are written. Returns false if that takes longer than `timeout`.
+    pub fn flush(&self, timeout: Duration) -> bool {
         let Some(open) = &self.open else { return true };
         let mut control = open.shared.control.lock();
         control.asked += 1;
         let wanted = control.asked;
         open.shared.wake.notify_one();
-        let pending = |control: &mut Control| control.done < wanted && !control.ended;
-        !open.shared.passed.wait_while_for(&mut control, pending, patience).timed_out()
+        let pending = |control: &mut QueueState| control.done < wanted && !control.ended;
+        !open.shared.passed.wait_while_for(&mut control, pending, timeout).timed_out()
     }
 
-    /// Writes what waits and ends the writer; what is logged afterwards is lost.
-    /// Waits no longer than two seconds for an output that takes nothing.
+    /// Writes all queued lines and stops the writer. Later lines are lost. Waits at most two seconds for
+    /// a blocked output.
     pub fn close(&self) {
         let Some(open) = &self.open else { return };
         let mut control = open.shared.control.lock();
         control.closing = true;
         open.shared.wake.notify_one();
-        open.shared.passed.wait_while_for(&mut control, |control| !control.ended, CLOSE_PATIENCE);
+        open.shared.passed.wait_while_for(&mut control, |control| !control.ended, CLOSE_TIMEOUT);
     }
 
-    /// What was lost, for the metrics.
+    /// Returns the counts of lost lines and errors, for the metrics.
     pub(crate) fn counts(&self) -> Arc<LogCounts> {
         Arc::clone(&self.counts)
     }
 }
 
-/// Another handle to the same log, with a lane of its own.
+/// Creates another handle to the same log, with its own lane.
 impl Clone for AccessLog {
     fn clone(&self) -> Self {
         let open = self.open.as_ref().map(|open| {
@@ -210,32 +163,10 @@ impl Clone for AccessLog {
     }
 }
 
-/// With its last handle the log ends, too, having written what waits.
+/// The writer writes the remaining lines. It stops after the last handle is dropped.
 impl Drop for Open {
     fn drop(&mut self) {
         self.lane.lock().orphaned = true;
         self.shared.wake.notify_one();
-    }
-}
-
-impl Shared {
-    fn is_half_full(&self, lane: &Lane) -> bool {
-        lane.lines >= self.max_lines.div_ceil(2) || lane.text.len() >= self.max_bytes / 2
-    }
-}
-
-impl LogCounts {
-    pub(crate) fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn errors(&self) -> u64 {
-        self.errors.load(Ordering::Relaxed)
-    }
-
-    #[cfg(test)]
-    pub(crate) fn count_for_test(&self, dropped: u64, errors: u64) {
-        self.dropped.fetch_add(dropped, Ordering::Relaxed);
-        self.errors.fetch_add(errors, Ordering::Relaxed);
     }
 }

@@ -1,11 +1,11 @@
-//! A counter that one thread writes and any thread reads.
+//! Counters that one thread writes and any thread reads.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts without a read-modify-write: a load and a store, both relaxed, cost
-/// what plain memory costs. Two writers would lose counts (nothing worse), so
-/// each belongs to one thread.
+/// A counter without atomic read-modify-write. A relaxed load and store are as cheap as plain memory
+/// accesses. With two writers it would lose counts (nothing worse), so each counter belongs to one
+/// thread.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -19,19 +19,19 @@ impl Counter {
     }
 }
 
-/// Counters by a name out of a small set that is not written down in one place
-/// (error names). Finding one is a scan of at most [`NamedCounters::CAPACITY`]
-/// entries and allocates nothing; only failed requests pay for it.
+/// Counters by name, for a small set of names that is not listed in one place (error names). A lookup
+/// scans at most [`NamedCounters::CAPACITY`] entries without allocating. Only failed requests pay
+/// for it.
 #[derive(Debug, Default)]
 pub(crate) struct NamedCounters {
     named: [(OnceLock<&'static str>, Counter); Self::CAPACITY],
-    /// What found no room.
+    /// Counts for names beyond the capacity.
     other: Counter,
 }
 
 impl NamedCounters {
     pub(crate) const CAPACITY: usize = 32;
-    /// The name of what found no room.
+    /// Name of the counter for names beyond the capacity.
     pub(crate) const OTHER: &'static str = "other";
 
     pub(crate) fn add(&self, name: &'static str, n: u64) {
@@ -42,7 +42,7 @@ impl NamedCounters {
         }
     }
 
-    /// Names and counts, in the order in which the names first came.
+    /// Returns names and counts, in the order in which the names were first used.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let named = self.named.iter().filter_map(|(name, counter)| Some((*name.get()?, counter.get())));
         let other = Some((Self::OTHER, self.other.get())).filter(|(_, n)| *n > 0);

@@ -1,30 +1,29 @@
 //! The Prometheus text format, version 0.0.4.
 //!
-//! An own encoder of a hundred lines rather than a metrics library's: the
-//! counters are per-worker cells that no library's registry fits, a snapshot is
-//! borrowed for one scrape while a registry wants to own what it collects,
-//! and every scraper reads this format.
+//! This is our own encoder because metrics libraries do not fit: the counters are per-worker cells,
+//! and a scrape borrows a snapshot while a registry wants to own what it collects. Every scraper
+//! reads this format.
 
 use std::fmt::{Display, Write as _};
 
 use super::histogram::Histogram;
 
-/// What `GET /metrics` says it is.
+/// Content type of `GET /metrics`.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// What kind of metric a family holds.
+/// The type of a metric family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Only grows, until the process restarts.
+    /// A value that only grows until the process restarts.
     Counter,
-    /// Goes up and down.
+    /// A value that goes up and down.
     Gauge,
-    /// Durations in buckets.
+    /// A distribution of durations in buckets.
     Histogram,
 }
 
 impl Kind {
-    /// The word in the `# TYPE` line.
+    /// Returns the word in the `# TYPE` line.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -34,27 +33,26 @@ impl Kind {
     }
 }
 
-/// A metric family: a name and what its samples are told apart by.
+/// A metric family: a name and the labels of its samples.
 #[derive(Debug)]
 pub struct Family {
-    /// Its name, unit and `_total` included.
+    /// Its name, including the unit and `_total`.
     pub name: &'static str,
     /// Counter, gauge or histogram.
     pub kind: Kind,
-    /// Label names, in the order in which samples give their values.
+    /// Label names, in the order of the values in samples.
     pub labels: &'static [&'static str],
-    /// One sentence.
+    /// Help text, one sentence.
     pub help: &'static str,
 }
 
-/// Text under construction.
+/// A builder of the metrics page.
 #[derive(Debug, Default)]
 pub(crate) struct Exposition {
     text: String,
 }
 
-/// A family under construction: its samples follow one another, as the format
-/// demands.
+/// A builder of one family. The format requires all samples of a family to be consecutive.
 #[derive(Debug)]
 pub(crate) struct Samples<'a> {
     text: &'a mut String,
@@ -77,13 +75,13 @@ impl Exposition {
 }
 
 impl Samples<'_> {
-    /// One sample; `values` belong to the family's labels, in order.
+    /// Appends a sample. `values` are the label values in the family's order.
     pub(crate) fn sample(&mut self, values: &[&str], value: impl Display) {
-        debug_assert_ne!(self.family.kind, Kind::Histogram, "a histogram is not one sample");
+        debug_assert_ne!(self.family.kind, Kind::Histogram, "a histogram is more than one sample");
         self.line("", values, None, value);
     }
 
-    /// One histogram.
+    /// Appends a histogram.
     pub(crate) fn histogram(&mut self, values: &[&str], histogram: &Histogram) {
         debug_assert_eq!(self.family.kind, Kind::Histogram);
         let mut cumulative = 0;
@@ -121,7 +119,8 @@ impl Samples<'_> {
     }
 }
 
-/// Backslash and line feed are escaped everywhere, the quote in label values.
+/// Appends `value` with backslashes and line feeds escaped, and quotes too if `quote`. Label values
+/// need `quote`.
 fn push_escaped(text: &mut String, value: &str, quote: bool) {
     for c in value.chars() {
         match c {
@@ -161,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_histogram_is_cumulative_and_ends_with_its_count() {
+    fn histogram_is_cumulative_and_ends_with_its_count() {
         let histogram = Histogram::default();
         for micros in [50, 150, 150, 200_000_000] {
             histogram.observe(Duration::from_micros(micros));

@@ -1,21 +1,20 @@
-//! A histogram of durations with fixed buckets, for one writer.
+//! A histogram of durations with fixed buckets and a single writer.
 
 use std::time::Duration;
 
 use super::counter::Counter;
 
-/// Buckets at 100 µs × 2ⁿ up to 104.8576 s, and one for what is longer. Steps of
-/// two make the bucket a matter of counting leading zeros.
+/// A histogram with bounds at 100 µs × 2ⁿ up to 104.8576 s and one bucket beyond. With powers of two
+/// the bucket index is a count of leading zeros.
 #[derive(Debug, Default)]
 pub(crate) struct Histogram {
     buckets: [Counter; Self::BOUNDS + 1],
-    /// In microseconds: nanoseconds would wrap within weeks under many long
-    /// streams.
+    /// In microseconds. Nanoseconds would wrap within weeks under many long streams.
     sum: Counter,
 }
 
 impl Histogram {
-    /// Number of finite bounds.
+    /// The number of finite bounds.
     pub(crate) const BOUNDS: usize = 21;
     const FIRST_BOUND_NANOS: u64 = 100_000;
 
@@ -25,7 +24,7 @@ impl Histogram {
         self.sum.add((nanos / 500).div_ceil(2));
     }
 
-    /// Adds all that `other` has observed.
+    /// Adds the observations of `other`.
     pub(crate) fn absorb(&self, other: &Self) {
         for (mine, theirs) in self.buckets.iter().zip(&other.buckets) {
             mine.add(theirs.get());
@@ -33,19 +32,19 @@ impl Histogram {
         self.sum.add(other.sum.get());
     }
 
-    /// Observations per bucket (not cumulative); the last is beyond all bounds.
+    /// Returns the observations per bucket, not cumulative. The last bucket is beyond all bounds.
     pub(crate) fn counts(&self) -> [u64; Self::BOUNDS + 1] {
         std::array::from_fn(|i| self.buckets[i].get())
     }
 
-    /// Sum of all observations in seconds.
-    #[expect(clippy::cast_precision_loss, reason = "the 2^53 µs where it begins are 285 years")]
+    /// Returns the sum of all observations in seconds.
+    #[expect(clippy::cast_precision_loss, reason = "2^53 µs are 285 years")]
     pub(crate) fn sum_seconds(&self) -> f64 {
         self.sum.get() as f64 / 1e6
     }
 
-    /// The upper bound of bucket `index` in seconds, inclusive.
-    #[expect(clippy::cast_precision_loss, reason = "104857600 at most, exact")]
+    /// Returns the inclusive upper bound of bucket `index` in seconds.
+    #[expect(clippy::cast_precision_loss, reason = "at most 104857600, which is exact")]
     pub(crate) fn bound_seconds(index: usize) -> f64 {
         ((Self::FIRST_BOUND_NANOS / 1000) << index) as f64 / 1e6
     }
@@ -75,13 +74,13 @@ mod tests {
     }
 
     #[test]
-    fn the_first_and_last_bound_are_what_the_docs_say() {
+    fn first_and_last_bound_match_the_docs() {
         assert_eq!(Histogram::bound_seconds(0).to_string(), "0.0001");
         assert_eq!(Histogram::bound_seconds(Histogram::BOUNDS - 1).to_string(), "104.8576");
     }
 
     #[test]
-    fn the_sum_is_rounded_to_microseconds() {
+    fn sum_is_rounded_to_microseconds() {
         let histogram = Histogram::default();
         histogram.observe(Duration::from_nanos(1_499));
         histogram.observe(Duration::from_nanos(1_500));
@@ -92,7 +91,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_bucket_holds_what_lies_between_its_bounds(nanos in 0u64..200_000_000_000) {
+        fn bucket_contains_values_between_its_bounds(nanos in 0u64..200_000_000_000) {
             let index = Histogram::bucket(nanos);
             let bound = |i: usize| Histogram::FIRST_BOUND_NANOS << i;
             if index < Histogram::BOUNDS {

@@ -1,33 +1,32 @@
-//! Homing's own log: what it does and what goes wrong, on standard error.
+//! Homing's own log, on standard error.
 
 use std::io::{self, IsTerminal};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
-/// Directives for the filter where the command line gives none, e.g.
-/// `HOMING_LOG=info,homing::control=debug`.
+/// Environment variable with the log filter, e.g. `HOMING_LOG=info,homing::control=debug`. The
+/// command line overrides it.
 pub const FILTER_VARIABLE: &str = "HOMING_LOG";
 
-/// The log could not be started.
+/// An error while starting the log.
 #[derive(Debug, thiserror::Error)]
 pub enum LoggingError {
-    /// The filter does not parse.
-    #[error("the log filter {directives:?} is not valid")]
+    /// The log filter is invalid.
+    #[error("invalid log filter {directives:?}")]
     Filter {
-        /// As it was given.
+        /// The filter as given.
         directives: String,
-        /// What is wrong.
+        /// The parse error.
         source: ParseError,
     },
-    /// A log is already running in this process.
-    #[error("a log is already running in this process")]
-    AlreadyRunning,
+    /// A global logger is already installed in this process.
+    #[error("a logger is already installed in this process")]
+    AlreadyInstalled,
 }
 
-/// Starts the log. `directives` is a level (`debug`) or a filter
-/// (`warn,homing::control=debug`); without it [`FILTER_VARIABLE`] counts, then
-/// `info`.
+/// Starts the log. `directives` is a level (`debug`) or a filter (`warn,homing::control=debug`). It
+/// defaults to [`FILTER_VARIABLE`], then to `info`.
 pub fn init_logging(directives: Option<&str>, json: bool) -> Result<(), LoggingError> {
     let directives = match directives {
         Some(directives) => directives.to_owned(),
@@ -39,7 +38,7 @@ pub fn init_logging(directives: Option<&str>, json: bool) -> Result<(), LoggingE
         .with_writer(io::stderr)
         .with_ansi(!json && io::stderr().is_terminal());
     let started = if json { builder.json().try_init() } else { builder.try_init() };
-    started.map_err(|_| LoggingError::AlreadyRunning)
+    started.map_err(|_| LoggingError::AlreadyInstalled)
 }
 
 fn parse(directives: String) -> Result<EnvFilter, LoggingError> {
@@ -51,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wrong_filter_is_an_error_that_names_it() {
+    fn invalid_filter_is_named_in_the_error() {
         let error = parse("homing=loud".to_owned()).expect_err("no such level");
         assert!(error.to_string().contains("homing=loud"), "{error}");
     }

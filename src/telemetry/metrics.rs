@@ -1,4 +1,4 @@
-//! All workers' counters, and the page that a scrape reads.
+//! The counters of all workers and the page that a scrape reads.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,30 +25,29 @@ pub struct Metrics {
     access_log: Mutex<LogSource>,
 }
 
-/// Where the access log's counts come from.
+/// The counts of the access log.
 #[derive(Debug, Default)]
 struct LogSource {
     current: Option<Arc<LogCounts>>,
-    /// What logs before the current one have counted: (dropped, errors).
+    /// Counts of earlier access logs: (dropped, errors).
     earlier: (u64, u64),
 }
 
 impl Metrics {
-    /// Counters for this many workers.
+    /// Creates counters for this many workers.
     pub fn new(workers: usize) -> Self {
         Self { workers: (0..workers).map(|_| Arc::default()).collect(), access_log: Mutex::default() }
     }
 
-    /// The counters that the thread of worker `index` writes.
+    /// Returns the counters of worker `index`. Only its thread may write to them.
     ///
     /// # Panics
-    /// If there are not so many workers.
+    /// If `index` is out of range.
     pub fn worker(&self, index: usize) -> Arc<WorkerMetrics> {
         Arc::clone(&self.workers[index])
     }
 
-    /// Shows this access log's losses; the sums go on where an earlier log's
-    /// ended.
+    /// Exposes the losses of this access log, added to those of earlier logs.
     pub fn watch_access_log(&self, log: &AccessLog) {
         let mut source = self.access_log.lock();
         if let Some(previous) = source.current.replace(log.counts()) {
@@ -57,7 +56,7 @@ impl Metrics {
         }
     }
 
-    /// The page in the Prometheus text format
+    /// Renders the page in the Prometheus text format
     /// ([`CONTENT_TYPE`](super::exposition::CONTENT_TYPE)).
     pub fn render(&self, snapshot: &Snapshot) -> String {
         let mut page = Exposition::default();
@@ -73,8 +72,8 @@ impl Metrics {
         page.finish()
     }
 
-    /// Sums over the workers, by upstream; upstreams that a reload has removed
-    /// stay, so that no counter ever goes back. `""` is what belongs to none.
+    /// Sums the workers' counters by upstream. Upstreams that a reload removed are kept, so that no
+    /// counter ever decreases. `""` holds requests without an upstream.
     fn totals(&self, snapshot: &Snapshot) -> BTreeMap<Arc<str>, UpstreamMetrics> {
         let mut totals = BTreeMap::<Arc<str>, UpstreamMetrics>::new();
         let unrouted = totals.entry(Arc::from("")).or_default();
@@ -168,7 +167,7 @@ fn render_certificates(page: &mut Exposition, snapshot: &Snapshot) {
     for listener in &snapshot.config.listeners {
         let Some(live) = listener.tls.as_ref().and_then(|tls| tls.live()) else { continue };
         let address = listener.bind.to_string();
-        // The one that expires first is the one to be told of.
+        // If several certificates have the same name, report the first to expire.
         let mut expiry = BTreeMap::<String, u64>::new();
         for identity in live.identities.iter() {
             let at = identity.facts.not_after.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
@@ -187,8 +186,8 @@ fn render_requests(page: &mut Exposition, totals: &BTreeMap<Arc<str>, UpstreamMe
     for (name, total) in totals {
         for (outcome, reasons) in total.requests.iter().enumerate() {
             for (reason, count) in reasons.iter().enumerate() {
-                // A series that begins with its first count hides it from
-                // `increase()`; so all that may come are there from the start.
+                // `increase()` misses the first count of a series that starts with it, so expose all expected
+                // series from the start.
                 if count.get() > 0 || (!name.is_empty() && is_usual(outcome, reason)) {
                     let outcome = OUTCOMES.get(outcome).map_or("none", |outcome| outcome.as_str());
                     let reason = REASONS.get(reason).map_or("", |reason| reason.as_str());
@@ -250,7 +249,7 @@ fn render_requests(page: &mut Exposition, totals: &BTreeMap<Arc<str>, UpstreamMe
 
 const CLASS_WORDS: [&str; CLASSES] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// The pairs of outcome and reason that ordinary operation brings.
+/// Returns whether a pair of outcome and reason occurs in normal operation.
 fn is_usual(outcome: usize, reason: usize) -> bool {
     use crate::affinity::pick::Outcome;
     let has_reason = reason < REASONS.len();
@@ -327,7 +326,7 @@ fn render_backends(page: &mut Exposition, upstreams: &[Arc<UpstreamState>]) {
     }
 }
 
-/// The part of a member's points that is active, above 0 to 1.
+/// Returns the fraction of a member's points that is active: greater than 0, at most 1.
 pub(crate) fn active_part(member: &Member, points: u32) -> f64 {
     let points = points.max(1);
     f64::from(member.active_points.clamp(1, points)) / f64::from(points)

@@ -1,9 +1,8 @@
-//! What Homing says of itself: metrics, the access log and its own log.
+//! Metrics, the access log and Homing's own log.
 //!
-//! The hot path writes, everybody else reads. A worker counts in cells that
-//! only its own thread writes ([`WorkerMetrics`], [`UpstreamMetrics`]); a scrape
-//! sums them ([`Metrics::render`]). An access log line is formatted by the
-//! worker and written by a thread of its own ([`AccessLog`]).
+//! Each worker counts in cells that only its own thread writes ([`WorkerMetrics`],
+//! [`UpstreamMetrics`]). A scrape sums them ([`Metrics::render`]). The worker formats access log
+//! lines and a separate thread writes them ([`AccessLog`]).
 
 mod access_log;
 mod counter;

@@ -1,4 +1,4 @@
-//! Outcomes and reasons as indices of counters.
+//! Indices of outcomes and reasons in arrays of counters.
 
 use crate::affinity::pick::{Outcome, Reason};
 
@@ -16,7 +16,7 @@ pub(crate) const REASONS: [Reason; 7] = [
     Reason::Capacity,
 ];
 
-/// Place of an outcome in [`OUTCOMES`].
+/// Returns the index of an outcome in [`OUTCOMES`].
 pub(crate) const fn outcome_index(outcome: Outcome) -> usize {
     match outcome {
         Outcome::Kept => 0,
@@ -26,7 +26,7 @@ pub(crate) const fn outcome_index(outcome: Outcome) -> usize {
     }
 }
 
-/// Place of a reason in [`REASONS`].
+/// Returns the index of a reason in [`REASONS`].
 pub(crate) const fn reason_index(reason: Reason) -> usize {
     match reason {
         Reason::BackendDown => 0,
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn indices_are_places_in_the_lists() {
+    fn indices_match_the_lists() {
         for (i, outcome) in OUTCOMES.into_iter().enumerate() {
             assert_eq!(outcome_index(outcome), i);
         }

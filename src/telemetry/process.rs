@@ -1,9 +1,9 @@
-//! What the kernel says of this process (Linux's `/proc`; elsewhere nothing).
+//! Process statistics from `/proc`. Empty on systems other than Linux.
 
 use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// One look at `/proc/self`; what cannot be read is `None`.
+/// Statistics read from `/proc/self`. Values that cannot be read are `None`.
 #[derive(Debug, Default)]
 pub(crate) struct Process {
     pub(crate) cpu: Option<Duration>,
@@ -11,12 +11,11 @@ pub(crate) struct Process {
     pub(crate) max_fds: Option<u64>,
     pub(crate) resident_bytes: Option<u64>,
     pub(crate) threads: Option<u64>,
-    /// Since the Unix epoch.
+    /// Time since the Unix epoch.
     pub(crate) started: Option<Duration>,
 }
 
-/// Clock ticks per second in `/proc` (`USER_HZ`): 100 in the ABI of every
-/// architecture that this program is built for.
+/// Clock ticks per second in `/proc` (`USER_HZ`). It is 100 on all supported architectures.
 const TICKS: u64 = 100;
 
 impl Process {
@@ -28,7 +27,7 @@ impl Process {
         let uptime = fs::read_to_string("/proc/uptime").ok();
         Self {
             cpu: stat.as_ref().map(|stat| ticks(stat.cpu_ticks)),
-            // The directory that is being read is open too.
+            // Do not count the descriptor of the directory that is being read.
             open_fds: fs::read_dir("/proc/self/fd")
                 .ok()
                 .map(|entries| (entries.count() as u64).saturating_sub(1)),
@@ -42,13 +41,13 @@ impl Process {
 
 struct Stat {
     cpu_ticks: u64,
-    /// Since boot.
+    /// Ticks since boot.
     start_ticks: u64,
 }
 
 impl Stat {
-    /// `proc_pid_stat(5)`: the second field, the program's name in parentheses,
-    /// may hold spaces and parentheses; what is wanted comes after it.
+    /// Parses `/proc/self/stat` (`proc_pid_stat(5)`). The second field is the program name in
+    /// parentheses, which may itself contain spaces and parentheses. The fields needed come after it.
     fn parse(text: &str) -> Option<Self> {
         let (_, rest) = text.rsplit_once(')')?;
         let field = |number: usize| rest.split_ascii_whitespace().nth(number - 3)?.parse::<u64>().ok();
@@ -82,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_name_with_parentheses_does_not_shift_the_fields() {
+    fn program_name_with_parentheses_does_not_shift_the_fields() {
         let text = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 2 3 4 250 50 0 0 20 0 3 0 12345 1000 200";
         let stat = Stat::parse(text).expect("parses");
         assert_eq!(ticks(stat.cpu_ticks), Duration::from_secs(3));
@@ -90,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_off_file_gives_nothing() {
+    fn truncated_files_are_ignored() {
         assert!(Stat::parse("7 (a) S 1 7").is_none());
         assert!(Stat::parse("").is_none());
         assert_eq!(status_value("VmRSS:\n", "VmRSS:"), None);
@@ -99,7 +98,7 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn this_process_is_seen() {
+    fn statistics_of_this_process_are_plausible() {
         let process = Process::read();
         assert!(process.open_fds.is_some_and(|n| n > 0));
         assert!(process.resident_bytes.is_some_and(|n| n > 100_000));

@@ -1,4 +1,4 @@
-//! One request, as metrics and the access log see it.
+//! The record of a request for metrics and the access log.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -6,46 +6,46 @@ use std::time::Duration;
 use crate::affinity::pick::{Outcome, Reason};
 use crate::model::snapshot::UpstreamState;
 
-/// Everything that is told of one request, borrowed from where it is.
+/// The data of a finished request. It borrows from the request.
 #[derive(Debug)]
 pub struct Record<'a> {
-    /// The client (through trusted proxies).
+    /// The client's address, as resolved through trusted proxies.
     pub client: IpAddr,
-    /// Method, `-` where the head could not be read.
+    /// Method; `-` if the head could not be read.
     pub method: &'a str,
-    /// Host, lower case or as received.
+    /// Host, in lower case or as received.
     pub host: &'a str,
-    /// Path without the query (queries carry secrets; they are not logged).
+    /// Path without the query. Queries are not logged because they can contain secrets.
     pub path: &'a str,
-    /// `HTTP/1.1`, `HTTP/1.0`, `HTTP/2`.
+    /// `HTTP/1.1`, `HTTP/1.0` or `HTTP/2`.
     pub version: &'static str,
-    /// Status sent; 499 where the client was gone before.
+    /// Status sent; 499 if the client disconnected first.
     pub status: u16,
-    /// Why Homing itself answered or broke off, e.g. `connect_timeout`; `None`
-    /// where the response is the backend's, whole.
+    /// Why Homing itself answered or aborted the response, e.g. `connect_timeout`; `None` if the backend
+    /// sent the complete response.
     pub error: Option<&'static str>,
-    /// The upstream, where a route was found.
+    /// The upstream, if a route matched.
     pub upstream: Option<&'a UpstreamState>,
-    /// The member that answered, or was tried last.
+    /// The member that answered or was tried last.
     pub member: Option<u16>,
     /// Index into the upstream's key sources.
     pub key_source: Option<usize>,
-    /// Affinity outcome, where a pick was made.
+    /// Affinity outcome, if a backend was picked.
     pub outcome: Option<Outcome>,
-    /// And why.
+    /// Reason of the outcome.
     pub reason: Option<Reason>,
-    /// Backends tried, 0 where none was.
+    /// Number of attempts.
     pub attempts: u32,
-    /// From the head's last byte to the response's last byte.
+    /// From the last byte of the request head to the last byte of the response.
     pub duration: Duration,
-    /// From the head's last byte to the response head's first byte.
+    /// From the last byte of the request head to the first byte of the response head.
     pub first_byte: Option<Duration>,
-    /// Time spent connecting; zero where a pooled connection served.
+    /// Time spent connecting; zero for a pooled connection.
     pub connect: Duration,
     /// Bytes read from the client for this request.
     pub bytes_in: u64,
-    /// Bytes written to the client for it.
+    /// Bytes written to the client for this request.
     pub bytes_out: u64,
-    /// Was it a tunnel (an upgraded connection)?
+    /// Whether it became a tunnel (an upgraded connection).
     pub tunnel: bool,
 }

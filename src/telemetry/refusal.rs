@@ -1,21 +1,21 @@
-//! Why a client connection was closed as soon as it was accepted.
+//! Reasons to close a client connection right after accepting it.
 
-/// Which limit it would have gone beyond.
+/// The limit that a client connection would have exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     /// `limits.connections`.
     Connections,
     /// `limits.connections_per_client`.
     PerClient,
-    /// The file descriptors that the process may have open.
+    /// The file descriptor limit of the process.
     Descriptors,
 }
 
 impl Refusal {
-    /// All of them, each at its own number.
+    /// All values, each at the index of its discriminant.
     pub const ALL: [Self; 3] = [Self::Connections, Self::PerClient, Self::Descriptors];
 
-    /// One word, for logs and metrics.
+    /// Returns the name in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Connections => "connections",

@@ -1,4 +1,4 @@
-//! What one worker counts.
+//! The counters of one worker.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,13 +11,12 @@ use super::histogram::Histogram;
 use super::outcomes::{OUTCOMES, REASONS, outcome_index, reason_index};
 use super::refusal::Refusal;
 
-/// One worker's counters. Only the worker's own thread calls the methods that
-/// count; a second thread would lose counts.
+/// The counters of one worker. Only the worker's own thread may call the methods that count. A second
+/// thread would lose counts.
 ///
-/// A worker resolves an upstream's cell with [`WorkerMetrics::upstream`] when it
-/// sees a new snapshot, keeps it beside the snapshot, and counts with
-/// [`WorkerMetrics::record_in`]: no lock and no lookup per request. Cells belong
-/// to the upstream's name and outlive reloads.
+/// A worker looks up an upstream's cell with [`WorkerMetrics::upstream`] when it sees a new snapshot,
+/// keeps it beside the snapshot and counts with [`WorkerMetrics::record_in`], so there is no lock and
+/// no lookup per request. Cells are keyed by the upstream's name and survive reloads.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub struct WorkerMetrics {
@@ -25,20 +24,20 @@ pub struct WorkerMetrics {
     closed: Counter,
     /// By [`Refusal`].
     refused: [Counter; Refusal::ALL.len()],
-    /// By version (1.2, 1.3) and whether a session was resumed.
+    /// By TLS version (1.2, 1.3) and whether the session was resumed.
     handshakes: [[Counter; 2]; 2],
     failed_handshakes: NamedCounters,
     refused_headers: NamedCounters,
     tunnels_opened: Counter,
     tunnels_closed: Counter,
     pub(crate) http2: Http2Metrics,
-    /// Requests for which no route was found, or no head could be read.
+    /// Requests that matched no route or whose head could not be read.
     unrouted: UpstreamMetrics,
-    /// Locked at a snapshot change and by a scrape, never for a request.
+    /// Locked when the snapshot changes and by scrapes, never for a request.
     upstreams: Mutex<BTreeMap<Arc<str>, Arc<UpstreamMetrics>>>,
 }
 
-/// One worker's counters of HTTP/2.
+/// The HTTP/2 counters of one worker.
 #[derive(Debug, Default)]
 pub(crate) struct Http2Metrics {
     pub(crate) connections: Counter,
@@ -47,13 +46,13 @@ pub(crate) struct Http2Metrics {
     pub(crate) floods: Counter,
 }
 
-/// One worker's counters of one upstream.
+/// The counters of one worker for one upstream.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub struct UpstreamMetrics {
-    /// By outcome and reason; the last of each is "none".
+    /// By outcome and reason. The last index of each means none.
     pub(crate) requests: [[Counter; REASONS.len() + 1]; OUTCOMES.len() + 1],
-    /// By [`Source`] and class (1xx is 0).
+    /// By [`Source`] and class (1xx is index 0).
     pub(crate) responses: [[Counter; CLASSES]; 2],
     pub(crate) errors: NamedCounters,
     pub(crate) duration: Histogram,
@@ -67,10 +66,10 @@ pub struct UpstreamMetrics {
     pub(crate) bytes_out: Counter,
 }
 
-/// Response classes: 1xx to 5xx.
+/// The number of response classes: 1xx to 5xx.
 pub(crate) const CLASSES: usize = 5;
 
-/// Who made a response.
+/// The origin of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
     Backend,
@@ -78,8 +77,8 @@ pub(crate) enum Source {
 }
 
 impl WorkerMetrics {
-    /// The cell of an upstream, made if need be. Takes a lock: once per snapshot
-    /// change, not per request.
+    /// Returns the cell of an upstream and creates it if needed. Takes a lock, so call it once per
+    /// snapshot, not per request.
     pub fn upstream(&self, name: &str) -> Arc<UpstreamMetrics> {
         let mut upstreams = self.upstreams.lock();
         if let Some(cell) = upstreams.get(name) {
@@ -90,8 +89,8 @@ impl WorkerMetrics {
         cell
     }
 
-    /// Counts a finished request. Finds the upstream's cell by name, behind a
-    /// lock; who has the cell at hand calls [`WorkerMetrics::record_in`].
+    /// Counts a finished request. Looks up the upstream's cell by name under a lock. Callers that have
+    /// the cell use [`WorkerMetrics::record_in`].
     pub fn record(&self, record: &Record<'_>) {
         match record.upstream {
             Some(upstream) => self.record_in(&self.upstream(&upstream.config.name), record),
@@ -104,111 +103,112 @@ impl WorkerMetrics {
         cell.record(record);
     }
 
-    /// A client connection was accepted.
+    /// Counts an accepted client connection.
     pub fn connection_opened(&self) {
         self.accepted.add(1);
     }
 
-    /// An accepted client connection is gone.
+    /// Counts the end of an accepted client connection.
     pub fn connection_closed(&self) {
         self.closed.add(1);
     }
 
-    /// A client connection was closed at once, for this limit's sake; not
-    /// counted as accepted.
+    /// Counts a client connection that was closed immediately because of a limit. It does not count as
+    /// accepted.
     pub fn refused_connection(&self, refusal: Refusal) {
         self.refused[refusal as usize].add(1);
     }
 
-    /// A client connection speaks HTTP/2.
+    /// Counts a client connection that uses HTTP/2.
     pub fn http2_opened(&self) {
         self.http2.connections.add(1);
     }
 
-    /// A client opened a stream, with a request or what cannot be one.
+    /// Counts a stream that a client opened. `malformed` means it had no valid request.
     pub fn http2_stream(&self, malformed: bool) {
         if malformed { self.http2.malformed.add(1) } else { self.http2.served.add(1) }
     }
 
-    /// A client's HTTP/2 connection was cut for a flood of frames.
+    /// Counts a client's HTTP/2 connection that was closed because of a flood of frames.
     pub fn http2_flooded(&self) {
         self.http2.floods.add(1);
     }
 
-    /// A client's TLS handshake succeeded, with TLS 1.3 (`newest`) or 1.2.
+    /// Counts a successful TLS handshake with a client, with TLS 1.3 (`newest`) or 1.2.
     pub fn tls_handshake(&self, newest: bool, resumed: bool) {
         self.handshakes[usize::from(newest)][usize::from(resumed)].add(1);
     }
 
-    /// A client's TLS handshake failed, of this.
+    /// Counts a failed TLS handshake with a client.
     pub fn tls_handshake_failed(&self, reason: &'static str) {
         self.failed_handshakes.add(reason, 1);
     }
 
-    /// A client's connection was closed for its PROXY header, of this.
+    /// Counts a client connection that was closed because of its PROXY header.
     pub fn proxy_header_refused(&self, reason: &'static str) {
         self.refused_headers.add(reason, 1);
     }
 
-    /// Refused PROXY headers.
+    /// Returns rejected PROXY headers by reason.
     pub(crate) fn refused_headers(&self) -> &NamedCounters {
         &self.refused_headers
     }
 
-    /// TLS handshakes: by version and whether resumed, and failed ones.
+    /// Returns TLS handshakes by version and resumption, and failed ones by reason.
     pub(crate) fn handshakes(&self) -> ([[u64; 2]; 2], &NamedCounters) {
         let counts = self.handshakes.each_ref().map(|version| version.each_ref().map(Counter::get));
         (counts, &self.failed_handshakes)
     }
 
-    /// A connection was upgraded to a tunnel.
+    /// Counts a connection that was upgraded to a tunnel.
     pub fn tunnel_opened(&self) {
         self.tunnels_opened.add(1);
     }
 
-    /// A tunnel is gone.
+    /// Counts the end of a tunnel.
     pub fn tunnel_closed(&self) {
         self.tunnels_closed.add(1);
     }
 
-    /// Client connections refused, by [`Refusal`].
+    /// Returns refused client connections by [`Refusal`].
     pub(crate) fn refused(&self) -> [u64; Refusal::ALL.len()] {
         self.refused.each_ref().map(Counter::get)
     }
 
-    /// Client connections: (open now, accepted).
+    /// Returns client connections: (open now, accepted).
     pub(crate) fn connections(&self) -> (u64, u64) {
-        // Closed before opened: what closes in between is not missed below zero.
+        // Read `closed` first, so that a connection that closes in between cannot make the difference
+        // negative.
         let closed = self.closed.get();
         let accepted = self.accepted.get();
         (accepted.saturating_sub(closed), accepted)
     }
 
-    /// Tunnels: (open now, opened).
+    /// Returns tunnels: (open now, opened).
     pub(crate) fn tunnels(&self) -> (u64, u64) {
         let closed = self.tunnels_closed.get();
         let opened = self.tunnels_opened.get();
         (opened.saturating_sub(closed), opened)
     }
 
-    /// What belongs to no upstream.
+    /// Returns the counters for requests without an upstream.
     pub(crate) fn unrouted(&self) -> &UpstreamMetrics {
         &self.unrouted
     }
 
-    /// All upstreams' cells.
+    /// Returns the cells of all upstreams.
     pub(crate) fn upstreams(&self) -> Vec<(Arc<str>, Arc<UpstreamMetrics>)> {
         self.upstreams.lock().iter().map(|(name, cell)| (Arc::clone(name), Arc::clone(cell))).collect()
     }
 }
 
 impl UpstreamMetrics {
-    /// A connection to a backend was made for a request.
+    /// Counts a new connection to a backend.
     pub fn connection_opened(&self) {
         self.fresh.add(1);
     }
 
-    /// A request was sent on a pooled connection.
+    /// Counts a request on a pooled connection.
     pub fn connection_reused(&self) {
         self.reused.add(1);
     }
@@ -224,7 +224,7 @@ impl UpstreamMetrics {
             self.errors.add(error, 1);
         }
 
-        // A tunnel lives for hours and says nothing of how fast requests are.
+        // Tunnels live for hours and say nothing about request latency.
         if !record.tunnel {
             self.duration.observe(record.duration);
         }
@@ -241,7 +241,7 @@ impl UpstreamMetrics {
         self.bytes_out.add(record.bytes_out);
     }
 
-    /// Adds all that `other` has counted: how a scrape sums over workers.
+    /// Adds the counts of `other`. A scrape uses this to sum over workers.
     pub(crate) fn absorb(&self, other: &Self) {
         let tables = self.requests.iter().flatten().zip(other.requests.iter().flatten());
         let tables = tables.chain(self.responses.iter().flatten().zip(other.responses.iter().flatten()));
@@ -271,9 +271,9 @@ impl UpstreamMetrics {
     }
 }
 
-/// An error with a status below 400 is a backend's response that broke off
-/// after its head was sent: Homing's own answers to errors are 4xx and 5xx, and
-/// a redirect before any upstream was chosen.
+/// Returns the origin of a response. An error with a status below 400 is a backend's response that
+/// was aborted after its head. Homing's own responses are 4xx and 5xx, or a redirect before an
+/// upstream was chosen.
 fn source(record: &Record<'_>) -> Source {
     let own = record.status >= 400 || record.upstream.is_none();
     if record.error.is_some() && own { Source::Proxy } else { Source::Backend }
@@ -288,7 +288,7 @@ mod tests {
     use crate::telemetry::fixture;
 
     #[test]
-    fn a_cell_outlives_its_snapshot() {
+    fn cell_outlives_its_snapshot() {
         let worker = WorkerMetrics::default();
         let before = worker.upstream("shop");
         assert!(Arc::ptr_eq(&before, &worker.upstream("shop")));
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn both_ways_to_record_count_in_the_same_cell() {
+    fn record_and_record_in_use_the_same_cell() {
         let worker = WorkerMetrics::default();
         let upstream = fixture::upstream("shop", &["node1"]);
         let cell = worker.upstream("shop");
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_that_broke_off_is_still_the_backends() {
+    fn aborted_response_counts_as_the_backends() {
         let upstream = fixture::upstream("shop", &["node1"]);
         let of = |status, error| source(&Record { status, error, ..fixture::record(&upstream) });
         assert_eq!(of(200, None), Source::Backend);
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn any_status_has_a_class() {
+    fn every_status_has_a_class() {
         let worker = WorkerMetrics::default();
         let upstream = fixture::upstream("shop", &["node1"]);
         let cell = worker.upstream("shop");
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tunnels_life_is_no_request_duration() {
+    fn tunnels_are_not_in_the_request_duration() {
         let worker = WorkerMetrics::default();
         let upstream = fixture::upstream("shop", &["node1"]);
         let cell = worker.upstream("shop");

@@ -16,10 +16,10 @@ use crate::model::snapshot::Observation;
 use crate::model::{Address, HealthCheck, PassiveCheck, Probe, Remember, TableConfig, Upstream};
 
 const FAST: Duration = Duration::from_millis(20);
-/// How long a test waits for what must come; nothing waits this long if all is well.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Timeout of a test. A passing test never waits this long.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A backend whose health is scripted.
+/// A backend with scripted health.
 struct Server {
     address: SocketAddr,
     status: Arc<AtomicU16>,
@@ -56,16 +56,16 @@ impl Server {
         self.status.store(status, Ordering::Relaxed);
     }
 
-    /// Waits until it has been checked `more` times from now.
+    /// Waits for `more` further checks.
     async fn checked(&self, more: u32) {
         let target = self.checks.load(Ordering::Relaxed) + more;
         let mut checked = self.checked.clone();
-        patiently(checked.wait_for(|&n| n >= target)).await.unwrap();
+        in_time(checked.wait_for(|&n| n >= target)).await.unwrap();
     }
 }
 
-async fn patiently<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, future).await.expect("it takes too long")
+async fn in_time<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(TIMEOUT, future).await.expect("timed out")
 }
 
 fn web(servers: &[(&str, &Server)]) -> Upstream {
@@ -107,18 +107,18 @@ impl Control {
     }
 
     async fn until(&mut self, what: impl Fn(&[Member]) -> bool) {
-        patiently(self.published.wait_for(|s| what(s.upstreams[0].cluster.members()))).await.unwrap();
+        in_time(self.published.wait_for(|s| what(s.upstreams[0].cluster.members()))).await.unwrap();
     }
 
     async fn stop(self) {
         self.cancel.cancel();
         self.tracker.close();
-        patiently(self.tracker.wait()).await;
+        in_time(self.tracker.wait()).await;
     }
 }
 
 #[tokio::test]
-async fn a_failing_backend_goes_down_and_comes_back() {
+async fn failing_backend_goes_down_and_recovers() {
     let (a, b) = (Server::start().await, Server::start().await);
     let mut control = Control::start(web(&[("a", &a), ("b", &b)]));
     assert_eq!(control.handle.snapshot().generation, 1);
@@ -126,7 +126,11 @@ async fn a_failing_backend_goes_down_and_comes_back() {
     control.until(|m| m[0].health == Health::Down && m[1].health == Health::Up).await;
     a.answer(200);
     control.until(|m| m[0].health == Health::Up).await;
-    assert_eq!(control.handle.snapshot().generation, 3, "one snapshot per change, none per check");
+    assert_eq!(
+        control.handle.snapshot().generation,
+        3,
+        "checks without a change must not publish a snapshot"
+    );
     control.stop().await;
 }
 
@@ -142,7 +146,7 @@ async fn drain_status_reaches_the_snapshot() {
 }
 
 #[tokio::test]
-async fn maintenance_is_not_checked() {
+async fn backend_in_maintenance_is_not_checked() {
     let (a, b) = (Server::start().await, Server::start().await);
     let control = Control::start(web(&[("a", &a), ("b", &b)]));
     a.checked(1).await;
@@ -152,14 +156,14 @@ async fn maintenance_is_not_checked() {
     let before = a.checks.load(Ordering::Relaxed);
     b.checked(10).await;
     let during = a.checks.load(Ordering::Relaxed) - before;
-    assert!(during <= 1, "at most the one under way; {during}");
+    assert!(during <= 1, "{during} checks during maintenance; at most one was in flight");
     control.handle.set_admin_state("web", &id, AdminState::Ready).await.unwrap();
     a.checked(2).await;
     control.stop().await;
 }
 
 #[tokio::test]
-async fn an_unknown_backend_is_an_error() {
+async fn unknown_backend_is_an_error() {
     let a = Server::start().await;
     let control = Control::start(web(&[("a", &a)]));
     let result = control.handle.set_admin_state("web", &"z".parse().unwrap(), AdminState::Drain).await;
@@ -168,7 +172,7 @@ async fn an_unknown_backend_is_an_error() {
 }
 
 #[tokio::test]
-async fn reports_eject_and_time_brings_back() {
+async fn failure_reports_eject_a_backend_until_the_penalty_is_over() {
     let mut rules = upstream("web", &["a", "b"]);
     rules.passive =
         Some(PassiveCheck { max_fails: 3, max_5xx: None, window: S, penalty: FAST, max_penalty: S });
@@ -185,20 +189,24 @@ async fn reports_eject_and_time_brings_back() {
 }
 
 #[tokio::test]
-async fn a_reload_starts_stops_and_restarts_checks() {
+async fn reload_starts_stops_and_restarts_checks() {
     let (a, b, c) = (Server::start().await, Server::start().await, Server::start().await);
     let mut control = Control::start(web(&[("a", &a), ("b", &b)]));
     a.checked(1).await;
     b.checked(1).await;
 
-    // `a` leaves; `b` moves to where `c` listens.
+    // Removes `a` and moves `b` to the address of `c`.
     let summary = control.handle.reload((*config(vec![web(&[("b", &c)])])).clone()).await.unwrap();
     assert_eq!(summary.to_string(), "upstream web changed, removed a, changed b");
-    assert_eq!(control.handle.snapshot().generation, summary.generation, "published when it returns");
+    assert_eq!(
+        control.handle.snapshot().generation,
+        summary.generation,
+        "must be published when reload returns"
+    );
     let before = (a.checks.load(Ordering::Relaxed), b.checks.load(Ordering::Relaxed));
     c.checked(10).await;
-    assert!(a.checks.load(Ordering::Relaxed) - before.0 <= 1, "at most the one under way");
-    assert!(b.checks.load(Ordering::Relaxed) - before.1 <= 1, "at most the one under way");
+    assert!(a.checks.load(Ordering::Relaxed) - before.0 <= 1, "more than the one check in flight");
+    assert!(b.checks.load(Ordering::Relaxed) - before.1 <= 1, "more than the one check in flight");
     c.answer(503);
     control.until(|m| m[0].health == Health::Down).await;
 
@@ -208,7 +216,7 @@ async fn a_reload_starts_stops_and_restarts_checks() {
 }
 
 #[tokio::test]
-async fn slots_may_be_given_to_backends_that_are_not_configured() {
+async fn slots_can_be_assigned_to_unconfigured_backends() {
     let control = Control::start(upstream("web", &["a"]));
     let (gone, a) = ("gone".parse().unwrap(), "a".parse().unwrap());
     assert_eq!(control.handle.slot_of("web", &a), Some(Slot(0)));
@@ -217,21 +225,21 @@ async fn slots_may_be_given_to_backends_that_are_not_configured() {
     assert_eq!(control.handle.slot_of("nowhere", &a), None);
     control.handle.reload((*config(vec![upstream("web", &["a", "gone"])])).clone()).await.unwrap();
     let snapshot = control.handle.snapshot();
-    assert_eq!(snapshot.upstreams[0].cluster.index_of(Slot(1)), Some(1), "its bindings find it again");
+    assert_eq!(snapshot.upstreams[0].cluster.index_of(Slot(1)), Some(1), "its bindings must find it again");
     control.stop().await;
 }
 
 #[tokio::test]
-async fn tables_are_swept() {
+async fn expired_bindings_are_swept() {
     let mut rules = upstream("web", &["a"]);
     rules.affinity.remember = Remember::Table(TableConfig { max_entries: 100, ttl: S, file: None });
     let control = Control::start(rules);
     let Memory::Table(table) = control.handle.snapshot().upstreams[0].memory.clone() else {
         panic!("a table")
     };
-    // Bound long ago by the wall clock, which sweeping goes by.
+    // Long expired by the wall clock, which sweeping uses.
     table.bind(crate::affinity::KeyHash(7), Slot(0), Timestamp(1));
-    patiently(async {
+    in_time(async {
         while !table.is_empty() {
             tokio::task::yield_now().await;
         }
@@ -241,7 +249,7 @@ async fn tables_are_swept() {
 }
 
 #[tokio::test]
-async fn when_stopped_it_says_so() {
+async fn commands_fail_after_stop() {
     let a = Server::start().await;
     let control = Control::start(web(&[("a", &a)]));
     a.checked(1).await;
@@ -249,5 +257,5 @@ async fn when_stopped_it_says_so() {
     control.stop().await;
     let result = handle.set_admin_state("web", &"a".parse().unwrap(), AdminState::Drain).await;
     assert_eq!(result, Err(ControlError::Stopped));
-    assert_eq!(handle.snapshot().generation, 1, "what was last published stays readable");
+    assert_eq!(handle.snapshot().generation, 1, "the last snapshot must stay readable");
 }

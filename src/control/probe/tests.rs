@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn http(path: &str) -> Probe {
     Probe::Http {
@@ -18,8 +18,8 @@ fn http(path: &str) -> Probe {
     }
 }
 
-/// Answers every connection with these bytes once a head has come in, and
-/// tells what it read.
+/// Answers every connection with these bytes after reading a head, and reports the heads that it
+/// read.
 async fn server(answer: &'static [u8]) -> (SocketAddr, mpsc::UnboundedReceiver<String>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -41,11 +41,11 @@ async fn check(address: SocketAddr, probe: Probe, timeout: Duration) -> ProbeRes
 
 async fn answer(bytes: &'static [u8]) -> ProbeResult {
     let (address, _heads) = server(bytes).await;
-    check(address, http("/"), PATIENCE).await
+    check(address, http("/"), TIMEOUT).await
 }
 
 #[tokio::test]
-async fn the_status_decides() {
+async fn status_decides() {
     assert_eq!(answer(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello").await, ProbeResult::Pass);
     assert_eq!(answer(b"HTTP/1.1 204 No Content\r\n\r\n").await, ProbeResult::Pass);
     assert_eq!(answer(b"HTTP/1.0 304 Not Modified\r\n\r\n").await, ProbeResult::Pass);
@@ -62,13 +62,13 @@ async fn the_status_decides() {
 }
 
 #[tokio::test]
-async fn the_head_is_enough() {
-    // A body that never comes: the check does not wait for it.
+async fn body_is_not_awaited() {
+    // The body never arrives. The check must not wait for it.
     assert_eq!(answer(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n").await, ProbeResult::Pass);
 }
 
 #[tokio::test]
-async fn an_interim_response_is_passed_over() {
+async fn interim_responses_are_skipped() {
     let both = b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n";
     assert_eq!(answer(both).await, ProbeResult::Fail(ProbeFailure::Status(503)));
 }
@@ -83,18 +83,18 @@ async fn drain_status_wins_over_expect_status() {
         expect_status: vec![(200, 399)],
         drain_status: vec![200],
     };
-    assert_eq!(check(address, probe, PATIENCE).await, ProbeResult::Drain);
+    assert_eq!(check(address, probe, TIMEOUT).await, ProbeResult::Drain);
 }
 
 #[tokio::test]
-async fn what_is_not_http_fails() {
-    for bytes in [&b"SSH-2.0-OpenSSH_9.2\r\n"[..], b"", b"HTTP/1.1 20", b"HTTP/1.1 200 OK\r\nbroken off: "] {
+async fn invalid_http_fails() {
+    for bytes in [&b"SSH-2.0-OpenSSH_9.2\r\n"[..], b"", b"HTTP/1.1 20", b"HTTP/1.1 200 OK\r\ntruncated: "] {
         assert_eq!(answer(bytes).await, ProbeResult::Fail(ProbeFailure::Protocol), "{bytes:?}");
     }
 }
 
 #[tokio::test]
-async fn an_endless_head_fails_without_being_kept() {
+async fn endless_head_fails_without_being_buffered() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let writer = tokio::spawn(async move {
@@ -106,15 +106,15 @@ async fn an_endless_head_fails_without_being_kept() {
         }
         written
     });
-    assert_eq!(check(address, http("/"), PATIENCE).await, ProbeResult::Fail(ProbeFailure::Protocol));
-    // It was hung up on, long before a timeout; kernel buffers may have taken some megabytes.
+    assert_eq!(check(address, http("/"), TIMEOUT).await, ProbeResult::Fail(ProbeFailure::Protocol));
+    // The prober hung up long before the timeout. Kernel buffers may have taken some megabytes.
     assert!(writer.await.unwrap() < 64 << 20);
 }
 
 #[tokio::test]
-async fn the_request_is_complete_and_says_who_asks() {
+async fn request_is_complete_and_has_a_user_agent() {
     let (address, mut heads) = server(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
-    check(address, http("/healthz?deep=1"), PATIENCE).await;
+    check(address, http("/healthz?deep=1"), TIMEOUT).await;
     let head = heads.recv().await.unwrap().to_ascii_lowercase();
     assert!(head.starts_with("get /healthz?deep=1 http/1.1\r\n"), "{head}");
     assert!(head.contains(&format!("\r\nhost: {address}\r\n")), "{head}");
@@ -128,16 +128,16 @@ async fn the_request_is_complete_and_says_who_asks() {
         expect_status: vec![(200, 200)],
         drain_status: vec![],
     };
-    assert_eq!(check(address, probe, PATIENCE).await, ProbeResult::Pass);
+    assert_eq!(check(address, probe, TIMEOUT).await, ProbeResult::Pass);
     let head = heads.recv().await.unwrap().to_ascii_lowercase();
     assert!(head.starts_with("head / http/1.1\r\n") && head.contains("\r\nhost: shop.example\r\n"), "{head}");
 }
 
 #[tokio::test]
-async fn a_name_is_resolved_and_keeps_its_host() {
+async fn name_is_resolved_and_sent_as_host() {
     let (address, mut heads) = server(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
     let named = Address::Name("localhost".into(), address.port());
-    let mut prober = Prober::new(named, http("/"), PATIENCE);
+    let mut prober = Prober::new(named, http("/"), TIMEOUT);
     for _ in 0..2 {
         assert_eq!(prober.check().await, ProbeResult::Pass);
         let head = heads.recv().await.unwrap().to_ascii_lowercase();
@@ -146,29 +146,29 @@ async fn a_name_is_resolved_and_keeps_its_host() {
 }
 
 #[tokio::test]
-async fn a_name_that_does_not_resolve_fails() {
-    // `.invalid` never resolves (RFC 6761, section 6.4); an odd resolver may be slow to say so.
+async fn unresolvable_name_fails() {
+    // `.invalid` never resolves (RFC 6761 section 6.4), but some resolvers are slow to say so.
     let named = Address::Name("no-such-host.invalid".into(), 80);
-    let result = Prober::new(named, Probe::Tcp, PATIENCE).check().await;
+    let result = Prober::new(named, Probe::Tcp, TIMEOUT).check().await;
     assert!(matches!(result, ProbeResult::Fail(ProbeFailure::Resolve | ProbeFailure::Timeout)), "{result:?}");
 }
 
 #[tokio::test]
-async fn nobody_listening_fails() {
+async fn refused_connection_fails() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
     let refused = ProbeResult::Fail(ProbeFailure::Connect(io::ErrorKind::ConnectionRefused));
-    assert_eq!(check(address, Probe::Tcp, PATIENCE).await, refused);
-    assert_eq!(check(address, http("/"), PATIENCE).await, refused);
+    assert_eq!(check(address, Probe::Tcp, TIMEOUT).await, refused);
+    assert_eq!(check(address, http("/"), TIMEOUT).await, refused);
 }
 
 #[tokio::test]
-async fn a_silent_server_passes_tcp_and_times_out_http() {
-    // Accepted by the kernel's backlog, answered by nobody.
+async fn silent_server_passes_tcp_and_times_out_http() {
+    // The kernel's backlog accepts the connection, but nothing answers.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
-    assert_eq!(check(address, Probe::Tcp, PATIENCE).await, ProbeResult::Pass);
+    assert_eq!(check(address, Probe::Tcp, TIMEOUT).await, ProbeResult::Pass);
     let short = Duration::from_millis(30);
     assert_eq!(check(address, http("/"), short).await, ProbeResult::Fail(ProbeFailure::Timeout));
 }

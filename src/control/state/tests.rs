@@ -5,7 +5,7 @@ use crate::affinity::cookie::{CookieConfig, OnCacheable, SameSite, SecureAttribu
 use crate::affinity::{Health, Seed, Weight};
 use crate::control::fixture::{S, backend, config, passive, tcp_check, upstream};
 use crate::control::probe::ProbeFailure;
-use crate::control::transition::Reason;
+use crate::control::transition::TransitionReason;
 use crate::model::snapshot::{Memory, Observation, UpstreamState};
 use crate::model::{Remember, TableConfig, Upstream};
 use crate::secret::SecretKey;
@@ -32,7 +32,11 @@ impl World {
         let before = self.state.snapshot();
         let effects = self.state.apply(event, self.now);
         let after = self.state.snapshot();
-        assert_eq!(effects.changed, !Arc::ptr_eq(&before, &after), "rebuilt if and only if changed");
+        assert_eq!(
+            effects.changed,
+            !Arc::ptr_eq(&before, &after),
+            "the snapshot must be rebuilt if and only if something changed"
+        );
         assert_eq!(after.generation, before.generation + u64::from(effects.changed));
         self.log.extend(effects.log);
         effects.changed
@@ -134,7 +138,7 @@ fn cookie(keys: Vec<SecretKey>) -> Remember {
 // Active checks.
 
 #[test]
-fn fall_failures_in_a_row_take_a_backend_down() {
+fn fall_consecutive_failures_take_a_backend_down() {
     let mut world = World::new(checked(&["a", "b"]));
     world.probes("a", &[FAIL, FAIL, ProbeResult::Pass, FAIL, FAIL]);
     assert_eq!(world.health("a"), Health::Up);
@@ -147,13 +151,13 @@ fn fall_failures_in_a_row_take_a_backend_down() {
 }
 
 #[test]
-fn rise_successes_in_a_row_bring_it_up() {
+fn rise_consecutive_successes_bring_a_backend_up() {
     let mut world = World::new(checked(&["a", "b"]));
     world.probes("a", &[FAIL, FAIL, FAIL, ProbeResult::Pass, FAIL, ProbeResult::Pass]);
     assert_eq!(world.health("a"), Health::Down);
     assert!(world.probe("a", ProbeResult::Pass));
     assert_eq!(world.health("a"), Health::Up);
-    assert_eq!(world.last().reason, Reason::ChecksPassed);
+    assert_eq!(world.last().reason, TransitionReason::ChecksPassed);
 }
 
 #[test]
@@ -174,13 +178,13 @@ fn initial_health_down_waits_for_rise() {
 }
 
 #[test]
-fn without_checks_initial_health_down_would_be_for_ever_and_is_up() {
+fn without_checks_initial_health_down_is_ignored() {
     let world = World::new(Upstream { initial_health: Health::Down, ..upstream("web", &["a"]) });
     assert_eq!(world.health("a"), Health::Up);
 }
 
 #[test]
-fn checks_are_fast_while_in_doubt() {
+fn checks_are_fast_while_health_is_changing() {
     let mut world = World::new(checked(&["a"]));
     let interval = |world: &World| world.state.check_interval("web", world.slot("a")).unwrap();
     let mut seen = vec![interval(&world)];
@@ -195,7 +199,7 @@ fn checks_are_fast_while_in_doubt() {
 }
 
 #[test]
-fn flapping_checks_hold_a_backend_down_longer_each_time() {
+fn flapping_backend_is_held_down_longer_each_time() {
     let mut world = World::new(both(&["a", "b"]));
     let mut held = Vec::new();
     for _ in 0..5 {
@@ -206,9 +210,9 @@ fn flapping_checks_hold_a_backend_down_longer_each_time() {
             assert_eq!(
                 world.state.check_interval("web", world.slot("a")),
                 Some(2 * S),
-                "nothing is in doubt"
+                "no check can change its health"
             );
-            let wakeup = world.state.next_wakeup().expect("time will bring it up");
+            let wakeup = world.state.next_wakeup().expect("a wakeup");
             assert!(wakeup > world.now);
             world.wait_until(wakeup);
         }
@@ -228,13 +232,13 @@ fn without_passive_rules_there_is_no_damping() {
 }
 
 #[test]
-fn a_failed_check_during_the_hold_begins_rise_anew() {
+fn failed_check_during_the_penalty_restarts_rise() {
     let mut world = World::new(both(&["a", "b"]));
     world.probes("a", &[FAIL; 3]);
     world.probes("a", &[ProbeResult::Pass; 2]);
     world.probes("a", &[FAIL; 3]);
     world.probes("a", &[ProbeResult::Pass, ProbeResult::Pass, FAIL]);
-    assert_eq!(world.state.next_wakeup(), None, "time alone does not bring it up");
+    assert_eq!(world.state.next_wakeup(), None, "time alone must not bring it up");
     world.wait(15 * S);
     assert_eq!(world.health("a"), Health::Down);
     world.probes("a", &[ProbeResult::Pass; 2]);
@@ -242,7 +246,7 @@ fn a_failed_check_during_the_hold_begins_rise_anew() {
 }
 
 #[test]
-fn late_or_foreign_check_results_change_nothing() {
+fn late_or_unknown_check_results_change_nothing() {
     let mut world = World::new(upstream("web", &["a", "b"]));
     world.probes("a", &[FAIL; 5]);
     assert_eq!(world.health("a"), Health::Up, "no checks are configured");
@@ -256,48 +260,48 @@ fn late_or_foreign_check_results_change_nothing() {
     assert_eq!(world.health("a"), Health::Up);
 }
 
-// The backend's own wish.
+// Drain requests of backends.
 
 #[test]
-fn drain_status_drains_and_a_pass_ends_it() {
+fn drain_status_drains_until_a_check_passes() {
     let mut world = World::new(checked(&["a", "b"]));
     assert!(world.probe("a", ProbeResult::Drain));
     let member = world.member("a");
     assert_eq!((member.admin, member.health), (AdminState::Drain, Health::Up));
     assert!(member.eligible_for_existing() && !member.eligible_for_new());
-    assert_eq!(world.last().reason, Reason::Backend);
+    assert_eq!(world.last().reason, TransitionReason::Backend);
     world.probe("a", FAIL);
-    assert_eq!(world.member("a").admin, AdminState::Drain, "a failure says nothing of draining");
+    assert_eq!(world.member("a").admin, AdminState::Drain, "a failed check must not end the drain");
     world.probe("a", ProbeResult::Pass);
     assert_eq!(world.member("a").admin, AdminState::Ready);
 }
 
 #[test]
-fn the_stronger_wish_counts() {
+fn stronger_admin_state_wins() {
     let mut world = World::new(checked(&["a", "b"]));
     world.admin("a", AdminState::Drain);
     world.probe("a", ProbeResult::Drain);
     world.probe("a", ProbeResult::Pass);
-    assert_eq!(world.member("a").admin, AdminState::Drain, "the operator still wishes it");
+    assert_eq!(world.member("a").admin, AdminState::Drain, "the operator still drains it");
     world.probe("a", ProbeResult::Drain);
     world.admin("a", AdminState::Ready);
-    assert_eq!(world.member("a").admin, AdminState::Drain, "the backend still wishes it");
+    assert_eq!(world.member("a").admin, AdminState::Drain, "the backend still asks to be drained");
     world.admin("a", AdminState::Maint);
     assert_eq!(world.member("a").admin, AdminState::Maint);
 }
 
 #[test]
-fn a_draining_backend_that_answers_rises() {
+fn drain_status_counts_towards_rise() {
     let mut world = World::new(checked(&["a", "b"]));
     world.probes("a", &[FAIL, FAIL, FAIL, ProbeResult::Drain, ProbeResult::Drain]);
     let member = world.member("a");
     assert_eq!((member.admin, member.health), (AdminState::Drain, Health::Up));
 }
 
-// The operator's.
+// Admin states set by the operator.
 
 #[test]
-fn maintenance_is_not_watched() {
+fn backend_in_maintenance_is_not_watched() {
     let mut world = World::new(both(&["a", "b"]));
     world.probes("a", &[FAIL, FAIL]);
     world.fail_requests("a", 2);
@@ -309,11 +313,11 @@ fn maintenance_is_not_watched() {
     world.admin("a", AdminState::Ready);
     world.probes("a", &[FAIL, FAIL]);
     world.fail_requests("a", 2);
-    assert_eq!(world.health("a"), Health::Up, "what was counted before is forgotten");
+    assert_eq!(world.health("a"), Health::Up, "earlier failures must not count");
 }
 
 #[test]
-fn unknown_backends_are_an_error_and_change_nothing() {
+fn unknown_backend_is_an_error_and_changes_nothing() {
     let mut world = World::new(upstream("web", &["a"]));
     let before = world.state.snapshot();
     for (upstream, backend) in [("web", "z"), ("nowhere", "a")] {
@@ -321,22 +325,22 @@ fn unknown_backends_are_an_error_and_change_nothing() {
             .state
             .set_admin_state(upstream, &backend.parse().unwrap(), AdminState::Drain, S)
             .unwrap_err();
-        assert_eq!(error.to_string(), format!("there is no backend {backend} in an upstream {upstream}"));
+        assert_eq!(error.to_string(), format!("unknown backend `{backend}` in upstream `{upstream}`"));
     }
     assert!(Arc::ptr_eq(&before, &world.state.snapshot()));
 }
 
 #[test]
-fn an_unknown_backend_does_not_swallow_what_is_due() {
+fn event_for_an_unknown_backend_leaves_due_steps_due() {
     let mut world = World::new(slow(&["a", "b"]));
     down_and_up(&mut world, "a");
     world.now += 15 * S;
     assert!(!world.admin("z", AdminState::Drain));
-    assert!(world.apply(Event::Tick), "the ramp's step is still due");
+    assert!(world.apply(Event::Tick), "the ramp's step must still be due");
 }
 
 #[test]
-fn setting_what_is_set_changes_nothing() {
+fn setting_the_same_admin_state_changes_nothing() {
     let mut world = World::new(upstream("web", &["a"]));
     assert!(!world.admin("a", AdminState::Ready));
     assert!(world.admin("a", AdminState::Drain));
@@ -344,10 +348,10 @@ fn setting_what_is_set_changes_nothing() {
     assert_eq!(world.log.len(), 1);
 }
 
-// What requests see.
+// Passive checks.
 
 #[test]
-fn max_fails_in_a_row_eject() {
+fn max_fails_consecutive_failures_eject() {
     let mut world = World::new(watched(&["a", "b"]));
     world.fail_requests("a", 2);
     world.report("a", Observation::Recovered);
@@ -355,12 +359,12 @@ fn max_fails_in_a_row_eject() {
     assert_eq!(world.health("a"), Health::Up);
     world.fail_requests("a", 1);
     assert_eq!(world.health("a"), Health::Down);
-    assert_eq!(world.last().reason, Reason::RequestsFailed { penalty: 15 * S });
+    assert_eq!(world.last().reason, TransitionReason::RequestsFailed { penalty: 15 * S });
     assert_eq!(world.state.next_wakeup(), Some(15 * S));
 }
 
 #[test]
-fn one_sessions_failures_in_a_row_count_once() {
+fn consecutive_failures_of_one_session_count_once() {
     let mut world = World::new(watched(&["a", "b"]));
     let broken_off = |key| Observation::BrokenOff(crate::affinity::KeyHash(key));
     for _ in 0..10 {
@@ -373,7 +377,7 @@ fn one_sessions_failures_in_a_row_count_once() {
     for key in [1, 1, 2, 2] {
         world.report("a", broken_off(key));
     }
-    assert_eq!(world.health("a"), Health::Up, "a success forgives");
+    assert_eq!(world.health("a"), Health::Up, "a success must reset the count");
     world.report("a", broken_off(3));
     assert_eq!(world.health("a"), Health::Down);
 }
@@ -390,11 +394,11 @@ fn max_5xx_within_the_window_eject() {
         world.report("a", Observation::ServerError);
     }
     assert_eq!(world.health("a"), Health::Down);
-    assert_eq!(world.last().reason, Reason::ServerErrors { penalty: 15 * S });
+    assert_eq!(world.last().reason, TransitionReason::ServerErrors { penalty: 15 * S });
 }
 
 #[test]
-fn without_max_5xx_server_errors_are_the_applications_business() {
+fn without_max_5xx_server_errors_do_not_eject() {
     let mut rules = passive();
     rules.max_5xx = None;
     let mut world = World::new(Upstream { passive: Some(rules), ..upstream("web", &["a", "b"]) });
@@ -412,21 +416,21 @@ fn without_passive_rules_reports_change_nothing() {
 }
 
 #[test]
-fn without_checks_it_comes_back_on_trial_after_the_penalty() {
+fn without_checks_a_backend_comes_back_on_trial_after_the_penalty() {
     let mut world = World::new(watched(&["a", "b"]));
     world.fail_requests("a", 3);
     world.wait(Duration::from_millis(14_999));
     assert_eq!(world.health("a"), Health::Down);
     world.wait(Duration::from_millis(1));
     assert_eq!(world.health("a"), Health::Up);
-    assert_eq!(world.last().reason, Reason::PenaltyOver);
+    assert_eq!(world.last().reason, TransitionReason::PenaltyOver);
     world.fail_requests("a", 1);
-    assert_eq!(world.health("a"), Health::Down, "one failure on trial is enough");
-    assert_eq!(world.last().reason, Reason::RequestsFailed { penalty: 30 * S });
+    assert_eq!(world.health("a"), Health::Down, "one failure on trial must eject");
+    assert_eq!(world.last().reason, TransitionReason::RequestsFailed { penalty: 30 * S });
 }
 
 #[test]
-fn a_success_or_a_calm_window_ends_the_trial() {
+fn success_or_a_window_without_failures_ends_the_trial() {
     for by_success in [true, false] {
         let mut world = World::new(watched(&["a", "b"]));
         world.fail_requests("a", 3);
@@ -444,47 +448,51 @@ fn a_success_or_a_calm_window_ends_the_trial() {
 }
 
 #[test]
-fn with_checks_it_needs_the_penalty_and_rise() {
+fn with_checks_a_backend_needs_both_the_penalty_and_rise() {
     let mut world = World::new(both(&["a", "b"]));
     world.probe("a", ProbeResult::Pass);
     world.fail_requests("a", 3);
     world.wait(15 * S);
-    assert_eq!(world.health("a"), Health::Down, "passes before the ejection do not count");
+    assert_eq!(world.health("a"), Health::Down, "passes before the ejection must not count");
     world.probe("a", ProbeResult::Pass);
     assert_eq!(world.health("a"), Health::Down);
     world.probe("a", ProbeResult::Pass);
     assert_eq!(world.health("a"), Health::Up);
-    // And the other way round, with the penalty doubled.
+    // The other way round, with the penalty doubled.
     world.fail_requests("a", 3);
     world.probes("a", &[ProbeResult::Pass; 2]);
     assert_eq!(world.health("a"), Health::Down);
     world.wait(30 * S);
     assert_eq!(world.health("a"), Health::Up);
     world.fail_requests("a", 1);
-    assert_eq!(world.health("a"), Health::Up, "it was checked: no trial");
+    assert_eq!(world.health("a"), Health::Up, "there is no trial after passed checks");
 }
 
 #[test]
-fn calm_is_counted_from_when_it_came_back() {
+fn forgiveness_starts_when_the_backend_comes_back() {
     let mut world = World::new(watched(&["a", "b"]));
     world.wait(1000 * S);
     world.fail_requests("a", 3);
     world.wait(15 * S);
-    world.wait(29 * S); // Not twice the penalty, though much longer since the start.
+    world.wait(29 * S); // Less than twice the penalty, though much longer since the start.
     world.fail_requests("a", 3);
-    assert_eq!(world.last().reason, Reason::RequestsFailed { penalty: 30 * S });
+    assert_eq!(world.last().reason, TransitionReason::RequestsFailed { penalty: 30 * S });
     world.wait(30 * S);
     world.wait(60 * S);
     world.fail_requests("a", 3);
-    assert_eq!(world.last().reason, Reason::RequestsFailed { penalty: 30 * S }, "one strike forgiven");
+    assert_eq!(
+        world.last().reason,
+        TransitionReason::RequestsFailed { penalty: 30 * S },
+        "one strike must be forgiven"
+    );
 }
 
 #[test]
 fn late_reports_of_an_ejected_backend_do_not_count() {
     let mut world = World::new(watched(&["a", "b"]));
     world.fail_requests("a", 20);
-    assert_eq!(world.last().reason, Reason::RequestsFailed { penalty: 15 * S });
-    assert_eq!(world.state.next_wakeup(), Some(15 * S), "not prolonged");
+    assert_eq!(world.last().reason, TransitionReason::RequestsFailed { penalty: 15 * S });
+    assert_eq!(world.state.next_wakeup(), Some(15 * S), "the penalty must not be extended");
 }
 
 #[test]
@@ -497,36 +505,40 @@ fn the_last_eligible_backend_is_never_ejected() {
         world.report("c", Observation::ServerError);
     }
     assert_eq!(world.health("c"), Health::Up);
-    let spared = world.log.iter().filter(|t| t.reason == Reason::LastEligible).count();
-    assert_eq!(spared, 1, "said once, not per failure");
+    let spared = world.log.iter().filter(|t| t.reason == TransitionReason::LastEligible).count();
+    assert_eq!(spared, 1, "must be logged once, not per failure");
     world.fail_requests("b", 3);
-    assert_eq!(world.health("b"), Health::Down, "a draining one may be ejected while another is eligible");
+    assert_eq!(
+        world.health("b"),
+        Health::Down,
+        "a draining backend may be ejected while another is eligible"
+    );
 }
 
 #[test]
-fn penalties_are_waived_when_nobody_else_is_eligible() {
+fn penalty_is_waived_when_no_other_backend_is_eligible() {
     let mut world = World::new(watched(&["a", "b"]));
     world.fail_requests("a", 3);
     world.admin("b", AdminState::Maint);
     assert_eq!(world.health("a"), Health::Up);
-    assert_eq!(world.last().reason, Reason::PenaltyWaived);
+    assert_eq!(world.last().reason, TransitionReason::PenaltyWaived);
     world.admin("b", AdminState::Ready);
     world.fail_requests("a", 1);
-    assert_eq!(world.health("a"), Health::Down, "it was on trial");
+    assert_eq!(world.health("a"), Health::Down, "it must be on trial");
 }
 
 #[test]
-fn a_waiver_does_not_overrule_the_checks() {
+fn waiver_does_not_override_the_checks() {
     let mut world = World::new(both(&["a", "b"]));
     world.fail_requests("a", 3);
     world.probes("b", &[FAIL; 3]);
-    assert_eq!(world.health("a"), Health::Down, "not checked since");
+    assert_eq!(world.health("a"), Health::Down, "no check has passed since");
     world.probes("a", &[ProbeResult::Pass; 2]);
-    assert_eq!(world.health("a"), Health::Up, "checked; the penalty is waived");
+    assert_eq!(world.health("a"), Health::Up, "after passed checks the penalty is waived");
 }
 
 #[test]
-fn maintenance_is_not_ended_by_a_waiver() {
+fn waiver_does_not_end_maintenance() {
     let mut world = World::new(watched(&["a", "b"]));
     world.fail_requests("a", 3);
     world.admin("a", AdminState::Maint);
@@ -546,21 +558,21 @@ fn down_and_up(world: &mut World, id: &str) {
     world.probes(id, &[ProbeResult::Pass; 2]);
 }
 
-/// Ticks as the controller would; the points after each.
+/// Ticks as the controller would. Returns the active points after each tick.
 fn ramp(world: &mut World, id: &str) -> Vec<u32> {
     let mut seen = vec![world.member(id).active_points];
     while let Some(wakeup) = world.state.next_wakeup() {
         assert!(wakeup > world.now);
         let ring = Arc::clone(world.web().cluster.ring());
         world.wait_until(wakeup);
-        assert!(Arc::ptr_eq(&ring, world.web().cluster.ring()), "a step does not rebuild the ring");
+        assert!(Arc::ptr_eq(&ring, world.web().cluster.ring()), "a step must not rebuild the ring");
         seen.push(world.member(id).active_points);
     }
     seen
 }
 
 #[test]
-fn a_backend_that_comes_back_ramps_up() {
+fn recovered_backend_ramps_up() {
     let mut world = World::new(slow(&["a", "b"]));
     down_and_up(&mut world, "a");
     let seen = ramp(&mut world, "a");
@@ -572,7 +584,7 @@ fn a_backend_that_comes_back_ramps_up() {
 }
 
 #[test]
-fn a_joining_backend_ramps_up() {
+fn added_backend_ramps_up() {
     let mut world = World::new(slow(&["a", "b"]));
     world.configure(slow(&["a", "b", "c"]));
     assert_eq!(world.member("c").active_points, 10);
@@ -580,7 +592,7 @@ fn a_joining_backend_ramps_up() {
 }
 
 #[test]
-fn a_backend_back_from_maintenance_ramps_up() {
+fn backend_back_from_maintenance_ramps_up() {
     let mut world = World::new(slow(&["a", "b"]));
     world.admin("a", AdminState::Maint);
     world.admin("a", AdminState::Ready);
@@ -588,7 +600,7 @@ fn a_backend_back_from_maintenance_ramps_up() {
 }
 
 #[test]
-fn a_backend_back_from_draining_is_warm() {
+fn backend_back_from_draining_does_not_ramp_up() {
     let mut world = World::new(slow(&["a", "b"]));
     world.admin("a", AdminState::Drain);
     world.admin("a", AdminState::Ready);
@@ -596,7 +608,7 @@ fn a_backend_back_from_draining_is_warm() {
 }
 
 #[test]
-fn there_is_no_slow_start_at_process_start() {
+fn no_slow_start_at_process_start() {
     for initial_health in [Health::Up, Health::Down] {
         let mut world = World::new(Upstream { initial_health, ..slow(&["a", "b"]) });
         world.probes("a", &[ProbeResult::Pass; 2]);
@@ -609,7 +621,7 @@ fn there_is_no_slow_start_at_process_start() {
 }
 
 #[test]
-fn a_backend_found_down_at_process_start_ramps_up_when_it_comes() {
+fn backend_found_down_at_process_start_ramps_up_when_it_recovers() {
     let mut world = World::new(Upstream { initial_health: Health::Down, ..slow(&["a", "b"]) });
     world.probes("a", &[ProbeResult::Pass; 2]);
     world.probes("b", &[FAIL, ProbeResult::Pass, ProbeResult::Pass]);
@@ -617,17 +629,17 @@ fn a_backend_found_down_at_process_start_ramps_up_when_it_comes() {
 }
 
 #[test]
-fn with_nobody_to_share_with_it_starts_at_once() {
+fn no_slow_start_without_another_eligible_backend() {
     let mut world = World::new(slow(&["a", "b"]));
     world.probes("b", &[FAIL; 3]);
     down_and_up(&mut world, "a");
     assert_eq!(world.member("a").active_points, 100);
     world.probes("b", &[ProbeResult::Pass; 2]);
-    assert_eq!(world.member("b").active_points, 10, "and the second ramps up beside it");
+    assert_eq!(world.member("b").active_points, 10, "the second backend must ramp up");
 }
 
 #[test]
-fn going_down_while_ramping_begins_it_anew() {
+fn going_down_while_ramping_restarts_the_ramp() {
     let mut world = World::new(slow(&["a", "b"]));
     down_and_up(&mut world, "a");
     world.wait(15 * S);
@@ -639,7 +651,7 @@ fn going_down_while_ramping_begins_it_anew() {
 }
 
 #[test]
-fn a_busy_upstream_does_not_delay_the_ramps_of_another() {
+fn busy_upstream_does_not_delay_the_ramps_of_another() {
     let mut state =
         ControlState::new(config(vec![upstream("busy", &["x"]), slow(&["a", "b"])]), 1, Duration::ZERO);
     for result in [FAIL, FAIL, FAIL, ProbeResult::Pass, ProbeResult::Pass] {
@@ -648,22 +660,22 @@ fn a_busy_upstream_does_not_delay_the_ramps_of_another() {
     let due = state.next_wakeup().unwrap();
     let report = Report { upstream: "busy".into(), slot: Slot(0), observation: Observation::Recovered };
     state.apply(Event::Passive(report), due + S);
-    assert_eq!(state.next_wakeup(), Some(due), "it is overdue, not skipped");
+    assert_eq!(state.next_wakeup(), Some(due), "an overdue step must not be skipped");
 }
 
 #[test]
-fn a_ramp_that_was_broken_off_is_forgotten() {
+fn interrupted_ramp_is_discarded() {
     let mut world = World::new(slow(&["a", "b"]));
     down_and_up(&mut world, "a");
     world.probes("a", &[FAIL; 3]);
-    assert_eq!(world.state.next_wakeup(), None, "nothing ramps");
+    assert_eq!(world.state.next_wakeup(), None, "nothing must be ramping");
     world.probes("b", &[FAIL; 3]);
     world.probes("a", &[ProbeResult::Pass; 2]);
-    assert_eq!(world.member("a").active_points, 100, "there is nobody to share with");
+    assert_eq!(world.member("a").active_points, 100, "no other backend is eligible");
 }
 
 #[test]
-fn draining_while_ramping_goes_on_ramping() {
+fn draining_does_not_stop_a_ramp() {
     let mut world = World::new(slow(&["a", "b"]));
     down_and_up(&mut world, "a");
     world.admin("a", AdminState::Drain);
@@ -673,7 +685,7 @@ fn draining_while_ramping_goes_on_ramping() {
 }
 
 #[test]
-fn a_reload_without_slow_start_ends_the_ramps() {
+fn reload_without_slow_start_ends_ramps() {
     let mut world = World::new(slow(&["a", "b"]));
     down_and_up(&mut world, "a");
     world.configure(checked(&["a", "b"]));
@@ -684,7 +696,7 @@ fn a_reload_without_slow_start_ends_the_ramps() {
 // Reload.
 
 #[test]
-fn an_equal_configuration_changes_nothing() {
+fn equal_configuration_changes_nothing() {
     let mut world = World::new(both(&["a", "b"]));
     assert!(!world.configure(both(&["a", "b"])));
     let (summary, effects) = world.state.configure(config(vec![both(&["a", "b"])]), S).unwrap();
@@ -693,7 +705,7 @@ fn an_equal_configuration_changes_nothing() {
 }
 
 #[test]
-fn a_reload_keeps_health_counters_slots_and_wishes() {
+fn reload_keeps_health_counters_slots_and_admin_states() {
     let mut world = World::new(Upstream { slow_start: 30 * S, ..both(&["b", "c", "d", "e"]) });
     world.probes("b", &[FAIL; 3]);
     world.fail_requests("c", 3);
@@ -713,11 +725,11 @@ fn a_reload_keeps_health_counters_slots_and_wishes() {
         let slot = |s: &UpstreamState| s.cluster.members().iter().find(|m| m.id.as_str() == id).unwrap().slot;
         assert_eq!(slot(&before), slot(&after));
     }
-    assert_eq!(world.member("a").slot, Slot(4), "a new slot, though first in order");
+    assert_eq!(world.member("a").slot, Slot(4), "must get a new slot even if it sorts first");
 }
 
 #[test]
-fn a_backend_that_comes_back_has_its_old_slot_and_counters_but_no_history() {
+fn backend_that_is_added_again_keeps_slot_and_counters_but_no_history() {
     let mut world = World::new(checked(&["a", "b"]));
     world.probes("a", &[FAIL; 3]);
     world.admin("a", AdminState::Drain);
@@ -731,7 +743,7 @@ fn a_backend_that_comes_back_has_its_old_slot_and_counters_but_no_history() {
 }
 
 #[test]
-fn the_operators_word_ends_when_the_files_changes() {
+fn operators_state_ends_when_the_file_changes_it() {
     let file = |state| {
         let mut web = upstream("web", &["a", "b"]);
         web.backends[0].admin = state;
@@ -742,7 +754,7 @@ fn the_operators_word_ends_when_the_files_changes() {
     let mut other = file(AdminState::Ready);
     other.backends[0].weight = Weight::new(2).unwrap();
     world.configure(other);
-    assert_eq!(world.member("a").admin, AdminState::Maint, "the file has said nothing new");
+    assert_eq!(world.member("a").admin, AdminState::Maint, "the state in the file has not changed");
     world.configure(file(AdminState::Drain));
     assert_eq!(world.member("a").admin, AdminState::Drain);
     world.configure(file(AdminState::Ready));
@@ -750,7 +762,7 @@ fn the_operators_word_ends_when_the_files_changes() {
 }
 
 #[test]
-fn the_ring_is_rebuilt_only_if_it_changes() {
+fn ring_is_rebuilt_only_if_it_changes() {
     let mut world = World::new(checked(&["a", "b"]));
     let ring = |world: &World| Arc::clone(world.web().cluster.ring());
     let before = ring(&world);
@@ -784,7 +796,7 @@ fn the_ring_is_rebuilt_only_if_it_changes() {
 }
 
 #[test]
-fn removing_the_checks_brings_back_what_they_took_down() {
+fn removing_checks_brings_back_backends_that_they_took_down() {
     let mut world = World::new(checked(&["a", "b"]));
     world.probes("a", &[FAIL; 3]);
     world.probe("b", ProbeResult::Drain);
@@ -794,7 +806,7 @@ fn removing_the_checks_brings_back_what_they_took_down() {
 }
 
 #[test]
-fn other_settings_make_a_new_snapshot_of_the_same_upstreams() {
+fn other_settings_publish_a_snapshot_with_the_same_upstreams() {
     let mut world = World::new(checked(&["a"]));
     let before = world.web();
     let mut other = (*config(vec![checked(&["a"])])).clone();
@@ -806,7 +818,7 @@ fn other_settings_make_a_new_snapshot_of_the_same_upstreams() {
 }
 
 #[test]
-fn the_summary_says_what_changed() {
+fn summary_lists_the_changes() {
     let mut state = ControlState::new(
         config(vec![upstream("api", &["x"]), upstream("old", &["o"]), upstream("web", &["a", "b", "c"])]),
         1,
@@ -828,7 +840,7 @@ fn the_summary_says_what_changed() {
 }
 
 #[test]
-fn upstreams_are_matched_by_name_wherever_they_stand() {
+fn upstreams_are_matched_by_name_not_by_index() {
     let mut state = ControlState::new(config(vec![checked(&["a", "b"])]), 1, S);
     for _ in 0..3 {
         state.apply(Event::Probe { upstream: "web".into(), slot: Slot(0), result: FAIL }, S);
@@ -846,7 +858,7 @@ fn remembering(remember: Remember) -> Upstream {
 }
 
 #[test]
-fn the_table_outlives_reloads() {
+fn table_survives_reloads() {
     let mut world = World::new(remembering(table(10)));
     let Memory::Table(before) = world.web().memory.clone() else { panic!("a table") };
     let mut other = remembering(table(20));
@@ -858,7 +870,7 @@ fn the_table_outlives_reloads() {
 }
 
 #[test]
-fn another_seed_forgets_the_table_and_says_so() {
+fn seed_change_discards_the_table_and_warns() {
     let mut world = World::new(remembering(table(10)));
     let Memory::Table(before) = world.web().memory.clone() else { panic!("a table") };
     let mut other = remembering(table(10));
@@ -866,19 +878,19 @@ fn another_seed_forgets_the_table_and_says_so() {
     world.configure(other);
     let Memory::Table(after) = world.web().memory.clone() else { panic!("a table") };
     assert!(!Arc::ptr_eq(&before, &after));
-    assert_eq!(world.last().reason, Reason::SeedChanged);
+    assert_eq!(world.last().reason, TransitionReason::SeedChanged);
     assert!(world.last().reason.is_warning());
 }
 
 #[test]
-fn another_kind_of_memory_begins_empty_and_says_so() {
+fn change_of_remember_starts_empty_and_warns() {
     let mut world = World::new(remembering(Remember::None));
     world.configure(remembering(table(10)));
     assert!(matches!(world.web().memory, Memory::Table(_)));
-    assert!(world.log.is_empty(), "there was nothing to forget");
+    assert!(world.log.is_empty(), "nothing was lost");
     world.configure(remembering(cookie(Vec::new())));
     assert!(matches!(world.web().memory, Memory::Cookie(_)));
-    assert_eq!(world.last().reason, Reason::RememberChanged);
+    assert_eq!(world.last().reason, TransitionReason::RememberChanged);
     assert_eq!((world.last().from, world.last().to), ("table", "cookie"));
     world.configure(remembering(Remember::None));
     assert!(matches!(world.web().memory, Memory::None));
@@ -896,7 +908,7 @@ fn cookie_keys_are_kept_until_they_change() {
     other.affinity.seed = Seed(99);
     other.affinity.announce = true;
     world.configure(other);
-    assert!(Arc::ptr_eq(&ephemeral, &keys(&world)), "an ephemeral key survives a reload");
+    assert!(Arc::ptr_eq(&ephemeral, &keys(&world)), "an ephemeral key must survive a reload");
     world.configure(remembering(cookie(vec![SecretKey([1; 32])])));
     let first = keys(&world);
     assert!(!Arc::ptr_eq(&ephemeral, &first));

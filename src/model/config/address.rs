@@ -1,4 +1,4 @@
-//! Where backends and listeners are.
+//! Addresses of backends and listeners.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -6,20 +6,19 @@ use std::path::{Path, PathBuf};
 
 use serde::{Serialize, Serializer};
 
-/// Where a backend listens.
+/// The address of a backend.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Address {
     /// An IP address and port.
     Ip(SocketAddr),
-    /// A host name, resolved at each connection attempt, and port.
+    /// A host name and port. The name is resolved for each connection attempt.
     Name(String, u16),
-    /// A Unix domain socket, by its absolute path.
+    /// The absolute path of a Unix domain socket.
     Unix(PathBuf),
 }
 
 impl Address {
-    /// The host alone, without brackets; empty for a Unix domain socket, which
-    /// is on none.
+    /// Returns the host without brackets. Empty for a Unix domain socket, which has none.
     pub fn host(&self) -> String {
         match self {
             Self::Ip(address) => address.ip().to_string(),
@@ -28,8 +27,8 @@ impl Address {
         }
     }
 
-    /// What stands in Host where nothing better is known. A path cannot: a Unix
-    /// domain socket is on this machine.
+    /// Returns the default Host header. For a Unix domain socket it is `localhost`, because a path is
+    /// not a valid host.
     pub fn authority(&self) -> String {
         match self {
             Self::Unix(_) => "localhost".to_owned(),
@@ -48,17 +47,17 @@ impl fmt::Display for Address {
     }
 }
 
-/// Where a listener listens.
+/// The address of a listener.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Bind {
-    /// An IP address and port; port 0 is any free one.
+    /// An IP address and port. Port 0 means any free port.
     Ip(SocketAddr),
-    /// A Unix domain socket, by its absolute path.
+    /// The absolute path of a Unix domain socket.
     Unix(PathBuf),
 }
 
 impl Bind {
-    /// The IP address and port.
+    /// Returns the IP address and port.
     pub fn ip(&self) -> Option<SocketAddr> {
         match self {
             Self::Ip(address) => Some(*address),
@@ -66,7 +65,7 @@ impl Bind {
         }
     }
 
-    /// The path of the Unix domain socket.
+    /// Returns the path of the Unix domain socket.
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::Ip(_) => None,
@@ -74,7 +73,8 @@ impl Bind {
         }
     }
 
-    /// Does a connection to `backend` end here, as far as the addresses tell?
+    /// Returns whether a connection to `backend` would reach this listener, judging by the addresses
+    /// alone.
     pub fn is_reached_by(&self, backend: &Address) -> bool {
         match (self, backend) {
             (Self::Unix(own), Address::Unix(path)) => own == path,
@@ -93,8 +93,8 @@ impl Bind {
     }
 }
 
-/// Does a socket on the unspecified address `any` accept connections to `to`?
-/// One on `[::]` takes IPv4 too.
+/// Returns whether a socket bound to the unspecified address `any` accepts connections to `to`.
+/// `[::]` also accepts IPv4.
 fn covers(any: IpAddr, to: IpAddr) -> bool {
     any.is_ipv6() || to.is_ipv4()
 }
@@ -115,7 +115,7 @@ impl fmt::Display for Bind {
 }
 
 impl Serialize for Bind {
-    /// As it is written.
+    /// Serializes the address as it is written in the configuration.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }

@@ -1,4 +1,4 @@
-//! Where clients connect.
+//! Listeners.
 
 use std::sync::Arc;
 
@@ -8,37 +8,37 @@ use crate::tls;
 /// `[[listener]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
-    /// Where it listens.
+    /// Its address.
     pub bind: Bind,
-    /// Who may connect to a Unix domain socket: the permission bits of its file.
+    /// Permission bits of the Unix domain socket.
     pub mode: u32,
     /// TLS; `None`: plain HTTP.
     pub tls: Option<Arc<tls::Server>>,
-    /// Is the PROXY protocol spoken by who connects?
+    /// Whether connections start with a PROXY header.
     pub proxy_protocol: ProxyProtocol,
-    /// Plain requests are sent to this port with https; `None`: they are served.
+    /// Port of the https URL that plain HTTP requests are redirected to; `None`: no redirect.
     pub redirect_https: Option<u16>,
-    /// Is HTTP/2 spoken too?
+    /// Whether to accept HTTP/2.
     pub http2: bool,
 }
 
-/// Whether connections begin with a header of the PROXY protocol, which says
-/// whose they are. Only trusted peers are believed.
+/// Whether connections start with a PROXY header that names the client. Only headers from trusted
+/// peers are accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProxyProtocol {
-    /// They do not.
+    /// No PROXY header.
     Off,
-    /// Those of trusted peers may.
+    /// Trusted peers may send one.
     Optional,
-    /// All do; those of other peers are closed.
+    /// Every connection must start with one. Connections from untrusted peers are closed.
     Required,
 }
 
-/// A version of the PROXY protocol.
+/// A PROXY protocol version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProxyVersion {
-    /// A line of text.
+    /// Version 1, a line of text.
     V1,
-    /// Binary.
+    /// Version 2, binary.
     V2,
 }

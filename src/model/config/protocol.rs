@@ -1,18 +1,18 @@
-//! `protocol` of an upstream.
+//! The protocol of an upstream.
 
-/// What backends speak.
+/// The protocol that backends speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// HTTP/1.1.
     H1,
-    /// HTTP/2 over TLS, chosen in the handshake (ALPN).
+    /// HTTP/2 over TLS, negotiated with ALPN.
     H2,
-    /// HTTP/2 without TLS, known beforehand.
+    /// HTTP/2 without TLS, with prior knowledge.
     H2c,
 }
 
 impl Protocol {
-    /// Is it HTTP/2?
+    /// Returns whether this is HTTP/2.
     pub fn is_http2(self) -> bool {
         self != Self::H1
     }

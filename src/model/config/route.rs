@@ -1,27 +1,27 @@
-//! Routes, and which requests they take.
+//! Routes and the requests that they match.
 
 use std::fmt;
 
 /// `[[route]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// Which hosts.
+    /// Hosts that it matches.
     pub host: HostPattern,
-    /// Which paths: this prefix, at a segment boundary (`/app` takes `/app`,
-    /// `/app/x`, `/app;p`, `/app?q`, not `/apple`).
+    /// Path prefix that it matches, at a segment boundary: `/app` matches `/app`, `/app/x`, `/app;p`
+    /// and `/app?q`, but not `/apple`.
     pub path: String,
     /// Index into [`Config::upstreams`](super::Config::upstreams).
     pub upstream: usize,
 }
 
-/// The hosts of a route, in lower case, without port.
+/// The hosts that a route matches, in lower case and without a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostPattern {
-    /// Every host.
+    /// Any host.
     Any,
-    /// This one.
+    /// This host only.
     Exact(String),
-    /// `*.example.com` as `.example.com`: any depth below, not the name itself.
+    /// `*.example.com`, stored as `.example.com`: subdomains at any depth, but not the domain itself.
     Suffix(String),
 }
 

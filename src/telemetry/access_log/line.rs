@@ -1,9 +1,8 @@
-//! One line: fields, escaping and time.
+//! The format of an access log line: fields, escaping and timestamp.
 //!
-//! Host, path and method come from the network. Quoted values are JSON strings
-//! in both formats, with everything escaped that could end a line, leave the
-//! quotes or disturb a terminal; a value goes unquoted (format `text`) only if
-//! it is made of harmless characters.
+//! Host, path and method come from the network. Quoted values are JSON strings in both formats.
+//! Everything that could end the line, leave the quotes or disturb a terminal is escaped. In format
+//! `text`, values of harmless characters are not quoted.
 
 use std::fmt::{Display, Write as _};
 use std::io::Write as _;
@@ -12,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::model::LogFormat;
 use crate::telemetry::Record;
 
-/// Appends one line, its line feed included.
+/// Appends one line, including its line feed.
 pub(super) fn format(
     out: &mut Vec<u8>,
     format: LogFormat,
@@ -71,11 +70,11 @@ pub(super) fn format(
     line.out.push(b'\n');
 }
 
-/// Formats times, one format of a second serving all lines of that second.
+/// Formats timestamps. It caches the formatted second.
 #[derive(Debug, Default)]
 pub(super) struct Clock {
     second: Option<u64>,
-    /// RFC 3339 in UTC, milliseconds included: `2026-11-24T07:08:36.015Z`.
+    /// RFC 3339 in UTC with milliseconds: `2026-11-24T07:08:36.015Z`.
     text: String,
 }
 
@@ -92,11 +91,10 @@ impl Clock {
     }
 }
 
-/// The date in the Gregorian calendar and the time of day, without fraction.
-/// Counted in eras of 400 years that begin on 1 March, so that the leap day is
-/// the last of its year.
+/// Formats the Gregorian date and the time of day, without fraction. Years start on 1 March, in eras
+/// of 400 years, so the leap day is the last day of its year.
 fn date_time(seconds: u64) -> String {
-    // Four digits end with the year 9999.
+    // Four digits are enough until the year 9999.
     let seconds = seconds.min(253_402_300_799);
     let (days, time) = (seconds / 86_400, seconds % 86_400);
     let days = days + 719_468; // from 0000-03-01 to 1970-01-01
@@ -132,7 +130,7 @@ impl Line<'_> {
         }
     }
 
-    /// Text from anywhere.
+    /// Appends an untrusted string.
     fn text(&mut self, key: &str, value: &str) {
         if !self.json && !value.is_empty() && value.bytes().all(is_harmless) {
             self.shown(key, value);
@@ -142,7 +140,7 @@ impl Line<'_> {
         }
     }
 
-    /// What displays as harmless characters, without an allocation.
+    /// Appends a value that displays as harmless characters, without allocating.
     fn shown(&mut self, key: &str, value: impl Display) {
         self.key(key);
         let quote: &[u8] = if self.json { b"\"" } else { b"" };
@@ -156,7 +154,7 @@ impl Line<'_> {
         self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
     }
 
-    /// Milliseconds with three decimals.
+    /// Appends milliseconds with three decimals.
     fn millis(&mut self, key: &str, value: Duration) {
         self.number(key, u64::try_from(value.as_millis()).unwrap_or(u64::MAX));
         let micros = value.subsec_micros() % 1_000;
@@ -169,11 +167,11 @@ fn is_harmless(b: u8) -> bool {
     b.is_ascii_graphic() && !matches!(b, b'"' | b'\\' | b'=')
 }
 
-/// A JSON string (RFC 8259 section 7).
+/// Appends a JSON string (RFC 8259 section 7).
 fn push_quoted(out: &mut Vec<u8>, value: &str) {
     out.push(b'"');
     let mut rest = value;
-    // Most values need nothing; runs are copied whole.
+    // Most values need no escaping, so copy runs at once.
     while let Some((at, c)) = rest.char_indices().find(|(_, c)| needs_escape(*c)) {
         out.extend_from_slice(&rest.as_bytes()[..at]);
         match c {
@@ -189,8 +187,8 @@ fn push_quoted(out: &mut Vec<u8>, value: &str) {
     out.push(b'"');
 }
 
-/// What JSON demands, and what moves a terminal's cursor, breaks lines or turns
-/// the direction of text round; all below U+10000.
+/// Returns whether a character must be escaped: those that JSON requires, and those that move a
+/// terminal's cursor, break lines or change the text direction. All are below U+10000.
 fn needs_escape(c: char) -> bool {
     match c {
         '"' | '\\' => true,
@@ -225,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn the_clock_shows_milliseconds_and_follows_jumps() {
+    fn clock_shows_milliseconds_and_follows_jumps() {
         let mut clock = Clock::default();
         let at = |millis| UNIX_EPOCH + Duration::from_millis(millis);
         assert_eq!(clock.format(at(1_007)), "1970-01-01T00:00:01.007Z");
@@ -236,7 +234,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_second_of_four_centuries_is_in_order(seconds in 0u64..12_622_780_800) {
+        fn formatted_seconds_of_four_centuries_are_in_order(seconds in 0u64..12_622_780_800) {
             prop_assert!(date_time(seconds) < date_time(seconds + 1));
         }
 

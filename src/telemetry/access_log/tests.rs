@@ -1,35 +1,14 @@
-use std::io::{self, Write};
 use std::time::Instant;
 
 use serde_json::Value;
 
+use super::output::TestOutput;
 use super::*;
 use crate::affinity::pick::{Outcome, Reason};
 use crate::model::LogOutput;
 use crate::telemetry::fixture;
 
-/// An output that a test can read, and hold up while it has the lock.
-#[derive(Debug, Clone, Default)]
-pub(super) struct TestOutput {
-    written: Arc<Mutex<Vec<u8>>>,
-    broken: bool,
-}
-
-impl Write for TestOutput {
-    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        if self.broken {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        self.written.lock().extend_from_slice(text);
-        Ok(text.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn config(format: LogFormat, queue: usize) -> model::AccessLog {
     model::AccessLog { format, output: LogOutput::Stdout, queue }
@@ -85,7 +64,7 @@ fn json_line_has_every_field() {
 }
 
 #[test]
-fn the_operations_page_lists_exactly_these_fields() {
+fn operations_page_lists_exactly_these_fields() {
     let upstream = fixture::upstream("shop", &["node1"]);
     let record = Record {
         error: Some("body_idle"),
@@ -105,7 +84,7 @@ fn the_operations_page_lists_exactly_these_fields() {
 }
 
 #[test]
-fn what_is_not_known_is_left_out() {
+fn unknown_values_are_omitted() {
     let line = one_line(LogFormat::Json, &fixture::unrouted());
     let value: Value = serde_json::from_str(&line).expect("valid JSON");
     for absent in ["upstream", "backend", "key_source", "outcome", "reason", "connect_ms", "tunnel"] {
@@ -116,7 +95,7 @@ fn what_is_not_known_is_left_out() {
 }
 
 #[test]
-fn an_index_from_another_configuration_does_no_harm() {
+fn out_of_range_indices_are_omitted() {
     let upstream = fixture::upstream("shop", &["node1"]);
     let record = Record { member: Some(9), key_source: Some(9), ..fixture::record(&upstream) };
     let value: Value = serde_json::from_str(&one_line(LogFormat::Json, &record)).expect("valid JSON");
@@ -138,7 +117,7 @@ fn text_line_is_key_value() {
 }
 
 #[test]
-fn no_request_can_forge_a_line_or_a_field() {
+fn requests_cannot_forge_lines_or_fields() {
     let upstream = fixture::upstream("shop", &["node1"]);
     let hostile = "/a\" status=200\r\ntime=2026 \u{1b}[31m\u{2028}\u{85}\\ outcome=kept\u{202e}é\0";
     let record =
@@ -153,7 +132,7 @@ fn no_request_can_forge_a_line_or_a_field() {
     for line in [&json, &text] {
         assert!(!line.chars().any(|c| c.is_control() || c == '\u{2028}' || c == '\u{202e}'), "{line}");
     }
-    // What is outside of quotes has each key once.
+    // Outside of quotes, each key occurs once.
     let mut outside = String::new();
     let (mut quoted, mut escaped) = (false, false);
     for c in text.chars() {
@@ -171,22 +150,22 @@ fn no_request_can_forge_a_line_or_a_field() {
 }
 
 #[test]
-fn an_empty_value_is_visible_in_text() {
+fn empty_value_is_quoted_in_text() {
     assert!(one_line(LogFormat::Text, &fixture::unrouted()).contains(" host=\"\" "));
 }
 
 #[test]
-fn a_full_lane_drops_and_counts_and_does_not_wait() {
+fn full_lane_drops_and_counts_without_waiting() {
     let upstream = fixture::upstream("shop", &["node1"]);
     let (log, output) = start(LogFormat::Json, 10);
     let stuck = output.written.lock();
     let begun = Instant::now();
-    // While the output is stuck at most the queue waits, and once more what a
-    // pass has taken out of the lane.
+    // While the output is blocked, at most the queue and the lines that a pass has taken from the lane
+    // are waiting.
     for _ in 0..1_000 {
         log.log(&fixture::record(&upstream));
     }
-    assert!(begun.elapsed() < PATIENCE);
+    assert!(begun.elapsed() < TIMEOUT);
     let dropped = log.counts().dropped();
     assert!((980..=990).contains(&dropped), "{dropped}");
     drop(stuck);
@@ -195,7 +174,7 @@ fn a_full_lane_drops_and_counts_and_does_not_wait() {
 }
 
 #[test]
-fn long_lines_are_bounded_by_bytes() {
+fn long_lines_are_limited_by_bytes() {
     let upstream = fixture::upstream("shop", &["node1"]);
     let (log, output) = start(LogFormat::Json, 100);
     let stuck = output.written.lock();
@@ -204,14 +183,14 @@ fn long_lines_are_bounded_by_bytes() {
         log.log(&Record { path: &path, ..fixture::record(&upstream) });
     }
     let kept = 100 - log.counts().dropped();
-    // 50 KiB a lane: six lines of more than 8 KiB, and six that the writer holds.
+    // A lane has 50 KiB: six lines of more than 8 KiB, and six more that the writer holds.
     assert!((6..=12).contains(&kept), "{kept}");
     drop(stuck);
     log.close();
 }
 
 #[test]
-fn close_writes_what_waits_and_later_lines_are_lost() {
+fn close_writes_queued_lines_and_later_lines_are_lost() {
     let upstream = fixture::upstream("shop", &["node1"]);
     let (log, output) = start(LogFormat::Text, 1_000);
     let other = log.clone();
@@ -222,53 +201,53 @@ fn close_writes_what_waits_and_later_lines_are_lost() {
     log.close();
     assert_eq!(lines(&output).len(), 200);
     other.log(&fixture::record(&upstream));
-    assert!(other.flush(PATIENCE), "a closed log does not keep anybody waiting");
+    assert!(other.flush(TIMEOUT), "flush waits for a closed log");
     assert_eq!(lines(&output).len(), 200);
 }
 
 #[test]
-fn lines_come_out_without_being_asked_for() {
+fn lines_are_written_without_a_flush() {
     let upstream = fixture::upstream("shop", &["node1"]);
     let (log, output) = start(LogFormat::Text, 1_000);
     log.log(&fixture::record(&upstream));
     let begun = Instant::now();
     while output.written.lock().is_empty() {
-        assert!(begun.elapsed() < PATIENCE, "nothing was written");
+        assert!(begun.elapsed() < TIMEOUT, "nothing was written");
         std::thread::yield_now();
     }
 }
 
 #[test]
-fn the_last_handle_ends_the_writer_and_loses_nothing() {
+fn dropping_the_last_handle_stops_the_writer_and_loses_nothing() {
     let upstream = fixture::upstream("shop", &["node1"]);
     let (log, output) = start(LogFormat::Text, 1_000);
     let other = log.clone();
     drop(log);
     other.log(&fixture::record(&upstream));
     drop(other);
-    // The writer holds the second reference until it ends.
+    // The writer holds the second reference until it stops.
     let begun = Instant::now();
     while Arc::strong_count(&output.written) > 1 {
-        assert!(begun.elapsed() < PATIENCE, "the writer goes on");
+        assert!(begun.elapsed() < TIMEOUT, "the writer did not stop");
         std::thread::yield_now();
     }
     assert_eq!(lines(&output).len(), 1);
 }
 
 #[test]
-fn a_full_disk_is_counted_and_survived() {
+fn write_errors_are_counted_and_survived() {
     let upstream = fixture::upstream("shop", &["node1"]);
     let broken = TestOutput { broken: true, ..TestOutput::default() };
     let log = AccessLog::start_with(&config(LogFormat::Json, 10), Output::Test(broken)).expect("starts");
     log.log(&fixture::record(&upstream));
-    assert!(log.flush(PATIENCE));
+    assert!(log.flush(TIMEOUT));
     log.log(&fixture::record(&upstream));
-    assert!(log.flush(PATIENCE));
+    assert!(log.flush(TIMEOUT));
     assert_eq!(log.counts().errors(), 2);
 }
 
 #[test]
-fn a_renamed_file_is_reopened() {
+fn renamed_file_is_reopened() {
     let upstream = fixture::upstream("shop", &["node1"]);
     let folder = tempfile::tempdir().expect("a folder");
     let (path, rotated) = (folder.path().join("access.log"), folder.path().join("access.log.1"));
@@ -277,20 +256,20 @@ fn a_renamed_file_is_reopened() {
     std::fs::write(&path, "before\n").expect("written");
     let log = AccessLog::start(&config).expect("starts");
     log.log(&fixture::record(&upstream));
-    assert!(log.flush(PATIENCE));
+    assert!(log.flush(TIMEOUT));
     std::fs::rename(&path, &rotated).expect("renamed");
     log.log(&fixture::record(&upstream));
     log.reopen().expect("reopens");
-    assert!(log.flush(PATIENCE));
+    assert!(log.flush(TIMEOUT));
     log.log(&fixture::record(&upstream));
     log.close();
     let count = |path| std::fs::read_to_string(path).expect("readable").lines().count();
-    assert_eq!(count(&rotated), 3, "appended to what was there, up to the reopening");
+    assert_eq!(count(&rotated), 3, "lines before the reopen must be appended to the old file");
     assert_eq!(count(&path), 1);
 }
 
 #[test]
-fn a_file_that_cannot_be_reopened_goes_on_being_written() {
+fn failed_reopen_keeps_the_old_file() {
     let upstream = fixture::upstream("shop", &["node1"]);
     let folder = tempfile::tempdir().expect("a folder");
     let inner = folder.path().join("logs");
@@ -308,18 +287,18 @@ fn a_file_that_cannot_be_reopened_goes_on_being_written() {
 }
 
 #[test]
-fn a_log_that_is_off_does_nothing() {
+fn log_that_is_off_does_nothing() {
     let log = AccessLog::start(&config(LogFormat::Off, 10)).expect("starts");
     assert!(!log.enabled());
     log.log(&fixture::unrouted());
-    log.reopen().expect("nothing to reopen");
+    log.reopen().expect("reopens nothing");
     assert!(log.flush(Duration::ZERO));
     log.close();
     assert!(start(LogFormat::Json, 1).0.enabled());
 }
 
 #[test]
-fn an_output_that_cannot_be_opened_is_an_error_at_start() {
+fn unopenable_output_is_an_error_at_startup() {
     let output = LogOutput::File("/nonexistent/access.log".into());
     let config = model::AccessLog { format: LogFormat::Json, output, queue: 10 };
     assert!(AccessLog::start(&config).is_err());

@@ -1,56 +1,16 @@
-//! The thread that writes the lines out.
+//! The thread that writes the access log.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use super::{Control, LogCounts, Shared};
-use crate::model::LogOutput;
+use super::output::Output;
+use super::queue::{LogCounts, QueueState, Shared};
 
-/// How long a line waits at most while the output keeps up.
+/// Maximum time that a line is queued while the output keeps up.
 const INTERVAL: Duration = Duration::from_millis(100);
-
-/// Where lines go. Passes are large, so nothing is buffered here.
-#[derive(Debug)]
-pub(super) enum Output {
-    Stdout,
-    Stderr,
-    File(File),
-    #[cfg(test)]
-    Test(super::tests::TestOutput),
-}
-
-impl Output {
-    /// Opens a file for appending; others than the owner and its group may not
-    /// read it, since it holds clients' addresses.
-    pub(super) fn open(target: &LogOutput) -> io::Result<Self> {
-        Ok(match target {
-            LogOutput::Stdout => Self::Stdout,
-            LogOutput::Stderr => Self::Stderr,
-            LogOutput::File(path) => {
-                Self::File(OpenOptions::new().append(true).create(true).mode(0o640).open(path)?)
-            }
-        })
-    }
-
-    fn write(&mut self, text: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Stdout => {
-                let mut stdout = io::stdout().lock();
-                stdout.write_all(text)?;
-                stdout.flush()
-            }
-            Self::Stderr => io::stderr().lock().write_all(text),
-            Self::File(file) => file.write_all(text),
-            #[cfg(test)]
-            Self::Test(output) => output.write_all(text),
-        }
-    }
-}
 
 pub(super) fn spawn(shared: Arc<Shared>, counts: Arc<LogCounts>, output: Output) -> io::Result<()> {
     let writer = Writer { shared, counts, output, failing: false };
@@ -62,7 +22,7 @@ struct Writer {
     shared: Arc<Shared>,
     counts: Arc<LogCounts>,
     output: Output,
-    /// Did the last write fail? Its error is told once, not ten times a second.
+    /// Whether the last write failed. The error is logged once, not ten times a second.
     failing: bool,
 }
 
@@ -79,8 +39,8 @@ impl Writer {
                 let mut lane = lane.lock();
                 orphans += usize::from(lane.orphaned);
                 lane.lines = 0;
-                // The lane gets back the buffer that was written last: no
-                // allocation once buffers have grown.
+                // The lane gets the buffer that was written last, so nothing is allocated once the buffers have
+                // grown.
                 std::mem::swap(&mut lane.text, &mut buffer);
                 drop(lane);
                 self.write(&buffer);
@@ -118,7 +78,7 @@ impl Writer {
             Err(error) => {
                 self.counts.errors.fetch_add(1, Ordering::Relaxed);
                 if !self.failing {
-                    tracing::error!(%error, "the access log cannot be written");
+                    tracing::error!(%error, "cannot write access log");
                 }
                 self.failing = true;
             }
@@ -126,8 +86,8 @@ impl Writer {
     }
 }
 
-/// An orphan without text is done with; one with text is written in the next pass.
-fn forget_orphans(control: &mut Control) {
+/// Removes orphaned lanes that are empty. The next pass writes the others.
+fn forget_orphans(control: &mut QueueState) {
     control.lanes.retain(|lane| {
         let lane = lane.lock();
         !lane.orphaned || !lane.text.is_empty()

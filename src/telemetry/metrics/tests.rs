@@ -6,7 +6,7 @@ use crate::affinity::pick::{Outcome, Reason};
 use crate::telemetry::exposition::Kind;
 use crate::telemetry::{Record, fixture};
 
-/// The sample lines of a page.
+/// Returns the sample lines of a page.
 fn samples(page: &str) -> BTreeSet<&str> {
     page.lines().filter(|line| !line.starts_with('#')).collect()
 }
@@ -19,7 +19,7 @@ fn assert_has(page: &str, sample: &str) {
 }
 
 #[test]
-fn a_scrape_sums_over_workers() {
+fn scrape_sums_over_workers() {
     let upstream = fixture::upstream("shop", &["node1", "node2"]);
     let metrics = Metrics::new(3);
     for index in 0..3 {
@@ -86,7 +86,7 @@ fn a_scrape_sums_over_workers() {
 }
 
 #[test]
-fn backends_are_shown_with_state_and_load() {
+fn backends_have_state_and_load() {
     let upstream = fixture::upstream("shop", &["node1", "node2"]);
     upstream.live[0].begin(0);
     upstream.live[0].begin(1);
@@ -95,7 +95,7 @@ fn backends_are_shown_with_state_and_load() {
     let upstream = fixture::with_members(&upstream, |members| {
         members[0].admin = AdminState::Drain;
         members[1].health = Health::Down;
-        // Half way through slow start.
+        // Halfway through slow start.
         members[1].active_points /= 2;
     });
     let page = Metrics::new(1).render(&fixture::snapshot(1, vec![upstream]));
@@ -122,11 +122,11 @@ fn backends_are_shown_with_state_and_load() {
         shares.len() == 2 && (shares[0] + shares[1] - 1.0).abs() < 1e-6 && shares[0] < shares[1],
         "{shares:?}"
     );
-    assert!(!page.contains("homing_table_entries{"), "there is no table");
+    assert!(!page.contains("homing_table_entries{"), "table metrics without a table");
 }
 
 #[test]
-fn the_table_is_shown_where_there_is_one() {
+fn table_metrics_exist_only_with_a_table() {
     let upstream = fixture::upstream_with_table("shop", &["node1", "node2"]);
     if let Memory::Table(table) = &upstream.memory {
         let now = crate::affinity::Timestamp(1_000);
@@ -142,18 +142,18 @@ fn the_table_is_shown_where_there_is_one() {
 }
 
 #[test]
-fn counters_go_on_when_a_reload_removes_their_upstream() {
+fn counters_survive_removal_of_their_upstream() {
     let metrics = Metrics::new(1);
     let shop = fixture::upstream("shop", &["node1"]);
     metrics.worker(0).record(&fixture::record(&shop));
     let page = metrics.render(&fixture::snapshot(2, vec![fixture::upstream("blog", &["node9"])]));
     assert_has(&page, "homing_requests_total{upstream=\"shop\",outcome=\"kept\",reason=\"\"} 1");
     assert_has(&page, "homing_requests_total{upstream=\"blog\",outcome=\"kept\",reason=\"\"} 0");
-    assert!(!page.contains("upstream=\"shop\",backend="), "its backends are gone");
+    assert!(!page.contains("upstream=\"shop\",backend="), "a removed backend is still exposed");
 }
 
 #[test]
-fn losses_of_earlier_access_logs_stay_counted() {
+fn losses_of_earlier_access_logs_are_kept() {
     let metrics = Metrics::new(1);
     let snapshot = fixture::snapshot(1, Vec::new());
     assert_has(&metrics.render(&snapshot), "homing_access_log_dropped_total 0");
@@ -168,7 +168,7 @@ fn losses_of_earlier_access_logs_stay_counted() {
     assert_has(&metrics.render(&snapshot), "homing_access_log_errors_total 3");
 }
 
-/// A full page: every family that can have samples has some.
+/// Returns a page on which every family has samples.
 fn full_page() -> String {
     let metrics = Metrics::new(1);
     let upstream = fixture::upstream_with_table("shop", &["node1"]);
@@ -178,7 +178,7 @@ fn full_page() -> String {
 }
 
 #[test]
-fn the_page_is_well_formed_and_holds_every_family_once_in_order() {
+fn page_is_well_formed_and_has_every_family_once_in_order() {
     let page = full_page();
     assert!(page.ends_with('\n'));
     let typed: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
@@ -199,9 +199,9 @@ fn the_page_is_well_formed_and_holds_every_family_once_in_order() {
         }
         let (series, value) = line.rsplit_once(' ').expect("a value");
         assert!(value.parse::<f64>().is_ok_and(|n| n >= 0.0), "{line}");
-        assert!(seen.insert(series), "{series} twice");
+        assert!(seen.insert(series), "duplicate series {series}");
         let name = series.split('{').next().expect("a name");
-        let suffix = name.strip_prefix(family.name).expect("samples follow their family");
+        let suffix = name.strip_prefix(family.name).expect("a sample of another family");
         match family.kind {
             Kind::Histogram => assert!(["_bucket", "_sum", "_count"].contains(&suffix), "{line}"),
             Kind::Counter | Kind::Gauge => assert_eq!(suffix, "", "{line}"),
@@ -210,7 +210,7 @@ fn the_page_is_well_formed_and_holds_every_family_once_in_order() {
 }
 
 #[test]
-fn names_follow_the_conventions() {
+fn metric_names_follow_the_conventions() {
     for family in families::ALL {
         let total = family.name.ends_with("_total");
         assert_eq!(total, family.kind == Kind::Counter, "{}", family.name);
@@ -218,7 +218,7 @@ fn names_follow_the_conventions() {
     }
 }
 
-/// Rows of the first table after a heading: the cells without their backticks.
+/// Returns the rows of the first table after a heading. Cells lose their outer backticks.
 fn table_after<'a>(document: &'a str, heading: &str) -> Vec<Vec<&'a str>> {
     let (_, rest) = document.split_once(heading).expect("the heading is there");
     let rows =
@@ -229,7 +229,7 @@ fn table_after<'a>(document: &'a str, heading: &str) -> Vec<Vec<&'a str>> {
 }
 
 #[test]
-fn the_operations_page_lists_exactly_these_metrics() {
+fn operations_page_lists_exactly_these_metrics() {
     let document = include_str!("../../../docs/operations.md");
     let documented: Vec<_> =
         table_after(document, "## Metrics").into_iter().map(|row| row.join(" | ")).collect();
@@ -237,7 +237,7 @@ fn the_operations_page_lists_exactly_these_metrics() {
         .iter()
         .map(|family| {
             let labels: Vec<_> = family.labels.iter().map(|label| format!("`{label}`")).collect();
-            // The cells' outer backticks are cut off.
+            // Remove the outer backticks, as `table_after` does.
             let labels = labels.join(", ");
             let labels = labels.trim_matches('`');
             format!("{} | {} | {labels} | {}", family.name, family.kind.as_str(), family.help)

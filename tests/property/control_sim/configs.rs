@@ -1,75 +1,46 @@
 //! Random configurations.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
 
-use homing::affinity::client_ip::{ClientIpPolicy, Mask};
-use homing::affinity::pick::Failover;
 use homing::affinity::{AdminState, Health, Seed, Weight};
 use homing::model::{
-    AccessLog, Address, Affinity, Backend, Config, Forwarding, HealthCheck, Limits, LogFormat, LogOutput,
-    PassiveCheck, Pool, Probe, Protocol, Remember, Retry, Server, TableConfig, Timeouts, Upstream,
-    UpstreamTimeouts,
+    Address, Backend, Config, HealthCheck, PassiveCheck, Probe, Remember, TableConfig, Upstream,
 };
 
-/// The upstreams there may be.
+/// Names of upstreams.
 pub(super) const NAMES: [&str; 3] = ["api", "shop", "web"];
-/// The backends there may be in each.
+/// Ids of backends in each upstream.
 pub(super) const IDS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
-/// The greatest `rise`.
+/// Maximum value of `rise`.
 pub(super) const MAX_RISE: u32 = 3;
 const S: Duration = Duration::from_secs(1);
-const TIMEOUTS: UpstreamTimeouts = UpstreamTimeouts {
-    connect: S,
-    response_head: S,
-    body_idle: S,
-    min_body_rate: None,
-    body_rate_window: S,
-    tunnel_idle: S,
-};
 
-/// Any configuration.
+/// A configuration with defaults and no memory.
+const BASE: &str = r#"
+    [[listener]]
+    bind = "127.0.0.1:8080"
+
+    [upstream.web]
+    backends = ["127.0.0.1:8001"]
+    affinity = { remember = "none", ring = { vnodes = 16 } }
+"#;
+
+fn base() -> Config {
+    homing::config::parse(BASE, "base.toml").unwrap().config
+}
+
+/// Returns a random configuration.
 pub(super) fn random_config(rng: &mut Rng) -> Arc<Config> {
     let mut upstreams: Vec<_> = some_of(&NAMES, rng).map(|name| random_upstream(name, rng)).collect();
     if upstreams.is_empty() {
         upstreams.push(random_upstream("web", rng));
     }
-    Arc::new(Config {
-        server: Server {
-            workers: NonZeroUsize::MIN,
-            shutdown_grace: S,
-            admin: None,
-            cancel_on_client_close: false,
-        },
-        client_ip: ClientIpPolicy { trusted: Vec::new(), from: Vec::new(), mask: Mask { v4: 32, v6: 64 } },
-        timeouts: Timeouts {
-            request_head: S,
-            keep_alive: S,
-            proxy_protocol: S,
-            tls_handshake: S,
-            upstream: TIMEOUTS,
-        },
-        limits: Limits {
-            head_bytes: 1,
-            fields: 1,
-            uri_bytes: 1,
-            body_bytes: None,
-            connections: 1,
-            streams: 1,
-            stream_window: 1,
-            connections_per_client: None,
-            handshakes: 1,
-        },
-        forwarding: Forwarding { x_forwarded: false, forwarded: false, via: None, underscores: false },
-        access_log: AccessLog { format: LogFormat::Off, output: LogOutput::Stdout, queue: 1 },
-        listeners: Vec::new(),
-        routes: Vec::new(),
-        upstreams: upstreams.into_iter().map(Arc::new).collect(),
-    })
+    let upstreams = upstreams.into_iter().map(Arc::new).collect();
+    Arc::new(Config { upstreams, routes: Vec::new(), ..base() })
 }
 
 fn random_upstream(name: &str, rng: &mut Rng) -> Upstream {
@@ -77,30 +48,17 @@ fn random_upstream(name: &str, rng: &mut Rng) -> Upstream {
     if backends.is_empty() {
         backends.push(random_backend("a", rng));
     }
+    let mut upstream = Arc::unwrap_or_clone(base().upstreams.remove(0));
+    upstream.affinity.remember = random_remember(rng);
+    upstream.affinity.seed = Seed(rng.u64(..2));
     Upstream {
-        protocol: Protocol::H1,
         name: name.into(),
         backends,
-        affinity: Affinity {
-            key: Vec::new(),
-            remember: random_remember(rng),
-            failover: Failover::Sticky,
-            hold: Duration::ZERO,
-            announce: false,
-            report: false,
-            vnodes: 16,
-            balance_percent: None,
-            seed: Seed(rng.u64(..2)),
-        },
         health_check: random_check(rng),
         passive: random_passive(rng),
         slow_start: [Duration::ZERO, S, S * 10][rng.usize(..3)],
         initial_health: if rng.u32(..4) == 0 { Health::Down } else { Health::Up },
-        pool: Pool { max_idle: 1, idle_timeout: S },
-        retry: Retry { attempts: 1, budget_percent: 0, min_per_second: 0, retry_after: S },
-        timeouts: TIMEOUTS,
-        proxy_protocol: None,
-        tls: None,
+        ..upstream
     }
 }
 
@@ -147,7 +105,7 @@ fn random_remember(rng: &mut Rng) -> Remember {
     }
 }
 
-/// The same with a few things changed.
+/// Returns a copy with a few random changes.
 pub(super) fn mutated(config: &Config, rng: &mut Rng) -> Arc<Config> {
     let mut next = config.clone();
     match rng.u32(..10) {
