@@ -12,7 +12,7 @@ use crate::model::{
     Affinity, Bind, Config, HealthCheck, Listener, Probe, Protocol, ProxyProtocol, ProxyVersion, Remember,
     Upstream,
 };
-use crate::tls::{ClientSettings, MinVersion, Roots};
+use crate::tls::{self, ClientSettings, MinVersion, Roots, Server};
 
 /// Exit status: the file is valid.
 pub const GOOD: u8 = 0;
@@ -121,8 +121,7 @@ fn listener_line(listener: &Listener) -> String {
     if let Some(port) = listener.redirect_https {
         return format!("{bind}, redirects to https on port {port}");
     }
-    let Some(tls) = &listener.tls else { return bind };
-    let settings = tls.settings();
+    let Some(settings) = &listener.tls else { return bind };
     let versions = match settings.min_version {
         MinVersion::Tls12 => "TLS 1.2 and 1.3",
         MinVersion::Tls13 => "TLS 1.3",
@@ -149,7 +148,10 @@ fn bind_text(listener: &Listener) -> String {
 
 /// Writes a listener's certificates with their names and expiry.
 fn certificates(text: &mut String, listener: &Listener) {
-    let Some(live) = listener.tls.as_ref().and_then(|tls| tls.live()) else { return };
+    let Some(server) = listener.tls.clone().map(Server::new) else { return };
+    // Errors and warnings were reported with the file's.
+    let _ = server.load(&tls::read);
+    let Some(live) = server.live() else { return };
     let rows: Vec<_> = live
         .identities
         .iter()
@@ -186,7 +188,7 @@ fn upstream_summary(text: &mut String, upstream: &Upstream) {
         line(text, "  sends", &format!("PROXY header, {version}"));
     }
     if let Some(tls) = &upstream.tls {
-        line(text, "  tls", &tls_to_backends(tls.settings()));
+        line(text, "  tls", &tls_to_backends(tls));
     }
     match upstream.protocol {
         Protocol::H1 => {}

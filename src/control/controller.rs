@@ -18,6 +18,7 @@ use super::state::{ControlState, Effects, Event, UnknownBackend};
 use super::transition::Transition;
 use crate::affinity::{AdminState, BackendId, Slot, Timestamp};
 use crate::model::Config;
+use crate::model::live_tls::LiveTls;
 use crate::model::snapshot::{Memory, Report, Snapshot};
 
 /// Starts the control plane on the current runtime. It stops with all its checks when `cancel` is
@@ -27,12 +28,13 @@ use crate::model::snapshot::{Memory, Report, Snapshot};
 /// If called outside a tokio runtime, or if [`ControlState::new`] panics.
 pub fn start(
     config: Arc<Config>,
+    tls: Arc<LiveTls>,
     workers: usize,
     tracker: &TaskTracker,
     cancel: CancellationToken,
 ) -> (ControlHandle, watch::Receiver<Arc<Snapshot>>) {
     let began = Instant::now();
-    let state = ControlState::new(config, workers, Duration::ZERO);
+    let state = ControlState::new(config, workers, Duration::ZERO).with_tls(tls);
     let (publisher, published) = watch::channel(state.snapshot());
     let (report_sender, reports) = mpsc::channel(REPORTS);
     let (command_sender, commands) = mpsc::channel(COMMANDS);
@@ -81,13 +83,13 @@ impl ControlHandle {
         self.ask(Command::Admin { upstream, backend, state, reply }, answer).await
     }
 
-    /// Applies a new configuration. The change is published when this returns.
+    /// Applies a new configuration with its TLS state. The change is published when this returns.
     ///
     /// # Errors
     /// [`ControlError::TooManyBackends`] (nothing changes) or [`ControlError::Stopped`].
-    pub async fn reload(&self, config: Config) -> Result<ReloadSummary, ControlError> {
+    pub async fn reload(&self, config: Config, tls: LiveTls) -> Result<ReloadSummary, ControlError> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Command::Reload { config: Arc::new(config), reply }, answer).await
+        self.ask(Command::Reload { config: Arc::new(config), tls: Arc::new(tls), reply }, answer).await
     }
 
     /// Returns the current snapshot.
@@ -146,6 +148,7 @@ enum Command {
     },
     Reload {
         config: Arc<Config>,
+        tls: Arc<LiveTls>,
         reply: oneshot::Sender<Result<ReloadSummary, TooManyBackends>>,
     },
 }
@@ -199,8 +202,8 @@ impl Controller {
                 // The caller may be gone. The change applies all the same.
                 let _ = reply.send(result);
             }
-            Command::Reload { config, reply } => {
-                let result = self.state.configure(config, now).map(|(summary, effects)| {
+            Command::Reload { config, tls, reply } => {
+                let result = self.state.reload(config, tls, now).map(|(summary, effects)| {
                     self.take_effect(&effects);
                     summary
                 });

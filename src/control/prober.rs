@@ -64,7 +64,8 @@ impl Probers {
     /// Stops, starts and restarts tasks to match `snapshot`. Backends in maintenance are not checked.
     pub(super) fn reconcile(&mut self, snapshot: &Snapshot) {
         let mut before = std::mem::take(&mut self.tasks);
-        for upstream in &snapshot.upstreams {
+        for (number, upstream) in snapshot.upstreams.iter().enumerate() {
+            let tls = snapshot.tls.upstream(number);
             let Some(check) = &upstream.config.health_check else { continue };
             let total = u32::try_from(upstream.config.backends.len()).unwrap_or(u32::MAX).max(1);
             // Spread the first checks evenly over a short time.
@@ -77,10 +78,10 @@ impl Probers {
                 }
                 let key = (Arc::clone(&upstream.config.name), member.slot);
                 let task = match before.remove(&key) {
-                    Some(task) if task.matches(check, &backend.address, &upstream.config) => task,
+                    Some(task) if task.matches(check, &backend.address, &upstream.config, tls) => task,
                     Some(_) | None => {
                         let delay = spread.saturating_mul(index);
-                        self.spawn(key.clone(), &backend.address, check, &upstream.config, delay)
+                        self.spawn(key.clone(), &backend.address, check, &upstream.config, tls, delay)
                     }
                 };
                 self.tasks.insert(key, task);
@@ -94,10 +95,11 @@ impl Probers {
         address: &Address,
         check: &HealthCheck,
         config: &Upstream,
+        tls: Option<&Arc<tls::Client>>,
         delay: Duration,
     ) -> Task {
         let stop = self.cancel.child_token();
-        let (tls, http2) = (config.tls.clone(), config.protocol.is_http2());
+        let (tls, http2) = (tls.cloned(), config.protocol.is_http2());
         let prober = Prober::new(address.clone(), check.probe.clone(), check.timeout)
             .with_tls(tls.clone())
             .with_http2(http2)
@@ -117,8 +119,14 @@ impl Probers {
 }
 
 impl Task {
-    fn matches(&self, check: &HealthCheck, address: &Address, config: &Upstream) -> bool {
-        let same_tls = match (&self.tls, &config.tls) {
+    fn matches(
+        &self,
+        check: &HealthCheck,
+        address: &Address,
+        config: &Upstream,
+        tls: Option<&Arc<tls::Client>>,
+    ) -> bool {
+        let same_tls = match (&self.tls, tls) {
             (Some(own), Some(tls)) => Arc::ptr_eq(own, tls),
             (own, tls) => own.is_none() && tls.is_none(),
         };

@@ -24,6 +24,7 @@ use super::transition::Transition;
 use super::upstream::UpstreamControl;
 use crate::affinity::{AdminState, BackendId, Slot};
 use crate::model::Config;
+use crate::model::live_tls::LiveTls;
 use crate::model::snapshot::{Report, Snapshot};
 
 /// An input of the reducer.
@@ -68,6 +69,7 @@ pub struct Effects {
 #[derive(Debug)]
 pub struct ControlState {
     config: Arc<Config>,
+    tls: Arc<LiveTls>,
     workers: usize,
     registry: Arc<SlotRegistry>,
     /// In the order of `config.upstreams`, which is by name.
@@ -91,9 +93,18 @@ impl ControlState {
         let snapshot = Arc::new(Snapshot {
             generation: 1,
             config: Arc::clone(&config),
+            tls: Arc::default(),
             upstreams: upstreams.iter().map(|u| Arc::clone(u.published())).collect(),
         });
-        Self { config, workers, registry, upstreams, snapshot }
+        Self { config, tls: Arc::default(), workers, registry, upstreams, snapshot }
+    }
+
+    /// Publishes this TLS state with the configuration.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Arc<LiveTls>) -> Self {
+        self.tls = tls;
+        self.rebuild();
+        self
     }
 
     /// Applies an event that happened at `now`.
@@ -136,8 +147,20 @@ impl ControlState {
         config: Arc<Config>,
         now: Duration,
     ) -> Result<(ReloadSummary, Effects), TooManyBackends> {
+        self.reload(config, Arc::clone(&self.tls), now)
+    }
+
+    /// Applies a configuration together with its TLS state, which are published as one. On an
+    /// error, nothing changes.
+    pub fn reload(
+        &mut self,
+        config: Arc<Config>,
+        tls: Arc<LiveTls>,
+        now: Duration,
+    ) -> Result<(ReloadSummary, Effects), TooManyBackends> {
         let mut summary = ReloadSummary { generation: self.snapshot.generation, ..Default::default() };
-        if *config == *self.config {
+        let same_tls = tls.same_as(&self.tls);
+        if *config == *self.config && same_tls {
             return Ok((summary, self.tick(now)));
         }
         // Everything that can fail comes first.
@@ -166,8 +189,9 @@ impl ControlState {
             summary.upstreams.push(change_of_all(&upstream, UpstreamChangeKind::Removed));
         }
         summary.upstreams.sort_by(|a, b| a.name.cmp(&b.name));
-        summary.settings = has_other_settings(&self.config, &config);
+        summary.settings = has_other_settings(&self.config, &config) || !same_tls;
         self.config = config;
+        self.tls = tls;
         for upstream in &mut self.upstreams {
             upstream.settle(now, &mut log);
         }
@@ -234,6 +258,7 @@ impl ControlState {
         self.snapshot = Arc::new(Snapshot {
             generation: self.snapshot.generation + 1,
             config: Arc::clone(&self.config),
+            tls: Arc::clone(&self.tls),
             upstreams: self.upstreams.iter().map(|u| Arc::clone(u.published())).collect(),
         });
     }

@@ -20,7 +20,7 @@ use crate::affinity::cookie::CookieConfig;
 use crate::affinity::key::KeySource;
 use crate::affinity::pick::Failover;
 use crate::affinity::{AdminState, BackendId, Health, Seed, Weight};
-use crate::tls;
+use crate::tls::ClientSettings;
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -189,7 +189,7 @@ pub struct Upstream {
     /// Version of the PROXY header to send to its backends; `None`: no PROXY header.
     pub proxy_protocol: Option<ProxyVersion>,
     /// TLS to its backends; `None`: plain HTTP.
-    pub tls: Option<Arc<tls::Client>>,
+    pub tls: Option<ClientSettings>,
     /// Protocol that its backends speak.
     pub protocol: Protocol,
 }

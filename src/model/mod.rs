@@ -5,6 +5,7 @@
 
 mod config;
 pub mod live;
+pub mod live_tls;
 pub mod router;
 pub mod snapshot;
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::live::BackendLive;
+use super::live_tls::LiveTls;
 use super::{Config, Upstream};
 use crate::affinity::cookie::KeyRing;
 use crate::affinity::table::Table;
@@ -16,6 +17,8 @@ pub struct Snapshot {
     pub generation: u64,
     /// The configuration that it was built from.
     pub config: Arc<Config>,
+    /// The TLS state of its listeners and upstreams.
+    pub tls: Arc<LiveTls>,
     /// In the order of [`Config::upstreams`].
     pub upstreams: Vec<Arc<UpstreamState>>,
 }

@@ -10,7 +10,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::client::acceptor::Acceptor;
 use super::client::admission;
-use super::client::listener::{Entrance, Listening};
+use super::client::listener::Listening;
+use super::listener_settings::ListenerSettings;
 use super::wire::deadline;
 use super::worker::{Phase, Shared, Worker};
 use crate::model::Bind;
@@ -22,8 +23,9 @@ const SWEEP_TICKS: u32 = 10;
 /// A command to a worker.
 #[derive(Debug)]
 pub enum Command {
-    /// Accept on this socket. The bind address identifies it.
-    Listen(Bind, Listening, Arc<Entrance>),
+    /// Accept on this socket, which is bound to this address. The settings are the first; reloads
+    /// change them through the snapshot.
+    Listen(Bind, Listening, ListenerSettings),
     /// Stop accepting on this address. Open connections continue.
     Unlisten(Bind),
     /// Stop accepting, close connections as they become idle, and stop when none is left.
@@ -69,11 +71,11 @@ async fn listen(worker: &Rc<Worker>, commands: &mut mpsc::UnboundedReceiver<Comm
     let mut listening: Vec<(Bind, Rc<Notify>)> = Vec::new();
     while let Some(command) = commands.recv().await {
         match command {
-            Command::Listen(bind, socket, entrance) => match Acceptor::new(socket) {
+            Command::Listen(bind, socket, settings) => match Acceptor::new(socket) {
                 Ok(acceptor) => {
                     let stop = Rc::new(Notify::new());
                     let accepting =
-                        admission::accept(Rc::clone(worker), acceptor, entrance, Rc::clone(&stop));
+                        admission::accept(Rc::clone(worker), acceptor, settings, Rc::clone(&stop));
                     tokio::task::spawn_local(accepting);
                     listening.push((bind, stop));
                 }

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use ahash::AHashMap;
 use tokio::time::Instant;
 
+use super::listener_settings::ListenerSettings;
 use super::retry_budget::RetryBudget;
 use crate::affinity::pick::{Loads, Policy};
 use crate::affinity::{BackendId, Slot};
 use crate::h1::HeadLimits;
-use crate::model::Address;
 use crate::model::router::Router;
 use crate::model::snapshot::{Observation, Report, Snapshot, UpstreamState};
+use crate::model::{Address, Bind};
 use crate::proxy::backend::pool::BackendPool;
 use crate::telemetry::{UpstreamMetrics, WorkerMetrics};
 
@@ -28,6 +29,8 @@ pub(crate) struct View {
     pub head_limits: HeadLimits,
     /// By index of the configuration's upstreams.
     pub upstreams: Vec<UpstreamView>,
+    /// How each listener serves its clients, by index of the configuration's listeners.
+    pub listeners: Vec<ListenerSettings>,
     /// Is any of them told of clients by the PROXY protocol?
     pub announces: bool,
 }
@@ -72,12 +75,13 @@ impl View {
         }
         let workers = snapshot.config.server.workers.get();
         let now = Instant::now();
-        let upstreams = snapshot.upstreams.iter().map(|state| {
+        let upstreams = snapshot.upstreams.iter().enumerate().map(|(index, state)| {
             let config = &state.config;
+            let tls = snapshot.tls.upstream(index);
             let pools = config.backends.iter().zip(&state.live).map(|(backend, live)| {
                 let key = (Arc::clone(&config.name), backend.id.clone(), backend.address.clone());
                 match pools.remove(&key) {
-                    Some(pool) if pool.fits(config) => {
+                    Some(pool) if pool.fits(config, tls) => {
                         pool.configure(backend, config);
                         pool
                     }
@@ -85,7 +89,7 @@ impl View {
                         if let Some(pool) = other {
                             pool.retire();
                         }
-                        Rc::new(BackendPool::new(worker, backend, Arc::clone(live), config))
+                        Rc::new(BackendPool::new(worker, backend, Arc::clone(live), config, tls))
                     }
                 }
             });
@@ -118,14 +122,31 @@ impl View {
         let announces = upstreams.iter().any(|upstream| upstream.state.config.proxy_protocol.is_some());
         // Whoever still uses one may go on, but nothing is kept in it.
         pools.values().for_each(|pool| pool.retire());
+        let listeners = snapshot.config.listeners.iter().enumerate();
+        let listeners = listeners
+            .map(|(index, listener)| ListenerSettings::new(listener, snapshot.tls.listener(index)))
+            .collect();
         let limits = &snapshot.config.limits;
         let head_limits =
             HeadLimits { head_bytes: limits.head_bytes, fields: limits.fields, uri_bytes: limits.uri_bytes };
-        Self { router: Router::new(&snapshot.config.routes), head_limits, upstreams, announces, snapshot }
+        Self {
+            router: Router::new(&snapshot.config.routes),
+            head_limits,
+            upstreams,
+            listeners,
+            announces,
+            snapshot,
+        }
     }
 }
 
 impl View {
+    /// How the listener with this configured address serves its clients; `None` if a reload has
+    /// removed it.
+    pub(crate) fn listener(&self, bind: &Bind) -> Option<&ListenerSettings> {
+        self.listeners.iter().find(|listener| listener.bind == *bind)
+    }
+
     /// The upstream that a route leads to.
     pub(crate) fn upstream_of(&self, route: usize) -> &UpstreamView {
         &self.upstreams[self.snapshot.config.routes[route].upstream]

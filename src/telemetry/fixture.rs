@@ -72,6 +72,7 @@ pub(crate) fn with_members(upstream: &UpstreamState, change: impl FnOnce(&mut [M
 pub(crate) fn snapshot(generation: u64, upstreams: Vec<UpstreamState>) -> Snapshot {
     let config = fixture::config(upstreams.iter().map(|state| (*state.config).clone()).collect());
     Snapshot {
+        tls: Arc::default(),
         generation,
         config: Arc::new(config),
         upstreams: upstreams.into_iter().map(Arc::new).collect(),

@@ -164,8 +164,8 @@ impl Metrics {
 
 fn render_certificates(page: &mut Exposition, snapshot: &Snapshot) {
     let mut samples = page.family(&families::TLS_CERTIFICATE_EXPIRY);
-    for listener in &snapshot.config.listeners {
-        let Some(live) = listener.tls.as_ref().and_then(|tls| tls.live()) else { continue };
+    for (index, listener) in snapshot.config.listeners.iter().enumerate() {
+        let Some(live) = snapshot.tls.listener(index).and_then(|tls| tls.live()) else { continue };
         let address = listener.bind.to_string();
         // If several certificates have the same name, report the first to expire.
         let mut expiry = BTreeMap::<String, u64>::new();

@@ -50,8 +50,7 @@ pub(super) fn lower(root: &Section<'_>, files: &Files<'_>) -> Option<Config> {
 
 /// Warns about `client_cert` keys if no listener requests client certificates.
 fn no_idle_source(root: &Section<'_>, listeners: &[Listener], upstreams: &[Arc<Upstream>]) {
-    let asked =
-        |listener: &Listener| listener.tls.as_ref().is_some_and(|tls| tls.settings().client_auth.is_some());
+    let asked = |listener: &Listener| listener.tls.as_ref().is_some_and(|tls| tls.client_auth.is_some());
     if listeners.iter().any(asked) {
         return;
     }

@@ -1,7 +1,6 @@
 //! Lowers `tls` of listeners and upstreams, and `redirect_https`.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use toml::de::DeValue;
 
@@ -15,7 +14,7 @@ use crate::model::Address;
 use crate::tls::{Client, ClientAuth, ClientSettings, Part, Problem, Roots, Server, ServerSettings};
 
 /// Lowers `tls` of a listener; `http2` is whether to offer HTTP/2.
-pub(super) fn listener(section: &Section<'_>, http2: bool, files: &Files<'_>) -> Option<Arc<Server>> {
+pub(super) fn listener(section: &Section<'_>, http2: bool, files: &Files<'_>) -> Option<ServerSettings> {
     let found = section.find(&schema::LISTENER_TLS)?;
     if let DeValue::Boolean(false) = found.value {
         section.complain(found.wrong_type("a table").help("for plain HTTP, remove `tls`"));
@@ -41,7 +40,7 @@ pub(super) fn listener(section: &Section<'_>, http2: bool, files: &Files<'_>) ->
         // Already reported.
         return None;
     }
-    let server = Server::new(ServerSettings { certs, keys, min_version, http2, tickets_file, client_auth });
+    let settings = ServerSettings { certs, keys, min_version, http2, tickets_file, client_auth };
     let place = |part| -> &'static dyn Entry {
         match part {
             Part::Keys | Part::ClientKey => &schema::KEYS,
@@ -50,8 +49,8 @@ pub(super) fn listener(section: &Section<'_>, http2: bool, files: &Files<'_>) ->
             Part::Certs | Part::ClientCert => &schema::CERTS,
         }
     };
-    let loaded = files.with_tls(|read| server.load(read)).unwrap_or(Ok(Vec::new()));
-    take(&section, loaded, place).then(|| Arc::new(server))
+    let loaded = files.with_tls(|read| Server::new(settings.clone()).load(read)).unwrap_or(Ok(Vec::new()));
+    take(&section, loaded, place).then_some(settings)
 }
 
 fn client_auth(section: &Section<'_>, files: &Files<'_>) -> Option<ClientAuth> {
@@ -119,7 +118,7 @@ pub(super) fn upstream(
     http2: bool,
     files: &Files<'_>,
     backends: &Backends,
-) -> Option<Arc<Client>> {
+) -> Option<ClientSettings> {
     let found = section.find(&schema::UPSTREAM_TLS)?;
     let defaults = toml::de::DeTable::new();
     let section = match found.value {
@@ -154,7 +153,7 @@ pub(super) fn upstream(
             section.complain(Complaint::error("`ca` has no effect with `verify = false`").at(span, ""));
         }
     }
-    let client = Client::new(settings);
+    let client = Client::new(settings.clone());
     if let Some(span) = section.span_of(&schema::SERVER_NAME) {
         if client.server_name("").is_none() {
             section.complain(
@@ -178,7 +177,7 @@ pub(super) fn upstream(
         }
     };
     let loaded = files.with_tls(|read| client.load(read)).unwrap_or(Ok(Vec::new()));
-    take(&section, loaded, place).then(|| Arc::new(client))
+    take(&section, loaded, place).then_some(settings)
 }
 
 fn identity(section: &Section<'_>, files: &Files<'_>) -> Option<(PathBuf, PathBuf)> {

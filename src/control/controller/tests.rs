@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::affinity::{Health, Member};
 use crate::control::fixture::{S, config, upstream};
+use crate::model::live_tls::LiveTls;
 use crate::model::snapshot::Observation;
 use crate::model::{Address, HealthCheck, PassiveCheck, Probe, Remember, TableConfig, Upstream};
 
@@ -102,7 +103,7 @@ struct Control {
 impl Control {
     fn start(web: Upstream) -> Self {
         let (tracker, cancel) = (TaskTracker::new(), CancellationToken::new());
-        let (handle, published) = start(config(vec![web]), 2, &tracker, cancel.clone());
+        let (handle, published) = start(config(vec![web]), Arc::default(), 2, &tracker, cancel.clone());
         Self { handle, published, tracker, cancel }
     }
 
@@ -196,7 +197,8 @@ async fn reload_starts_stops_and_restarts_checks() {
     b.checked(1).await;
 
     // Removes `a` and moves `b` to the address of `c`.
-    let summary = control.handle.reload((*config(vec![web(&[("b", &c)])])).clone()).await.unwrap();
+    let summary =
+        control.handle.reload((*config(vec![web(&[("b", &c)])])).clone(), LiveTls::default()).await.unwrap();
     assert_eq!(summary.to_string(), "upstream web changed, removed a, changed b");
     assert_eq!(
         control.handle.snapshot().generation,
@@ -210,7 +212,8 @@ async fn reload_starts_stops_and_restarts_checks() {
     c.answer(503);
     control.until(|m| m[0].health == Health::Down).await;
 
-    let summary = control.handle.reload((*config(vec![web(&[("b", &c)])])).clone()).await.unwrap();
+    let summary =
+        control.handle.reload((*config(vec![web(&[("b", &c)])])).clone(), LiveTls::default()).await.unwrap();
     assert!(summary.is_empty());
     control.stop().await;
 }
@@ -223,7 +226,11 @@ async fn slots_can_be_assigned_to_unconfigured_backends() {
     assert_eq!(control.handle.slot_of("web", &gone), Some(Slot(1)));
     assert_eq!(control.handle.id_of("web", Slot(1)), Some(gone.clone()));
     assert_eq!(control.handle.slot_of("nowhere", &a), None);
-    control.handle.reload((*config(vec![upstream("web", &["a", "gone"])])).clone()).await.unwrap();
+    control
+        .handle
+        .reload((*config(vec![upstream("web", &["a", "gone"])])).clone(), LiveTls::default())
+        .await
+        .unwrap();
     let snapshot = control.handle.snapshot();
     assert_eq!(snapshot.upstreams[0].cluster.index_of(Slot(1)), Some(1), "its bindings must find it again");
     control.stop().await;

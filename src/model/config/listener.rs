@@ -1,9 +1,7 @@
 //! Listeners.
 
-use std::sync::Arc;
-
 use super::Bind;
-use crate::tls;
+use crate::tls::ServerSettings;
 
 /// `[[listener]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,7 +11,7 @@ pub struct Listener {
     /// Permission bits of the Unix domain socket.
     pub mode: u32,
     /// TLS; `None`: plain HTTP.
-    pub tls: Option<Arc<tls::Server>>,
+    pub tls: Option<ServerSettings>,
     /// Whether connections start with a PROXY header.
     pub proxy_protocol: ProxyProtocol,
     /// Port of the https URL that plain HTTP requests are redirected to; `None`: no redirect.

@@ -22,6 +22,7 @@ use crate::model::live::BackendLive;
 use crate::model::{Address, Backend, Pool as Settings, ProxyVersion, Upstream};
 use crate::proxy::wire::socket::Socket;
 use crate::proxy::wire::stream::Stream;
+use crate::tls;
 
 /// How long a stream of HTTP/2 has to end after its response.
 const RUN_OUT: Duration = Duration::from_secs(5);
@@ -56,8 +57,13 @@ struct Idle {
 
 impl BackendPool {
     /// An empty pool.
-    pub(crate) fn new(worker: usize, backend: &Backend, live: Arc<BackendLive>, upstream: &Upstream) -> Self {
-        let tls = upstream.tls.as_ref();
+    pub(crate) fn new(
+        worker: usize,
+        backend: &Backend,
+        live: Arc<BackendLive>,
+        upstream: &Upstream,
+        tls: Option<&Arc<tls::Client>>,
+    ) -> Self {
         let links = || Links::new(tls.is_some(), upstream.pool.max_idle);
         Self {
             links: upstream.protocol.is_http2().then(links),
@@ -197,8 +203,8 @@ impl BackendPool {
 
     /// Do its connections begin as the upstream says: encrypted, announced, in
     /// which protocol?
-    pub(crate) fn fits(&self, upstream: &Upstream) -> bool {
-        let same_tls = match (&self.tls, &upstream.tls) {
+    pub(crate) fn fits(&self, upstream: &Upstream, tls: Option<&Arc<tls::Client>>) -> bool {
+        let same_tls = match (&self.tls, tls) {
             (Some(own), Some(tls)) => own.is_from(tls),
             (own, tls) => own.is_none() && tls.is_none(),
         };

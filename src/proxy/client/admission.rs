@@ -2,7 +2,6 @@
 
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -10,11 +9,11 @@ use tokio::sync::Notify;
 
 use super::acceptor::{Acceptor, Arrival};
 use super::connection;
-use super::listener::Entrance;
 use super::proxy_header;
 use super::refusal::{place_for, refuse};
 use crate::model::ProxyProtocol;
 use crate::proxy::backend::connect_error::is_out_of_descriptors;
+use crate::proxy::listener_settings::ListenerSettings;
 use crate::proxy::worker::Worker;
 use crate::telemetry::Refusal;
 
@@ -25,17 +24,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) async fn accept(
     worker: Rc<Worker>,
     acceptor: Acceptor,
-    entrance: Arc<Entrance>,
+    mut settings: ListenerSettings,
     stop: Rc<Notify>,
 ) {
     loop {
         tokio::select! {
             biased;
             accepted = acceptor.accept() => match accepted {
-                Ok(arrival) => admit(&worker, arrival, &entrance),
+                Ok(arrival) => admit(&worker, arrival, &mut settings),
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    let plain = entrance.service().tls.is_none();
+                    let plain = settings.tls.is_none();
                     if is_out_of_descriptors(&error) && shed(&worker, &acceptor, plain).await {
                         continue;
                     }
@@ -49,14 +48,19 @@ pub(crate) async fn accept(
         }
     }
     for arrival in acceptor.into_waiting() {
-        admit(&worker, arrival, &entrance);
+        admit(&worker, arrival, &mut settings);
     }
 }
 
 /// Serves a connection in a task of its own, or refuses it at a limit.
-fn admit(worker: &Rc<Worker>, arrival: Arrival, entrance: &Entrance) {
-    let service = entrance.service();
-    let plain = service.tls.is_none();
+///
+/// `settings` follows reloads. If a reload has removed the listener, the last ones are kept for
+/// connections that were in the backlog.
+fn admit(worker: &Rc<Worker>, arrival: Arrival, settings: &mut ListenerSettings) {
+    if let Some(current) = worker.view().listener(&settings.bind) {
+        settings.clone_from(current);
+    }
+    let plain = settings.tls.is_none();
     let refuse = |refusal| refuse(worker, &arrival.socket, plain, refusal, arrival.peer);
     if !worker.has_room_for(&arrival.socket) {
         return refuse(Refusal::Descriptors);
@@ -68,15 +72,15 @@ fn admit(worker: &Rc<Worker>, arrival: Arrival, entrance: &Entrance) {
     };
     let Some(counted) = worker.count_connection() else { return refuse(Refusal::Connections) };
     let counted = (counted, held);
-    let worker = Rc::clone(worker);
+    let (worker, settings) = (Rc::clone(worker), settings.clone());
     // Each future is created where it is awaited; passed in, it would be stored twice.
-    match service.tls.clone() {
-        _ if service.proxy_protocol != ProxyProtocol::Off => tokio::task::spawn_local(async move {
-            proxy_header::serve(worker, arrival, service).await;
+    match settings.tls.clone() {
+        _ if settings.proxy_protocol != ProxyProtocol::Off => tokio::task::spawn_local(async move {
+            proxy_header::serve(worker, arrival, settings).await;
             drop(counted);
         }),
         None => tokio::task::spawn_local(async move {
-            connection::serve(worker, arrival, &service).await;
+            connection::serve(worker, arrival, &settings).await;
             drop(counted);
         }),
         Some(tls) => tokio::task::spawn_local(async move {

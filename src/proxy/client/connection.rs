@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::acceptor::Arrival;
 use super::handshake::{self, Accepted, FIRST};
 use super::http2;
-use super::listener::Service;
+use crate::proxy::listener_settings::ListenerSettings;
 use crate::proxy::request::client::{After, Client};
 use crate::proxy::request::origin::Origin;
 use crate::proxy::request::{Answer, pipeline, write_answer};
@@ -41,11 +41,11 @@ enum First {
 pub(crate) fn serve(
     worker: Rc<Worker>,
     arrival: Arrival,
-    service: &Service,
+    settings: &ListenerSettings,
 ) -> impl Future<Output = ()> + use<> {
     // Outside of the task, which holds no room for what only this needs.
     let mut origin = origin_of(&worker, &arrival);
-    let Service { redirect_https, http2, .. } = *service;
+    let ListenerSettings { redirect_https, http2, .. } = *settings;
     origin.redirect_https = redirect_https;
     let deadline = worker.deadlines.register();
     let client = Client::new(Stream::new(arrival.socket), Rc::new(origin), deadline);

@@ -5,68 +5,14 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
-use std::sync::Arc;
 
-use parking_lot::RwLock;
 use socket2::{Domain, Protocol, Socket, Type};
 
 pub use super::socket_file::SocketFile;
-use crate::model::{Bind, Listener, ProxyProtocol};
-use crate::tls;
+use crate::model::{Bind, Listener};
 
 /// Connections that may wait to be accepted, per socket.
 const BACKLOG: i32 = 1024;
-
-/// How a listener serves who connects: shared by the workers, replaced by a
-/// reload, read once per connection.
-#[derive(Debug)]
-pub struct Entrance(RwLock<Service>);
-
-/// See [`Listener`].
-#[derive(Debug, Clone)]
-pub(crate) struct Service {
-    /// TLS; `None`: plain HTTP.
-    pub tls: Option<Arc<tls::Server>>,
-    /// Plain requests are sent to this port with https.
-    pub redirect_https: Option<u16>,
-    /// Is HTTP/2 spoken without TLS?
-    pub http2: bool,
-    /// Is the PROXY protocol spoken?
-    pub proxy_protocol: ProxyProtocol,
-}
-
-impl Entrance {
-    /// As this listener says.
-    pub fn new(listener: &Listener) -> Self {
-        Self(RwLock::new(Service::of(listener)))
-    }
-
-    /// From now on as this listener says. Clients can resume their sessions.
-    pub fn replace(&self, listener: &Listener) {
-        let mut service = self.0.write();
-        if let (Some(old), Some(new)) = (&service.tls, &listener.tls)
-            && !Arc::ptr_eq(old, new)
-        {
-            new.continue_from(old);
-        }
-        *service = Service::of(listener);
-    }
-
-    pub(crate) fn service(&self) -> Service {
-        self.0.read().clone()
-    }
-}
-
-impl Service {
-    fn of(listener: &Listener) -> Self {
-        Self {
-            tls: listener.tls.clone(),
-            redirect_https: listener.redirect_https,
-            http2: listener.http2,
-            proxy_protocol: listener.proxy_protocol,
-        }
-    }
-}
 
 /// A listening socket, whatever family it is of.
 #[derive(Debug)]
@@ -77,9 +23,9 @@ pub enum Listening {
     Unix(UnixListener),
 }
 
-/// Sockets that listen in one place.
+/// The sockets of one listener.
 #[derive(Debug)]
-pub struct Bound {
+pub struct BoundSockets {
     /// Where, with the port that it has become.
     pub bind: Bind,
     /// One for each worker.
@@ -93,12 +39,12 @@ pub struct Bound {
 ///
 /// # Errors
 /// The system's, if the address cannot be had, or another process has it.
-pub fn bind(listener: &Listener, count: usize) -> io::Result<Bound> {
+pub fn bind(listener: &Listener, count: usize) -> io::Result<BoundSockets> {
     match &listener.bind {
         Bind::Ip(address) => {
             let (address, sockets) = bind_tcp(*address, count)?;
             let sockets = sockets.into_iter().map(Listening::Tcp).collect();
-            Ok(Bound { bind: Bind::Ip(address), sockets, file: None })
+            Ok(BoundSockets { bind: Bind::Ip(address), sockets, file: None })
         }
         Bind::Unix(path) => {
             let (socket, file) = SocketFile::listen(path, listener.mode, BACKLOG)?;
@@ -107,7 +53,7 @@ pub fn bind(listener: &Listener, count: usize) -> io::Result<Bound> {
                 sockets.push(Listening::Unix(socket.try_clone()?));
             }
             sockets.push(Listening::Unix(socket));
-            Ok(Bound { bind: listener.bind.clone(), sockets, file: Some(file) })
+            Ok(BoundSockets { bind: listener.bind.clone(), sockets, file: Some(file) })
         }
     }
 }

@@ -13,10 +13,10 @@ use tokio::io::AsyncReadExt;
 use super::acceptor::Arrival;
 use super::connection;
 use super::handshake::HandshakeDeadline;
-use super::listener::Service;
 use super::refusal::{place_for, refuse};
 use crate::model::ProxyProtocol;
 use crate::proxy::connection_counts::Held;
+use crate::proxy::listener_settings::ListenerSettings;
 use crate::proxy::wire::socket::Socket;
 use crate::proxy::worker::Worker;
 use crate::proxy_protocol::{self, Header, MAX_V2_BYTES, Parsed};
@@ -25,13 +25,17 @@ use crate::proxy_protocol::{self, Header, MAX_V2_BYTES, Parsed};
 const USUAL: usize = 256;
 
 /// Serves a connection on a listener that speaks the protocol, until it ends.
-pub(crate) fn serve(worker: Rc<Worker>, arrival: Arrival, service: Service) -> impl Future<Output = ()> {
+pub(crate) fn serve(
+    worker: Rc<Worker>,
+    arrival: Arrival,
+    settings: ListenerSettings,
+) -> impl Future<Output = ()> {
     // Boxed, so that a connection holds no room for its header later.
-    let entering = Box::pin(enter(Rc::clone(&worker), arrival, service));
+    let entering = Box::pin(enter(Rc::clone(&worker), arrival, settings));
     async move {
-        let Some((arrival, service, _held)) = entering.await else { return };
-        match service.tls.clone() {
-            None => connection::serve(worker, arrival, &service).await,
+        let Some((arrival, settings, _held)) = entering.await else { return };
+        match settings.tls.clone() {
+            None => connection::serve(worker, arrival, &settings).await,
             Some(tls) => connection::serve_secure(worker, arrival, tls).await,
         }
     }
@@ -41,10 +45,10 @@ pub(crate) fn serve(worker: Rc<Worker>, arrival: Arrival, service: Service) -> i
 async fn enter(
     worker: Rc<Worker>,
     arrival: Arrival,
-    service: Service,
-) -> Option<(Arrival, Service, Option<Held>)> {
+    settings: ListenerSettings,
+) -> Option<(Arrival, ListenerSettings, Option<Held>)> {
     let before = arrival.peer.ip();
-    let arrival = match receive(&worker, arrival, service.proxy_protocol).await {
+    let arrival = match receive(&worker, arrival, settings.proxy_protocol).await {
         Ok(arrival) => arrival,
         Err(reason) => {
             worker.metrics().proxy_header_refused(reason);
@@ -55,9 +59,9 @@ async fn enter(
     let client = arrival.peer.ip();
     let place = if client == before { Ok(None) } else { place_for(&worker, client) };
     match place {
-        Ok(held) => Some((arrival, service, held)),
+        Ok(held) => Some((arrival, settings, held)),
         Err(refusal) => {
-            refuse(&worker, &arrival.socket, service.tls.is_none(), refusal, arrival.peer);
+            refuse(&worker, &arrival.socket, settings.tls.is_none(), refusal, arrival.peer);
             None
         }
     }
