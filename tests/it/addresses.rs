@@ -94,15 +94,6 @@ async fn several_listeners_share_sessions() {
 }
 
 #[tokio::test]
-async fn alt_svc_passes_through() {
-    let a = Backend::named("a").field("Alt-Svc: h3=\":443\"; ma=86400, h2=\":8443\"").start().await;
-    let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
-    let response = proxy.raw().await.get("/", &[]).await;
-    response.assert_from("a");
-    assert_eq!(response.field("alt-svc"), Some("h3=\":443\"; ma=86400, h2=\":8443\""));
-}
-
-#[tokio::test]
 async fn an_ipv6_backend_is_reached() {
     let a = Backend::start("a").await;
     let listener = tokio::net::TcpListener::bind(v6(0)).await.unwrap();
@@ -121,4 +112,13 @@ async fn an_ipv6_backend_is_reached() {
     client.response().await.assert_from("a");
     assert_eq!(a.last().field("host"), Some(there.to_string().as_str()));
     relay.abort();
+}
+
+#[tokio::test]
+async fn backend_may_have_a_name() {
+    let a = Backend::start("a").await;
+    let address = format!("localhost:{}", a.address.port());
+    let proxy = Proxy::builder().upstream("web", &[]).member("a", address).start().await;
+    assert_eq!(proxy.client().get("/").await.backend(), "a");
+    assert_eq!(a.last().field("host"), Some("test"), "the host asked for, not the backend's");
 }

@@ -1,15 +1,10 @@
 //! Which backend a request goes to, and that it goes there again.
 
-use crate::harness::{Backend, Client, Proxy, RawClient, eventually};
-
-/// Three backends with these ids.
-async fn three() -> (Backend, Backend, Backend) {
-    (Backend::start("a").await, Backend::start("b").await, Backend::start("c").await)
-}
+use crate::harness::{Backend, Client, Proxy, RawClient, eventually, three};
 
 #[tokio::test]
 async fn cookie_key_sticks() {
-    let (a, b, c) = three().await;
+    let [a, b, c] = three().await;
     let proxy =
         Proxy::builder().upstream("web", &[&a, &b, &c]).affinity(r#"key = ["cookie:SID"]"#).start().await;
     let mut met = std::collections::BTreeSet::new();
@@ -27,7 +22,7 @@ async fn cookie_key_sticks() {
 
 #[tokio::test]
 async fn same_id_in_cookie_and_path_param_is_the_same_session() {
-    let (a, b, c) = three().await;
+    let [a, b, c] = three().await;
     let proxy = Proxy::builder()
         .upstream("web", &[&a, &b, &c])
         .affinity(r#"key = ["cookie:SID", "path_param:sid", "query:sid", "header:X-Sid"]"#)
@@ -45,7 +40,7 @@ async fn same_id_in_cookie_and_path_param_is_the_same_session() {
 
 #[tokio::test]
 async fn cookie_is_found_on_any_of_several_lines() {
-    let (a, b, c) = three().await;
+    let [a, b, c] = three().await;
     let proxy =
         Proxy::builder().upstream("web", &[&a, &b, &c]).affinity(r#"key = ["cookie:SID"]"#).start().await;
     let mut raw = proxy.raw().await;
@@ -58,7 +53,7 @@ async fn cookie_is_found_on_any_of_several_lines() {
 
 #[tokio::test]
 async fn ip_key_believes_trusted_proxies_only() {
-    let (a, b, c) = three().await;
+    let [a, b, c] = three().await;
     let builder = Proxy::builder().upstream("web", &[&a, &b, &c]).affinity(r#"key = ["ip"], report = true"#);
     let trusting = builder.clone().raw_toml("[client_ip]\ntrusted = [\"127.0.0.0/8\"]").start().await;
     let wary = builder.start().await;
@@ -85,7 +80,7 @@ async fn ip_key_believes_trusted_proxies_only() {
 
 #[tokio::test]
 async fn ip_key_tells_addresses_apart() {
-    let (a, b, c) = three().await;
+    let [a, b, c] = three().await;
     let proxy = Proxy::builder().upstream("web", &[&a, &b, &c]).start().await;
     let mut homes = std::collections::BTreeSet::new();
     for n in 1..24u8 {
@@ -101,7 +96,7 @@ async fn ip_key_tells_addresses_apart() {
 
 #[tokio::test]
 async fn requests_without_a_key_are_balanced() {
-    let (a, b, c) = three().await;
+    let [a, b, c] = three().await;
     let proxy = Proxy::builder()
         .upstream("web", &[&a, &b, &c])
         .affinity(r#"key = ["cookie:SID"], report = true"#)
@@ -137,7 +132,7 @@ async fn server_minted_id_binds_to_the_backend_that_minted_it() {
 
 #[tokio::test]
 async fn minted_id_is_learned_whatever_the_order_of_attributes() {
-    let (a, b, c) = three().await;
+    let [a, b, c] = three().await;
     let proxy =
         Proxy::builder().upstream("web", &[&a, &b, &c]).affinity(r#"key = ["cookie:SID"]"#).start().await;
     let mut number = 0;
@@ -169,7 +164,7 @@ async fn minted_id_is_learned_whatever_the_order_of_attributes() {
 
 #[tokio::test]
 async fn learned_from_a_header_field() {
-    let (a, b, c) = three().await;
+    let [a, b, c] = three().await;
     let proxy = Proxy::builder()
         .upstream("web", &[&a, &b, &c])
         .affinity(r#"key = ["header:X-Session"]"#)
@@ -193,7 +188,7 @@ fn entries(proxy: &Proxy) -> f64 {
 
 #[tokio::test]
 async fn deleting_the_cookie_forgets_the_session() {
-    let (a, b, c) = three().await;
+    let [a, b, c] = three().await;
     let proxy =
         Proxy::builder().upstream("web", &[&a, &b, &c]).affinity(r#"key = ["cookie:SID"]"#).start().await;
     for (n, deletion) in [
@@ -221,7 +216,7 @@ async fn deleting_the_cookie_forgets_the_session() {
 
 #[tokio::test]
 async fn deleting_another_cookie_forgets_nothing() {
-    let (a, b, c) = three().await;
+    let [a, b, c] = three().await;
     let proxy =
         Proxy::builder().upstream("web", &[&a, &b, &c]).affinity(r#"key = ["cookie:SID"]"#).start().await;
     for backend in [&a, &b, &c] {
@@ -235,7 +230,7 @@ async fn deleting_another_cookie_forgets_nothing() {
 
 #[tokio::test]
 async fn without_memory_the_ring_decides_and_a_return_is_a_return() {
-    let (a, b, c) = three().await;
+    let [a, b, c] = three().await;
     let proxy = Proxy::builder()
         .upstream("web", &[&a, &b, &c])
         .affinity(r#"key = ["cookie:SID"], remember = "none", report = true"#)
@@ -265,7 +260,7 @@ async fn without_memory_the_ring_decides_and_a_return_is_a_return() {
 
 #[tokio::test]
 async fn report_tells_outcome_reason_and_backend() {
-    let (a, b, c) = three().await;
+    let [a, b, c] = three().await;
     let proxy = Proxy::builder()
         .upstream("web", &[&a, &b, &c])
         .affinity(r#"key = ["cookie:SID"], report = true"#)
@@ -294,7 +289,7 @@ async fn report_is_off_unless_asked_for_and_never_the_backends_or_the_clients() 
 
 #[tokio::test]
 async fn announced_successor_gets_the_session_and_clients_cannot_announce() {
-    let (a, b, c) = three().await;
+    let [a, b, c] = three().await;
     let proxy = Proxy::builder()
         .upstream("web", &[&a, &b, &c])
         .affinity(r#"key = ["cookie:SID"], announce = true"#)
@@ -325,7 +320,7 @@ async fn announced_successor_gets_the_session_and_clients_cannot_announce() {
 
 #[tokio::test]
 async fn proxies_with_the_same_seed_agree_and_others_do_not() {
-    let (a, b, c) = three().await;
+    let [a, b, c] = three().await;
     let directory = tempfile::tempdir().expect("a directory");
     let seed = |name: &str| {
         let path = directory.path().join(name);
@@ -351,7 +346,7 @@ async fn proxies_with_the_same_seed_agree_and_others_do_not() {
 
 #[tokio::test]
 async fn session_without_requests_is_forgotten() {
-    let (a, b, c) = three().await;
+    let [a, b, c] = three().await;
     let proxy = Proxy::builder()
         .upstream("web", &[&a, &b, &c])
         .affinity(r#"key = ["cookie:SID"], table = { ttl = "1s" }"#)
@@ -364,7 +359,7 @@ async fn session_without_requests_is_forgotten() {
 
 #[tokio::test]
 async fn table_forgets_the_longest_idle_beyond_its_size() {
-    let (a, b, c) = three().await;
+    let [a, b, c] = three().await;
     let proxy = Proxy::builder()
         .upstream("web", &[&a, &b, &c])
         .affinity(r#"key = ["cookie:SID"], table = { max_entries = 1000 }"#)

@@ -1,16 +1,11 @@
 //! Bodies: how they are framed, how much of them is in memory, who waits for whom.
 
-use crate::harness::{Backend, Gate, Proxy, ProxyBuilder, Script, Step, eventually, settles};
-
-/// One worker, so that connections can be counted, before this backend.
-fn before(backend: &Backend) -> ProxyBuilder {
-    Proxy::builder().workers(1).upstream("web", &[backend])
-}
+use crate::harness::{Backend, Gate, Proxy, RawClient, Script, Step, eventually, in_front_of, settles};
 
 #[tokio::test]
 async fn body_that_ends_with_its_connection_becomes_chunked() {
     let a = Backend::named("a").until_close("as long as it lasts").start().await;
-    let proxy = before(&a).start().await;
+    let proxy = in_front_of(&a).start().await;
     let mut raw = proxy.raw().await;
     for _ in 0..3 {
         let reply = raw.get("/", &[]).await;
@@ -22,7 +17,7 @@ async fn body_that_ends_with_its_connection_becomes_chunked() {
 #[tokio::test]
 async fn chunked_upload_goes_on_without_its_extensions() {
     let a = Backend::start("a").await;
-    let proxy = before(&a).start().await;
+    let proxy = in_front_of(&a).start().await;
     let mut raw = proxy.raw().await;
     let head = "POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n";
     let body = "4;name=value\r\nWiki\r\n5;q=\"a;b\"\r\npedia\r\n00A\r\n0123456789\r\n0;last\r\n\r\n";
@@ -60,7 +55,7 @@ async fn a_backend_hears_that_trailers_are_welcome_and_of_no_other_coding() {
 async fn trailers_pass_both_ways_but_those_that_must_not_be_trailers() {
     let trailers = ["X-Number: 17", "Content-Length: 3", "Set-Cookie: a=b", "X-Affinity-Backend: x"];
     let a = Backend::named("a").chunked(&["hello"], &trailers).start().await;
-    let proxy = before(&a).start().await;
+    let proxy = in_front_of(&a).start().await;
     let mut raw = proxy.raw().await;
     raw.send(
         "POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n2\r\nok\r\n0\r\n\
@@ -82,7 +77,7 @@ async fn response_may_come_before_the_upload_has_ended() {
     for last in [Step::Hang, Step::Close, Step::HalfClose] {
         let steps = [Step::ReadHead, Step::Send(refusal.to_vec()), last.clone()];
         let a = Backend::named("a").script(Script::new(steps)).start().await;
-        let proxy = before(&a).start().await;
+        let proxy = in_front_of(&a).start().await;
         let mut raw = proxy.raw().await;
         raw.send("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 1000000\r\n\r\nonly the beginning").await;
         let reply = raw.response().await;
@@ -90,6 +85,17 @@ async fn response_may_come_before_the_upload_has_ended() {
         raw.assert_closed().await;
         eventually("the backend's connection is not kept", async || a.open() == 0).await;
     }
+}
+
+#[tokio::test]
+async fn response_before_the_end_of_the_upload_says_that_the_connection_ends() {
+    let steps = [Step::ReadHead, Step::Reply, Step::Hang];
+    let a = Backend::named("a").script(Script::new(steps)).start().await;
+    let proxy = in_front_of(&a).start().await;
+    let mut raw = proxy.raw().await;
+    raw.send("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 1000\r\n\r\nonly the beginning").await;
+    let head = raw.head().await;
+    assert_eq!((head.status, head.field("connection")), (200, Some("close")));
 }
 
 /// Resident memory of this process, in bytes.
@@ -103,6 +109,7 @@ const LARGE: usize = 64 << 20;
 /// How much memory may grow while twice as much goes by.
 const BOUND: u64 = 32 << 20;
 
+/// Memory is per process: the test that measures it needs a process of its own.
 #[test]
 fn large_bodies_pass_through_little_memory() {
     let this = std::env::current_exe().expect("the path of this program");
@@ -118,7 +125,7 @@ async fn large_bodies_in_a_process_of_their_own() {
     let head = format!("HTTP/1.1 200 OK\r\nX-Backend: a\r\nContent-Length: {LARGE}\r\n\r\n");
     let steps = [Step::ReadHead, Step::ReadBody, Step::Send(head.into()), Step::Zeros(LARGE)];
     let a = Backend::named("a").script(Script::new(steps)).start().await;
-    let proxy = before(&a).start().await;
+    let proxy = in_front_of(&a).start().await;
     let mut raw = proxy.raw().await;
     let start = resident();
     let mut most = start;
@@ -144,8 +151,8 @@ async fn slow_reader_slows_the_backend_down() {
     let head = "HTTP/1.1 200 OK\r\nX-Backend: a\r\nContent-Length: 4000000000\r\n\r\n";
     let steps = [Step::ReadHead, Step::Send(head.into()), Step::Zeros(4_000_000_000)];
     let a = Backend::named("a").script(Script::new(steps)).start().await;
-    let proxy = before(&a).start().await;
-    let mut raw = crate::harness::RawClient::connect_narrow(proxy.addr()).await;
+    let proxy = in_front_of(&a).start().await;
+    let mut raw = RawClient::connect_narrow(proxy.addr()).await;
     raw.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n").await;
     eventually("the response begins", async || a.sent() > 0).await;
     let stalled = settles("the backend cannot send any more", || a.sent()).await;
@@ -162,7 +169,7 @@ async fn slow_backend_slows_the_upload_down() {
     let gate = Gate::closed();
     let steps = [Step::ReadHead, Step::Pause(gate.clone()), Step::ReadBody, Step::Reply];
     let a = Backend::named("a").script(Script::new(steps)).start().await;
-    let proxy = before(&a).start().await;
+    let proxy = in_front_of(&a).start().await;
     let mut raw = proxy.raw().await;
     raw.send(format!("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: {LARGE}\r\n\r\n")).await;
     eventually("the head is there", async || a.requests() == 1).await;
@@ -192,7 +199,7 @@ async fn refusal_of_a_large_upload_reaches_the_client() {
     for last in [Step::Close, Step::HalfClose, Step::Hang, Step::Pause(Gate::closed())] {
         let steps = [Step::ReadHead, Step::Send(refusal.to_vec()), last];
         let a = Backend::named("a").script(Script::new(steps)).start().await;
-        let proxy = before(&a).lines("pool = { max_idle = 0 }").start().await;
+        let proxy = in_front_of(&a).lines("pool = { max_idle = 0 }").start().await;
         for _ in 0..10 {
             let mut raw = proxy.raw().await;
             raw.send("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 900000\r\n\r\n").await;
@@ -226,7 +233,7 @@ async fn large_chunked_bodies_arrive_as_they_were_sent() {
     let mut response = b"HTTP/1.1 200 OK\r\nX-Backend: a\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
     response.extend_from_slice(&framed);
     let a = Backend::named("a").script(Script::raw(&response)).start().await;
-    let proxy = before(&a).start().await;
+    let proxy = in_front_of(&a).start().await;
     let mut raw = proxy.raw().await;
     raw.send("POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n").await;
     for piece in framed.chunks(7_001) {

@@ -1,23 +1,13 @@
 //! What happens to a session when its backend cannot serve it, and that
 //! nothing is ever done twice.
 
-use std::time::Duration;
-
-use crate::harness::{Backend, Client, Gate, Proxy, Script, Step, eventually};
-
-/// A session and the backends: first its own, then its heir.
-async fn session_at<'a>(proxy: &Proxy, backends: [&'a Backend; 2]) -> (Client, &'a Backend, &'a Backend) {
-    let mut client = proxy.session("the-session");
-    let home = client.get("/").await.backend().to_owned();
-    let [a, b] = backends;
-    if a.name == home { (client, a, b) } else { (client, b, a) }
-}
+use crate::harness::{Backend, Gate, Proxy, Script, Step, eventually, session_and_heir};
 
 #[tokio::test]
 async fn sticky_session_stays_at_its_heir() {
     let (a, b) = (Backend::start("a").await, Backend::start("b").await);
     let proxy = Proxy::builder().upstream("web", &[&a, &b]).affinity(r#"key = ["cookie:SID"]"#).start().await;
-    let (mut client, home, heir) = session_at(&proxy, [&a, &b]).await;
+    let (mut client, home, heir) = session_and_heir(&proxy, [&a, &b]).await;
     home.stop().await;
     assert_eq!(client.get("/").await.backend(), heir.name);
     home.restart();
@@ -34,7 +24,25 @@ async fn temporary_failover_returns_home() {
         .affinity(r#"key = ["cookie:SID"], failover = "temporary""#)
         .start()
         .await;
-    let (mut client, home, heir) = session_at(&proxy, [&a, &b]).await;
+    let (mut client, home, heir) = session_and_heir(&proxy, [&a, &b]).await;
+    home.stop().await;
+    assert_eq!(client.get("/").await.backend(), heir.name);
+    home.restart();
+    assert_eq!(client.get("/").await.backend(), home.name);
+}
+
+#[tokio::test]
+async fn temporary_failover_returns_home_although_the_heir_repeats_the_cookie() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    for backend in [&a, &b] {
+        backend.set_fields(&["Set-Cookie: SID=the-session; Path=/"]);
+    }
+    let proxy = Proxy::builder()
+        .upstream("web", &[&a, &b])
+        .affinity(r#"key = ["cookie:SID"], failover = "temporary""#)
+        .start()
+        .await;
+    let (mut client, home, heir) = session_and_heir(&proxy, [&a, &b]).await;
     home.stop().await;
     assert_eq!(client.get("/").await.backend(), heir.name);
     home.restart();
@@ -50,7 +58,7 @@ async fn without_failover_the_session_waits_with_503() {
         .lines("retry = { retry_after = \"7s\" }")
         .start()
         .await;
-    let (mut client, home, heir) = session_at(&proxy, [&a, &b]).await;
+    let (mut client, home, heir) = session_and_heir(&proxy, [&a, &b]).await;
     home.stop().await;
     let before = heir.requests();
     let refused = client.get("/").await;
@@ -59,49 +67,6 @@ async fn without_failover_the_session_waits_with_503() {
     assert_eq!(heir.requests(), before);
     home.restart();
     assert_eq!(client.get("/").await.backend(), home.name);
-}
-
-#[tokio::test]
-async fn held_request_waits_for_its_backend_and_keeps_it() {
-    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
-    let proxy = Proxy::builder()
-        .workers(1)
-        .upstream("web", &[&a, &b])
-        .affinity(r#"key = ["cookie:SID"], hold = "60s", report = true"#)
-        .start()
-        .await;
-    let (mut client, home, heir) = session_at(&proxy, [&a, &b]).await;
-    let mut bystander = proxy.client();
-    let before = heir.requests();
-    home.stop().await;
-    let mut held = proxy.raw().await;
-    held.send("GET /held HTTP/1.1\r\nHost: test\r\nCookie: SID=the-session\r\n\r\n").await;
-    // The one worker that answers this has seen what came before.
-    for _ in 0..3 {
-        assert_eq!(bystander.get("/").await.backend(), heir.name);
-    }
-    held.assert_quiet();
-    home.restart();
-    let reply = held.response().await;
-    assert_eq!(reply.backend(), home.name);
-    assert!(reply.outcome().starts_with("kept"), "{}", reply.outcome());
-    assert_eq!(heir.requests(), before + 3);
-    assert_eq!(client.get("/").await.backend(), home.name);
-}
-
-#[tokio::test]
-async fn held_request_fails_over_when_its_time_is_over() {
-    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
-    let proxy = Proxy::builder()
-        .upstream("web", &[&a, &b])
-        .affinity(r#"key = ["cookie:SID"], hold = "300ms""#)
-        .start()
-        .await;
-    let (mut client, home, heir) = session_at(&proxy, [&a, &b]).await;
-    home.stop().await;
-    let began = tokio::time::Instant::now();
-    assert_eq!(client.get("/").await.backend(), heir.name);
-    assert!(began.elapsed() >= Duration::from_millis(300), "{:?}", began.elapsed());
 }
 
 #[tokio::test]
@@ -198,7 +163,7 @@ async fn session_is_moved_to_an_heir_that_accepts_a_connection() {
         .affinity(r#"key = ["cookie:SID"]"#)
         .start()
         .await;
-    let (mut client, home, heir) = session_at(&proxy, [&a, &b]).await;
+    let (mut client, home, heir) = session_and_heir(&proxy, [&a, &b]).await;
     for n in 0..8 {
         proxy.session(&format!("s{n}")).get("/").await;
     }
@@ -284,6 +249,51 @@ async fn new_session_whose_requests_come_all_at_once_is_at_one_backend() {
 }
 
 #[tokio::test]
+async fn new_session_whose_home_refuses_is_at_one_backend_whoever_comes_first() {
+    let mut backends = Vec::new();
+    for n in 0..4 {
+        backends.push(Backend::start(&format!("b{n}")).await);
+    }
+    for n in 0..4 {
+        backends.push(Backend::named(&format!("refusing-{n}")).refuse().start().await);
+    }
+    let all: Vec<&Backend> = backends.iter().collect();
+    let proxy = Proxy::builder()
+        .workers(2)
+        .upstream("web", &all)
+        .affinity(r#"key = ["cookie:SID"], ring = { balance_factor = 1.01 }"#)
+        .start()
+        .await;
+    let gate = Gate::closed();
+    for backend in &backends {
+        backend.set(Script::new([Step::ReadHead, Step::Pause(gate.clone()), Step::Reply]));
+    }
+    let mut connections = Vec::new();
+    for _ in 0..64 {
+        connections.push(proxy.raw().await);
+    }
+    let requests: Vec<_> = (0..64u32)
+        .zip(connections)
+        .map(|(n, mut raw)| {
+            tokio::spawn(async move {
+                let cookie = format!("Cookie: SID=s{}", n / 8);
+                (n / 8, raw.get("/", &[&cookie]).await.backend().to_owned())
+            })
+        })
+        .collect();
+    eventually("all requests are at backends", async || {
+        backends.iter().map(Backend::requests).sum::<u64>() == 64
+    })
+    .await;
+    gate.open();
+    let mut met = std::collections::BTreeMap::new();
+    for request in requests {
+        let (session, backend) = request.await.expect("a request");
+        assert_eq!(*met.entry(session).or_insert_with(|| backend.clone()), backend, "session {session}");
+    }
+}
+
+#[tokio::test]
 async fn get_with_a_body_is_not_sent_again() {
     let die = [Step::ReadHead, Step::ReadBody, Step::Close];
     let a = Backend::named("a").script(Script::reply().then(die)).start().await;
@@ -317,47 +327,4 @@ async fn pipelined_requests_survive_a_stale_connection() {
     for _ in 0..4 {
         assert_eq!(raw.response().await.backend(), "a");
     }
-}
-
-#[tokio::test]
-async fn held_session_whose_backend_is_removed_moves_at_once() {
-    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
-    let builder = Proxy::builder()
-        .workers(1)
-        .upstream("web", &[&a, &b])
-        .affinity(r#"key = ["cookie:SID"], hold = "60s""#);
-    let proxy = builder.clone().start().await;
-    let (_client, home, heir) = session_at(&proxy, [&a, &b]).await;
-    home.stop().await;
-    let mut held = proxy.raw().await;
-    held.send("GET / HTTP/1.1\r\nHost: t\r\nCookie: SID=the-session\r\n\r\n").await;
-    let mut bystander = proxy.client();
-    for _ in 0..3 {
-        assert_eq!(bystander.get("/").await.backend(), heir.name);
-    }
-    held.assert_quiet();
-    proxy.reload(&builder.without(&home.name)).await;
-    assert_eq!(held.response().await.backend(), heir.name);
-}
-
-#[tokio::test]
-async fn held_request_of_a_client_that_goes_away_ends() {
-    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
-    let proxy = Proxy::builder()
-        .workers(1)
-        .upstream("web", &[&a, &b])
-        .affinity(r#"key = ["cookie:SID"], hold = "60s""#)
-        .start()
-        .await;
-    let (client, home, heir) = session_at(&proxy, [&a, &b]).await;
-    drop(client);
-    home.stop().await;
-    let mut held = proxy.raw().await;
-    held.send("GET / HTTP/1.1\r\nHost: t\r\nCookie: SID=the-session\r\n\r\n").await;
-    let mut bystander = proxy.client();
-    for _ in 0..3 {
-        assert_eq!(bystander.get("/").await.backend(), heir.name);
-    }
-    drop((held, bystander));
-    proxy.metric_becomes("homing_connections", &[], 0.0).await;
 }

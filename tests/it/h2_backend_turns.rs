@@ -106,13 +106,13 @@ async fn backend_that_leaves_at_once_is_not_connected_to_without_end() {
 #[tokio::test]
 async fn all_whose_connection_never_answered_blame_the_backend() {
     let (a, b) = (Http2Backend::start("a").await, Http2Backend::start("b").await);
-    let before = || {
+    let builder = || {
         let both = Proxy::builder().workers(1).upstream("web", &[]).member("a", a.address);
         let both = both.member("b", b.address).lines("protocol = \"h2c\"");
         both.affinity("key = [\"cookie:SID\"], remember = \"none\"").passive("max_fails = 3")
     };
     // The same ring: another proxy knows who is at home at a.
-    let finder = before().start().await;
+    let finder = builder().start().await;
     let mut at_a = Vec::new();
     for n in 0..100 {
         let sid = format!("s{n}");
@@ -120,7 +120,7 @@ async fn all_whose_connection_never_answered_blame_the_backend() {
             at_a.push(sid);
         }
     }
-    let proxy = before().start().await;
+    let proxy = builder().start().await;
     let mut waiting = Vec::new();
     for sid in &at_a[..2] {
         let mut client = proxy.session(sid);

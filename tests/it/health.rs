@@ -9,7 +9,7 @@ async fn two() -> [Backend; 2] {
     [Backend::start("a").await, Backend::start("b").await]
 }
 
-fn before(backends: &[Backend; 2]) -> ProxyBuilder {
+fn sticky(backends: &[Backend; 2]) -> ProxyBuilder {
     let [a, b] = backends;
     Proxy::builder().upstream("web", &[a, b]).affinity(r#"key = ["cookie:SID"], report = true"#)
 }
@@ -29,7 +29,7 @@ async fn session_at_a(proxy: &Proxy, prefix: &str) -> Client {
 async fn check_takes_a_backend_down_and_brings_it_up() {
     let backends = two().await;
     let [a, _] = &backends;
-    let proxy = before(&backends).health_check(FAST).start().await;
+    let proxy = sticky(&backends).health_check(FAST).start().await;
     let mut client = session_at_a(&proxy, "s").await;
     let mut sleeper = session_at_a(&proxy, "t").await;
     a.set_health(503);
@@ -51,7 +51,7 @@ async fn check_takes_a_backend_down_and_brings_it_up() {
 #[tokio::test]
 async fn check_without_an_answer_has_failed() {
     let backends = two().await;
-    let proxy = before(&backends).health_check(&format!("{FAST}, timeout = \"20ms\"")).start().await;
+    let proxy = sticky(&backends).health_check(&format!("{FAST}, timeout = \"20ms\"")).start().await;
     eventually("checks come", async || backends[0].checks() > 0).await;
     backends[0].set_health(0);
     proxy.backend_is("web", "a", false).await;
@@ -63,7 +63,7 @@ async fn expected_statuses_are_up() {
     backends[0].set_health(401);
     backends[1].set_health(200);
     let check = format!("{FAST}, expect_status = [\"400-403\"]");
-    let proxy = before(&backends).health_check(&check).start().await;
+    let proxy = sticky(&backends).health_check(&check).start().await;
     proxy.backend_is("web", "b", false).await;
     proxy.backend_is("web", "a", true).await;
 }
@@ -72,7 +72,7 @@ async fn expected_statuses_are_up() {
 async fn backend_may_ask_to_be_drained() {
     let backends = two().await;
     let [a, _] = &backends;
-    let proxy = before(&backends).health_check(&format!("{FAST}, drain_status = [404]")).start().await;
+    let proxy = sticky(&backends).health_check(&format!("{FAST}, drain_status = [404]")).start().await;
     let mut client = session_at_a(&proxy, "s").await;
     a.set_health(404);
     let drained = [("backend", "a"), ("state", "drain")];
@@ -94,7 +94,7 @@ async fn tcp_check_looks_at_the_port() {
     let backends = two().await;
     let [a, _] = &backends;
     let check = r#"tcp = true, interval = "20ms", fast_interval = "20ms", rise = 1, fall = 1"#;
-    let proxy = before(&backends).health_check(check).start().await;
+    let proxy = sticky(&backends).health_check(check).start().await;
     let mut client = session_at_a(&proxy, "s").await;
     a.set_health(500);
     let checks = a.connections();
@@ -112,7 +112,7 @@ async fn backend_that_fails_requests_is_ejected_and_returns() {
     let backends = two().await;
     let [a, _] = &backends;
     let passive = r#"max_fails = 3, penalty = "300ms", window = "200ms""#;
-    let proxy = before(&backends).passive(passive).start().await;
+    let proxy = sticky(&backends).passive(passive).start().await;
     let mut client = session_at_a(&proxy, "s").await;
     let mut others = [session_at_a(&proxy, "t").await, session_at_a(&proxy, "u").await];
     a.set(Script::new([crate::harness::Step::ReadHead, crate::harness::Step::Close]));
@@ -138,7 +138,7 @@ async fn backend_that_fails_requests_is_ejected_and_returns() {
 async fn successes_in_between_forgive_failures() {
     let backends = two().await;
     let [a, _] = &backends;
-    let proxy = before(&backends).passive("max_fails = 2, penalty = \"1h\"").start().await;
+    let proxy = sticky(&backends).passive("max_fails = 2, penalty = \"1h\"").start().await;
     let mut client = session_at_a(&proxy, "s").await;
     for _ in 0..4 {
         a.set(Script::new([crate::harness::Step::ReadHead, crate::harness::Step::Close]));
@@ -155,8 +155,8 @@ async fn server_errors_eject_where_that_is_wished() {
     let backends = two().await;
     let [a, _] = &backends;
     let error = Script::raw("HTTP/1.1 500 X\r\nX-Backend: a\r\nContent-Length: 0\r\n\r\n");
-    let by_default = before(&backends).passive("max_fails = 2, penalty = \"1h\"").start().await;
-    let wished = before(&backends).passive("max_5xx = 4, penalty = \"1h\", window = \"1h\"").start().await;
+    let by_default = sticky(&backends).passive("max_fails = 2, penalty = \"1h\"").start().await;
+    let wished = sticky(&backends).passive("max_5xx = 4, penalty = \"1h\", window = \"1h\"").start().await;
     let mut first = session_at_a(&by_default, "s").await;
     let mut second = session_at_a(&wished, "s").await;
     a.set(error);
@@ -174,7 +174,7 @@ async fn server_errors_eject_where_that_is_wished() {
 async fn last_backend_is_never_ejected_by_requests() {
     let backends = two().await;
     let [a, b] = &backends;
-    let proxy = before(&backends).passive("max_fails = 1, penalty = \"1h\"").start().await;
+    let proxy = sticky(&backends).passive("max_fails = 1, penalty = \"1h\"").start().await;
     let mut client = session_at_a(&proxy, "s").await;
     for backend in [a, b] {
         backend.set(Script::new([crate::harness::Step::ReadHead, crate::harness::Step::Close]));
@@ -195,7 +195,7 @@ async fn backend_that_is_down_at_first_waits_for_its_check() {
     for backend in &backends {
         backend.set_health(503);
     }
-    let proxy = before(&backends).health_check(FAST).lines("initial_health = \"down\"").start().await;
+    let proxy = sticky(&backends).health_check(FAST).lines("initial_health = \"down\"").start().await;
     eventually("checks come", async || backends.iter().all(|b| b.checks() > 2)).await;
     proxy.session("s").get("/").await.assert_own(503, "unavailable");
     assert_eq!(backends[0].requests() + backends[1].requests(), 0);
@@ -242,7 +242,7 @@ async fn slow_start_gives_a_newcomer_its_share_over_time() {
 async fn held_request_waits_for_the_check_that_brings_its_backend_up() {
     let backends = two().await;
     let [a, b] = &backends;
-    let proxy = before(&backends)
+    let proxy = sticky(&backends)
         .workers(1)
         .affinity(r#"key = ["cookie:SID"], hold = "60s", report = true"#)
         .health_check(FAST)

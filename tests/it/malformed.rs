@@ -1,7 +1,7 @@
 //! What is not right is refused, and leaves nothing behind that could be taken
 //! for something else. `conformance` has the tables of single messages.
 
-use crate::harness::{Backend, Proxy, Script, Step, eventually};
+use crate::harness::{Backend, Proxy, Script, Step, eventually, in_front_of};
 
 #[tokio::test]
 async fn good_request_before_a_bad_one_is_answered() {
@@ -126,4 +126,18 @@ async fn large_response_that_breaks_off_breaks_off_at_the_client() {
     assert_eq!(raw.head().await.backend(), "a");
     raw.assert_broken().await;
     proxy.metric_becomes("homing_errors_total", &[("error", "response_truncated")], 1.0).await;
+}
+
+#[tokio::test]
+async fn malformed_first_chunk_leaves_no_connection_counted() {
+    let a = Backend::start("a").await;
+    let proxy = in_front_of(&a).limits("body_bytes = 4").start().await;
+    let head = "POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for (body, status) in [("zz\r\n", 400), ("5\r\nhello\r\n0\r\n\r\n", 413)] {
+        let mut raw = proxy.raw().await;
+        raw.send(format!("{head}{body}")).await;
+        assert_eq!(raw.response().await.status, status);
+    }
+    eventually("the backend is let go", async || a.open() == 0).await;
+    proxy.metric_becomes("homing_backend_connections", &[], 0.0).await;
 }

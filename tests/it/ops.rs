@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::harness::{Backend, Proxy, RawClient, Response, eventually};
+use crate::harness::{Backend, Proxy, RawClient, Response, Script, Step, eventually, in_front_of};
 
 #[tokio::test]
 async fn metrics_count_outcomes_by_reason() {
@@ -34,6 +34,22 @@ async fn metrics_count_outcomes_by_reason() {
     proxy.metric_becomes("homing_request_duration_seconds_count", &[("upstream", "web")], 5.0).await;
     proxy.metric_becomes("homing_attempts_total", &[("upstream", "web")], 6.0).await;
     proxy.metric_becomes("homing_table_entries", &[("upstream", "web")], 1.0).await;
+}
+
+#[tokio::test]
+async fn bytes_of_a_request_are_counted_once() {
+    let a = Backend::start("a").await;
+    let proxy = in_front_of(&a).start().await;
+    let mut raw = proxy.raw().await;
+    let request = "POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nhello";
+    raw.send(request).await;
+    assert_eq!(raw.response().await.backend(), "a");
+    assert_eq!(request.len(), 52);
+    proxy.metric_becomes("homing_received_bytes_total", &[], 52.0).await;
+    a.set(Script::new([Step::ReadHead, Step::ReadBody, Step::Close]));
+    raw.send(request).await;
+    raw.response().await.assert_own(502, "backend_closed");
+    proxy.metric_becomes("homing_received_bytes_total", &[], 104.0).await;
 }
 
 /// The lines of the log, once there are so many.

@@ -4,13 +4,11 @@ use homing::affinity::AdminState;
 use homing::app::AppError;
 use homing::config;
 
-use crate::harness::{Backend, Client, Gate, Proxy, ProxyBuilder, RawClient, Script, Step, eventually};
+use crate::harness::{
+    Backend, Client, Gate, Proxy, ProxyBuilder, RawClient, Script, Step, eventually, in_front_of, three,
+};
 
-async fn three() -> [Backend; 3] {
-    [Backend::start("a").await, Backend::start("b").await, Backend::start("c").await]
-}
-
-fn before(backends: &[Backend; 3]) -> ProxyBuilder {
+fn sticky(backends: &[Backend; 3]) -> ProxyBuilder {
     let [a, b, c] = backends;
     Proxy::builder().upstream("web", &[a, b, c]).affinity(r#"key = ["cookie:SID"], report = true"#)
 }
@@ -42,7 +40,7 @@ fn how_many_at(sessions: &[(Client, String)], id: &str) -> usize {
 #[tokio::test]
 async fn drained_backend_keeps_existing_sessions_and_gets_none() {
     let backends = three().await;
-    let builder = before(&backends);
+    let builder = sticky(&backends);
     for by_file in [false, true] {
         let proxy = builder.clone().start().await;
         let mut old = sessions(&proxy, "old", 24).await;
@@ -74,7 +72,7 @@ async fn drained_backend_keeps_existing_sessions_and_gets_none() {
 #[tokio::test]
 async fn backend_in_maintenance_serves_nobody_and_its_sessions_move_once() {
     let backends = three().await;
-    let proxy = before(&backends).start().await;
+    let proxy = sticky(&backends).start().await;
     let mut old = sessions(&proxy, "s", 24).await;
     proxy.set_state("web", "a", AdminState::Maint).await;
     let requests = backends[0].requests();
@@ -96,7 +94,7 @@ async fn backend_in_maintenance_serves_nobody_and_its_sessions_move_once() {
 #[tokio::test]
 async fn draining_all_still_serves() {
     let backends = three().await;
-    let proxy = before(&backends).start().await;
+    let proxy = sticky(&backends).start().await;
     for id in ["a", "b", "c"] {
         proxy.set_state("web", id, AdminState::Drain).await;
     }
@@ -109,7 +107,7 @@ async fn reload_keeps_connections_sessions_counters_and_health() {
     let backends = three().await;
     let [a, b, c] = &backends;
     let check = r#"path = "/healthz", interval = "20ms", fast_interval = "20ms", rise = 1, fall = 1"#;
-    let builder = before(&backends).workers(1).health_check(check);
+    let builder = sticky(&backends).workers(1).health_check(check);
     let proxy = builder.clone().start().await;
     let mut old = sessions(&proxy, "s", 12).await;
     c.set_health(500);
@@ -141,7 +139,7 @@ async fn reload_keeps_connections_sessions_counters_and_health() {
 #[tokio::test]
 async fn request_in_flight_survives_the_removal_of_its_backend() {
     let backends = three().await;
-    let builder = before(&backends);
+    let builder = sticky(&backends);
     let proxy = builder.clone().start().await;
     let mut client = proxy.session("s");
     let place = client.get("/").await.backend().to_owned();
@@ -162,7 +160,7 @@ async fn request_in_flight_survives_the_removal_of_its_backend() {
 #[tokio::test]
 async fn added_backend_gets_new_sessions_only() {
     let backends = three().await;
-    let builder = before(&backends);
+    let builder = sticky(&backends);
     let proxy = builder.clone().without("c").start().await;
     let mut old = sessions(&proxy, "old", 40).await;
     let summary = proxy.reload(&builder).await;
@@ -176,7 +174,7 @@ async fn added_backend_gets_new_sessions_only() {
 #[tokio::test]
 async fn removed_backends_sessions_move_once_and_come_back_to_it_if_it_does() {
     let backends = three().await;
-    let builder = before(&backends);
+    let builder = sticky(&backends);
     let proxy = builder.clone().start().await;
     let mut old = sessions(&proxy, "s", 30).await;
     let (there, idle): (Vec<_>, Vec<_>) = old.iter().partition(|(_, place)| place == "c");
@@ -206,7 +204,7 @@ async fn removed_backends_sessions_move_once_and_come_back_to_it_if_it_does() {
 #[tokio::test]
 async fn backend_that_moves_to_another_address_keeps_its_sessions() {
     let backends = three().await;
-    let builder = before(&backends);
+    let builder = sticky(&backends);
     let proxy = builder.clone().start().await;
     let mut old = sessions(&proxy, "s", 20).await;
     let moved = Backend::named("a").start().await;
@@ -219,7 +217,7 @@ async fn backend_that_moves_to_another_address_keeps_its_sessions() {
 #[tokio::test]
 async fn order_and_weights_of_others_change_nothing_for_a_session() {
     let backends = three().await;
-    let builder = before(&backends);
+    let builder = sticky(&backends);
     let proxy = builder.clone().start().await;
     let mut old = sessions(&proxy, "s", 20).await;
     for changed in [
@@ -244,7 +242,7 @@ async fn order_and_weights_of_others_change_nothing_for_a_session() {
 #[tokio::test]
 async fn weight_decides_how_many_sessions_come() {
     let backends = three().await;
-    let proxy = before(&backends).backend("a", "weight = 8").start().await;
+    let proxy = sticky(&backends).backend("a", "weight = 8").start().await;
     let placed = sessions(&proxy, "s", 100).await;
     let at_a = how_many_at(&placed, "a");
     // The mean is 80; ten standard deviations are 40.
@@ -256,7 +254,7 @@ async fn bad_file_is_refused_and_changes_nothing() {
     let backends = three().await;
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("homing.toml");
-    let builder = before(&backends);
+    let builder = sticky(&backends);
     let proxy = builder.clone().start_from(&file).await;
     let mut old = sessions(&proxy, "s", 6).await;
 
@@ -290,7 +288,7 @@ async fn bad_file_is_refused_and_changes_nothing() {
 #[tokio::test]
 async fn listeners_come_and_go_with_a_reload() {
     let backends = three().await;
-    let builder = before(&backends);
+    let builder = sticky(&backends);
     let proxy = builder.clone().start().await;
     assert_eq!(proxy.addresses().len(), 1);
     proxy.reload(&builder.clone().listener("127.0.0.2:0")).await;
@@ -313,7 +311,7 @@ async fn listeners_come_and_go_with_a_reload() {
 #[tokio::test]
 async fn reload_that_cannot_listen_changes_nothing() {
     let backends = three().await;
-    let builder = before(&backends);
+    let builder = sticky(&backends);
     let proxy = builder.clone().start().await;
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
     let address = taken.local_addr().expect("address").to_string();
@@ -327,10 +325,63 @@ async fn reload_that_cannot_listen_changes_nothing() {
 #[tokio::test]
 async fn new_limits_and_routes_count_from_the_next_request_on() {
     let backends = three().await;
-    let builder = before(&backends);
+    let builder = sticky(&backends);
     let proxy = builder.clone().start().await;
     let mut raw = proxy.raw().await;
     assert_eq!(raw.request("POST", "/", &[], &[b'x'; 100]).await.status, 200);
     proxy.reload(&builder.limits("body_bytes = 10")).await;
     raw.request("POST", "/", &[], &[b'x'; 100]).await.assert_own(413, "request_body_too_large");
+}
+
+#[tokio::test]
+async fn reload_that_allows_larger_heads_is_believed_by_old_buffers() {
+    let a = Backend::start("a").await;
+    let proxy = in_front_of(&a).limits("head_bytes = \"16KiB\"").start().await;
+    // All at once, so that there are buffers left over.
+    let gate = Gate::closed();
+    a.set(Script::new([Step::ReadHead, Step::Pause(gate.clone()), Step::Reply]));
+    let mut clients = Vec::new();
+    for _ in 0..16 {
+        let mut raw = proxy.raw().await;
+        raw.send(format!("GET / HTTP/1.1\r\nHost: t\r\nX-App: {}\r\n\r\n", "v".repeat(10_000))).await;
+        clients.push(raw);
+    }
+    eventually("all are there", async || a.requests() == 16).await;
+    gate.open();
+    for client in &mut clients {
+        assert_eq!(client.response().await.backend(), "a");
+    }
+    a.set(Script::reply());
+    proxy.reload(&in_front_of(&a).limits("head_bytes = \"256KiB\"")).await;
+    eventually("the reload has arrived", async || {
+        let mut raw = proxy.raw().await;
+        raw.get("/", &[&format!("X-App: {}", "v".repeat(20_000))]).await.status == 200
+    })
+    .await;
+    let long = format!("X-App: {}", "v".repeat(100_000));
+    assert_eq!(clients[0].get("/", &[&long]).await.backend(), "a");
+    assert_eq!(a.last().field("x-app").map(str::len), Some(100_000));
+}
+
+#[tokio::test]
+async fn removed_backend_keeps_only_the_connections_in_use() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let builder = Proxy::builder().workers(1).upstream("web", &[&a, &b]).affinity(r#"key = ["cookie:SID"]"#);
+    let proxy = builder.clone().start().await;
+    let mut client = proxy.session("s");
+    let home = client.get("/").await.backend().to_owned();
+    let home = if home == "a" { &a } else { &b };
+    let gate = Gate::closed();
+    let mut slow = proxy.raw().await;
+    home.set(Script::new([Step::ReadHead, Step::Pause(gate.clone()), Step::Reply]));
+    slow.send("GET / HTTP/1.1\r\nHost: t\r\nCookie: SID=s\r\n\r\n").await;
+    eventually("it is there", async || home.requests() == 2).await;
+    home.set(Script::reply());
+    client.get("/").await;
+    assert_eq!(home.open(), 2, "one in use, one idle");
+    proxy.reload(&builder.without(&home.name)).await;
+    eventually("the idle one is closed", async || home.open() == 1).await;
+    gate.open();
+    assert_eq!(slow.response().await.backend(), home.name);
+    eventually("the other one too", async || home.open() == 0).await;
 }

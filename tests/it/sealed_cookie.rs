@@ -2,14 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::harness::{Backend, Client, Proxy, ProxyBuilder, eventually};
+use crate::harness::{Backend, Client, Proxy, ProxyBuilder, eventually, three};
 
 const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 const NEWER: &str = "ffeeddccbbaa99887766554433221100ffeeddccbbaa99887766554433221100";
-
-async fn three() -> [Backend; 3] {
-    [Backend::start("a").await, Backend::start("b").await, Backend::start("c").await]
-}
 
 /// A file with these keys, in a directory that must be kept.
 fn keys(keys: &[&str]) -> (tempfile::TempDir, PathBuf) {

@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
-use crate::harness::{Backend, Client, Gate, Proxy, ProxyBuilder, Script, Step, eventually};
+use crate::harness::{
+    Backend, Client, Gate, Proxy, ProxyBuilder, Script, Step, eventually, in_front_of, three,
+};
 use crate::tunnel;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -53,6 +56,34 @@ async fn idle_connections_are_closed_at_once() {
         raw.assert_closed().await;
     }
     assert!(ending.await.expect("the shutdown"));
+}
+
+#[tokio::test]
+async fn connections_made_before_a_shutdown_are_served() {
+    let a = Backend::start("a").await;
+    let proxy = in_front_of(&a).start().await;
+    let mut clients = Vec::new();
+    for _ in 0..16 {
+        clients.push(proxy.raw().await);
+    }
+    let stopping = proxy.shutting_down(Duration::from_secs(9));
+    for client in &mut clients {
+        let reply = client.get("/", &[]).await;
+        assert_eq!((reply.backend(), reply.field("connection")), ("a", Some("close")));
+        client.assert_closed().await;
+    }
+    assert!(stopping.await.expect("the shutdown"), "everything has ended by itself");
+}
+
+#[tokio::test]
+async fn silent_connection_does_not_hold_a_shutdown_up() {
+    let a = Backend::start("a").await;
+    let proxy = in_front_of(&a).start().await;
+    let mut silent = proxy.raw().await;
+    let began = Instant::now();
+    assert!(proxy.shutdown(Duration::from_secs(9)).await);
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    silent.assert_closed().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -106,9 +137,7 @@ async fn tunnel_is_told_before_the_end() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tunnel_in_the_middle_of_a_frame_gets_no_frame_of_ours_into_it() {
-    let head = b"HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
-    let mut bytes = head.to_vec();
-    bytes.extend_from_slice(&frame("half of it")[..7]);
+    let bytes = [tunnel::SWITCHED, &frame("half of it")[..7]].concat();
     let steps = [Step::ReadHead, Step::Send(bytes), Step::Hang];
     let a = Backend::named("a").script(Script::new(steps)).start().await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
@@ -117,10 +146,6 @@ async fn tunnel_in_the_middle_of_a_frame_gets_no_frame_of_ours_into_it() {
     let ending = proxy.shutting_down(Duration::from_millis(1100));
     assert_eq!(raw.read_to_any_end().await, b"");
     ending.await.expect("the shutdown");
-}
-
-async fn three() -> [Backend; 3] {
-    [Backend::start("a").await, Backend::start("b").await, Backend::start("c").await]
 }
 
 fn with_table(backends: &[Backend; 3], file: &std::path::Path) -> ProxyBuilder {

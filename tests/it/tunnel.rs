@@ -1,9 +1,12 @@
 //! Upgrades to WebSocket: both ways, to the end of each.
 
-use crate::harness::{Backend, Proxy, RawClient, Response, Script, Step, eventually};
+use crate::harness::{Backend, Gate, Proxy, RawClient, Response, Script, Step, eventually, in_front_of};
 
 pub(crate) const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: t\r\nConnection: keep-alive, Upgrade\r\n\
     Upgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
+/// The response that turns a connection into a tunnel.
+pub(crate) const SWITCHED: &[u8] = b"HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
 
 /// A tunnel and the response that opened it.
 pub(crate) async fn open(proxy: &Proxy, behind: &str) -> (RawClient, Response) {
@@ -62,8 +65,7 @@ async fn half_close_of_the_client_lets_the_rest_come_back() {
 
 #[tokio::test]
 async fn half_close_of_the_backend_lets_the_client_go_on() {
-    let head = b"HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nbye";
-    let steps = [Step::ReadHead, Step::Send(head.to_vec()), Step::HalfClose];
+    let steps = [Step::ReadHead, Step::Send([SWITCHED, b"bye"].concat()), Step::HalfClose];
     let a = Backend::named("a").script(Script::new(steps)).start().await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
     let (mut raw, _) = open(&proxy, "").await;
@@ -102,8 +104,7 @@ async fn tunnel_sticks_to_its_session_and_broken_tunnels_end() {
     let home = client.get("/").await.backend().to_owned();
     let (home, other) = if home == "a" { (&a, &b) } else { (&b, &a) };
     let before = other.connections();
-    let head = b"HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
-    home.set(Script::new([Step::ReadHead, Step::Send(head.to_vec()), Step::Echo]));
+    home.set(Script::new([Step::ReadHead, Step::Send(SWITCHED.to_vec()), Step::Echo]));
     let mut raw = proxy.raw().await;
     raw.send(UPGRADE.replace("Host: t\r\n", "Host: t\r\nCookie: SID=ws\r\n")).await;
     assert_eq!(raw.head().await.status, 101);
@@ -121,4 +122,42 @@ async fn idle_tunnel_ends() {
     assert_eq!(raw.exactly(1).await, b"x");
     raw.read_to_end().await;
     eventually("the backend is let go", async || a.open() == 0).await;
+}
+
+#[tokio::test]
+async fn upgrade_before_the_request_has_ended_is_refused() {
+    let a = Backend::named("a").upgrade_echo("").start().await;
+    let proxy = in_front_of(&a).start().await;
+    let mut raw = proxy.raw().await;
+    raw.send(UPGRADE.replace("Host: t\r\n", "Host: t\r\nContent-Length: 9\r\n")).await;
+    raw.response().await.assert_own(502, "unasked_upgrade");
+    raw.assert_closed().await;
+}
+
+#[tokio::test]
+async fn what_a_backend_said_before_it_broke_a_tunnel_arrives() {
+    const LENGTH: usize = 60_000;
+    let gate = Gate::closed();
+    for last in [Step::Close, Step::Reset] {
+        let steps = [
+            Step::ReadHead,
+            Step::Send(SWITCHED.to_vec()),
+            Step::Zeros(LENGTH),
+            Step::Pause(gate.clone()),
+            last,
+        ];
+        let a = Backend::named("a").script(Script::new(steps)).start().await;
+        let proxy = in_front_of(&a).start().await;
+        let mut raw = RawClient::connect_narrow(proxy.addr()).await;
+        raw.send(UPGRADE).await;
+        eventually("all is at the proxy", async || a.sent() >= LENGTH as u64).await;
+        // Never read there, so that closing breaks the connection.
+        raw.send("unread").await;
+        assert_eq!(raw.head().await.status, 101);
+        assert_eq!(raw.exactly(10_000).await.len(), 10_000);
+        gate.open();
+        eventually("the backend is gone", async || a.open() == 0).await;
+        raw.discard(LENGTH - 10_000).await;
+        raw.read_to_any_end().await;
+    }
 }

@@ -101,7 +101,7 @@ async fn a_client_on_a_unix_listener_is_keyed_by_what_a_trusted_proxy_says() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("homing.sock");
     let (a, b) = (Backend::start("a").await, Backend::start("b").await);
-    let before = |trusted: &str| {
+    let trusting = |trusted: &str| {
         Proxy::builder()
             .listener(&format!("unix:{}", path.display()))
             .upstream("web", &[&a, &b])
@@ -109,7 +109,7 @@ async fn a_client_on_a_unix_listener_is_keyed_by_what_a_trusted_proxy_says() {
             .raw_toml(&format!("[client_ip]\ntrusted = [{trusted}]"))
     };
     let served = async |trusted: &str| {
-        let proxy = before(trusted).start().await;
+        let proxy = trusting(trusted).start().await;
         let mut by = Vec::new();
         for n in 0..32 {
             let field = format!("X-Forwarded-For: 198.51.100.{n}");

@@ -1,14 +1,8 @@
-//! What a stranger can hold has a limit, and honest clients are served meanwhile.
+//! `min_body_rate`: clients that send or read a body too slowly.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
-
-use crate::harness::{
-    Authority, Backend, Clock, Gate, PemFiles, Proxy, RawClient, Script, Step, TlsClient, eventually,
-};
+use crate::harness::{Backend, Clock, Gate, Proxy, RawClient, Script, Step, eventually};
 
 /// 1000 bytes a second, half a second to begin with.
 const PACE: &str = "min_body_rate = \"1000B\"\nbody_rate_window = \"500ms\"";
@@ -130,70 +124,4 @@ async fn client_that_reads_too_slowly_is_let_go() {
         assert!(taken < 1000, "still served after {taken} bytes");
     }
     eventually("the backend is let go", async || a.open() == 0).await;
-}
-
-#[tokio::test]
-async fn one_client_cannot_hold_all_connections() {
-    let a = Backend::start("a").await;
-    let builder = Proxy::builder().limits("connections_per_client = 2").upstream("web", &[&a]);
-    let proxy = builder.clone().start().await;
-    let greedy: IpAddr = [127, 0, 0, 7].into();
-    let (mut one, mut two) = (
-        RawClient::connect_from(greedy, proxy.addr()).await,
-        RawClient::connect_from(greedy, proxy.addr()).await,
-    );
-    assert_eq!(one.get("/", &[]).await.backend(), "a");
-    assert_eq!(two.get("/", &[]).await.backend(), "a");
-    let mut three = RawClient::connect_from(greedy, proxy.addr()).await;
-    let reply = three.response().await;
-    reply.assert_own(503, "too_many_connections");
-    assert!(reply.fields.has("retry-after"));
-    three.assert_closed().await;
-    let limit = [("limit", "connections_per_client")];
-    assert!(proxy.metric("homing_connections_refused_total", &limit) > 0.5);
-    assert_eq!(proxy.raw().await.get("/", &[]).await.backend(), "a", "others are served");
-    drop(one);
-    proxy.metric_becomes("homing_connections", &[], 1.0).await;
-    let mut four = RawClient::connect_from(greedy, proxy.addr()).await;
-    assert_eq!(four.get("/", &[]).await.backend(), "a", "and there is room again");
-
-    let behind = builder.raw_toml("[client_ip]\ntrusted = [\"127.0.0.7\"]").start().await;
-    let mut many = Vec::new();
-    for _ in 0..8 {
-        let mut raw = RawClient::connect_from(greedy, behind.addr()).await;
-        assert_eq!(raw.get("/", &[]).await.backend(), "a", "a trusted proxy has many clients");
-        many.push(raw);
-    }
-}
-
-#[tokio::test]
-async fn handshakes_that_do_not_end_make_room() {
-    let a = Backend::start("a").await;
-    let (authority, files) = (Authority::new(), PemFiles::new());
-    let certificate = files.write("a.pem", authority.server(&["test"]).pem());
-    let proxy = Proxy::builder()
-        .workers(1)
-        .limits("handshakes = 4")
-        .timeouts("tls_handshake = \"1h\"")
-        .tls(&format!("certs = [\"{certificate}\"]"))
-        .upstream("web", &[&a])
-        .start()
-        .await;
-    let client = TlsClient::new(&authority);
-    let mut established = client.connect(proxy.addr(), "test").await;
-    let mut stalled = Vec::new();
-    for _ in 0..5 {
-        let mut socket = TcpStream::connect(proxy.addr()).await.expect("connect");
-        socket.write_all(&[22]).await.expect("write");
-        stalled.push(socket);
-    }
-    // The four are too young to make room for the fifth.
-    let shed = [("result", "shed")];
-    eventually("one is shed", async || proxy.metrics().contains("result=\"shed\"")).await;
-    assert!(proxy.metric("homing_tls_handshakes_total", &shed) > 0.5);
-    assert_eq!(established.get("/", &[]).await.backend(), "a", "who is in is served");
-    eventually("who comes is served", async || client.try_connect(proxy.addr(), "test").await.is_ok()).await;
-    // The client's part of a handshake may end before the worker's.
-    let timeout = || proxy.metrics().contains("result=\"timeout\"");
-    eventually("one has made room", async || timeout()).await;
 }
