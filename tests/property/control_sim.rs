@@ -1,8 +1,8 @@
-//! A seeded simulation of the control plane: random checks, reports, words of
-//! operators, reloads and time; after each event, everything that must hold is
-//! looked at. `SEED=n` replays one run.
+//! A seeded simulation of the control plane, with random health checks, reports, operator
+//! commands, reloads and passing time. Every invariant is checked after each event. `SEED=n`
+//! replays one run.
 
-#![expect(clippy::unwrap_used, reason = "what is looked up here was put there by the simulation")]
+#![expect(clippy::unwrap_used, reason = "the simulation only looks up what it inserted")]
 
 use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
@@ -29,7 +29,7 @@ const WORKERS: usize = 2;
 const FAIL: ProbeResult = ProbeResult::Fail(ProbeFailure::Connect(ErrorKind::ConnectionRefused));
 
 #[test]
-fn the_control_state_keeps_its_promises_whatever_happens() {
+fn the_control_state_keeps_its_invariants_under_any_events() {
     let seeds = match std::env::var("SEED") {
         Ok(seed) => vec![seed.parse().expect("SEED is a number")],
         Err(_) => (0..SEEDS).collect(),
@@ -43,7 +43,7 @@ fn the_control_state_keeps_its_promises_whatever_happens() {
         }
         sim.heal();
     }
-    // A simulation in which nothing happens would prove nothing.
+    // A simulation in which nothing happens proves nothing.
     if std::env::var("SEED").is_err() {
         let Seen { downs, ejections, ups, reloads, ramps, spared } = seen;
         assert!(
@@ -53,7 +53,7 @@ fn the_control_state_keeps_its_promises_whatever_happens() {
     }
 }
 
-/// Says how to replay a run that panics.
+/// Prints how to replay a run that panics.
 struct Replay(u64);
 
 impl Drop for Replay {
@@ -64,7 +64,7 @@ impl Drop for Replay {
     }
 }
 
-/// How often what is interesting happened.
+/// Counts of the events worth testing.
 #[derive(Default)]
 struct Seen {
     downs: u32,
@@ -76,25 +76,25 @@ struct Seen {
 }
 
 type Key = (Arc<str>, BackendId);
-/// What a ring is a function of: seed, points, ids and weights.
+/// The inputs of a ring: seed, virtual nodes, ids and weights.
 type RingOf = (u64, u32, Vec<(BackendId, u16)>);
 
-/// What the simulation itself knows of a backend, by the rules in prose.
+/// What the simulation expects of a backend, from the documented rules.
 #[derive(Clone, Default)]
 struct Known {
     operator: Option<AdminState>,
     drains: bool,
-    /// Passes in a row since it went down, or was last not watched.
+    /// Passes in a row since it went down or was last unwatched.
     passes: u32,
-    /// Failures in a row since it came up, or was last not watched.
+    /// Failures in a row since it came up or was last unwatched.
     fails: u32,
     /// Failed requests since the last success.
     failed_requests: u32,
-    /// 5xx since it came up.
+    /// 5xx responses since it came up.
     server_errors: u32,
-    /// If requests ejected it: when, and for how long at least.
+    /// When failed requests ejected it, and for how long at least.
     ejected: Option<(Duration, Duration)>,
-    /// Until when it may be on trial.
+    /// The end of its trial, if it may be on trial.
     trial_until: Option<Duration>,
 }
 
@@ -125,7 +125,7 @@ impl Sim {
             digests: HashMap::new(),
         };
         sim.forget_the_gone();
-        sim.look();
+        sim.check_invariants();
         sim
     }
 
@@ -142,7 +142,7 @@ impl Sim {
         assert_eq!(
             effects.changed,
             !Arc::ptr_eq(&before, &after),
-            "a new snapshot if and only if it says so"
+            "`changed` must be set exactly when there is a new snapshot"
         );
         assert_eq!(after.generation, before.generation + u64::from(effects.changed));
         if matches!(event, Event::Tick) && wakeup.is_none_or(|at| self.now < at) {
@@ -153,7 +153,7 @@ impl Sim {
             );
         }
         if let Some(at) = self.state.next_wakeup() {
-            assert!(at > self.now || !matches!(event, Event::Tick), "a tick leaves nothing due");
+            assert!(at > self.now || !matches!(event, Event::Tick), "a tick left something due");
         }
         if let Event::Configure(config) = &event {
             assert_eq!(*after.config, **config);
@@ -165,11 +165,11 @@ impl Sim {
         }
         self.expect(&event, &before);
         self.transitions(&event, &effects, &before, &after, seen);
-        self.look();
+        self.check_invariants();
     }
 
     fn random_event(&mut self, snapshot: &Snapshot) -> Event {
-        // Now and then something that does not exist.
+        // Sometimes a name or slot that does not exist.
         let stranger = self.rng.u32(..50) == 0;
         let upstream: Arc<str> = if stranger {
             NAMES[self.rng.usize(..NAMES.len())].into()
@@ -181,7 +181,7 @@ impl Sim {
         let (backend, slot) = if stranger || members.is_empty() {
             (IDS[self.rng.usize(..IDS.len())].parse().unwrap(), Slot(self.rng.u16(..8)))
         } else {
-            // Mostly the first ones, so that things happen in a row.
+            // Mostly the first ones, so that several events in a row hit the same backend.
             let index = self.rng.usize(..members.len()).min(self.rng.usize(..members.len()));
             (members[index].id.clone(), members[index].slot)
         };
@@ -216,7 +216,7 @@ impl Sim {
         }
     }
 
-    /// Brings what this simulation knows up to date, by the rules in prose.
+    /// Updates what the simulation expects, by the documented rules.
     fn expect(&mut self, event: &Event, before: &Snapshot) {
         match event {
             Event::Probe { upstream, slot, result } => {
@@ -271,11 +271,11 @@ impl Sim {
             assert_eq!(
                 same_ring,
                 Arc::ptr_eq(old.cluster.ring(), new.cluster.ring()),
-                "rebuilt only if changed"
+                "the ring must be rebuilt exactly when its inputs change"
             );
             if let (Memory::Table(a), Memory::Table(b)) = (&old.memory, &new.memory) {
                 let same_seed = old.config.affinity.seed == new.config.affinity.seed;
-                assert_eq!(Arc::ptr_eq(a, b), same_seed, "the table lives as long as its keys");
+                assert_eq!(Arc::ptr_eq(a, b), same_seed, "the table must be kept exactly when the seed is");
             }
             for backend in &new.config.backends {
                 let Some(file) = old.config.backends.iter().find(|b| b.id == backend.id) else { continue };
@@ -290,8 +290,8 @@ impl Sim {
         }
     }
 
-    /// A backend that is not configured is forgotten, but for its slot (and,
-    /// while its upstream lasts, its counters).
+    /// Forgets backends that are no longer configured, except for their slots and, while
+    /// their upstream exists, their counters.
     fn forget_the_gone(&mut self) {
         let snapshot = self.state.snapshot();
         let mut known = HashMap::new();
@@ -305,7 +305,7 @@ impl Sim {
         self.live.retain(|(name, _), _| snapshot.upstreams.iter().any(|u| u.config.name == *name));
     }
 
-    /// Health changes by rule only.
+    /// Checks that health changes only by the rules.
     fn transitions(
         &mut self,
         event: &Event,
@@ -320,13 +320,16 @@ impl Sim {
             let Some(old) = before.upstreams.iter().find(|u| u.config.name == rules.name) else { continue };
             let some_eligible = |members: &[Member]| members.iter().any(Member::eligible_for_new);
             if matches!(event, Event::Passive(_)) && some_eligible(old.cluster.members()) {
-                assert!(some_eligible(upstream.cluster.members()), "what requests see ejected the last one");
+                assert!(
+                    some_eligible(upstream.cluster.members()),
+                    "passive checks ejected the last eligible backend"
+                );
             }
             for new in upstream.cluster.members() {
                 let Some(old) = old.cluster.members().iter().find(|m| m.id == new.id) else { continue };
                 let key = (Arc::clone(&rules.name), new.id.clone());
                 let known = self.known.get_mut(&key).unwrap();
-                let told = effects.log.iter().any(|t| {
+                let logged = effects.log.iter().any(|t| {
                     t.upstream == rules.name
                         && t.backend.as_ref() == Some(&new.id)
                         && (t.from, t.to) == (old.health.as_str(), new.health.as_str())
@@ -334,11 +337,11 @@ impl Sim {
                 let in_maintenance = old.admin == AdminState::Maint && new.admin == AdminState::Maint;
                 assert!(
                     !in_maintenance || old.health == new.health,
-                    "a backend in maintenance is not watched"
+                    "the health of a backend in maintenance changed"
                 );
                 match (old.health, new.health) {
                     (Health::Up, Health::Down) => {
-                        assert!(told, "a change of health is told");
+                        assert!(logged, "a change of health was not logged");
                         seen.downs += 1;
                         match event {
                             Event::Probe { slot, result, .. } => {
@@ -361,7 +364,7 @@ impl Sim {
                                     Observation::ServerError => {
                                         assert!(known.server_errors >= rule.max_5xx.unwrap());
                                     }
-                                    Observation::Recovered => panic!("a success ejects nobody"),
+                                    Observation::Recovered => panic!("a success ejected a backend"),
                                 }
                                 known.ejected = Some((self.now, rule.penalty));
                             }
@@ -376,19 +379,22 @@ impl Sim {
                         };
                     }
                     (Health::Down, Health::Up) => {
-                        assert!(told, "a change of health is told");
+                        assert!(logged, "a change of health was not logged");
                         seen.ups += 1;
                         if let Some(check) = &rules.health_check {
                             assert!(known.passes >= check.rise, "{} of {} passes", known.passes, check.rise);
                         }
-                        // Others that came up in the same event do not count.
+                        // Backends that came up in the same event do not count.
                         let alone = !upstream.cluster.members().iter().any(|other| {
                             other.eligible_for_new()
                                 && member(before, &rules.name, other.slot)
                                     .is_some_and(|(_, m)| m.health == Health::Up && other.id != new.id)
                         });
                         if let Some((at, penalty)) = known.ejected {
-                            assert!(alone || self.now >= at + penalty, "back before the penalty was over");
+                            assert!(
+                                alone || self.now >= at + penalty,
+                                "it came up before its penalty was over"
+                            );
                         }
                         known.trial_until = rules.passive.as_ref().map(|rule| self.now + rule.window);
                         known.ejected = None;
@@ -401,10 +407,10 @@ impl Sim {
                         };
                     }
                     (Health::Up, Health::Up) | (Health::Down, Health::Down) => {
-                        // Within one uninterrupted stay the points only grow.
+                        // While a backend stays up, its active points only grow.
                         if old.eligible_for_existing() && old.weight == new.weight {
                             let same = Arc::ptr_eq(upstream.cluster.ring(), ring_of(before, &rules.name));
-                            assert!(!same || new.active_points >= old.active_points, "a ramp shrank");
+                            assert!(!same || new.active_points >= old.active_points, "active points shrank");
                         }
                     }
                 }
@@ -413,8 +419,8 @@ impl Sim {
         }
     }
 
-    /// What holds at any time.
-    fn look(&mut self) {
+    /// Checks the invariants that hold at any time.
+    fn check_invariants(&mut self) {
         let snapshot = self.state.snapshot();
         assert_eq!(snapshot.upstreams.len(), snapshot.config.upstreams.len());
         for (upstream, rules) in snapshot.upstreams.iter().zip(&snapshot.config.upstreams) {
@@ -453,13 +459,13 @@ impl Sim {
                     assert!(!member.eligible_for_existing() && !member.eligible_for_new());
                 }
                 let known = &self.known[&key];
-                let wish = known.operator.unwrap_or(backend.admin);
+                let wanted = known.operator.unwrap_or(backend.admin);
                 let expected =
-                    if wish == AdminState::Ready && known.drains { AdminState::Drain } else { wish };
+                    if wanted == AdminState::Ready && known.drains { AdminState::Drain } else { wanted };
                 assert_eq!(member.admin, expected);
                 let unwatched = rules.health_check.is_none() && rules.passive.is_none();
                 if unwatched && member.health == Health::Down && member.admin != AdminState::Maint {
-                    // Only an ejection from before a reload, and only until it is over.
+                    // Only an ejection from before a reload can remain, until it ends.
                     assert!(self.state.next_wakeup().is_some());
                 }
             }
@@ -467,13 +473,13 @@ impl Sim {
             let affinity = &rules.affinity;
             let digest =
                 self.digests.entry((affinity.seed.0, affinity.vnodes, ids)).or_insert_with(|| ring.digest());
-            assert_eq!(*digest, ring.digest(), "equal backends, weights and seed, another ring");
+            assert_eq!(*digest, ring.digest(), "equal backends, weights and seed gave another ring");
         }
         let distinct: HashSet<_> = self.digests.values().collect();
-        assert_eq!(distinct.len(), self.digests.len(), "different rings, the same digest");
+        assert_eq!(distinct.len(), self.digests.len(), "different rings have the same digest");
     }
 
-    /// When all is well again, everything comes back: nothing is stuck.
+    /// Makes every backend healthy and checks that all of them recover.
     fn heal(&mut self) {
         let snapshot = self.state.snapshot();
         for upstream in &snapshot.upstreams {
@@ -494,7 +500,7 @@ impl Sim {
             self.now = self.now.max(wakeup);
             self.state.apply(Event::Tick, self.now);
             ticks += 1;
-            assert!(ticks < 10_000, "it ticks for ever");
+            assert!(ticks < 10_000, "the control state never stops asking for ticks");
         }
         for upstream in &self.state.snapshot().upstreams {
             for (index, member) in (0u16..).zip(upstream.cluster.members()) {

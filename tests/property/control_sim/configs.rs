@@ -16,9 +16,9 @@ use homing::model::{
     UpstreamTimeouts,
 };
 
-/// The upstreams there may be.
+/// Names of the upstreams that may exist.
 pub(super) const NAMES: [&str; 3] = ["api", "shop", "web"];
-/// The backends there may be in each.
+/// Ids of the backends that each upstream may have.
 pub(super) const IDS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 /// The greatest `rise`.
 pub(super) const MAX_RISE: u32 = 3;
@@ -32,7 +32,7 @@ const TIMEOUTS: UpstreamTimeouts = UpstreamTimeouts {
     tunnel_idle: S,
 };
 
-/// Any configuration.
+/// Returns a random configuration.
 pub(super) fn random_config(rng: &mut Rng) -> Arc<Config> {
     let mut upstreams: Vec<_> = some_of(&NAMES, rng).map(|name| random_upstream(name, rng)).collect();
     if upstreams.is_empty() {
@@ -147,7 +147,7 @@ fn random_remember(rng: &mut Rng) -> Remember {
     }
 }
 
-/// The same with a few things changed.
+/// Returns the configuration with a few random changes.
 pub(super) fn mutated(config: &Config, rng: &mut Rng) -> Arc<Config> {
     let mut next = config.clone();
     match rng.u32(..10) {
