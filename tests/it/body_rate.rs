@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use crate::harness::{Backend, Clock, Gate, Proxy, RawClient, Script, Step, eventually};
 
-/// 1000 bytes a second, half a second to begin with.
+/// 1000 bytes per second, after half a second of grace.
 const PACE: &str = "min_body_rate = \"1000B\"\nbody_rate_window = \"500ms\"";
 
 #[tokio::test]
-async fn upload_that_drips_is_408() {
+async fn upload_below_the_rate_is_408() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder().timeouts(PACE).upstream("web", &[&a]).start().await;
     let mut raw = proxy.raw().await;
@@ -22,12 +22,12 @@ async fn upload_that_drips_is_408() {
     }
     raw.response().await.assert_own(408, "request_body_too_slow");
     raw.assert_closed().await;
-    eventually("the backend is let go", async || a.open() == 0).await;
+    eventually("the backend connection is closed", async || a.open() == 0).await;
     assert_eq!(a.seen().len(), 0);
 }
 
 #[tokio::test]
-async fn upload_at_the_rate_may_take_as_long_as_it_likes() {
+async fn upload_at_the_rate_may_take_any_time() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder().timeouts(PACE).upstream("web", &[&a]).start().await;
     let mut raw = proxy.raw().await;
@@ -61,7 +61,7 @@ async fn rate_can_be_off_for_one_upstream() {
 }
 
 #[tokio::test]
-async fn slow_backend_is_not_the_clients_fault() {
+async fn slow_backend_does_not_count_against_the_client() {
     let (taking, saying) = (Gate::closed(), Gate::closed());
     let head = "HTTP/1.1 200 OK\r\nX-Backend: a\r\nContent-Length: 2\r\n\r\n";
     let steps = [
@@ -81,7 +81,7 @@ async fn slow_backend_is_not_the_clients_fault() {
         .await;
     let clock = Clock::start().await;
     let mut raw = proxy.raw().await;
-    // More than the sockets on the way take: it waits for the backend.
+    // More than the sockets can buffer, so that the upload waits for the backend.
     let body = vec![b'x'; 32 << 20];
     let patience = Duration::from_millis(1500);
     let sending = async {
@@ -101,7 +101,7 @@ async fn slow_backend_is_not_the_clients_fault() {
 }
 
 #[tokio::test]
-async fn client_that_reads_too_slowly_is_let_go() {
+async fn client_that_reads_too_slowly_is_disconnected() {
     let head = "HTTP/1.1 200 OK\r\nX-Backend: a\r\nContent-Length: 4000000000\r\n\r\n";
     let steps = [Step::ReadHead, Step::Send(head.into()), Step::Zeros(4_000_000_000)];
     let a = Backend::named("a").script(Script::new(steps)).start().await;
@@ -123,5 +123,5 @@ async fn client_that_reads_too_slowly_is_let_go() {
         taken += 1;
         assert!(taken < 1000, "still served after {taken} bytes");
     }
-    eventually("the backend is let go", async || a.open() == 0).await;
+    eventually("the backend connection is closed", async || a.open() == 0).await;
 }

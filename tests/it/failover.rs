@@ -1,5 +1,5 @@
-//! What happens to a session when its backend cannot serve it, and that
-//! nothing is ever done twice.
+//! What happens to a session when its backend cannot serve it, and which requests are retried:
+//! none is ever processed twice.
 
 use crate::harness::{Backend, Gate, Proxy, Script, Step, eventually, session_and_heir};
 
@@ -32,7 +32,7 @@ async fn temporary_failover_returns_home() {
 }
 
 #[tokio::test]
-async fn temporary_failover_returns_home_although_the_heir_repeats_the_cookie() {
+async fn temporary_failover_returns_home_even_if_the_heir_repeats_the_cookie() {
     let (a, b) = (Backend::start("a").await, Backend::start("b").await);
     for backend in [&a, &b] {
         backend.set_fields(&["Set-Cookie: SID=the-session; Path=/"]);
@@ -50,7 +50,7 @@ async fn temporary_failover_returns_home_although_the_heir_repeats_the_cookie() 
 }
 
 #[tokio::test]
-async fn without_failover_the_session_waits_with_503() {
+async fn without_failover_requests_get_503_until_the_backend_returns() {
     let (a, b) = (Backend::start("a").await, Backend::start("b").await);
     let proxy = Proxy::builder()
         .upstream("web", &[&a, &b])
@@ -70,7 +70,7 @@ async fn without_failover_the_session_waits_with_503() {
 }
 
 #[tokio::test]
-async fn refused_connection_goes_on_along_the_walk() {
+async fn refused_connections_continue_along_the_walk() {
     let mut refusing = Vec::new();
     for n in 0..6 {
         refusing.push(Backend::named(&format!("refusing-{n}")).refuse().start().await);
@@ -81,7 +81,7 @@ async fn refused_connection_goes_on_along_the_walk() {
     let proxy = Proxy::builder().upstream("web", &backends).affinity(r#"key = ["cookie:SID"]"#).start().await;
     for n in 0..5 {
         assert_eq!(proxy.session(&format!("s{n}")).get("/").await.backend(), "good");
-        // Nothing has reached anybody: a POST may go on as well.
+        // No backend has received the request, so a POST may be retried too.
         assert_eq!(proxy.session(&format!("p{n}")).post("/", b"body").await.backend(), "good");
     }
     assert_eq!(good.last().body, b"body");
@@ -97,7 +97,7 @@ async fn post_is_never_sent_twice() {
 }
 
 #[tokio::test]
-async fn post_is_not_sent_again_on_a_stale_connection() {
+async fn post_is_not_retried_on_a_stale_connection() {
     let die = [Step::ReadHead, Step::ReadBody, Step::Close];
     let a = Backend::named("a").script(Script::reply().then(die)).start().await;
     let proxy = Proxy::builder().workers(1).upstream("web", &[&a]).start().await;
@@ -108,7 +108,7 @@ async fn post_is_not_sent_again_on_a_stale_connection() {
 }
 
 #[tokio::test]
-async fn get_on_a_stale_connection_is_sent_again() {
+async fn get_is_retried_on_a_stale_connection() {
     // The second request of every connection is never answered.
     let a = Backend::named("a").script(Script::reply().then([Step::ReadHead, Step::Close])).start().await;
     let proxy = Proxy::builder().workers(1).upstream("web", &[&a]).start().await;
@@ -116,18 +116,18 @@ async fn get_on_a_stale_connection_is_sent_again() {
     for _ in 0..4 {
         assert_eq!(client.get("/").await.backend(), "a");
     }
-    assert_eq!(a.requests(), 7, "three of four met a connection that closed");
+    assert_eq!(a.requests(), 7, "three of the four requests must be retried");
     proxy.metric_becomes("homing_retries_total", &[], 3.0).await;
 }
 
 #[tokio::test]
-async fn get_on_connections_that_all_close_is_tried_at_its_backend_as_often_as_allowed() {
+async fn get_is_retried_only_at_its_backend_up_to_the_attempt_limit() {
     let a = Backend::named("a").script(Script::new([Step::ReadHead, Step::Close])).start().await;
     let b = Backend::named("b").script(Script::new([Step::ReadHead, Step::Close])).start().await;
     let builder = Proxy::builder().upstream("web", &[&a, &b]).affinity(r#"key = ["cookie:SID"]"#);
     let proxy = builder.clone().start().await;
     proxy.session("s").get("/").await.assert_own(502, "backend_closed");
-    // The session is there if anywhere: a request that kills one backend is not taken to the next.
+    // A request that kills its backend must not go to the next one.
     let mut requests = [a.requests(), b.requests()];
     requests.sort_unstable();
     assert_eq!(requests, [0, 3]);
@@ -137,9 +137,9 @@ async fn get_on_connections_that_all_close_is_tried_at_its_backend_as_often_as_a
 }
 
 #[tokio::test]
-async fn refused_connections_on_the_walk_are_no_attempts() {
+async fn refused_connections_do_not_count_as_attempts() {
     let (a, b) = (Backend::named("a").refuse().start().await, Backend::named("b").refuse().start().await);
-    // Its connections serve once, and close at the second request.
+    // Each connection serves one request and closes at the second.
     let c = Backend::named("c").script(Script::reply().then([Step::ReadHead, Step::Close])).start().await;
     let proxy = Proxy::builder()
         .workers(1)
@@ -151,11 +151,11 @@ async fn refused_connections_on_the_walk_are_no_attempts() {
     for n in 0..8 {
         assert_eq!(proxy.session(&format!("s{n}")).get("/").await.backend(), "c");
     }
-    assert_eq!(c.requests(), 15, "all but the first met a connection that closed");
+    assert_eq!(c.requests(), 15, "all requests but the first must be retried");
 }
 
 #[tokio::test]
-async fn session_is_moved_to_an_heir_that_accepts_a_connection() {
+async fn session_moves_only_to_an_heir_that_accepts_a_connection() {
     let (a, b) = (Backend::start("a").await, Backend::start("b").await);
     let proxy = Proxy::builder()
         .workers(1)
@@ -167,10 +167,10 @@ async fn session_is_moved_to_an_heir_that_accepts_a_connection() {
     for n in 0..8 {
         proxy.session(&format!("s{n}")).get("/").await;
     }
-    assert_eq!((heir.connections(), heir.open()), (1, 1), "one connection waits there");
+    assert_eq!((heir.connections(), heir.open()), (1, 1), "the heir must have one idle connection");
     home.stop().await;
     assert_eq!(client.get("/").await.backend(), heir.name);
-    assert_eq!(heir.connections(), 2, "but the session's heir may be gone as well: it was asked");
+    assert_eq!(heir.connections(), 2, "the heir must be tried with a new connection");
     for _ in 0..3 {
         client.get("/").await;
     }
@@ -178,7 +178,7 @@ async fn session_is_moved_to_an_heir_that_accepts_a_connection() {
 }
 
 #[tokio::test]
-async fn nothing_is_sent_again_once_a_byte_of_the_response_came() {
+async fn request_is_not_retried_after_the_first_response_byte() {
     let begin = Script::reply().then([Step::ReadHead, Step::Send(b"H".to_vec()), Step::Close]);
     let a = Backend::named("a").script(begin).start().await;
     let proxy = Proxy::builder().workers(1).upstream("web", &[&a]).start().await;
@@ -204,7 +204,7 @@ async fn retries_stay_within_their_budget() {
 }
 
 #[tokio::test]
-async fn all_backends_down_and_back() {
+async fn service_resumes_when_all_backends_return() {
     let (a, b) = (Backend::start("a").await, Backend::start("b").await);
     let proxy = Proxy::builder().upstream("web", &[&a, &b]).affinity(r#"key = ["cookie:SID"]"#).start().await;
     let mut client = proxy.session("s");
@@ -221,9 +221,9 @@ async fn all_backends_down_and_back() {
 }
 
 #[tokio::test]
-async fn new_session_whose_requests_come_all_at_once_is_at_one_backend() {
+async fn concurrent_first_requests_of_a_session_go_to_one_backend() {
     let (a, b, c) = (Backend::start("a").await, Backend::start("b").await, Backend::start("c").await);
-    // With a cap on the load, the place of a new session depends on the moment.
+    // With a load cap, the backend of a new session depends on timing.
     let proxy = Proxy::builder()
         .upstream("web", &[&a, &b, &c])
         .affinity(r#"key = ["cookie:SID"], ring = { balance_factor = 1.01 }"#)
@@ -238,7 +238,7 @@ async fn new_session_whose_requests_come_all_at_once_is_at_one_backend() {
         tokio::spawn(async move { (n / 8, client.get("/").await.backend().to_owned()) })
     };
     let requests: Vec<_> = (0..64).map(request).collect();
-    eventually("all requests are at backends", async || a.requests() + b.requests() + c.requests() == 64)
+    eventually("the backends have all requests", async || a.requests() + b.requests() + c.requests() == 64)
         .await;
     gate.open();
     let mut met = std::collections::BTreeMap::new();
@@ -249,7 +249,7 @@ async fn new_session_whose_requests_come_all_at_once_is_at_one_backend() {
 }
 
 #[tokio::test]
-async fn new_session_whose_home_refuses_is_at_one_backend_whoever_comes_first() {
+async fn concurrent_first_requests_go_to_one_backend_even_if_the_home_refuses() {
     let mut backends = Vec::new();
     for n in 0..4 {
         backends.push(Backend::start(&format!("b{n}")).await);
@@ -281,7 +281,7 @@ async fn new_session_whose_home_refuses_is_at_one_backend_whoever_comes_first() 
             })
         })
         .collect();
-    eventually("all requests are at backends", async || {
+    eventually("the backends have all requests", async || {
         backends.iter().map(Backend::requests).sum::<u64>() == 64
     })
     .await;
@@ -294,7 +294,7 @@ async fn new_session_whose_home_refuses_is_at_one_backend_whoever_comes_first() 
 }
 
 #[tokio::test]
-async fn get_with_a_body_is_not_sent_again() {
+async fn get_with_a_body_is_not_retried() {
     let die = [Step::ReadHead, Step::ReadBody, Step::Close];
     let a = Backend::named("a").script(Script::reply().then(die)).start().await;
     let proxy = Proxy::builder().workers(1).upstream("web", &[&a]).start().await;
@@ -305,7 +305,7 @@ async fn get_with_a_body_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn request_that_is_sent_again_is_the_same_request() {
+async fn retried_request_is_unchanged() {
     let a = Backend::named("a").script(Script::reply().then([Step::ReadHead, Step::Close])).start().await;
     let proxy = Proxy::builder().workers(1).upstream("web", &[&a]).start().await;
     let mut raw = proxy.raw().await;

@@ -1,9 +1,9 @@
-//! Fields and targets: what passes, what ends here, what is added.
+//! Headers and request targets: what is forwarded, removed and added.
 
 use crate::harness::{Backend, Proxy, Script, in_front_of};
 
 #[tokio::test]
-async fn absolute_form_decides_the_host() {
+async fn absolute_form_overrides_host() {
     let a = Backend::start("a").await;
     let proxy = in_front_of(&a).start().await;
     let mut raw = proxy.raw().await;
@@ -16,7 +16,7 @@ async fn absolute_form_decides_the_host() {
 }
 
 #[tokio::test]
-async fn options_asterisk_goes_where_everything_goes() {
+async fn options_asterisk_is_forwarded() {
     let a = Backend::start("a").await;
     let proxy = in_front_of(&a).start().await;
     let mut raw = proxy.raw().await;
@@ -26,7 +26,7 @@ async fn options_asterisk_goes_where_everything_goes() {
 }
 
 #[tokio::test]
-async fn options_of_a_whole_server_in_absolute_form_goes_on() {
+async fn options_for_a_whole_server_in_absolute_form_is_forwarded() {
     let a = Backend::start("a").await;
     let proxy = in_front_of(&a).start().await;
     let mut raw = proxy.raw().await;
@@ -36,7 +36,7 @@ async fn options_of_a_whole_server_in_absolute_form_goes_on() {
 }
 
 #[tokio::test]
-async fn hop_by_hop_fields_end_here() {
+async fn hop_by_hop_headers_are_not_forwarded() {
     let a = Backend::named("a")
         .field("Connection: keep-alive, X-Hop")
         .field("X-Hop: 1")
@@ -71,7 +71,7 @@ async fn hop_by_hop_fields_end_here() {
 }
 
 #[tokio::test]
-async fn end_to_end_fields_are_passed_on_as_they_are() {
+async fn end_to_end_headers_are_forwarded_unchanged() {
     let odd = "X-Unusual:   spaces, \"quotes\"; and = signs\t tab";
     let a = Backend::named("a").field(odd).start().await;
     let proxy = in_front_of(&a).start().await;
@@ -82,11 +82,11 @@ async fn end_to_end_fields_are_passed_on_as_they_are() {
     let seen = a.last();
     assert_eq!(seen.field("x-unusual"), Some(value));
     assert_eq!(seen.fields.all("x-twice"), ["1", "2"]);
-    assert!(seen.text.contains("x-MiXeD: Case\r\n"), "names keep their case: {}", seen.text);
+    assert!(seen.text.contains("x-MiXeD: Case\r\n"), "the name changed its case: {}", seen.text);
 }
 
 #[tokio::test]
-async fn untrusted_forwarding_fields_are_replaced() {
+async fn untrusted_forwarding_headers_are_replaced() {
     let a = Backend::start("a").await;
     let proxy = in_front_of(&a).start().await;
     let mut raw = proxy.raw().await;
@@ -106,7 +106,7 @@ async fn untrusted_forwarding_fields_are_replaced() {
 }
 
 #[tokio::test]
-async fn trusted_forwarding_fields_are_added_to() {
+async fn trusted_forwarding_headers_are_extended() {
     let a = Backend::start("a").await;
     let proxy = in_front_of(&a)
         .raw_toml("[client_ip]\ntrusted = [\"127.0.0.0/8\"]\n[forwarding]\nforwarded = true")
@@ -130,7 +130,7 @@ async fn trusted_forwarding_fields_are_added_to() {
 }
 
 #[tokio::test]
-async fn forwarding_fields_can_be_turned_off() {
+async fn forwarding_headers_can_be_turned_off() {
     let a = Backend::start("a").await;
     let proxy = in_front_of(&a).raw_toml("[forwarding]\nx_forwarded = false\nvia = \"off\"").start().await;
     let mut raw = proxy.raw().await;
@@ -140,7 +140,7 @@ async fn forwarding_fields_can_be_turned_off() {
 }
 
 #[tokio::test]
-async fn forged_forwarding_fields_do_not_pass_where_none_are_sent() {
+async fn forged_forwarding_headers_are_removed_even_when_none_are_added() {
     let a = Backend::start("a").await;
     let proxy = in_front_of(&a).raw_toml("[forwarding]\nx_forwarded = false\nvia = \"off\"").start().await;
     let mut raw = proxy.raw().await;
@@ -156,7 +156,7 @@ async fn forged_forwarding_fields_do_not_pass_where_none_are_sent() {
 
 /// Backends behind CGI or WSGI read `X_Forwarded_For` as `X-Forwarded-For`.
 #[tokio::test]
-async fn claims_by_other_names_are_not_passed_on() {
+async fn untrusted_forwarding_headers_under_other_names_are_removed() {
     let a = Backend::start("a").await;
     let claims = [
         "X_Forwarded_For: 6.6.6.6",
@@ -180,7 +180,7 @@ async fn claims_by_other_names_are_not_passed_on() {
 }
 
 #[tokio::test]
-async fn names_with_underscores_are_dropped_unless_kept() {
+async fn header_names_with_underscores_are_dropped_by_default() {
     let a = Backend::start("a").await;
     for (config, kept) in [("", false), ("[forwarding]\nunderscores = \"keep\"", true)] {
         let proxy = in_front_of(&a).raw_toml(config).start().await;
@@ -196,7 +196,7 @@ async fn names_with_underscores_are_dropped_unless_kept() {
 }
 
 #[tokio::test]
-async fn via_is_appended_on_both_ways() {
+async fn via_is_appended_in_both_directions() {
     let a = Backend::named("a").field("Via: 1.1 cache").start().await;
     let proxy = in_front_of(&a).start().await;
     let mut raw = proxy.raw().await;
@@ -206,7 +206,7 @@ async fn via_is_appended_on_both_ways() {
 }
 
 #[tokio::test]
-async fn upgrade_to_anything_but_websocket_is_not_passed_on() {
+async fn upgrades_other_than_websocket_are_not_forwarded() {
     let a = Backend::start("a").await;
     let proxy = in_front_of(&a).start().await;
     let mut raw = proxy.raw().await;
@@ -217,11 +217,11 @@ async fn upgrade_to_anything_but_websocket_is_not_passed_on() {
     for name in ["connection", "upgrade", "http2-settings"] {
         assert!(!seen.fields.has(name), "{name}");
     }
-    assert_eq!(raw.get("/", &[]).await.backend(), "a", "and the connection goes on");
+    assert_eq!(raw.get("/", &[]).await.backend(), "a", "the connection must stay open");
 }
 
 #[tokio::test]
-async fn large_heads_pass_within_the_limit() {
+async fn large_heads_within_the_limit_pass() {
     let long = format!("X-App: {}", "v".repeat(15_000));
     let a = Backend::named("a").field(&long).start().await;
     let proxy = in_front_of(&a).start().await;
@@ -234,7 +234,7 @@ async fn large_heads_pass_within_the_limit() {
 }
 
 #[tokio::test]
-async fn bytes_beyond_ascii_pass_in_values() {
+async fn non_ascii_header_values_pass() {
     let a = Backend::named("a").script(Script::raw(
         b"HTTP/1.1 200 \xe9\r\nX-Backend: a\r\nX-App: caf\xe9 \xff\r\nContent-Length: 0\r\n\r\n",
     ));

@@ -1,11 +1,11 @@
-//! Requests that are held while their session's backend is away.
+//! Requests that are held while their session's backend is down.
 
 use std::time::Duration;
 
 use crate::harness::{Backend, Proxy, eventually, session_and_heir};
 
 #[tokio::test]
-async fn held_request_waits_for_its_backend_and_keeps_it() {
+async fn held_request_is_served_when_its_backend_returns() {
     let (a, b) = (Backend::start("a").await, Backend::start("b").await);
     let proxy = Proxy::builder()
         .workers(1)
@@ -19,7 +19,7 @@ async fn held_request_waits_for_its_backend_and_keeps_it() {
     home.stop().await;
     let mut held = proxy.raw().await;
     held.send("GET /held HTTP/1.1\r\nHost: test\r\nCookie: SID=the-session\r\n\r\n").await;
-    // The one worker that answers this has seen what came before.
+    // Once the only worker has answered these, it has seen the held request.
     for _ in 0..3 {
         assert_eq!(bystander.get("/").await.backend(), heir.name);
     }
@@ -33,7 +33,7 @@ async fn held_request_waits_for_its_backend_and_keeps_it() {
 }
 
 #[tokio::test]
-async fn held_request_fails_over_when_its_time_is_over() {
+async fn held_request_fails_over_after_the_hold_time() {
     let (a, b) = (Backend::start("a").await, Backend::start("b").await);
     let proxy = Proxy::builder()
         .upstream("web", &[&a, &b])
@@ -48,7 +48,7 @@ async fn held_request_fails_over_when_its_time_is_over() {
 }
 
 #[tokio::test]
-async fn held_session_whose_backend_is_removed_moves_at_once() {
+async fn held_request_moves_at_once_when_its_backend_is_removed() {
     let (a, b) = (Backend::start("a").await, Backend::start("b").await);
     let builder = Proxy::builder()
         .workers(1)
@@ -69,7 +69,7 @@ async fn held_session_whose_backend_is_removed_moves_at_once() {
 }
 
 #[tokio::test]
-async fn held_request_of_a_client_that_goes_away_ends() {
+async fn held_request_ends_when_its_client_disconnects() {
     let (a, b) = (Backend::start("a").await, Backend::start("b").await);
     let proxy = Proxy::builder()
         .workers(1)
@@ -91,7 +91,7 @@ async fn held_request_of_a_client_that_goes_away_ends() {
 }
 
 #[tokio::test]
-async fn held_request_survives_a_reload_that_takes_its_route_away() {
+async fn held_request_gets_404_when_a_reload_removes_its_route() {
     let (a, b, z) = (Backend::start("a").await, Backend::start("b").await, Backend::start("z").await);
     let routes = |upstreams: &[(&str, &str)]| {
         let route = |(host, upstream): &(&str, &str)| {
@@ -110,19 +110,19 @@ async fn held_request_survives_a_reload_that_takes_its_route_away() {
     home.stop().await;
     let mut held = proxy.raw().await;
     held.send("GET /held HTTP/1.1\r\nHost: test\r\nCookie: SID=the-session\r\n\r\n").await;
-    eventually("it is held", async || {
+    eventually("the request is held", async || {
         proxy.metric("homing_backend_requests_total", &[("upstream", "web")]) >= 2.0
     })
     .await;
-    // One upstream is left, and no route for this host.
+    // This leaves one upstream, and no route for this host.
     proxy.reload(&plain().raw_toml(&routes(&[("other", "app")]))).await;
     held.response().await.assert_own(404, "no_route");
     held.send("GET / HTTP/1.1\r\nHost: other\r\n\r\n").await;
-    assert_eq!(held.response().await.backend(), "z", "the connection goes on");
+    assert_eq!(held.response().await.backend(), "z", "the connection must stay open");
 }
 
 #[tokio::test]
-async fn held_request_follows_its_session_where_it_went_meanwhile() {
+async fn held_request_follows_its_session_to_another_backend() {
     let (a, b) = (Backend::start("a").await, Backend::start("b").await);
     let builder = |hold: &str| {
         Proxy::builder()
@@ -135,19 +135,19 @@ async fn held_request_follows_its_session_where_it_went_meanwhile() {
     home.stop().await;
     let mut held = proxy.raw().await;
     held.send("GET /held HTTP/1.1\r\nHost: test\r\nCookie: SID=the-session\r\n\r\n").await;
-    eventually("it is held", async || {
+    eventually("the request is held", async || {
         proxy.metric("homing_backend_requests_total", &[("backend", &home.name)]) >= 2.0
     })
     .await;
-    // Without holding, another request of the session fails over.
+    // Without `hold`, another request of the session fails over.
     proxy.reload(&builder("0s")).await;
     assert_eq!(client.get("/").await.backend(), heir.name);
     home.restart();
-    assert_eq!(held.response().await.backend(), heir.name, "the session is there now");
+    assert_eq!(held.response().await.backend(), heir.name, "the session has moved there");
 }
 
 #[tokio::test]
-async fn one_held_request_is_one_failure() {
+async fn held_request_counts_as_one_failure() {
     let (a, b) = (Backend::start("a").await, Backend::start("b").await);
     let proxy = Proxy::builder()
         .workers(1)
@@ -160,8 +160,8 @@ async fn one_held_request_is_one_failure() {
     home.stop().await;
     let mut held = proxy.raw().await;
     held.send("GET /held HTTP/1.1\r\nHost: test\r\nCookie: SID=the-session\r\n\r\n").await;
-    // It is looked for again and again, more often than an ejection takes.
-    eventually("it is held", async || {
+    // The proxy keeps trying to connect, more often than it takes to eject a backend.
+    eventually("the request is held", async || {
         proxy.metric("homing_backend_requests_total", &[("backend", &home.name)]) >= 6.0
     })
     .await;

@@ -1,4 +1,4 @@
-//! HTTP/1.1 on both sides: connections, order, versions, interim responses.
+//! HTTP/1.1 on both sides: persistent connections, HTTP/1.0 and bodiless responses.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::harness::{Backend, Script, Step, eventually, in_front_of};
 
 #[tokio::test]
-async fn connections_are_kept_on_both_sides() {
+async fn connections_are_reused_on_both_sides() {
     let a = Backend::start("a").await;
     let proxy = in_front_of(&a).start().await;
     let mut raw = proxy.raw().await;
@@ -21,7 +21,7 @@ async fn connections_are_kept_on_both_sides() {
 }
 
 #[tokio::test]
-async fn client_that_says_close_is_closed() {
+async fn client_that_sends_close_is_closed() {
     let a = Backend::start("a").await;
     let proxy = in_front_of(&a).start().await;
     for _ in 0..2 {
@@ -30,12 +30,12 @@ async fn client_that_says_close_is_closed() {
         assert_eq!((reply.backend(), reply.field("connection")), ("a", Some("close")));
         raw.assert_closed().await;
     }
-    assert_eq!(a.connections(), 1, "what the client says is not the backend's business");
+    assert_eq!(a.connections(), 1, "the client's close must not reach the backend");
     assert!(!a.last().fields.has("connection"));
 }
 
 #[tokio::test]
-async fn backend_that_says_close_is_not_used_again_and_the_client_does_not_notice() {
+async fn backend_that_sends_close_is_not_reused_and_the_client_stays_connected() {
     let close = b"HTTP/1.1 200 OK\r\nX-Backend: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
     let a = Backend::named("a").script(Script::raw_then(close, Step::Hang)).start().await;
     let proxy = in_front_of(&a).start().await;
@@ -45,23 +45,23 @@ async fn backend_that_says_close_is_not_used_again_and_the_client_does_not_notic
         assert_eq!((reply.backend(), reply.field("connection")), ("a", None));
         assert_eq!(a.connections(), n);
     }
-    eventually("the connections are closed", async || a.abandoned() == 3).await;
+    eventually("the backend connections are closed", async || a.abandoned() == 3).await;
 }
 
 #[tokio::test]
-async fn backend_that_closes_after_its_reply_is_connected_to_anew() {
+async fn closed_backend_connection_is_replaced() {
     let a = Backend::named("a").close_after_reply().start().await;
     let proxy = in_front_of(&a).start().await;
     let mut raw = proxy.raw().await;
     for _ in 0..5 {
         assert_eq!(raw.request("POST", "/", &[], b"x").await.backend(), "a");
-        eventually("the end has come", async || a.open() == 0).await;
+        eventually("the backend connection is closed", async || a.open() == 0).await;
     }
     assert_eq!((a.connections(), a.requests()), (5, 5));
 }
 
 #[tokio::test]
-async fn http10_client_is_closed_unless_it_wants_to_stay() {
+async fn http10_connection_closes_without_keep_alive() {
     let a = Backend::start("a").await;
     let proxy = in_front_of(&a).start().await;
     let mut raw = proxy.raw().await;
@@ -83,7 +83,7 @@ async fn http10_client_is_closed_unless_it_wants_to_stay() {
 }
 
 #[tokio::test]
-async fn http10_client_is_not_left_waiting_after_an_error() {
+async fn http10_connection_closes_after_an_error() {
     let a = Backend::named("a").refuse().start().await;
     let proxy = in_front_of(&a).start().await;
     let mut raw = proxy.raw().await;
@@ -103,11 +103,11 @@ async fn http10_client_gets_no_chunks() {
     let reply = raw.response().await;
     assert_eq!(reply.text(), "hello world");
     assert!(!reply.fields.has("transfer-encoding"));
-    assert_eq!(reply.field("connection"), Some("close"), "only the end of the connection ends the body");
+    assert_eq!(reply.field("connection"), Some("close"), "the body must end with the connection");
 }
 
 #[tokio::test]
-async fn http10_client_sees_no_transfer_encoding_on_a_head_or_304() {
+async fn http10_client_gets_no_transfer_encoding_on_head_or_304() {
     let a = Backend::start("a").await;
     let proxy = in_front_of(&a).start().await;
     for (method, status) in [("HEAD", "200 OK"), ("GET", "304 Not Modified")] {
@@ -123,7 +123,7 @@ async fn http10_client_sees_no_transfer_encoding_on_a_head_or_304() {
 }
 
 #[tokio::test]
-async fn responses_without_a_body_keep_the_connection_in_step() {
+async fn connection_stays_usable_after_bodiless_responses() {
     let a = Backend::start("a").await;
     let proxy = in_front_of(&a).start().await;
     let mut raw = proxy.raw().await;
@@ -148,7 +148,7 @@ async fn responses_without_a_body_keep_the_connection_in_step() {
 }
 
 #[tokio::test]
-async fn http10_backend_is_understood() {
+async fn http10_backend_works() {
     let a = Backend::named("a")
         .script(Script::raw_then(b"HTTP/1.0 200 OK\r\nX-Backend: a\r\n\r\nold", Step::Close));
     let a = a.start().await;
@@ -160,7 +160,7 @@ async fn http10_backend_is_understood() {
 }
 
 #[tokio::test]
-async fn heads_that_drip_in_are_read() {
+async fn heads_that_arrive_byte_by_byte_are_read() {
     let reply = b"HTTP/1.1 200 OK\r\nX-Backend: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
     let steps = [Step::ReadHead, Step::ReadBody, Step::Drip(reply.to_vec())];
     let a = Backend::named("a").script(Script::new(steps)).start().await;
@@ -176,12 +176,12 @@ async fn heads_that_drip_in_are_read() {
 }
 
 #[tokio::test]
-async fn idle_backend_connections_are_closed_in_time() {
+async fn idle_backend_connections_are_closed_after_a_timeout() {
     let a = Backend::start("a").await;
     let proxy = in_front_of(&a).lines("pool = { idle_timeout = \"100ms\" }").start().await;
     let mut raw = proxy.raw().await;
     assert_eq!(raw.get("/", &[]).await.backend(), "a");
-    eventually("it is closed", async || a.open() == 0).await;
+    eventually("the backend connection is closed", async || a.open() == 0).await;
     assert_eq!(raw.get("/", &[]).await.backend(), "a");
     let none = in_front_of(&a).lines("pool = { max_idle = 0 }").start().await;
     let (mut raw, connections) = (none.raw().await, a.connections());
@@ -192,15 +192,15 @@ async fn idle_backend_connections_are_closed_in_time() {
 }
 
 #[tokio::test]
-async fn empty_line_behind_a_request_begins_no_other() {
+async fn empty_line_after_a_request_does_not_start_another() {
     let a = Backend::start("a").await;
     let proxy = in_front_of(&a).timeouts("request_head = \"200ms\"\nkeep_alive = \"60s\"").start().await;
     let mut raw = proxy.raw().await;
     raw.send("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 2\r\n\r\nok\r\n").await;
     assert_eq!(raw.response().await.backend(), "a");
     let began = Instant::now();
-    eventually("time goes by", async || began.elapsed() > Duration::from_millis(700)).await;
-    assert_eq!(raw.get("/", &[]).await.backend(), "a", "and no 408 before it");
+    eventually("time passes", async || began.elapsed() > Duration::from_millis(700)).await;
+    assert_eq!(raw.get("/", &[]).await.backend(), "a", "the empty line must not cause a 408");
     raw.send("\r\n").await;
     assert!(proxy.shutdown(Duration::from_secs(9)).await);
     raw.assert_closed().await;

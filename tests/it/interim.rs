@@ -3,7 +3,7 @@
 use crate::harness::{Backend, Gate, RawClient, Script, Step, eventually, in_front_of};
 
 #[tokio::test]
-async fn client_waits_for_100_and_the_backend_says_it() {
+async fn backends_100_continue_reaches_the_client() {
     let steps =
         [Step::ReadHead, Step::Send(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec()), Step::ReadBody, Step::Reply];
     let a = Backend::named("a").script(Script::new(steps)).start().await;
@@ -20,7 +20,7 @@ async fn client_waits_for_100_and_the_backend_says_it() {
 }
 
 #[tokio::test]
-async fn client_that_waits_for_100_may_be_refused() {
+async fn client_that_expects_100_may_get_a_final_response_instead() {
     let steps = [
         Step::ReadHead,
         Step::Send(b"HTTP/1.1 401 No\r\nX-Backend: a\r\nContent-Length: 0\r\n\r\n".to_vec()),
@@ -30,12 +30,12 @@ async fn client_that_waits_for_100_may_be_refused() {
     let mut raw = proxy.raw().await;
     raw.send("POST / HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n").await;
     assert_eq!(raw.response().await.status, 401);
-    // Whether the body still comes nobody can know: the connection is of no more use.
+    // The body may or may not follow, so the connection cannot be reused.
     raw.assert_closed().await;
 }
 
 #[tokio::test]
-async fn early_hints_pass_before_the_response() {
+async fn early_hints_arrive_before_the_response() {
     let gate = Gate::closed();
     let hints =
         "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nConnection: x-hop\r\nX-Hop: 1\r\n\r\n";
@@ -58,7 +58,7 @@ async fn early_hints_pass_before_the_response() {
 }
 
 #[tokio::test]
-async fn interim_and_final_response_may_come_in_one_piece() {
+async fn interim_and_final_responses_may_arrive_together() {
     let bytes = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n\
                  HTTP/1.1 200 OK\r\nX-Backend: a\r\nContent-Length: 2\r\n\r\nok";
     let a = Backend::named("a").script(Script::raw(bytes)).start().await;
@@ -83,7 +83,7 @@ async fn http10_client_gets_no_interim_response() {
 }
 
 #[tokio::test]
-async fn interim_responses_without_end_are_cut_off() {
+async fn too_many_interim_responses_are_502() {
     let many = "HTTP/1.1 102 Processing\r\n\r\n".repeat(1000);
     let a = Backend::named("a").script(Script::raw_then(many, Step::Hang)).start().await;
     let proxy = in_front_of(&a).start().await;
@@ -91,7 +91,7 @@ async fn interim_responses_without_end_are_cut_off() {
 }
 
 #[tokio::test]
-async fn interim_and_bodiless_responses_say_no_length_and_nothing_of_affinity() {
+async fn interim_and_bodiless_responses_have_no_length_and_no_report() {
     let hints =
         "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nContent-Length: 7\r\nX-Affinity-Outcome: kept\r\n\r\n";
     let end = "HTTP/1.1 204 No Content\r\nX-Backend: a\r\nContent-Length: 7\r\n\r\n";
@@ -104,9 +104,9 @@ async fn interim_and_bodiless_responses_say_no_length_and_nothing_of_affinity() 
 }
 
 #[tokio::test]
-async fn error_does_not_land_in_the_middle_of_an_interim_response() {
+async fn error_response_never_splits_an_interim_response() {
     let gate = Gate::closed();
-    // More than two sockets hold, in heads within the limit.
+    // More than the two sockets buffer, in heads within the limit.
     let hints = format!("HTTP/1.1 103 Early Hints\r\nLink: {}\r\n\r\n", "x".repeat(900_000));
     let mut bytes = Vec::new();
     for _ in 0..6 {
@@ -117,9 +117,9 @@ async fn error_does_not_land_in_the_middle_of_an_interim_response() {
     let proxy = in_front_of(&a).limits("head_bytes = \"1MiB\"").start().await;
     let mut raw = RawClient::connect_narrow(proxy.addr()).await;
     raw.send("GET / HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").await;
-    eventually("the request is there", async || a.requests() == 1).await;
+    eventually("the backend has the request", async || a.requests() == 1).await;
     gate.open();
-    eventually("the backend is gone", async || a.open() == 0).await;
+    eventually("the backend connection is closed", async || a.open() == 0).await;
     let got = raw.read_to_any_end().await;
     let text = String::from_utf8_lossy(&got);
     let mut rest = &*text;
@@ -127,5 +127,9 @@ async fn error_does_not_land_in_the_middle_of_an_interim_response() {
         rest = after;
     }
     let what: String = rest.chars().take(30).collect();
-    assert!(rest.starts_with("HTTP/1.1 502") || hints.starts_with(rest), "{what:?} of {}", rest.len());
+    assert!(
+        rest.starts_with("HTTP/1.1 502") || hints.starts_with(rest),
+        "{what:?} starts the last {} bytes",
+        rest.len()
+    );
 }

@@ -1,4 +1,4 @@
-//! Limits and timeouts, each with what the client is told.
+//! Limits, each with the response that the client gets.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use crate::harness::{
 use crate::tunnel;
 
 #[tokio::test]
-async fn head_beyond_its_limits_is_refused() {
+async fn head_beyond_the_limits_is_rejected() {
     let a = Backend::start("a").await;
     let limits = "head_bytes = \"4KiB\"\nfields = 20\nuri_bytes = \"1KiB\"";
     let proxy = Proxy::builder().limits(limits).upstream("web", &[&a]).start().await;
@@ -31,14 +31,14 @@ async fn head_beyond_its_limits_is_refused() {
         raw.assert_closed().await;
     }
     assert_eq!(a.connections(), 0);
-    // Within: 19 fields and Host; a target of 1024 bytes.
+    // Within the limits: 19 headers and Host, and a target of 1024 bytes.
     let mut raw = proxy.raw().await;
     raw.send(format!("GET {} HTTP/1.1\r\nHost: t\r\n{}\r\n", &long[..1024], "X: y\r\n".repeat(19))).await;
     assert_eq!(raw.response().await.backend(), "a");
 }
 
 #[tokio::test]
-async fn body_beyond_its_limit_is_413() {
+async fn body_beyond_the_limit_is_413() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder().limits("body_bytes = \"1KiB\"").upstream("web", &[&a]).start().await;
     let mut raw = proxy.raw().await;
@@ -53,7 +53,7 @@ async fn body_beyond_its_limit_is_413() {
     raw.send("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 1025\r\n\r\n").await;
     raw.response().await.assert_own(413, "request_body_too_large");
     raw.assert_closed().await;
-    assert_eq!(a.requests(), 2, "a length too large is seen at once");
+    assert_eq!(a.requests(), 2, "an excessive Content-Length must be rejected at once");
 
     let mut raw = proxy.raw().await;
     raw.send(format!("{chunked}{}{}0\r\n\r\n", chunk(1000), chunk(25))).await;
@@ -61,15 +61,15 @@ async fn body_beyond_its_limit_is_413() {
     raw.assert_closed().await;
     let mut raw = proxy.raw().await;
     raw.send(format!("{chunked}{}", chunk(1000))).await;
-    eventually("the beginning is there", async || a.received() >= 3048).await;
+    eventually("the backend has the first bytes", async || a.received() >= 3048).await;
     raw.send(chunk(25)).await;
     raw.response().await.assert_own(413, "request_body_too_large");
     raw.assert_closed().await;
-    assert_eq!(a.seen().len(), 2, "no backend has had a whole request that is too large");
+    assert_eq!(a.seen().len(), 2, "the backend got a complete request that is too large");
 }
 
 #[tokio::test]
-async fn connection_beyond_the_limit_is_told_so() {
+async fn connection_beyond_the_limit_gets_503() {
     let a = Backend::start("a").await;
     for workers in [1, 2] {
         let proxy = Proxy::builder().workers(workers).limits("connections = 2").upstream("web", &[&a]);
@@ -92,7 +92,7 @@ async fn connection_beyond_the_limit_is_told_so() {
 }
 
 #[tokio::test]
-async fn one_client_cannot_hold_all_connections() {
+async fn one_client_cannot_take_all_connections() {
     let a = Backend::start("a").await;
     let builder = Proxy::builder().limits("connections_per_client = 2").upstream("web", &[&a]);
     let proxy = builder.clone().start().await;
@@ -110,23 +110,23 @@ async fn one_client_cannot_hold_all_connections() {
     three.assert_closed().await;
     let limit = [("limit", "connections_per_client")];
     assert!(proxy.metric("homing_connections_refused_total", &limit) > 0.5);
-    assert_eq!(proxy.raw().await.get("/", &[]).await.backend(), "a", "others are served");
+    assert_eq!(proxy.raw().await.get("/", &[]).await.backend(), "a", "other clients must be served");
     drop(one);
     proxy.metric_becomes("homing_connections", &[], 1.0).await;
     let mut four = RawClient::connect_from(greedy, proxy.addr()).await;
-    assert_eq!(four.get("/", &[]).await.backend(), "a", "and there is room again");
+    assert_eq!(four.get("/", &[]).await.backend(), "a", "the closed connection must make room");
 
     let behind = builder.raw_toml("[client_ip]\ntrusted = [\"127.0.0.7\"]").start().await;
     let mut many = Vec::new();
     for _ in 0..8 {
         let mut raw = RawClient::connect_from(greedy, behind.addr()).await;
-        assert_eq!(raw.get("/", &[]).await.backend(), "a", "a trusted proxy has many clients");
+        assert_eq!(raw.get("/", &[]).await.backend(), "a", "a trusted proxy must be exempt");
         many.push(raw);
     }
 }
 
 #[tokio::test]
-async fn handshakes_that_do_not_end_make_room() {
+async fn stalled_handshakes_make_room_for_new_ones() {
     let a = Backend::start("a").await;
     let (authority, files) = (Authority::new(), PemFiles::new());
     let certificate = files.write("a.pem", authority.server(&["test"]).pem());
@@ -146,19 +146,20 @@ async fn handshakes_that_do_not_end_make_room() {
         socket.write_all(&[22]).await.expect("write");
         stalled.push(socket);
     }
-    // The four are too young to make room for the fifth.
+    // The four are too recent to make room for the fifth.
     let shed = [("result", "shed")];
-    eventually("one is shed", async || proxy.metrics().contains("result=\"shed\"")).await;
+    eventually("one handshake is shed", async || proxy.metrics().contains("result=\"shed\"")).await;
     assert!(proxy.metric("homing_tls_handshakes_total", &shed) > 0.5);
-    assert_eq!(established.get("/", &[]).await.backend(), "a", "who is in is served");
-    eventually("who comes is served", async || client.try_connect(proxy.addr(), "test").await.is_ok()).await;
-    // The client's part of a handshake may end before the worker's.
+    assert_eq!(established.get("/", &[]).await.backend(), "a", "the established connection must be served");
+    eventually("a new client is served", async || client.try_connect(proxy.addr(), "test").await.is_ok())
+        .await;
+    // The client may finish its handshake before the worker does.
     let timeout = || proxy.metrics().contains("result=\"timeout\"");
-    eventually("one has made room", async || timeout()).await;
+    eventually("one stalled handshake makes room", async || timeout()).await;
 }
 
 #[tokio::test]
-async fn full_backend_refuses_its_sessions_and_new_ones_go_elsewhere() {
+async fn saturated_backend_rejects_its_sessions_and_new_ones_go_elsewhere() {
     let (a, b) = (Backend::start("a").await, Backend::start("b").await);
     let proxy = Proxy::builder()
         .upstream("web", &[&a, &b])
@@ -177,33 +178,33 @@ async fn full_backend_refuses_its_sessions_and_new_ones_go_elsewhere() {
             break;
         }
     }
-    // A response may be here a moment before its place is free.
+    // A response may arrive a moment before it leaves the in-flight count.
     proxy.metric_becomes("homing_backend_in_flight", &[], 0.0).await;
     let gate = Gate::closed();
     a.set(Script::new([Step::ReadHead, Step::Pause(gate.clone()), Step::Reply]));
     let before = a.requests();
     let (mut busy, mut waiting) = (at_a.remove(0), at_a.remove(0));
     let busy = tokio::spawn(async move { busy.get("/").await });
-    eventually("the request is there", async || a.requests() > before).await;
+    eventually("the backend has the request", async || a.requests() > before).await;
 
     let refused = waiting.get("/").await;
     refused.assert_own(503, "saturated");
     assert_eq!(refused.field("retry-after"), Some("3"));
-    assert!(refused.outcome().starts_with("kept; backend=a"), "its own answers say it too");
+    assert!(refused.outcome().starts_with("kept; backend=a"), "Homing's own responses must carry the report");
     let mut passed_over = 0;
     for n in 0..20 {
         let reply = proxy.session(&format!("new-{n}")).get("/").await;
         assert_eq!(reply.backend(), "b");
         passed_over += u32::from(reply.outcome().starts_with("new; reason=capacity"));
     }
-    assert!(passed_over > 2, "{passed_over} of 20 had their home at a");
+    assert!(passed_over > 2, "only {passed_over} of 20 sessions had their home at a");
     gate.open();
     assert_eq!(busy.await.expect("the request").backend(), "a");
-    assert_eq!(waiting.get("/").await.backend(), "a", "and it is still its session's backend");
+    assert_eq!(waiting.get("/").await.backend(), "a", "the session must stay at its backend");
 }
 
 #[tokio::test]
-async fn tunnel_takes_one_of_its_backends_places() {
+async fn tunnel_counts_toward_max_connections() {
     let a = Backend::named("a").upgrade_echo("").start().await;
     let proxy = Proxy::builder().upstream("web", &[&a]).backend("a", "max_connections = 1").start().await;
     let (raw, _) = tunnel::open(&proxy, "").await;
@@ -211,7 +212,10 @@ async fn tunnel_takes_one_of_its_backends_places() {
     let refused = proxy.client().get("/").await;
     assert_eq!((refused.status, refused.fields.has("retry-after")), (503, true));
     drop(raw);
-    eventually("its place is free", async || proxy.metric("homing_backend_in_flight", &[]) < 0.5).await;
+    eventually("the closed tunnel is no longer counted", async || {
+        proxy.metric("homing_backend_in_flight", &[]) < 0.5
+    })
+    .await;
     a.set(Script::reply());
     assert_eq!(proxy.client().get("/").await.backend(), "a");
 }

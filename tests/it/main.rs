@@ -1,8 +1,7 @@
-//! Integration tests: the whole proxy over real sockets, one module per
-//! concern. `harness` says what they are made of.
+//! Integration tests: the whole proxy over real sockets, one module per concern. `harness` has
+//! the proxy, backends and clients that they use.
 //!
-//! No test sleeps: what must happen is waited for, at most
-//! `HOMING_TEST_PATIENCE_MS` (10 s).
+//! Tests do not sleep. They wait for conditions, for at most `HOMING_TEST_PATIENCE_MS` (10 s).
 
 mod addresses;
 mod affinity;

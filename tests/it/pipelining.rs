@@ -27,7 +27,7 @@ async fn pipelined_requests_are_answered_in_order() {
 }
 
 #[tokio::test]
-async fn hundreds_of_pipelined_requests_are_answered() {
+async fn hundreds_of_pipelined_requests_are_answered_in_order() {
     let a = Backend::start("a").await;
     let proxy = in_front_of(&a).start().await;
     let mut raw = proxy.raw().await;
@@ -41,7 +41,7 @@ async fn hundreds_of_pipelined_requests_are_answered() {
 }
 
 #[tokio::test]
-async fn nothing_is_served_behind_a_close() {
+async fn requests_after_close_are_not_served() {
     let a = Backend::start("a").await;
     let proxy = in_front_of(&a).start().await;
     let mut raw = proxy.raw().await;
@@ -52,8 +52,8 @@ async fn nothing_is_served_behind_a_close() {
     assert_eq!(a.requests(), 1);
 }
 
-/// Answers requests with their own path and the length of their body, framed
-/// in one of several ways, now and then with extra turns; ends sometimes.
+/// Answers requests with their own path and filler, in random framing and pieces, sometimes after
+/// an interim response. Sometimes closes after a response.
 async fn echo(mut stream: tokio::net::TcpStream, mut random: fastrand::Rng) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut held = Vec::new();
@@ -68,7 +68,7 @@ async fn echo(mut stream: tokio::net::TcpStream, mut random: fastrand::Rng) {
                 return;
             }
         };
-        assert!(len > 0, "an empty head");
+        assert!(len > 0, "the proxy sent an empty head");
         let path = head.split(' ').nth(1).expect("a path").to_owned();
         let fields: Vec<(&str, &str)> = head.lines().filter_map(|l| l.split_once(": ")).collect();
         let field = |name| fields.iter().find(|(n, _)| *n == name).map(|(_, v)| *v);
@@ -141,7 +141,7 @@ async fn echo(mut stream: tokio::net::TcpStream, mut random: fastrand::Rng) {
 }
 
 #[tokio::test]
-async fn responses_belong_to_their_requests_however_they_are_cut() {
+async fn responses_match_their_requests_wherever_the_bytes_are_split() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let address = listener.local_addr().expect("address");
     tokio::spawn(async move {

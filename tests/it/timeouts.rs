@@ -1,4 +1,4 @@
-//! Timeouts, each with what the client is told.
+//! Timeouts, each with the response that the client gets.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::harness::{Backend, Gate, Proxy, RawClient, Script, Step, eventually, in_front_of};
 
 #[tokio::test]
-async fn head_that_does_not_end_in_time_is_408() {
+async fn incomplete_request_head_is_408() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder().timeouts("request_head = \"150ms\"").upstream("web", &[&a]).start().await;
     let mut raw = proxy.raw().await;
@@ -21,13 +21,13 @@ async fn head_that_does_not_end_in_time_is_408() {
 }
 
 #[tokio::test]
-async fn dripping_does_not_make_the_time_for_a_head_longer() {
+async fn dripping_does_not_extend_the_request_head_timeout() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder().timeouts("request_head = \"200ms\"").upstream("web", &[&a]).start().await;
     let mut raw = proxy.raw().await;
     raw.send("GET / HTTP/1.1\r\nHost: t\r\nX-Slow: ").await;
     let mut pause = tokio::time::interval(Duration::from_millis(20));
-    // Refused, it fails in the end: the proxy reads on for no more than two seconds.
+    // Sending fails eventually: after the 408, the proxy reads for at most two seconds.
     let mut sent = 0;
     while proxy.metric("homing_errors_total", &[("error", "request_head_timeout")]) < 0.5 {
         pause.tick().await;
@@ -38,7 +38,7 @@ async fn dripping_does_not_make_the_time_for_a_head_longer() {
 }
 
 #[tokio::test]
-async fn idle_connection_is_closed_without_a_word() {
+async fn idle_connection_is_closed_without_a_response() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder()
         .timeouts("request_head = \"150ms\"\nkeep_alive = \"150ms\"")
@@ -52,15 +52,15 @@ async fn idle_connection_is_closed_without_a_word() {
     silent.assert_closed().await;
 }
 
-/// A listener that never accepts, and whose queue is full: connecting to it
-/// takes for ever. The queue's connections come along.
+/// A listener that never accepts and has a full backlog, so that connecting to it hangs. The
+/// connections that fill the backlog must be kept.
 pub(crate) async fn full() -> (Socket, std::net::SocketAddr, Vec<TcpStream>) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
     socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("bind");
     socket.listen(0).expect("listen");
     let address = socket.local_addr().expect("address").as_socket().expect("an IP address");
     let mut queue = Vec::new();
-    // With a backlog of 0 Linux queues one; a SYN beyond that is dropped.
+    // With a backlog of 0, Linux queues one connection and drops further SYNs.
     while let Ok(Ok(stream)) =
         tokio::time::timeout(Duration::from_millis(100), TcpStream::connect(address)).await
     {
@@ -70,7 +70,7 @@ pub(crate) async fn full() -> (Socket, std::net::SocketAddr, Vec<TcpStream>) {
 }
 
 #[tokio::test]
-async fn backend_that_does_not_accept_is_504_or_passed_over() {
+async fn connect_timeout_is_504_or_moves_on_to_the_next_backend() {
     let (_socket, address, _queue) = full().await;
     let good = Backend::start("good").await;
     let timeouts = "connect = \"150ms\"";
@@ -87,23 +87,23 @@ async fn backend_that_does_not_accept_is_504_or_passed_over() {
     for n in 0..6 {
         assert_eq!(both.session(&format!("s{n}")).get("/").await.backend(), "good");
     }
-    assert!(both.metric("homing_retries_total", &[]) >= 1.0, "some of them had their home at the other");
+    assert!(both.metric("homing_retries_total", &[]) >= 1.0, "no session had its home at the full backend");
 }
 
 #[tokio::test]
-async fn response_that_does_not_begin_in_time_is_504() {
+async fn missing_response_is_504() {
     let a = Backend::named("a").stall_before_head().start().await;
     let proxy = Proxy::builder().timeouts("response_head = \"150ms\"").upstream("web", &[&a]).start().await;
     let mut raw = proxy.raw().await;
     for _ in 0..2 {
         raw.get("/", &[]).await.assert_own(504, "response_head_timeout");
     }
-    eventually("the backend is let go", async || a.abandoned() == 2).await;
-    assert_eq!(a.requests(), 2, "what a backend may be working on is not sent again");
+    eventually("the backend connection is closed", async || a.abandoned() == 2).await;
+    assert_eq!(a.requests(), 2, "a request that may be in progress was retried");
 }
 
 #[tokio::test]
-async fn head_of_a_response_that_stalls_half_way_is_504() {
+async fn incomplete_response_head_is_504() {
     let a =
         Backend::named("a").script(Script::raw_then("HTTP/1.1 200 OK\r\nX-App: ", Step::Hang)).start().await;
     let proxy = Proxy::builder().timeouts("response_head = \"150ms\"").upstream("web", &[&a]).start().await;
@@ -111,7 +111,7 @@ async fn head_of_a_response_that_stalls_half_way_is_504() {
 }
 
 #[tokio::test]
-async fn response_that_stalls_half_way_is_broken_off() {
+async fn stalled_response_body_is_truncated() {
     let half = "HTTP/1.1 200 OK\r\nX-Backend: a\r\nContent-Length: 10\r\n\r\nhello";
     let a = Backend::named("a").script(Script::raw_then(half, Step::Hang)).start().await;
     let proxy = Proxy::builder().timeouts("body_idle = \"150ms\"").upstream("web", &[&a]).start().await;
@@ -119,37 +119,37 @@ async fn response_that_stalls_half_way_is_broken_off() {
     raw.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n").await;
     assert_eq!(raw.head().await.backend(), "a");
     raw.assert_broken().await;
-    eventually("the backend is let go", async || a.abandoned() == 1).await;
+    eventually("the backend connection is closed", async || a.abandoned() == 1).await;
     proxy.metric_becomes("homing_errors_total", &[("error", "response_body_timeout")], 1.0).await;
 }
 
 #[tokio::test]
-async fn upload_that_stalls_is_408() {
+async fn stalled_upload_is_408() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder().timeouts("body_idle = \"150ms\"").upstream("web", &[&a]).start().await;
     let mut raw = proxy.raw().await;
     raw.send("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 10\r\n\r\nhello").await;
     raw.response().await.assert_own(408, "request_body_timeout");
     raw.assert_closed().await;
-    eventually("the backend is let go", async || a.open() == 0).await;
+    eventually("the backend connection is closed", async || a.open() == 0).await;
     assert_eq!(a.seen().len(), 0);
 }
 
 #[tokio::test]
-async fn client_that_does_not_read_is_let_go() {
+async fn client_that_does_not_read_is_disconnected() {
     let head = "HTTP/1.1 200 OK\r\nX-Backend: a\r\nContent-Length: 4000000000\r\n\r\n";
     let steps = [Step::ReadHead, Step::Send(head.into()), Step::Zeros(4_000_000_000)];
     let a = Backend::named("a").script(Script::new(steps)).start().await;
     let proxy = Proxy::builder().timeouts("body_idle = \"200ms\"").upstream("web", &[&a]).start().await;
     let mut raw = RawClient::connect_narrow(proxy.addr()).await;
     raw.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n").await;
-    eventually("the response begins", async || a.sent() > 0).await;
-    eventually("the backend is let go", async || a.open() == 0).await;
+    eventually("the response starts", async || a.sent() > 0).await;
+    eventually("the backend connection is closed", async || a.open() == 0).await;
     proxy.metric_becomes("homing_errors_total", &[("error", "client_stalled")], 1.0).await;
 }
 
 #[tokio::test]
-async fn slow_but_steady_bodies_are_no_stall() {
+async fn slow_but_steady_body_does_not_time_out() {
     // Ten pauses, each well below the limit, together well above it.
     let gates: Vec<_> = (0..10).map(|_| Gate::closed()).collect();
     let mut steps = vec![Step::ReadHead];
@@ -171,7 +171,7 @@ async fn slow_but_steady_bodies_are_no_stall() {
 }
 
 #[tokio::test]
-async fn pause_in_an_early_response_is_judged_by_the_body_timeout() {
+async fn pause_in_an_early_response_is_limited_by_body_idle() {
     let gate = Gate::closed();
     let begin = b"HTTP/1.1 200 OK\r\nX-Backend: a\r\nContent-Length: 4\r\n\r\nab";
     let steps = [
@@ -188,16 +188,16 @@ async fn pause_in_an_early_response_is_judged_by_the_body_timeout() {
     assert_eq!(raw.head().await.status, 200);
     assert_eq!(raw.exactly(2).await, b"ab");
     raw.send("34").await;
-    eventually("the upload is there", async || a.received() == 4).await;
-    // Longer than the response's head may take: three times as long.
+    eventually("the backend has the upload", async || a.received() == 4).await;
+    // Well beyond the response head timeout.
     let began = Instant::now();
-    eventually("time goes by", async || began.elapsed() > Duration::from_millis(900)).await;
+    eventually("time passes", async || began.elapsed() > Duration::from_millis(900)).await;
     gate.open();
     assert_eq!(raw.exactly(2).await, b"cd");
 }
 
 #[tokio::test]
-async fn client_that_stalls_its_upload_is_not_the_backends_fault() {
+async fn stalled_upload_does_not_count_against_the_backend() {
     let begin = b"HTTP/1.1 200 OK\r\nX-Backend: a\r\nContent-Length: 4\r\n\r\nab";
     let steps = [Step::ReadHead, Step::Send(begin.to_vec()), Step::ReadBody, Step::Send(b"cd".to_vec())];
     let a = Backend::named("a").script(Script::new(steps)).start().await;
@@ -207,7 +207,7 @@ async fn client_that_stalls_its_upload_is_not_the_backends_fault() {
     assert_eq!(raw.head().await.status, 200);
     raw.assert_broken().await;
     proxy.metric_becomes("homing_errors_total", &[("error", "request_body_timeout")], 1.0).await;
-    // Once is enough to be ejected, but this was not once.
+    // One failure would eject the backend, but this was none.
     a.set(Script::reply());
     assert_eq!(proxy.client().get("/").await.backend(), "a");
 }

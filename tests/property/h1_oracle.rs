@@ -87,8 +87,8 @@ fn hypers(input: &[u8]) -> Option<Seen> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     runtime.block_on(async {
         let (mut client, server) = tokio::io::duplex(64 * 1024);
-        client.write_all(input).await.expect("room for the input");
-        client.shutdown().await.expect("an end of the input");
+        client.write_all(input).await.expect("write the input");
+        client.shutdown().await.expect("close the input");
         // The client's half stays open, so that responses can be written.
         let _ = hyper::server::conn::http1::Builder::new()
             .half_close(true)
