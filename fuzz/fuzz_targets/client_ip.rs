@@ -1,5 +1,5 @@
-//! Forwarded and X-Forwarded-For: whatever a client writes, the hop that the
-//! trusted proxy appends on a line of its own decides.
+//! Forwarded and X-Forwarded-For: the hop that a trusted proxy appends on its own line decides,
+//! whatever the client sends.
 
 #![no_main]
 
@@ -18,15 +18,15 @@ fuzz_target!(|data: &[u8]| {
         (ForwardSource::XForwardedFor, "x-forwarded-for", b"198.51.100.7".as_slice()),
     ] {
         let policy = ClientIpPolicy {
-            trusted: vec!["10.0.0.0/8".parse().expect("a net")],
+            trusted: vec!["10.0.0.0/8".parse().expect("a network")],
             from: vec![source],
             mask: Mask { v4: 24, v6: 56 },
         };
         let mut lines: Vec<_> = data.split(|b| *b == b'\n').collect();
-        let said = policy.client_ip(peer, &Message { target: "/", name, lines: lines.clone() });
-        let _ = policy.mask.apply(said);
+        let client = policy.client_ip(peer, &Message { target: "/", name, lines: lines.clone() });
+        let _ = policy.mask.apply(client);
         lines.push(appended);
-        let said = policy.client_ip(peer, &Message { target: "/", name, lines });
-        assert_eq!(said, IpAddr::from([198, 51, 100, 7]));
+        let client = policy.client_ip(peer, &Message { target: "/", name, lines });
+        assert_eq!(client, IpAddr::from([198, 51, 100, 7]));
     }
 });

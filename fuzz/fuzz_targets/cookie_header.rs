@@ -1,5 +1,5 @@
-//! Cookie lines, query and path: what is found lies within what was given,
-//! and what is stripped is gone.
+//! Cookie lines, query and path: an id that is found is part of the input, and a stripped cookie
+//! is gone.
 
 #![no_main]
 

@@ -1,8 +1,8 @@
-//! Any bytes as a client's connection, or as a backend's response, through the
-//! real proxy: the other side gets what Homing accounts for, and nothing else.
+//! Any bytes as a client's connection, or as a backend's response, through the real proxy: the
+//! other side gets what Homing accounts for, and nothing else.
 //!
-//! The first byte of the input chooses the direction. Run it with
-//! `-detect_leaks=0`: what threads hold between two inputs looks leaked.
+//! The first byte of the input selects the direction. Run it with `-detect_leaks=0`: memory that
+//! threads keep between inputs looks leaked.
 
 #![no_main]
 

@@ -1,8 +1,7 @@
-//! Bodies: no panic; progress or a wait for more; how the bytes are split
-//! changes nothing; what goes on is a body again, with the same data.
+//! Bodies: no input panics, each step makes progress or needs more input, splitting the input
+//! never changes the result, and the output is a body with the same data.
 //!
-//! The first byte of the input chooses the framing, the second where the rest
-//! is split.
+//! The first byte of the input selects the framing, the second where to split the rest.
 
 #![no_main]
 
@@ -11,7 +10,7 @@ use libfuzzer_sys::fuzz_target;
 
 const LIMITS: BodyLimits = BodyLimits { trailer_bytes: 128, extension_bytes: 32 };
 
-/// What goes on, and how it ends.
+/// Passes a body through in two pieces; returns what is forwarded and how the body ends.
 fn pass(mut body: Body, input: &[u8], split: usize) -> (Vec<u8>, Result<(u64, usize), BodyError>) {
     let (mut out, mut at) = (Vec::new(), 0);
     for end in [split, input.len()] {

@@ -1,7 +1,7 @@
-//! Request heads: no panic; how the bytes are split changes nothing; what is
-//! copied reads the same.
+//! Request heads: no input panics, splitting the input never changes the result, and a copy parses
+//! the same.
 //!
-//! The first byte of the input is where the rest is split.
+//! The first byte of the input is where to split the rest.
 
 #![no_main]
 
@@ -46,7 +46,7 @@ fuzz_target!(|data: &[u8]| {
             assert_eq!(again.framing, head.framing);
             assert_eq!(again.fields.raw(), head.fields.raw());
         }
-        // HTTP/1.0 may come without Host, but is sent on as 1.1.
+        // An HTTP/1.0 request may lack Host, but is forwarded as 1.1.
         result => assert!(head.fields.first(FieldKind::Host).is_none(), "{result:?}"),
     }
 });

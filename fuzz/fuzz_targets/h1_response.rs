@@ -1,7 +1,7 @@
-//! Response heads: no panic; how the bytes are split changes nothing.
+//! Response heads: no input panics, and splitting the input never changes the result.
 //!
-//! The first byte of the input is where the rest is split, and its lowest bit
-//! whether the request was HEAD.
+//! The first byte of the input is where to split the rest. Its lowest bit is whether the request
+//! was HEAD.
 
 #![no_main]
 

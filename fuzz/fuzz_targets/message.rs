@@ -1,4 +1,4 @@
-//! A head made of one target and one field line.
+//! A head with one target and any number of lines of one field.
 
 use homing::affinity::key::RequestView;
 use homing::affinity::learn::ResponseView;

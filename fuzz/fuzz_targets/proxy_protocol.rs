@@ -1,7 +1,7 @@
-//! PROXY protocol headers: no panic; an answer is final; what is accepted
-//! reads the same when it is written again.
+//! PROXY protocol headers: no input panics, a result is final, and an accepted header parses the
+//! same after it is written again.
 //!
-//! The first two bytes of the input are where the rest is split.
+//! The first two bytes of the input are where to split the rest.
 
 #![no_main]
 
@@ -15,7 +15,7 @@ fuzz_target!(|data: &[u8]| {
     match parse(&input[..split]) {
         Ok(Parsed::Partial) => assert!(split < MAX_V2_BYTES),
         Err(_) => assert!(whole.is_err()),
-        answer => assert_eq!(answer, whole),
+        result => assert_eq!(result, whole),
     }
     let Ok(Parsed::Complete { header, len }) = whole else { return };
     assert!(len <= if input[0] == b'P' { MAX_V1_BYTES } else { MAX_V2_BYTES });

@@ -1,4 +1,4 @@
-//! Rings: every key has a home, whatever the order of the backends.
+//! Rings: every key has a home, which does not depend on the order of the backends.
 
 #![no_main]
 
@@ -29,7 +29,7 @@ fuzz_target!(|data: &[u8]| {
         let home = ring.first(key, |_, _| true).expect("a home");
         let same = other.first(key, |_, _| true).expect("a home");
         assert_eq!(backends[usize::from(home)].0, reversed[usize::from(same)].0);
-        // Without its home it goes to another, if there is one.
+        // Without its home, the key goes to another backend, if there is one.
         assert_eq!(ring.first(key, |member, _| member != home).is_some(), backends.len() > 1);
     }
 });

@@ -1,5 +1,4 @@
-//! Sealed cookies: nothing that was not sealed opens. Key files: no input
-//! panics.
+//! Sealed cookies: only sealed bytes open. Key files: no input panics.
 
 #![no_main]
 

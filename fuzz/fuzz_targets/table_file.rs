@@ -1,4 +1,4 @@
-//! Table files: no input panics, and a bad one binds nothing.
+//! Table files: no input panics, and an invalid file binds nothing.
 
 #![no_main]
 

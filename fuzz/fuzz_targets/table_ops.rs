@@ -1,4 +1,4 @@
-//! Operations on a table: counts stay exact, the bound holds.
+//! Operations on a table: counts stay exact, and the bound holds.
 
 #![no_main]
 

@@ -1,20 +1,15 @@
-//! Which backend a request goes to, and that it goes there again.
+//! Which backend gets a request, and that later requests of its session go there too.
 
-use crate::harness::{Backend, Client, Proxy, RawClient, eventually};
-
-/// Three backends with these ids.
-async fn three() -> (Backend, Backend, Backend) {
-    (Backend::start("a").await, Backend::start("b").await, Backend::start("c").await)
-}
+use crate::harness::{Backend, Client, Proxy, RawClient, eventually, three};
 
 #[tokio::test]
-async fn cookie_key_sticks() {
-    let (a, b, c) = three().await;
+async fn requests_with_the_same_cookie_go_to_the_same_backend() {
+    let [a, b, c] = three().await;
     let proxy =
         Proxy::builder().upstream("web", &[&a, &b, &c]).affinity(r#"key = ["cookie:SID"]"#).start().await;
     let mut met = std::collections::BTreeSet::new();
     for n in 0..24 {
-        // A connection for each request: both workers must agree.
+        // One connection per request: both workers must agree.
         let mut client = proxy.session(&format!("s{n}")).reconnecting();
         let home = client.get("/").await.backend().to_owned();
         for _ in 0..4 {
@@ -22,12 +17,12 @@ async fn cookie_key_sticks() {
         }
         met.insert(home);
     }
-    assert_eq!(met.len(), 3, "24 sessions are spread over all backends");
+    assert_eq!(met.len(), 3, "24 sessions must use all backends");
 }
 
 #[tokio::test]
 async fn same_id_in_cookie_and_path_param_is_the_same_session() {
-    let (a, b, c) = three().await;
+    let [a, b, c] = three().await;
     let proxy = Proxy::builder()
         .upstream("web", &[&a, &b, &c])
         .affinity(r#"key = ["cookie:SID", "path_param:sid", "query:sid", "header:X-Sid"]"#)
@@ -44,8 +39,8 @@ async fn same_id_in_cookie_and_path_param_is_the_same_session() {
 }
 
 #[tokio::test]
-async fn cookie_is_found_on_any_of_several_lines() {
-    let (a, b, c) = three().await;
+async fn cookie_is_found_in_any_cookie_header() {
+    let [a, b, c] = three().await;
     let proxy =
         Proxy::builder().upstream("web", &[&a, &b, &c]).affinity(r#"key = ["cookie:SID"]"#).start().await;
     let mut raw = proxy.raw().await;
@@ -57,8 +52,8 @@ async fn cookie_is_found_on_any_of_several_lines() {
 }
 
 #[tokio::test]
-async fn ip_key_believes_trusted_proxies_only() {
-    let (a, b, c) = three().await;
+async fn ip_key_uses_forwarded_addresses_from_trusted_proxies_only() {
+    let [a, b, c] = three().await;
     let builder = Proxy::builder().upstream("web", &[&a, &b, &c]).affinity(r#"key = ["ip"], report = true"#);
     let trusting = builder.clone().raw_toml("[client_ip]\ntrusted = [\"127.0.0.0/8\"]").start().await;
     let wary = builder.start().await;
@@ -71,7 +66,7 @@ async fn ip_key_believes_trusted_proxies_only() {
         assert_eq!(
             raw.get("/", &[&spoofed]).await.backend(),
             home,
-            "what stands left of the client is its word"
+            "an entry that the client forged changed the key"
         );
         homes.insert(home);
     }
@@ -84,8 +79,8 @@ async fn ip_key_believes_trusted_proxies_only() {
 }
 
 #[tokio::test]
-async fn ip_key_tells_addresses_apart() {
-    let (a, b, c) = three().await;
+async fn ip_key_distinguishes_addresses() {
+    let [a, b, c] = three().await;
     let proxy = Proxy::builder().upstream("web", &[&a, &b, &c]).start().await;
     let mut homes = std::collections::BTreeSet::new();
     for n in 1..24u8 {
@@ -101,7 +96,7 @@ async fn ip_key_tells_addresses_apart() {
 
 #[tokio::test]
 async fn requests_without_a_key_are_balanced() {
-    let (a, b, c) = three().await;
+    let [a, b, c] = three().await;
     let proxy = Proxy::builder()
         .upstream("web", &[&a, &b, &c])
         .affinity(r#"key = ["cookie:SID"], report = true"#)
@@ -112,12 +107,17 @@ async fn requests_without_a_key_are_balanced() {
         assert!(client.get("/").await.outcome().starts_with("unkeyed"));
     }
     for backend in [&a, &b, &c] {
-        assert!(backend.requests() >= 5, "{} of 60 at {}", backend.requests(), backend.name);
+        assert!(
+            backend.requests() >= 5,
+            "only {} of 60 requests went to {}",
+            backend.requests(),
+            backend.name
+        );
     }
 }
 
 #[tokio::test]
-async fn server_minted_id_binds_to_the_backend_that_minted_it() {
+async fn session_id_set_by_a_backend_binds_to_that_backend() {
     let a = Backend::named("a").sessions("SID").start().await;
     let b = Backend::named("b").sessions("SID").start().await;
     let c = Backend::named("c").sessions("SID").start().await;
@@ -136,8 +136,8 @@ async fn server_minted_id_binds_to_the_backend_that_minted_it() {
 }
 
 #[tokio::test]
-async fn minted_id_is_learned_whatever_the_order_of_attributes() {
-    let (a, b, c) = three().await;
+async fn session_id_is_learned_for_any_order_of_cookie_attributes() {
+    let [a, b, c] = three().await;
     let proxy =
         Proxy::builder().upstream("web", &[&a, &b, &c]).affinity(r#"key = ["cookie:SID"]"#).start().await;
     let mut number = 0;
@@ -148,7 +148,7 @@ async fn minted_id_is_learned_whatever_the_order_of_attributes() {
         "secure;path=/;max-age=3600",
         "Max-Age=60; Expires=Thu, 01 Jan 1970 00:00:00 GMT",
     ] {
-        // Ids hash anywhere: of a few, some would go elsewhere if they were not learned.
+        // If ids were not learned, some of these would hash to another backend.
         for _ in 0..6 {
             number += 1;
             for backend in [&a, &b, &c] {
@@ -168,8 +168,8 @@ async fn minted_id_is_learned_whatever_the_order_of_attributes() {
 }
 
 #[tokio::test]
-async fn learned_from_a_header_field() {
-    let (a, b, c) = three().await;
+async fn session_id_is_learned_from_a_response_header() {
+    let [a, b, c] = three().await;
     let proxy = Proxy::builder()
         .upstream("web", &[&a, &b, &c])
         .affinity(r#"key = ["header:X-Session"]"#)
@@ -186,14 +186,14 @@ async fn learned_from_a_header_field() {
     }
 }
 
-/// Entries of the table.
+/// Returns the number of table entries.
 fn entries(proxy: &Proxy) -> f64 {
     proxy.metric("homing_table_entries", &[("upstream", "web")])
 }
 
 #[tokio::test]
 async fn deleting_the_cookie_forgets_the_session() {
-    let (a, b, c) = three().await;
+    let [a, b, c] = three().await;
     let proxy =
         Proxy::builder().upstream("web", &[&a, &b, &c]).affinity(r#"key = ["cookie:SID"]"#).start().await;
     for (n, deletion) in [
@@ -212,7 +212,8 @@ async fn deleting_the_cookie_forgets_the_session() {
             backend.set_fields(&[deletion]);
         }
         client.get("/logout").await;
-        eventually(format!("forgotten after {deletion}"), async || entries(&proxy) < 1.0).await;
+        eventually(format!("the session is forgotten after {deletion}"), async || entries(&proxy) < 1.0)
+            .await;
         for backend in [&a, &b, &c] {
             backend.set_fields(&[]);
         }
@@ -220,8 +221,8 @@ async fn deleting_the_cookie_forgets_the_session() {
 }
 
 #[tokio::test]
-async fn deleting_another_cookie_forgets_nothing() {
-    let (a, b, c) = three().await;
+async fn deleting_another_cookie_keeps_the_session() {
+    let [a, b, c] = three().await;
     let proxy =
         Proxy::builder().upstream("web", &[&a, &b, &c]).affinity(r#"key = ["cookie:SID"]"#).start().await;
     for backend in [&a, &b, &c] {
@@ -234,8 +235,8 @@ async fn deleting_another_cookie_forgets_nothing() {
 }
 
 #[tokio::test]
-async fn without_memory_the_ring_decides_and_a_return_is_a_return() {
-    let (a, b, c) = three().await;
+async fn without_memory_sessions_return_to_their_home() {
+    let [a, b, c] = three().await;
     let proxy = Proxy::builder()
         .upstream("web", &[&a, &b, &c])
         .affinity(r#"key = ["cookie:SID"], remember = "none", report = true"#)
@@ -252,7 +253,7 @@ async fn without_memory_the_ring_decides_and_a_return_is_a_return() {
         if home == "b" {
             assert!(reply.outcome().starts_with("moved; reason=backend_down"), "{}", reply.outcome());
         } else {
-            assert_eq!(reply.backend(), home, "no other session moves");
+            assert_eq!(reply.backend(), home, "a session of another backend moved");
             assert!(reply.outcome().starts_with("kept"), "{}", reply.outcome());
         }
     }
@@ -260,12 +261,12 @@ async fn without_memory_the_ring_decides_and_a_return_is_a_return() {
     for (home, sid) in &homes {
         assert_eq!(proxy.session(sid).get("/").await.backend(), home);
     }
-    assert!(homes.iter().any(|(home, _)| home == "b"), "otherwise nothing was tested");
+    assert!(homes.iter().any(|(home, _)| home == "b"), "no session was at b, so nothing was tested");
 }
 
 #[tokio::test]
-async fn report_tells_outcome_reason_and_backend() {
-    let (a, b, c) = three().await;
+async fn report_header_has_outcome_reason_and_backend() {
+    let [a, b, c] = three().await;
     let proxy = Proxy::builder()
         .upstream("web", &[&a, &b, &c])
         .affinity(r#"key = ["cookie:SID"], report = true"#)
@@ -276,7 +277,7 @@ async fn report_tells_outcome_reason_and_backend() {
     assert_eq!(first.outcome(), format!("new; backend={}", first.backend()));
     let second = client.get("/").await;
     assert_eq!(second.outcome(), format!("kept; backend={}", first.backend()));
-    let home = [&a, &b, &c].into_iter().find(|x| x.name == first.backend()).expect("one of them");
+    let home = [&a, &b, &c].into_iter().find(|x| x.name == first.backend()).expect("a known backend");
     home.stop().await;
     let third = client.get("/").await;
     assert_eq!(third.outcome(), format!("moved; reason=backend_down; backend={}", third.backend()));
@@ -284,7 +285,7 @@ async fn report_tells_outcome_reason_and_backend() {
 }
 
 #[tokio::test]
-async fn report_is_off_unless_asked_for_and_never_the_backends_or_the_clients() {
+async fn report_header_is_off_by_default_and_cannot_be_forged() {
     let a = Backend::named("a").field("X-Affinity-Outcome: forged").start().await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
     let reply = proxy.client().field("X-Affinity-Outcome: forged").get("/").await;
@@ -293,8 +294,8 @@ async fn report_is_off_unless_asked_for_and_never_the_backends_or_the_clients() 
 }
 
 #[tokio::test]
-async fn announced_successor_gets_the_session_and_clients_cannot_announce() {
-    let (a, b, c) = three().await;
+async fn announced_successor_takes_over_and_clients_cannot_forge_announcements() {
+    let [a, b, c] = three().await;
     let proxy = Proxy::builder()
         .upstream("web", &[&a, &b, &c])
         .affinity(r#"key = ["cookie:SID"], announce = true"#)
@@ -308,7 +309,7 @@ async fn announced_successor_gets_the_session_and_clients_cannot_announce() {
             .field("X-Affinity-Successor: evil")
             .field("X-Affinity-Anything: evil");
         let home = client.get("/").await.backend().to_owned();
-        let seen = [&a, &b, &c].into_iter().find(|x| x.name == home).expect("one of them").last();
+        let seen = [&a, &b, &c].into_iter().find(|x| x.name == home).expect("a known backend").last();
         assert_eq!(seen.field("x-affinity-backend"), Some(home.as_str()));
         assert!(!seen.fields.has("x-affinity-anything"));
         let successor = seen.field("x-affinity-successor").expect("a successor").to_owned();
@@ -320,13 +321,13 @@ async fn announced_successor_gets_the_session_and_clients_cannot_announce() {
         let expected = if home == "a" { successor } else { home };
         assert_eq!(client.get("/").await.backend(), *expected);
     }
-    assert!(clients.iter().any(|(_, home, _)| home == "a"), "otherwise nothing was tested");
+    assert!(clients.iter().any(|(_, home, _)| home == "a"), "no session was at a, so nothing was tested");
 }
 
 #[tokio::test]
-async fn proxies_with_the_same_seed_agree_and_others_do_not() {
-    let (a, b, c) = three().await;
-    let directory = tempfile::tempdir().expect("a directory");
+async fn proxies_agree_on_backends_only_with_the_same_seed() {
+    let [a, b, c] = three().await;
+    let directory = tempfile::tempdir().expect("temporary directory");
     let seed = |name: &str| {
         let path = directory.path().join(name);
         std::fs::write(&path, name).expect("write");
@@ -346,12 +347,12 @@ async fn proxies_with_the_same_seed_agree_and_others_do_not() {
         assert_eq!(client.at(second.addr()).get("/").await.backend(), home);
         differ += u32::from(client.at(other.addr()).get("/").await.backend() != home);
     }
-    assert!(differ > 5, "another seed is another ring: {differ} of 30 differ");
+    assert!(differ > 5, "only {differ} of 30 sessions differ under another seed");
 }
 
 #[tokio::test]
-async fn session_without_requests_is_forgotten() {
-    let (a, b, c) = three().await;
+async fn idle_session_is_forgotten_after_its_ttl() {
+    let [a, b, c] = three().await;
     let proxy = Proxy::builder()
         .upstream("web", &[&a, &b, &c])
         .affinity(r#"key = ["cookie:SID"], table = { ttl = "1s" }"#)
@@ -359,12 +360,12 @@ async fn session_without_requests_is_forgotten() {
         .await;
     proxy.session("s").get("/").await;
     assert!(entries(&proxy) > 0.5);
-    eventually("it is forgotten", async || entries(&proxy) < 0.5).await;
+    eventually("the session is forgotten", async || entries(&proxy) < 0.5).await;
 }
 
 #[tokio::test]
-async fn table_forgets_the_longest_idle_beyond_its_size() {
-    let (a, b, c) = three().await;
+async fn table_evicts_entries_beyond_its_size() {
+    let [a, b, c] = three().await;
     let proxy = Proxy::builder()
         .upstream("web", &[&a, &b, &c])
         .affinity(r#"key = ["cookie:SID"], table = { max_entries = 1000 }"#)
@@ -375,5 +376,5 @@ async fn table_forgets_the_longest_idle_beyond_its_size() {
         raw.get("/", &[&format!("Cookie: SID=s{n}")]).await;
     }
     let kept = entries(&proxy);
-    assert!((500.0..=1000.0).contains(&kept), "{kept}");
+    assert!((500.0..=1000.0).contains(&kept), "{kept} entries");
 }

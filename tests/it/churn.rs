@@ -1,5 +1,5 @@
-//! Everything at once: no request fails and no session is broken while
-//! backends come, go, drain and return.
+//! All changes at once: no request fails and no session breaks while backends are removed, added,
+//! drained and made ready again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use homing::affinity::AdminState;
 use crate::harness::{Backend, Client, Proxy, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_request_fails_and_no_session_breaks_while_everything_changes() {
+async fn no_request_fails_and_no_session_breaks_while_backends_change() {
     let mut backends = Vec::new();
     for name in ["a", "b", "c", "d"] {
         backends.push(Backend::start(name).await);
@@ -29,7 +29,7 @@ async fn no_request_fails_and_no_session_breaks_while_everything_changes() {
                 let mut round = 0;
                 while !stop.load(Ordering::Relaxed) {
                     round += 1;
-                    // Sessions are shared by two clients each: they must agree.
+                    // Two clients share each session: they must agree.
                     let sid = format!("{}-{}", number / 2, round % 12);
                     let mut client = Client::with_sid(address, &sid);
                     for _ in 0..2 {
@@ -39,7 +39,7 @@ async fn no_request_fails_and_no_session_breaks_while_everything_changes() {
                         served.fetch_add(1, Ordering::Relaxed);
                         let place = reply.backend().to_owned();
                         let before = places.insert(sid.clone(), place.clone());
-                        // Only d is ever removed; nobody else may lose a session.
+                        // Only d is ever removed; no other backend may lose a session.
                         if let Some(before) = before.filter(|before| *before != place) {
                             assert_eq!(before, "d", "{sid}: {}", reply.outcome());
                         }
@@ -57,7 +57,7 @@ async fn no_request_fails_and_no_session_breaks_while_everything_changes() {
             2 => drop(proxy.reload(&builder.clone().reversed()).await),
             _ => proxy.set_state("web", "c", AdminState::Ready).await,
         }
-        eventually("requests are served meanwhile", async || {
+        eventually("requests are served during the change", async || {
             served.load(Ordering::Relaxed) > mark + 50
                 || clients.iter().any(tokio::task::JoinHandle::is_finished)
         })
@@ -72,7 +72,7 @@ async fn no_request_fails_and_no_session_breaks_while_everything_changes() {
     }
     assert_eq!(agreed.len(), 48);
     for (sid, places) in agreed {
-        // A client may have seen a session at d last, and the other where it moved.
+        // One client may have last seen the session at d, the other where it moved.
         assert!(places.iter().all(|p| *p == places[0] || *p == "d" || places[0] == "d"), "{sid}: {places:?}");
     }
     drop(backends);

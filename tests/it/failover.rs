@@ -1,23 +1,13 @@
-//! What happens to a session when its backend cannot serve it, and that
-//! nothing is ever done twice.
+//! What happens to a session when its backend cannot serve it, and which requests are retried:
+//! none is ever processed twice.
 
-use std::time::Duration;
-
-use crate::harness::{Backend, Client, Gate, Proxy, Script, Step, eventually};
-
-/// A session and the backends: first its own, then its heir.
-async fn session_at<'a>(proxy: &Proxy, backends: [&'a Backend; 2]) -> (Client, &'a Backend, &'a Backend) {
-    let mut client = proxy.session("the-session");
-    let home = client.get("/").await.backend().to_owned();
-    let [a, b] = backends;
-    if a.name == home { (client, a, b) } else { (client, b, a) }
-}
+use crate::harness::{Backend, Gate, Proxy, Script, Step, eventually, session_and_heir};
 
 #[tokio::test]
 async fn sticky_session_stays_at_its_heir() {
     let (a, b) = (Backend::start("a").await, Backend::start("b").await);
     let proxy = Proxy::builder().upstream("web", &[&a, &b]).affinity(r#"key = ["cookie:SID"]"#).start().await;
-    let (mut client, home, heir) = session_at(&proxy, [&a, &b]).await;
+    let (mut client, home, heir) = session_and_heir(&proxy, [&a, &b]).await;
     home.stop().await;
     assert_eq!(client.get("/").await.backend(), heir.name);
     home.restart();
@@ -34,7 +24,7 @@ async fn temporary_failover_returns_home() {
         .affinity(r#"key = ["cookie:SID"], failover = "temporary""#)
         .start()
         .await;
-    let (mut client, home, heir) = session_at(&proxy, [&a, &b]).await;
+    let (mut client, home, heir) = session_and_heir(&proxy, [&a, &b]).await;
     home.stop().await;
     assert_eq!(client.get("/").await.backend(), heir.name);
     home.restart();
@@ -42,7 +32,25 @@ async fn temporary_failover_returns_home() {
 }
 
 #[tokio::test]
-async fn without_failover_the_session_waits_with_503() {
+async fn temporary_failover_returns_home_even_if_the_heir_repeats_the_cookie() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    for backend in [&a, &b] {
+        backend.set_fields(&["Set-Cookie: SID=the-session; Path=/"]);
+    }
+    let proxy = Proxy::builder()
+        .upstream("web", &[&a, &b])
+        .affinity(r#"key = ["cookie:SID"], failover = "temporary""#)
+        .start()
+        .await;
+    let (mut client, home, heir) = session_and_heir(&proxy, [&a, &b]).await;
+    home.stop().await;
+    assert_eq!(client.get("/").await.backend(), heir.name);
+    home.restart();
+    assert_eq!(client.get("/").await.backend(), home.name);
+}
+
+#[tokio::test]
+async fn without_failover_requests_get_503_until_the_backend_returns() {
     let (a, b) = (Backend::start("a").await, Backend::start("b").await);
     let proxy = Proxy::builder()
         .upstream("web", &[&a, &b])
@@ -50,7 +58,7 @@ async fn without_failover_the_session_waits_with_503() {
         .lines("retry = { retry_after = \"7s\" }")
         .start()
         .await;
-    let (mut client, home, heir) = session_at(&proxy, [&a, &b]).await;
+    let (mut client, home, heir) = session_and_heir(&proxy, [&a, &b]).await;
     home.stop().await;
     let before = heir.requests();
     let refused = client.get("/").await;
@@ -62,50 +70,7 @@ async fn without_failover_the_session_waits_with_503() {
 }
 
 #[tokio::test]
-async fn held_request_waits_for_its_backend_and_keeps_it() {
-    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
-    let proxy = Proxy::builder()
-        .workers(1)
-        .upstream("web", &[&a, &b])
-        .affinity(r#"key = ["cookie:SID"], hold = "60s", report = true"#)
-        .start()
-        .await;
-    let (mut client, home, heir) = session_at(&proxy, [&a, &b]).await;
-    let mut bystander = proxy.client();
-    let before = heir.requests();
-    home.stop().await;
-    let mut held = proxy.raw().await;
-    held.send("GET /held HTTP/1.1\r\nHost: test\r\nCookie: SID=the-session\r\n\r\n").await;
-    // The one worker that answers this has seen what came before.
-    for _ in 0..3 {
-        assert_eq!(bystander.get("/").await.backend(), heir.name);
-    }
-    held.assert_quiet();
-    home.restart();
-    let reply = held.response().await;
-    assert_eq!(reply.backend(), home.name);
-    assert!(reply.outcome().starts_with("kept"), "{}", reply.outcome());
-    assert_eq!(heir.requests(), before + 3);
-    assert_eq!(client.get("/").await.backend(), home.name);
-}
-
-#[tokio::test]
-async fn held_request_fails_over_when_its_time_is_over() {
-    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
-    let proxy = Proxy::builder()
-        .upstream("web", &[&a, &b])
-        .affinity(r#"key = ["cookie:SID"], hold = "300ms""#)
-        .start()
-        .await;
-    let (mut client, home, heir) = session_at(&proxy, [&a, &b]).await;
-    home.stop().await;
-    let began = tokio::time::Instant::now();
-    assert_eq!(client.get("/").await.backend(), heir.name);
-    assert!(began.elapsed() >= Duration::from_millis(300), "{:?}", began.elapsed());
-}
-
-#[tokio::test]
-async fn refused_connection_goes_on_along_the_walk() {
+async fn refused_connections_continue_along_the_walk() {
     let mut refusing = Vec::new();
     for n in 0..6 {
         refusing.push(Backend::named(&format!("refusing-{n}")).refuse().start().await);
@@ -116,7 +81,7 @@ async fn refused_connection_goes_on_along_the_walk() {
     let proxy = Proxy::builder().upstream("web", &backends).affinity(r#"key = ["cookie:SID"]"#).start().await;
     for n in 0..5 {
         assert_eq!(proxy.session(&format!("s{n}")).get("/").await.backend(), "good");
-        // Nothing has reached anybody: a POST may go on as well.
+        // No backend has received the request, so a POST may be retried too.
         assert_eq!(proxy.session(&format!("p{n}")).post("/", b"body").await.backend(), "good");
     }
     assert_eq!(good.last().body, b"body");
@@ -132,7 +97,7 @@ async fn post_is_never_sent_twice() {
 }
 
 #[tokio::test]
-async fn post_is_not_sent_again_on_a_stale_connection() {
+async fn post_is_not_retried_on_a_stale_connection() {
     let die = [Step::ReadHead, Step::ReadBody, Step::Close];
     let a = Backend::named("a").script(Script::reply().then(die)).start().await;
     let proxy = Proxy::builder().workers(1).upstream("web", &[&a]).start().await;
@@ -143,7 +108,7 @@ async fn post_is_not_sent_again_on_a_stale_connection() {
 }
 
 #[tokio::test]
-async fn get_on_a_stale_connection_is_sent_again() {
+async fn get_is_retried_on_a_stale_connection() {
     // The second request of every connection is never answered.
     let a = Backend::named("a").script(Script::reply().then([Step::ReadHead, Step::Close])).start().await;
     let proxy = Proxy::builder().workers(1).upstream("web", &[&a]).start().await;
@@ -151,18 +116,18 @@ async fn get_on_a_stale_connection_is_sent_again() {
     for _ in 0..4 {
         assert_eq!(client.get("/").await.backend(), "a");
     }
-    assert_eq!(a.requests(), 7, "three of four met a connection that closed");
+    assert_eq!(a.requests(), 7, "three of the four requests must be retried");
     proxy.metric_becomes("homing_retries_total", &[], 3.0).await;
 }
 
 #[tokio::test]
-async fn get_on_connections_that_all_close_is_tried_at_its_backend_as_often_as_allowed() {
+async fn get_is_retried_only_at_its_backend_up_to_the_attempt_limit() {
     let a = Backend::named("a").script(Script::new([Step::ReadHead, Step::Close])).start().await;
     let b = Backend::named("b").script(Script::new([Step::ReadHead, Step::Close])).start().await;
     let builder = Proxy::builder().upstream("web", &[&a, &b]).affinity(r#"key = ["cookie:SID"]"#);
     let proxy = builder.clone().start().await;
     proxy.session("s").get("/").await.assert_own(502, "backend_closed");
-    // The session is there if anywhere: a request that kills one backend is not taken to the next.
+    // A request that kills its backend must not go to the next one.
     let mut requests = [a.requests(), b.requests()];
     requests.sort_unstable();
     assert_eq!(requests, [0, 3]);
@@ -172,9 +137,9 @@ async fn get_on_connections_that_all_close_is_tried_at_its_backend_as_often_as_a
 }
 
 #[tokio::test]
-async fn refused_connections_on_the_walk_are_no_attempts() {
+async fn refused_connections_do_not_count_as_attempts() {
     let (a, b) = (Backend::named("a").refuse().start().await, Backend::named("b").refuse().start().await);
-    // Its connections serve once, and close at the second request.
+    // Each connection serves one request and closes at the second.
     let c = Backend::named("c").script(Script::reply().then([Step::ReadHead, Step::Close])).start().await;
     let proxy = Proxy::builder()
         .workers(1)
@@ -186,11 +151,11 @@ async fn refused_connections_on_the_walk_are_no_attempts() {
     for n in 0..8 {
         assert_eq!(proxy.session(&format!("s{n}")).get("/").await.backend(), "c");
     }
-    assert_eq!(c.requests(), 15, "all but the first met a connection that closed");
+    assert_eq!(c.requests(), 15, "all requests but the first must be retried");
 }
 
 #[tokio::test]
-async fn session_is_moved_to_an_heir_that_accepts_a_connection() {
+async fn session_moves_only_to_an_heir_that_accepts_a_connection() {
     let (a, b) = (Backend::start("a").await, Backend::start("b").await);
     let proxy = Proxy::builder()
         .workers(1)
@@ -198,14 +163,14 @@ async fn session_is_moved_to_an_heir_that_accepts_a_connection() {
         .affinity(r#"key = ["cookie:SID"]"#)
         .start()
         .await;
-    let (mut client, home, heir) = session_at(&proxy, [&a, &b]).await;
+    let (mut client, home, heir) = session_and_heir(&proxy, [&a, &b]).await;
     for n in 0..8 {
         proxy.session(&format!("s{n}")).get("/").await;
     }
-    assert_eq!((heir.connections(), heir.open()), (1, 1), "one connection waits there");
+    assert_eq!((heir.connections(), heir.open()), (1, 1), "the heir must have one idle connection");
     home.stop().await;
     assert_eq!(client.get("/").await.backend(), heir.name);
-    assert_eq!(heir.connections(), 2, "but the session's heir may be gone as well: it was asked");
+    assert_eq!(heir.connections(), 2, "the heir must be tried with a new connection");
     for _ in 0..3 {
         client.get("/").await;
     }
@@ -213,7 +178,7 @@ async fn session_is_moved_to_an_heir_that_accepts_a_connection() {
 }
 
 #[tokio::test]
-async fn nothing_is_sent_again_once_a_byte_of_the_response_came() {
+async fn request_is_not_retried_after_the_first_response_byte() {
     let begin = Script::reply().then([Step::ReadHead, Step::Send(b"H".to_vec()), Step::Close]);
     let a = Backend::named("a").script(begin).start().await;
     let proxy = Proxy::builder().workers(1).upstream("web", &[&a]).start().await;
@@ -239,7 +204,7 @@ async fn retries_stay_within_their_budget() {
 }
 
 #[tokio::test]
-async fn all_backends_down_and_back() {
+async fn service_resumes_when_all_backends_return() {
     let (a, b) = (Backend::start("a").await, Backend::start("b").await);
     let proxy = Proxy::builder().upstream("web", &[&a, &b]).affinity(r#"key = ["cookie:SID"]"#).start().await;
     let mut client = proxy.session("s");
@@ -256,9 +221,9 @@ async fn all_backends_down_and_back() {
 }
 
 #[tokio::test]
-async fn new_session_whose_requests_come_all_at_once_is_at_one_backend() {
+async fn concurrent_first_requests_of_a_session_go_to_one_backend() {
     let (a, b, c) = (Backend::start("a").await, Backend::start("b").await, Backend::start("c").await);
-    // With a cap on the load, the place of a new session depends on the moment.
+    // With a load cap, the backend of a new session depends on timing.
     let proxy = Proxy::builder()
         .upstream("web", &[&a, &b, &c])
         .affinity(r#"key = ["cookie:SID"], ring = { balance_factor = 1.01 }"#)
@@ -273,7 +238,7 @@ async fn new_session_whose_requests_come_all_at_once_is_at_one_backend() {
         tokio::spawn(async move { (n / 8, client.get("/").await.backend().to_owned()) })
     };
     let requests: Vec<_> = (0..64).map(request).collect();
-    eventually("all requests are at backends", async || a.requests() + b.requests() + c.requests() == 64)
+    eventually("the backends have all requests", async || a.requests() + b.requests() + c.requests() == 64)
         .await;
     gate.open();
     let mut met = std::collections::BTreeMap::new();
@@ -284,7 +249,52 @@ async fn new_session_whose_requests_come_all_at_once_is_at_one_backend() {
 }
 
 #[tokio::test]
-async fn get_with_a_body_is_not_sent_again() {
+async fn concurrent_first_requests_go_to_one_backend_even_if_the_home_refuses() {
+    let mut backends = Vec::new();
+    for n in 0..4 {
+        backends.push(Backend::start(&format!("b{n}")).await);
+    }
+    for n in 0..4 {
+        backends.push(Backend::named(&format!("refusing-{n}")).refuse().start().await);
+    }
+    let all: Vec<&Backend> = backends.iter().collect();
+    let proxy = Proxy::builder()
+        .workers(2)
+        .upstream("web", &all)
+        .affinity(r#"key = ["cookie:SID"], ring = { balance_factor = 1.01 }"#)
+        .start()
+        .await;
+    let gate = Gate::closed();
+    for backend in &backends {
+        backend.set(Script::new([Step::ReadHead, Step::Pause(gate.clone()), Step::Reply]));
+    }
+    let mut connections = Vec::new();
+    for _ in 0..64 {
+        connections.push(proxy.raw().await);
+    }
+    let requests: Vec<_> = (0..64u32)
+        .zip(connections)
+        .map(|(n, mut raw)| {
+            tokio::spawn(async move {
+                let cookie = format!("Cookie: SID=s{}", n / 8);
+                (n / 8, raw.get("/", &[&cookie]).await.backend().to_owned())
+            })
+        })
+        .collect();
+    eventually("the backends have all requests", async || {
+        backends.iter().map(Backend::requests).sum::<u64>() == 64
+    })
+    .await;
+    gate.open();
+    let mut met = std::collections::BTreeMap::new();
+    for request in requests {
+        let (session, backend) = request.await.expect("a request");
+        assert_eq!(*met.entry(session).or_insert_with(|| backend.clone()), backend, "session {session}");
+    }
+}
+
+#[tokio::test]
+async fn get_with_a_body_is_not_retried() {
     let die = [Step::ReadHead, Step::ReadBody, Step::Close];
     let a = Backend::named("a").script(Script::reply().then(die)).start().await;
     let proxy = Proxy::builder().workers(1).upstream("web", &[&a]).start().await;
@@ -295,7 +305,7 @@ async fn get_with_a_body_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn request_that_is_sent_again_is_the_same_request() {
+async fn retried_request_is_unchanged() {
     let a = Backend::named("a").script(Script::reply().then([Step::ReadHead, Step::Close])).start().await;
     let proxy = Proxy::builder().workers(1).upstream("web", &[&a]).start().await;
     let mut raw = proxy.raw().await;
@@ -317,47 +327,4 @@ async fn pipelined_requests_survive_a_stale_connection() {
     for _ in 0..4 {
         assert_eq!(raw.response().await.backend(), "a");
     }
-}
-
-#[tokio::test]
-async fn held_session_whose_backend_is_removed_moves_at_once() {
-    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
-    let builder = Proxy::builder()
-        .workers(1)
-        .upstream("web", &[&a, &b])
-        .affinity(r#"key = ["cookie:SID"], hold = "60s""#);
-    let proxy = builder.clone().start().await;
-    let (_client, home, heir) = session_at(&proxy, [&a, &b]).await;
-    home.stop().await;
-    let mut held = proxy.raw().await;
-    held.send("GET / HTTP/1.1\r\nHost: t\r\nCookie: SID=the-session\r\n\r\n").await;
-    let mut bystander = proxy.client();
-    for _ in 0..3 {
-        assert_eq!(bystander.get("/").await.backend(), heir.name);
-    }
-    held.assert_quiet();
-    proxy.reload(&builder.without(&home.name)).await;
-    assert_eq!(held.response().await.backend(), heir.name);
-}
-
-#[tokio::test]
-async fn held_request_of_a_client_that_goes_away_ends() {
-    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
-    let proxy = Proxy::builder()
-        .workers(1)
-        .upstream("web", &[&a, &b])
-        .affinity(r#"key = ["cookie:SID"], hold = "60s""#)
-        .start()
-        .await;
-    let (client, home, heir) = session_at(&proxy, [&a, &b]).await;
-    drop(client);
-    home.stop().await;
-    let mut held = proxy.raw().await;
-    held.send("GET / HTTP/1.1\r\nHost: t\r\nCookie: SID=the-session\r\n\r\n").await;
-    let mut bystander = proxy.client();
-    for _ in 0..3 {
-        assert_eq!(bystander.get("/").await.backend(), heir.name);
-    }
-    drop((held, bystander));
-    proxy.metric_becomes("homing_connections", &[], 0.0).await;
 }

@@ -1,16 +1,11 @@
-//! Fields and targets: what passes, what ends here, what is added.
+//! Headers and request targets: what is forwarded, removed and added.
 
-use crate::harness::{Backend, Proxy, ProxyBuilder, Script};
-
-/// One worker, so that connections can be counted, before this backend.
-fn before(backend: &Backend) -> ProxyBuilder {
-    Proxy::builder().workers(1).upstream("web", &[backend])
-}
+use crate::harness::{Backend, Proxy, Script, in_front_of};
 
 #[tokio::test]
-async fn absolute_form_decides_the_host() {
+async fn absolute_form_overrides_host() {
     let a = Backend::start("a").await;
-    let proxy = before(&a).start().await;
+    let proxy = in_front_of(&a).start().await;
     let mut raw = proxy.raw().await;
     raw.send("GET http://shop.example:8080/p/q?r=s HTTP/1.1\r\nHost: other.example\r\n\r\n").await;
     assert_eq!(raw.response().await.backend(), "a");
@@ -21,9 +16,9 @@ async fn absolute_form_decides_the_host() {
 }
 
 #[tokio::test]
-async fn options_asterisk_goes_where_everything_goes() {
+async fn options_asterisk_is_forwarded() {
     let a = Backend::start("a").await;
-    let proxy = before(&a).start().await;
+    let proxy = in_front_of(&a).start().await;
     let mut raw = proxy.raw().await;
     raw.send("OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n").await;
     assert_eq!(raw.response().await.backend(), "a");
@@ -31,7 +26,17 @@ async fn options_asterisk_goes_where_everything_goes() {
 }
 
 #[tokio::test]
-async fn hop_by_hop_fields_end_here() {
+async fn options_for_a_whole_server_in_absolute_form_is_forwarded() {
+    let a = Backend::start("a").await;
+    let proxy = in_front_of(&a).start().await;
+    let mut raw = proxy.raw().await;
+    raw.send("OPTIONS http://shop.example HTTP/1.1\r\nHost: shop.example\r\n\r\n").await;
+    assert_eq!(raw.response().await.backend(), "a");
+    assert_eq!(a.last().line, "OPTIONS * HTTP/1.1");
+}
+
+#[tokio::test]
+async fn hop_by_hop_headers_are_not_forwarded() {
     let a = Backend::named("a")
         .field("Connection: keep-alive, X-Hop")
         .field("X-Hop: 1")
@@ -41,7 +46,7 @@ async fn hop_by_hop_fields_end_here() {
         .field("Upgrade: h2c")
         .start()
         .await;
-    let proxy = before(&a).start().await;
+    let proxy = in_front_of(&a).start().await;
     let mut raw = proxy.raw().await;
     let fields = [
         "Connection: X-Hop, keep-alive",
@@ -66,10 +71,10 @@ async fn hop_by_hop_fields_end_here() {
 }
 
 #[tokio::test]
-async fn end_to_end_fields_are_passed_on_as_they_are() {
+async fn end_to_end_headers_are_forwarded_unchanged() {
     let odd = "X-Unusual:   spaces, \"quotes\"; and = signs\t tab";
     let a = Backend::named("a").field(odd).start().await;
-    let proxy = before(&a).start().await;
+    let proxy = in_front_of(&a).start().await;
     let mut raw = proxy.raw().await;
     let reply = raw.get("/", &[odd, "x-MiXeD: Case", "X-Twice: 1", "X-Twice: 2"]).await;
     let value = "spaces, \"quotes\"; and = signs\t tab";
@@ -77,13 +82,13 @@ async fn end_to_end_fields_are_passed_on_as_they_are() {
     let seen = a.last();
     assert_eq!(seen.field("x-unusual"), Some(value));
     assert_eq!(seen.fields.all("x-twice"), ["1", "2"]);
-    assert!(seen.text.contains("x-MiXeD: Case\r\n"), "names keep their case: {}", seen.text);
+    assert!(seen.text.contains("x-MiXeD: Case\r\n"), "the name changed its case: {}", seen.text);
 }
 
 #[tokio::test]
-async fn untrusted_forwarding_fields_are_replaced() {
+async fn untrusted_forwarding_headers_are_replaced() {
     let a = Backend::start("a").await;
-    let proxy = before(&a).start().await;
+    let proxy = in_front_of(&a).start().await;
     let mut raw = proxy.raw().await;
     let forged = [
         "X-Forwarded-For: 6.6.6.6",
@@ -101,9 +106,9 @@ async fn untrusted_forwarding_fields_are_replaced() {
 }
 
 #[tokio::test]
-async fn trusted_forwarding_fields_are_added_to() {
+async fn trusted_forwarding_headers_are_extended() {
     let a = Backend::start("a").await;
-    let proxy = before(&a)
+    let proxy = in_front_of(&a)
         .raw_toml("[client_ip]\ntrusted = [\"127.0.0.0/8\"]\n[forwarding]\nforwarded = true")
         .start()
         .await;
@@ -125,18 +130,33 @@ async fn trusted_forwarding_fields_are_added_to() {
 }
 
 #[tokio::test]
-async fn forwarding_fields_can_be_turned_off() {
+async fn forwarding_headers_can_be_turned_off() {
     let a = Backend::start("a").await;
-    let proxy = before(&a).raw_toml("[forwarding]\nx_forwarded = false\nvia = \"off\"").start().await;
+    let proxy = in_front_of(&a).raw_toml("[forwarding]\nx_forwarded = false\nvia = \"off\"").start().await;
     let mut raw = proxy.raw().await;
     let reply = raw.get("/", &[]).await;
     assert!(!reply.fields.has("via"));
     assert_eq!(a.last().fields.names(), ["host"]);
 }
 
+#[tokio::test]
+async fn forged_forwarding_headers_are_removed_even_when_none_are_added() {
+    let a = Backend::start("a").await;
+    let proxy = in_front_of(&a).raw_toml("[forwarding]\nx_forwarded = false\nvia = \"off\"").start().await;
+    let mut raw = proxy.raw().await;
+    let forged = [
+        "X-Forwarded-For: 6.6.6.6",
+        "X-Forwarded-Proto: https",
+        "X-Forwarded-Host: evil",
+        "Forwarded: for=6.6.6.6",
+    ];
+    raw.get("/", &forged).await;
+    assert_eq!(a.last().fields.names(), ["host"]);
+}
+
 /// Backends behind CGI or WSGI read `X_Forwarded_For` as `X-Forwarded-For`.
 #[tokio::test]
-async fn claims_by_other_names_are_not_passed_on() {
+async fn untrusted_forwarding_headers_under_other_names_are_removed() {
     let a = Backend::start("a").await;
     let claims = [
         "X_Forwarded_For: 6.6.6.6",
@@ -149,7 +169,7 @@ async fn claims_by_other_names_are_not_passed_on() {
     ];
     for (trusted, kept) in [("", 1), ("[client_ip]\ntrusted = [\"127.0.0.0/8\"]\n", 6)] {
         let proxy =
-            before(&a).raw_toml(trusted).raw_toml("[forwarding]\nunderscores = \"keep\"").start().await;
+            in_front_of(&a).raw_toml(trusted).raw_toml("[forwarding]\nunderscores = \"keep\"").start().await;
         proxy.raw().await.get("/", &claims).await;
         let seen = a.last();
         let passed = claims.iter().filter(|line| {
@@ -160,10 +180,10 @@ async fn claims_by_other_names_are_not_passed_on() {
 }
 
 #[tokio::test]
-async fn names_with_underscores_are_dropped_unless_kept() {
+async fn header_names_with_underscores_are_dropped_by_default() {
     let a = Backend::start("a").await;
     for (config, kept) in [("", false), ("[forwarding]\nunderscores = \"keep\"", true)] {
-        let proxy = before(&a).raw_toml(config).start().await;
+        let proxy = in_front_of(&a).raw_toml(config).start().await;
         proxy
             .raw()
             .await
@@ -176,9 +196,9 @@ async fn names_with_underscores_are_dropped_unless_kept() {
 }
 
 #[tokio::test]
-async fn via_is_appended_on_both_ways() {
+async fn via_is_appended_in_both_directions() {
     let a = Backend::named("a").field("Via: 1.1 cache").start().await;
-    let proxy = before(&a).start().await;
+    let proxy = in_front_of(&a).start().await;
     let mut raw = proxy.raw().await;
     let reply = raw.get("/", &["Via: 1.0 front"]).await;
     assert_eq!(reply.fields.all("via"), ["1.1 cache", "1.1 homing"]);
@@ -186,9 +206,9 @@ async fn via_is_appended_on_both_ways() {
 }
 
 #[tokio::test]
-async fn upgrade_to_anything_but_websocket_is_not_passed_on() {
+async fn upgrades_other_than_websocket_are_not_forwarded() {
     let a = Backend::start("a").await;
-    let proxy = before(&a).start().await;
+    let proxy = in_front_of(&a).start().await;
     let mut raw = proxy.raw().await;
     let h2c =
         ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA"];
@@ -197,14 +217,14 @@ async fn upgrade_to_anything_but_websocket_is_not_passed_on() {
     for name in ["connection", "upgrade", "http2-settings"] {
         assert!(!seen.fields.has(name), "{name}");
     }
-    assert_eq!(raw.get("/", &[]).await.backend(), "a", "and the connection goes on");
+    assert_eq!(raw.get("/", &[]).await.backend(), "a", "the connection must stay open");
 }
 
 #[tokio::test]
-async fn large_heads_pass_within_the_limit() {
+async fn large_heads_within_the_limit_pass() {
     let long = format!("X-App: {}", "v".repeat(15_000));
     let a = Backend::named("a").field(&long).start().await;
-    let proxy = before(&a).start().await;
+    let proxy = in_front_of(&a).start().await;
     let mut raw = proxy.raw().await;
     for _ in 0..3 {
         let reply = raw.get("/", &[&long]).await;
@@ -214,41 +234,23 @@ async fn large_heads_pass_within_the_limit() {
 }
 
 #[tokio::test]
-async fn backend_may_have_a_name() {
-    let a = Backend::start("a").await;
-    let address = format!("localhost:{}", a.address.port());
-    let proxy = Proxy::builder().upstream("web", &[]).member("a", address).start().await;
-    assert_eq!(proxy.client().get("/").await.backend(), "a");
-    assert_eq!(a.last().field("host"), Some("test"), "the host asked for, not the backend's");
-}
-
-#[tokio::test]
-async fn listener_for_both_families_sees_ipv4_as_ipv4() {
-    if std::net::TcpListener::bind("[::1]:0").is_err() {
-        // There is no IPv6 here.
-        return;
-    }
-    let a = Backend::start("a").await;
-    let toml = before(&a).toml().replace("\"127.0.0.1:0\"", "\"[::]:0\"");
-    let config = homing::config::parse(&toml, "test.toml").expect("a configuration").config;
-    let running = homing::app::start(config, None).expect("start");
-    let port = running.addresses()[0].ip().unwrap().port();
-    for (ip, seen) in [("127.0.0.1", "127.0.0.1"), ("[::1]", "::1")] {
-        let address = format!("{ip}:{port}").parse().expect("an address");
-        assert_eq!(crate::harness::RawClient::connect(address).await.get("/", &[]).await.backend(), "a");
-        assert_eq!(a.last().field("x-forwarded-for"), Some(seen));
-    }
-}
-
-#[tokio::test]
-async fn bytes_beyond_ascii_pass_in_values() {
+async fn non_ascii_header_values_pass() {
     let a = Backend::named("a").script(Script::raw(
         b"HTTP/1.1 200 \xe9\r\nX-Backend: a\r\nX-App: caf\xe9 \xff\r\nContent-Length: 0\r\n\r\n",
     ));
     let a = a.start().await;
-    let proxy = before(&a).start().await;
+    let proxy = in_front_of(&a).start().await;
     let mut raw = proxy.raw().await;
     raw.send(b"GET / HTTP/1.1\r\nHost: t\r\nX-App: caf\xe9 \xff\r\n\r\n").await;
     assert_eq!(raw.response().await.field("x-app"), Some("caf\u{e9} \u{ff}"));
     assert_eq!(a.last().field("x-app"), Some("caf\u{e9} \u{ff}"));
+}
+
+#[tokio::test]
+async fn alt_svc_passes_through() {
+    let a = Backend::named("a").field("Alt-Svc: h3=\":443\"; ma=86400, h2=\":8443\"").start().await;
+    let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
+    let response = proxy.raw().await.get("/", &[]).await;
+    response.assert_from("a");
+    assert_eq!(response.field("alt-svc"), Some("h3=\":443\"; ma=86400, h2=\":8443\""));
 }

@@ -1,10 +1,10 @@
-//! Nasty connections and responses, and mutations of them, through the real
-//! proxy: what comes out on the other side is what Homing accounts for. The
-//! fuzz target `forwarded` does the same with inputs of its own.
+//! Hostile connections and responses, and mutations of them, through the real proxy: the other
+//! side gets exactly what Homing accounts for. The fuzz target `forwarded` does the same with its
+//! own inputs.
 
 use crate::oracle::Oracle;
 
-/// What connections are made of; any sequence is one.
+/// Pieces of a client's connection, in any sequence.
 const REQUEST_PIECES: &[&str] = &[
     "GET / HTTP/1.1\r\nHost: t\r\n\r\n",
     "GET http://other:80/a?b HTTP/1.1\r\nHost: t\r\n\r\n",
@@ -27,7 +27,7 @@ const REQUEST_PIECES: &[&str] = &[
     "\r\n",
 ];
 
-/// What responses are made of.
+/// Pieces of a backend's response, in any sequence.
 const RESPONSE_PIECES: &[&str] = &[
     "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
     "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
@@ -46,7 +46,7 @@ const RESPONSE_PIECES: &[&str] = &[
     "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello",
 ];
 
-/// What mutations put in.
+/// Text that mutations insert.
 const INSERTS: &[&str] = &[
     "\r\n",
     "\n",
@@ -72,7 +72,7 @@ const INSERTS: &[&str] = &[
     "\r\n continued",
 ];
 
-/// Some of the pieces one after another, mutated now and then.
+/// Returns up to `most` random pieces in a row, with up to three mutations.
 fn input(random: &mut fastrand::Rng, pieces: &[&str], most: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     for _ in 0..random.usize(1..=most) {
@@ -101,7 +101,7 @@ fn input(random: &mut fastrand::Rng, pieces: &[&str], most: usize) -> Vec<u8> {
     if bytes.is_empty() { b"\r\n".to_vec() } else { bytes }
 }
 
-/// Each input says who it is if it fails.
+/// Runs a check and prints its input if it panics.
 fn check(what: &str, seed: u64, bytes: &[u8], check: impl FnOnce()) {
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(check));
     if let Err(panic) = result {

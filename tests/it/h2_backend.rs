@@ -1,4 +1,4 @@
-//! HTTP/2 to backends.
+//! HTTP/2 to backends: messages, connections and failures.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::harness::{
 };
 use crate::tunnel::UPGRADE;
 
-/// A proxy of one worker in front of these, so that what is shared is.
+/// One worker in front of these backends, so that requests share connections.
 fn over_http2(backends: &[&Http2Backend]) -> ProxyBuilder {
     let mut builder = Proxy::builder().workers(1).listener_line("http2 = true").upstream("web", &[]);
     for backend in backends {
@@ -32,7 +32,7 @@ fn some_bytes(n: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_client_of_http1_gets_bodies_and_trailers_both_ways() {
+async fn http1_client_exchanges_bodies_and_trailers() {
     let a = Http2Backend::start("a").await;
     let proxy = over_http2(&[&a]).start().await;
     for size in [1, 5_000, 3_000_000] {
@@ -57,7 +57,7 @@ async fn a_client_of_http1_gets_bodies_and_trailers_both_ways() {
 }
 
 #[tokio::test]
-async fn a_client_of_http2_gets_bodies_and_trailers_both_ways() {
+async fn http2_client_exchanges_bodies_and_trailers() {
     let a = Http2Backend::start("a").await;
     let proxy = over_http2(&[&a]).start().await;
     let client = Http2Client::connect(proxy.addr()).await;
@@ -75,10 +75,10 @@ async fn a_client_of_http2_gets_bodies_and_trailers_both_ways() {
 }
 
 #[tokio::test]
-async fn heads_without_bodies_and_interim_ones_arrive() {
+async fn bodiless_and_interim_responses_arrive() {
     let a = Http2Backend::start("a").await;
     let proxy = over_http2(&[&a]).start().await;
-    // One connection: what is framed wrong would spoil what follows.
+    // One connection: a framing error would break the next response.
     let mut client = proxy.client();
     let hints = client.get("/hints").await;
     assert_eq!((hints.status, hints.field("content-length")), (200, Some("0")));
@@ -98,7 +98,7 @@ async fn heads_without_bodies_and_interim_ones_arrive() {
 }
 
 #[tokio::test]
-async fn sessions_stay_and_the_backend_is_told_of_them() {
+async fn sessions_stick_and_are_announced_to_the_backend() {
     let (a, b) = (Http2Backend::start("a").await, Http2Backend::start("b").await);
     let affinity = "key = [\"cookie:SID\"], remember = \"table\", announce = true";
     let proxy = over_http2(&[&a, &b]).affinity(affinity).start().await;
@@ -111,7 +111,7 @@ async fn sessions_stay_and_the_backend_is_told_of_them() {
             asked.headers_mut().append("cookie", HeaderValue::from_static("x=y"));
             asked.headers_mut().append("cookie", cookie);
             let response = client.ask(asked, b"", HeaderMap::new()).await.expect("a response");
-            let name = String::from_utf8(response.body).expect("text");
+            let name = String::from_utf8(response.body).expect("UTF-8");
             let seen = if name == "a" { a.last() } else { b.last() };
             assert_eq!(seen.headers()["cookie"], format!("x=y; SID=s{session}"));
             assert_eq!(seen.headers()["x-affinity-backend"], name);
@@ -123,7 +123,7 @@ async fn sessions_stay_and_the_backend_is_told_of_them() {
 }
 
 #[tokio::test]
-async fn concurrent_requests_share_a_connection_as_far_as_the_backend_allows() {
+async fn concurrent_requests_share_connections_up_to_the_stream_limit() {
     for (max_streams, connections) in [(None, 1), (Some(4), 5)] {
         let a = Http2Backend::with("a", max_streams, None).await;
         let proxy = over_http2(&[&a]).start().await;
@@ -133,10 +133,10 @@ async fn concurrent_requests_share_a_connection_as_far_as_the_backend_allows() {
             tokio::spawn(async move { client.ask(request("GET", "/gate"), b"", HeaderMap::new()).await })
         });
         let asked: Vec<_> = asked.collect();
-        eventually("all are there", async || a.streams() == 20).await;
+        eventually("the backend has all streams", async || a.streams() == 20).await;
         a.open_gate();
         for response in asked {
-            assert_eq!(response.await.expect("no panic").expect("a response").head.status(), 200);
+            assert_eq!(response.await.expect("request task").expect("a response").head.status(), 200);
         }
         assert_eq!((a.connections(), a.most_streams(), a.refused()), (connections, 20, 0));
         #[expect(clippy::cast_precision_loss, reason = "small numbers")]
@@ -146,7 +146,7 @@ async fn concurrent_requests_share_a_connection_as_far_as_the_backend_allows() {
 }
 
 #[tokio::test]
-async fn connections_that_leave_fail_no_request() {
+async fn goaway_fails_no_request() {
     let a = Http2Backend::start("a").await;
     let proxy = over_http2(&[&a]).start().await;
     let client = Http2Client::connect(proxy.addr()).await;
@@ -163,18 +163,18 @@ async fn connections_that_leave_fail_no_request() {
         })
         .collect();
     for round in 1..5 {
-        eventually("some were served", async || a.count("/echo") > round * 60).await;
+        eventually("some requests are served", async || a.count("/echo") > round * 60).await;
         a.leave();
     }
     for asked in asking {
-        asked.await.expect("all were answered");
+        asked.await.expect("no request fails");
     }
-    assert_eq!(a.count("/echo"), 400, "each exactly once");
+    assert_eq!(a.count("/echo"), 400, "each request must be processed exactly once");
     assert!(a.connections() > 1);
 }
 
 #[tokio::test]
-async fn what_a_backend_refuses_unprocessed_is_sent_elsewhere() {
+async fn refused_streams_are_retried_at_another_backend() {
     let (a, b) = (Http2Backend::start("a").await, Http2Backend::start("b").await);
     let proxy = over_http2(&[&a, &b]).affinity("key = [\"header:X-Key\"]").start().await;
     a.refuse(true);
@@ -182,7 +182,7 @@ async fn what_a_backend_refuses_unprocessed_is_sent_elsewhere() {
     for key in 0..8 {
         let response = proxy.client().field(&format!("X-Key: {key}")).post("/echo", &body).await;
         assert_eq!((response.status, response.backend(), response.body == body), (200, "b", true));
-        // Its body comes in a piece of its own.
+        // The body arrives after the head.
         let mut raw = proxy.raw().await;
         raw.send(format!("POST /echo HTTP/1.1\r\nHost: a\r\nX-Key: {key}\r\nContent-Length: 3\r\n\r\n"))
             .await;
@@ -190,11 +190,11 @@ async fn what_a_backend_refuses_unprocessed_is_sent_elsewhere() {
         assert_eq!(raw.response().await.text(), "abc");
     }
     assert!(a.refused() > 0);
-    assert_eq!((a.count("/echo"), b.count("/echo")), (0, 16), "each exactly once");
+    assert_eq!((a.count("/echo"), b.count("/echo")), (0, 16), "each request must be processed exactly once");
 }
 
 #[tokio::test]
-async fn a_refused_request_with_a_large_body_fails_and_says_so() {
+async fn refused_request_with_a_large_body_fails_with_backend_refused() {
     let a = Http2Backend::start("a").await;
     let proxy = over_http2(&[&a]).start().await;
     a.refuse(true);
@@ -206,21 +206,21 @@ async fn a_refused_request_with_a_large_body_fails_and_says_so() {
 }
 
 #[tokio::test]
-async fn a_backend_that_dies_fails_what_it_was_at_and_nothing_after() {
+async fn backend_that_dies_fails_only_the_requests_in_flight() {
     let a = Http2Backend::start("a").await;
     let proxy = over_http2(&[&a]).start().await;
     assert_eq!(proxy.client().get("/").await.status, 200);
-    // What may have been done is not done again.
+    // A request that may have been processed is not retried.
     proxy.client().post("/die", b"x").await.assert_own(502, "backend_closed");
     assert_eq!(a.count("/die"), 1);
     assert_eq!(proxy.client().get("/").await.status, 200);
     proxy.client().get("/reset").await.assert_own(502, "backend_reset");
     assert_eq!(proxy.client().get("/").await.status, 200);
-    assert_eq!(a.connections(), 2, "a reset is of one stream");
+    assert_eq!(a.connections(), 2, "a reset must end only its stream");
 }
 
 #[tokio::test]
-async fn a_response_that_is_cut_is_seen_to_be() {
+async fn truncated_response_is_truncated_for_the_client() {
     let a = Http2Backend::start("a").await;
     let proxy = over_http2(&[&a]).start().await;
     let mut raw = proxy.raw().await;
@@ -228,9 +228,9 @@ async fn a_response_that_is_cut_is_seen_to_be() {
     assert_eq!(raw.head().await.status, 200);
     let client = Http2Client::connect(proxy.addr()).await;
     let asked = tokio::spawn(async move { client.ask(request("GET", "/cut"), b"", HeaderMap::new()).await });
-    eventually("both are there", async || a.streams() == 2).await;
+    eventually("the backend has both streams", async || a.streams() == 2).await;
     a.open_gate();
-    let error = asked.await.expect("no panic").expect_err("a reset");
+    let error = asked.await.expect("request task").expect_err("a reset");
     assert!(error.is_reset(), "{error}");
     raw.assert_broken().await;
     let mut raw = proxy.raw().await;
@@ -239,26 +239,26 @@ async fn a_response_that_is_cut_is_seen_to_be() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_cancels_its_stream() {
+async fn client_that_disconnects_cancels_its_stream() {
     let a = Http2Backend::start("a").await;
     let proxy = over_http2(&[&a]).start().await;
     let mut raw = proxy.raw().await;
     raw.send("GET /hang HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    eventually("it is there", async || a.streams() == 1).await;
+    eventually("the backend has the stream", async || a.streams() == 1).await;
     drop(raw);
-    eventually("it is cancelled", async || a.resets() == [h2::Reason::CANCEL]).await;
+    eventually("the stream is cancelled", async || a.resets() == [h2::Reason::CANCEL]).await;
     let client = Http2Client::connect(proxy.addr()).await;
     let asked =
         tokio::spawn(async move { client.ask(request("POST", "/hang"), b"x", HeaderMap::new()).await });
-    eventually("it is there", async || a.streams() == 1).await;
+    eventually("the backend has the stream", async || a.streams() == 1).await;
     asked.abort();
-    eventually("it is cancelled", async || a.resets() == [h2::Reason::CANCEL; 2]).await;
+    eventually("the stream is cancelled", async || a.resets() == [h2::Reason::CANCEL; 2]).await;
     assert_eq!(proxy.client().get("/").await.status, 200);
-    assert_eq!(a.connections(), 1, "the others go on");
+    assert_eq!(a.connections(), 1, "the connection must stay open");
 }
 
 #[tokio::test]
-async fn over_tls_the_backend_must_choose_http2() {
+async fn tls_backend_must_negotiate_http2() {
     let (authority, files) = (Authority::new(), PemFiles::new());
     let pair = authority.server(&["127.0.0.1"]);
     let ca = files.write("ca.pem", &authority.pem);
@@ -268,7 +268,7 @@ async fn over_tls_the_backend_must_choose_http2() {
         over_http2(&[&a]).lines(&lines).health_check("path = \"/up\", interval = \"50ms\"").start().await;
     assert_eq!(proxy.client().get("/").await.text(), "a");
     assert_eq!(a.last().uri().scheme_str(), Some("https"));
-    eventually("checks come over HTTP/2", async || a.count("/up") > 2).await;
+    eventually("health checks arrive over HTTP/2", async || a.count("/up") > 2).await;
 
     let silent = Http2Backend::with("b", None, Some(server_config(&pair, None))).await;
     let proxy = over_http2(&[&silent]).lines(&lines).start().await;
@@ -281,7 +281,7 @@ async fn over_tls_the_backend_must_choose_http2() {
 }
 
 #[tokio::test]
-async fn checks_speak_what_the_backend_does() {
+async fn health_checks_use_the_protocol_of_the_backend() {
     let a = Http2Backend::start("a").await;
     let check = "path = \"/status/500\", interval = \"20ms\", fast_interval = \"20ms\"";
     let builder = over_http2(&[&a]);
@@ -293,13 +293,13 @@ async fn checks_speak_what_the_backend_does() {
 }
 
 #[tokio::test]
-async fn a_backend_that_speaks_http1_is_told_apart() {
+async fn http1_backend_configured_as_h2c_is_502() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder().upstream("web", &[&a]).lines("protocol = \"h2c\"").start().await;
     proxy.client().get("/").await.assert_own(502, "backend_not_http2");
 }
 
-/// Answers requests with this header block; not at all if it is empty.
+/// Starts a backend that answers requests with this header block, or not at all if it is empty.
 async fn answering(block: &'static [u8]) -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let address = listener.local_addr().expect("an address");
@@ -313,7 +313,7 @@ async fn answering(block: &'static [u8]) -> std::net::SocketAddr {
                     socket.read_exact(&mut head).await?;
                     let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
                     socket.read_exact(&mut vec![0; length]).await?;
-                    // HEADERS; the answer has END_STREAM and END_HEADERS.
+                    // A HEADERS frame. The answer has END_STREAM and END_HEADERS set.
                     if head[3] == 1 && !block.is_empty() {
                         let length = u8::try_from(block.len()).expect("a small block");
                         let mut frame = vec![0, 0, length, 1, 5];
@@ -322,7 +322,7 @@ async fn answering(block: &'static [u8]) -> std::net::SocketAddr {
                         socket.write_all(&frame).await?;
                     }
                 }
-                #[expect(unreachable_code, reason = "the type of the block")]
+                #[expect(unreachable_code, reason = "gives the block its type")]
                 std::io::Result::Ok(())
             });
         }
@@ -331,14 +331,14 @@ async fn answering(block: &'static [u8]) -> std::net::SocketAddr {
 }
 
 #[tokio::test]
-async fn malformed_responses_are_refused() {
+async fn malformed_responses_are_502() {
     let blocks: [(&str, &[u8], u16); 6] = [
-        ("right", b"\x88\x00\x05x-app\x01y", 200),
-        ("a field of connections", b"\x88\x00\x0aconnection\x05close", 502),
-        ("a coding of HTTP/1", b"\x88\x00\x11transfer-encoding\x07chunked", 502),
-        ("a name in upper case", b"\x88\x00\x01X\x01y", 502),
-        ("no status", b"\x00\x01x\x01y", 502),
-        ("space around a value", b"\x88\x00\x01x\x02 y", 502),
+        ("valid", b"\x88\x00\x05x-app\x01y", 200),
+        ("Connection header", b"\x88\x00\x0aconnection\x05close", 502),
+        ("Transfer-Encoding header", b"\x88\x00\x11transfer-encoding\x07chunked", 502),
+        ("uppercase header name", b"\x88\x00\x01X\x01y", 502),
+        ("missing :status", b"\x00\x01x\x01y", 502),
+        ("whitespace around a value", b"\x88\x00\x01x\x02 y", 502),
     ];
     for (what, block, status) in blocks {
         let address = answering(block).await;
@@ -352,7 +352,7 @@ async fn malformed_responses_are_refused() {
 }
 
 #[tokio::test]
-async fn a_connection_on_which_nothing_comes_is_given_up() {
+async fn silent_connection_is_closed_after_a_timeout() {
     let address = answering(b"").await;
     let lines = "protocol = \"h2c\"\ntimeouts = { response_head = \"1s\" }";
     let proxy = over_http2(&[]).member("a", address).lines(lines).start().await;
@@ -361,7 +361,7 @@ async fn a_connection_on_which_nothing_comes_is_given_up() {
 }
 
 #[tokio::test]
-async fn no_tunnel_leads_to_a_backend_of_http2() {
+async fn upgrade_to_an_http2_backend_is_501() {
     let a = Http2Backend::start("a").await;
     let proxy = over_http2(&[&a]).start().await;
     let mut raw = proxy.raw().await;
@@ -370,7 +370,7 @@ async fn no_tunnel_leads_to_a_backend_of_http2() {
 }
 
 #[tokio::test]
-async fn a_request_that_http2_cannot_say_is_the_clients_fault() {
+async fn target_that_http2_cannot_carry_is_not_a_backend_error() {
     let a = Http2Backend::start("a").await;
     let proxy = over_http2(&[&a]).start().await;
     let mut raw = proxy.raw().await;
@@ -380,7 +380,7 @@ async fn a_request_that_http2_cannot_say_is_the_clients_fault() {
 }
 
 #[tokio::test]
-async fn idle_connections_go_and_a_reload_lets_streams_finish() {
+async fn idle_connections_close_and_a_reload_lets_streams_finish() {
     let (a, b) = (Http2Backend::start("a").await, Http2Backend::start("b").await);
     let builder = over_http2(&[&a]).lines("protocol = \"h2c\"\npool = { idle_timeout = \"50ms\" }");
     let proxy = builder.start().await;
@@ -390,7 +390,7 @@ async fn idle_connections_go_and_a_reload_lets_streams_finish() {
     let proxy = over_http2(&[&a]).start().await;
     let mut raw = proxy.raw().await;
     raw.send("GET /gate HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    eventually("it is there", async || a.streams() == 1).await;
+    eventually("the backend has the stream", async || a.streams() == 1).await;
     proxy.reload(&over_http2(&[&b])).await;
     a.open_gate();
     assert_eq!(raw.response().await.backend(), "a");

@@ -1,39 +1,17 @@
-//! Limits and timeouts, each with what the client is told.
+//! Limits, each with the response that the client gets.
 
-use socket2::{Domain, Socket, Type};
+use std::net::IpAddr;
+
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use crate::harness::{Backend, Gate, Proxy, RawClient, Script, Step, eventually};
+use crate::harness::{
+    Authority, Backend, Gate, PemFiles, Proxy, RawClient, Script, Step, TlsClient, eventually,
+};
+use crate::tunnel;
 
 #[tokio::test]
-async fn head_that_does_not_end_in_time_is_408() {
-    let a = Backend::start("a").await;
-    let proxy = Proxy::builder().timeouts("request_head = \"150ms\"").upstream("web", &[&a]).start().await;
-    let mut raw = proxy.raw().await;
-    assert_eq!(raw.get("/", &[]).await.backend(), "a");
-    raw.send("GET / HTTP/1.1\r\nHost: t\r\nX-Slow: ").await;
-    raw.response().await.assert_own(408, "request_head_timeout");
-    raw.assert_closed().await;
-    assert_eq!(a.requests(), 1);
-}
-
-#[tokio::test]
-async fn idle_connection_is_closed_without_a_word() {
-    let a = Backend::start("a").await;
-    let proxy = Proxy::builder()
-        .timeouts("request_head = \"150ms\"\nkeep_alive = \"150ms\"")
-        .upstream("web", &[&a])
-        .start()
-        .await;
-    let mut raw = proxy.raw().await;
-    assert_eq!(raw.get("/", &[]).await.backend(), "a");
-    raw.assert_closed().await;
-    let mut silent = proxy.raw().await;
-    silent.assert_closed().await;
-}
-
-#[tokio::test]
-async fn head_beyond_its_limits_is_refused() {
+async fn head_beyond_the_limits_is_rejected() {
     let a = Backend::start("a").await;
     let limits = "head_bytes = \"4KiB\"\nfields = 20\nuri_bytes = \"1KiB\"";
     let proxy = Proxy::builder().limits(limits).upstream("web", &[&a]).start().await;
@@ -53,14 +31,14 @@ async fn head_beyond_its_limits_is_refused() {
         raw.assert_closed().await;
     }
     assert_eq!(a.connections(), 0);
-    // Within: 19 fields and Host; a target of 1024 bytes.
+    // Within the limits: 19 headers and Host, and a target of 1024 bytes.
     let mut raw = proxy.raw().await;
     raw.send(format!("GET {} HTTP/1.1\r\nHost: t\r\n{}\r\n", &long[..1024], "X: y\r\n".repeat(19))).await;
     assert_eq!(raw.response().await.backend(), "a");
 }
 
 #[tokio::test]
-async fn body_beyond_its_limit_is_413() {
+async fn body_beyond_the_limit_is_413() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder().limits("body_bytes = \"1KiB\"").upstream("web", &[&a]).start().await;
     let mut raw = proxy.raw().await;
@@ -75,7 +53,7 @@ async fn body_beyond_its_limit_is_413() {
     raw.send("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 1025\r\n\r\n").await;
     raw.response().await.assert_own(413, "request_body_too_large");
     raw.assert_closed().await;
-    assert_eq!(a.requests(), 2, "a length too large is seen at once");
+    assert_eq!(a.requests(), 2, "an excessive Content-Length must be rejected at once");
 
     let mut raw = proxy.raw().await;
     raw.send(format!("{chunked}{}{}0\r\n\r\n", chunk(1000), chunk(25))).await;
@@ -83,200 +61,105 @@ async fn body_beyond_its_limit_is_413() {
     raw.assert_closed().await;
     let mut raw = proxy.raw().await;
     raw.send(format!("{chunked}{}", chunk(1000))).await;
-    eventually("the beginning is there", async || a.received() >= 3048).await;
+    eventually("the backend has the first bytes", async || a.received() >= 3048).await;
     raw.send(chunk(25)).await;
     raw.response().await.assert_own(413, "request_body_too_large");
     raw.assert_closed().await;
-    assert_eq!(a.seen().len(), 2, "no backend has had a whole request that is too large");
-}
-
-/// A listener that never accepts, and whose queue is full: connecting to it
-/// takes for ever. The queue's connections come along.
-pub(crate) async fn full() -> (Socket, std::net::SocketAddr, Vec<TcpStream>) {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
-    socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("bind");
-    socket.listen(0).expect("listen");
-    let address = socket.local_addr().expect("address").as_socket().expect("an IP address");
-    let mut queue = Vec::new();
-    // With a backlog of 0 Linux queues one; a SYN beyond that is dropped.
-    while let Ok(Ok(stream)) =
-        tokio::time::timeout(std::time::Duration::from_millis(100), TcpStream::connect(address)).await
-    {
-        queue.push(stream);
-    }
-    (socket, address, queue)
+    assert_eq!(a.seen().len(), 2, "the backend got a complete request that is too large");
 }
 
 #[tokio::test]
-async fn backend_that_does_not_accept_is_504_or_passed_over() {
-    let (_socket, address, _queue) = full().await;
-    let good = Backend::start("good").await;
-    let timeouts = "connect = \"150ms\"";
-    let alone =
-        Proxy::builder().timeouts(timeouts).upstream("web", &[]).member("full", address).start().await;
-    alone.client().get("/").await.assert_own(504, "connect_timeout");
-    let both = Proxy::builder()
-        .timeouts(timeouts)
-        .upstream("web", &[&good])
-        .member("full", address)
-        .affinity(r#"key = ["cookie:SID"]"#)
-        .start()
-        .await;
-    for n in 0..6 {
-        assert_eq!(both.session(&format!("s{n}")).get("/").await.backend(), "good");
-    }
-    assert!(both.metric("homing_retries_total", &[]) >= 1.0, "some of them had their home at the other");
-}
-
-#[tokio::test]
-async fn response_that_does_not_begin_in_time_is_504() {
-    let a = Backend::named("a").stall_before_head().start().await;
-    let proxy = Proxy::builder().timeouts("response_head = \"150ms\"").upstream("web", &[&a]).start().await;
-    let mut raw = proxy.raw().await;
-    for _ in 0..2 {
-        raw.get("/", &[]).await.assert_own(504, "response_head_timeout");
-    }
-    eventually("the backend is let go", async || a.abandoned() == 2).await;
-    assert_eq!(a.requests(), 2, "what a backend may be working on is not sent again");
-}
-
-#[tokio::test]
-async fn head_of_a_response_that_stalls_half_way_is_504() {
-    let a =
-        Backend::named("a").script(Script::raw_then("HTTP/1.1 200 OK\r\nX-App: ", Step::Hang)).start().await;
-    let proxy = Proxy::builder().timeouts("response_head = \"150ms\"").upstream("web", &[&a]).start().await;
-    proxy.client().get("/").await.assert_own(504, "response_head_timeout");
-}
-
-#[tokio::test]
-async fn response_that_stalls_half_way_is_broken_off() {
-    let half = "HTTP/1.1 200 OK\r\nX-Backend: a\r\nContent-Length: 10\r\n\r\nhello";
-    let a = Backend::named("a").script(Script::raw_then(half, Step::Hang)).start().await;
-    let proxy = Proxy::builder().timeouts("body_idle = \"150ms\"").upstream("web", &[&a]).start().await;
-    let mut raw = proxy.raw().await;
-    raw.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n").await;
-    assert_eq!(raw.head().await.backend(), "a");
-    raw.assert_broken().await;
-    eventually("the backend is let go", async || a.abandoned() == 1).await;
-    proxy.metric_becomes("homing_errors_total", &[("error", "response_body_timeout")], 1.0).await;
-}
-
-#[tokio::test]
-async fn upload_that_stalls_is_408() {
+async fn connection_beyond_the_limit_gets_503() {
     let a = Backend::start("a").await;
-    let proxy = Proxy::builder().timeouts("body_idle = \"150ms\"").upstream("web", &[&a]).start().await;
-    let mut raw = proxy.raw().await;
-    raw.send("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 10\r\n\r\nhello").await;
-    raw.response().await.assert_own(408, "request_body_timeout");
-    raw.assert_closed().await;
-    eventually("the backend is let go", async || a.open() == 0).await;
-    assert_eq!(a.seen().len(), 0);
-}
-
-#[tokio::test]
-async fn client_that_does_not_read_is_let_go() {
-    let head = "HTTP/1.1 200 OK\r\nX-Backend: a\r\nContent-Length: 4000000000\r\n\r\n";
-    let steps = [Step::ReadHead, Step::Send(head.into()), Step::Zeros(4_000_000_000)];
-    let a = Backend::named("a").script(Script::new(steps)).start().await;
-    let proxy = Proxy::builder().timeouts("body_idle = \"200ms\"").upstream("web", &[&a]).start().await;
-    let mut raw = RawClient::connect_narrow(proxy.addr()).await;
-    raw.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n").await;
-    eventually("the response begins", async || a.sent() > 0).await;
-    eventually("the backend is let go", async || a.open() == 0).await;
-    proxy.metric_becomes("homing_errors_total", &[("error", "client_stalled")], 1.0).await;
-}
-
-#[tokio::test]
-async fn slow_but_steady_bodies_are_no_stall() {
-    // Ten pauses, each well below the limit, together well above it.
-    let gates: Vec<_> = (0..10).map(|_| Gate::closed()).collect();
-    let mut steps = vec![Step::ReadHead];
-    steps.push(Step::Send(b"HTTP/1.1 200 OK\r\nX-Backend: a\r\nContent-Length: 10\r\n\r\n".to_vec()));
-    for gate in &gates {
-        steps.extend([Step::Pause(gate.clone()), Step::Send(b"x".to_vec())]);
-    }
-    let a = Backend::named("a").script(Script::new(steps)).start().await;
-    let proxy = Proxy::builder().timeouts("body_idle = \"1s\"").upstream("web", &[&a]).start().await;
-    let mut raw = proxy.raw().await;
-    raw.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n").await;
-    assert_eq!(raw.head().await.backend(), "a");
-    let mut pause = tokio::time::interval(std::time::Duration::from_millis(150));
-    for gate in &gates {
-        pause.tick().await;
-        gate.open();
-        assert_eq!(raw.exactly(1).await, b"x");
+    for workers in [1, 2] {
+        let proxy = Proxy::builder().workers(workers).limits("connections = 2").upstream("web", &[&a]);
+        let proxy = proxy.start().await;
+        let (mut one, mut two) = (proxy.raw().await, proxy.raw().await);
+        assert_eq!(one.get("/", &[]).await.backend(), "a");
+        assert_eq!(two.get("/", &[]).await.backend(), "a");
+        let mut three = proxy.raw().await;
+        let reply = three.response().await;
+        reply.assert_own(503, "too_many_connections");
+        assert_eq!(reply.field("retry-after"), Some("1"));
+        three.assert_closed().await;
+        proxy.metric_becomes("homing_connections_refused_total", &[], 1.0).await;
+        assert_eq!(two.get("/", &[]).await.backend(), "a");
+        drop(one);
+        proxy.metric_becomes("homing_connections", &[], 1.0).await;
+        let mut four = proxy.raw().await;
+        assert_eq!(four.get("/", &[]).await.backend(), "a");
     }
 }
 
 #[tokio::test]
-async fn client_that_goes_away_cancels_its_request() {
-    let a = Backend::named("a").stall_before_head().start().await;
-    let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
-    for n in 1..=2 {
-        let mut raw = proxy.raw().await;
-        raw.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n").await;
-        eventually("the request is there", async || a.requests() == n).await;
-        if n == 1 {
-            drop(raw);
-        } else {
-            raw.reset();
-        }
-        eventually("the backend is let go", async || a.abandoned() == n).await;
-    }
-    proxy.metric_becomes("homing_errors_total", &[("error", "client_gone")], 2.0).await;
-}
-
-#[tokio::test]
-async fn request_of_a_client_that_went_away_is_finished_where_that_is_wished() {
-    let gate = Gate::closed();
-    let steps = [Step::ReadHead, Step::Wait(gate.clone()), Step::Reply];
-    let a = Backend::named("a").script(Script::new(steps)).start().await;
-    let b = Backend::start("b").await;
-    let proxy = Proxy::builder()
-        .workers(1)
-        .server("on_client_close = \"finish\"")
-        .raw_toml("[[route]]\nupstream = \"slow\"\npath = \"/slow\"\n[[route]]\nupstream = \"web\"")
-        .upstream("slow", &[&a])
-        .upstream("web", &[&b])
-        .start()
-        .await;
-    let mut raw = proxy.raw().await;
-    raw.send("GET /slow HTTP/1.1\r\nHost: t\r\n\r\n").await;
-    eventually("the request is there", async || a.requests() == 1).await;
-    drop(raw);
-    // The one worker has seen the end by the time it has answered these.
-    let mut bystander = proxy.client();
-    for _ in 0..10 {
-        assert_eq!(bystander.get("/").await.backend(), "b");
-    }
-    assert_eq!((a.abandoned(), a.open()), (0, 1));
-    gate.open();
-    proxy.metric_becomes("homing_requests_total", &[("upstream", "slow")], 1.0).await;
-    assert_eq!(a.abandoned(), 0);
-}
-
-#[tokio::test]
-async fn connection_beyond_the_limit_is_told_so() {
+async fn one_client_cannot_take_all_connections() {
     let a = Backend::start("a").await;
-    let proxy = Proxy::builder().limits("connections = 2").upstream("web", &[&a]).start().await;
-    let (mut one, mut two) = (proxy.raw().await, proxy.raw().await);
+    let builder = Proxy::builder().limits("connections_per_client = 2").upstream("web", &[&a]);
+    let proxy = builder.clone().start().await;
+    let greedy: IpAddr = [127, 0, 0, 7].into();
+    let (mut one, mut two) = (
+        RawClient::connect_from(greedy, proxy.addr()).await,
+        RawClient::connect_from(greedy, proxy.addr()).await,
+    );
     assert_eq!(one.get("/", &[]).await.backend(), "a");
     assert_eq!(two.get("/", &[]).await.backend(), "a");
-    let mut three = proxy.raw().await;
+    let mut three = RawClient::connect_from(greedy, proxy.addr()).await;
     let reply = three.response().await;
     reply.assert_own(503, "too_many_connections");
     assert!(reply.fields.has("retry-after"));
     three.assert_closed().await;
-    proxy.metric_becomes("homing_connections_refused_total", &[], 1.0).await;
-    assert_eq!(two.get("/", &[]).await.backend(), "a");
+    let limit = [("limit", "connections_per_client")];
+    assert!(proxy.metric("homing_connections_refused_total", &limit) > 0.5);
+    assert_eq!(proxy.raw().await.get("/", &[]).await.backend(), "a", "other clients must be served");
     drop(one);
     proxy.metric_becomes("homing_connections", &[], 1.0).await;
-    let mut four = proxy.raw().await;
-    assert_eq!(four.get("/", &[]).await.backend(), "a");
+    let mut four = RawClient::connect_from(greedy, proxy.addr()).await;
+    assert_eq!(four.get("/", &[]).await.backend(), "a", "the closed connection must make room");
+
+    let behind = builder.raw_toml("[client_ip]\ntrusted = [\"127.0.0.7\"]").start().await;
+    let mut many = Vec::new();
+    for _ in 0..8 {
+        let mut raw = RawClient::connect_from(greedy, behind.addr()).await;
+        assert_eq!(raw.get("/", &[]).await.backend(), "a", "a trusted proxy must be exempt");
+        many.push(raw);
+    }
 }
 
 #[tokio::test]
-async fn full_backend_refuses_its_sessions_and_new_ones_go_elsewhere() {
+async fn stalled_handshakes_make_room_for_new_ones() {
+    let a = Backend::start("a").await;
+    let (authority, files) = (Authority::new(), PemFiles::new());
+    let certificate = files.write("a.pem", authority.server(&["test"]).pem());
+    let proxy = Proxy::builder()
+        .workers(1)
+        .limits("handshakes = 4")
+        .timeouts("tls_handshake = \"1h\"")
+        .tls(&format!("certs = [\"{certificate}\"]"))
+        .upstream("web", &[&a])
+        .start()
+        .await;
+    let client = TlsClient::new(&authority);
+    let mut established = client.connect(proxy.addr(), "test").await;
+    let mut stalled = Vec::new();
+    for _ in 0..5 {
+        let mut socket = TcpStream::connect(proxy.addr()).await.expect("connect");
+        socket.write_all(&[22]).await.expect("write");
+        stalled.push(socket);
+    }
+    // The four are too recent to make room for the fifth.
+    let shed = [("result", "shed")];
+    eventually("one handshake is shed", async || proxy.metrics().contains("result=\"shed\"")).await;
+    assert!(proxy.metric("homing_tls_handshakes_total", &shed) > 0.5);
+    assert_eq!(established.get("/", &[]).await.backend(), "a", "the established connection must be served");
+    eventually("a new client is served", async || client.try_connect(proxy.addr(), "test").await.is_ok())
+        .await;
+    // The client may finish its handshake before the worker does.
+    let timeout = || proxy.metrics().contains("result=\"timeout\"");
+    eventually("one stalled handshake makes room", async || timeout()).await;
+}
+
+#[tokio::test]
+async fn saturated_backend_rejects_its_sessions_and_new_ones_go_elsewhere() {
     let (a, b) = (Backend::start("a").await, Backend::start("b").await);
     let proxy = Proxy::builder()
         .upstream("web", &[&a, &b])
@@ -295,82 +178,44 @@ async fn full_backend_refuses_its_sessions_and_new_ones_go_elsewhere() {
             break;
         }
     }
-    // A response may be here a moment before its place is free.
+    // A response may arrive a moment before it leaves the in-flight count.
     proxy.metric_becomes("homing_backend_in_flight", &[], 0.0).await;
     let gate = Gate::closed();
     a.set(Script::new([Step::ReadHead, Step::Pause(gate.clone()), Step::Reply]));
     let before = a.requests();
     let (mut busy, mut waiting) = (at_a.remove(0), at_a.remove(0));
     let busy = tokio::spawn(async move { busy.get("/").await });
-    eventually("the request is there", async || a.requests() > before).await;
+    eventually("the backend has the request", async || a.requests() > before).await;
 
     let refused = waiting.get("/").await;
     refused.assert_own(503, "saturated");
     assert_eq!(refused.field("retry-after"), Some("3"));
-    assert!(refused.outcome().starts_with("kept; backend=a"), "its own answers say it too");
+    assert!(refused.outcome().starts_with("kept; backend=a"), "Homing's own responses must carry the report");
     let mut passed_over = 0;
     for n in 0..20 {
         let reply = proxy.session(&format!("new-{n}")).get("/").await;
         assert_eq!(reply.backend(), "b");
         passed_over += u32::from(reply.outcome().starts_with("new; reason=capacity"));
     }
-    assert!(passed_over > 2, "{passed_over} of 20 had their home at a");
+    assert!(passed_over > 2, "only {passed_over} of 20 sessions had their home at a");
     gate.open();
     assert_eq!(busy.await.expect("the request").backend(), "a");
-    assert_eq!(waiting.get("/").await.backend(), "a", "and it is still its session's backend");
+    assert_eq!(waiting.get("/").await.backend(), "a", "the session must stay at its backend");
 }
 
 #[tokio::test]
-async fn dripping_does_not_make_the_time_for_a_head_longer() {
-    let a = Backend::start("a").await;
-    let proxy = Proxy::builder().timeouts("request_head = \"200ms\"").upstream("web", &[&a]).start().await;
-    let mut raw = proxy.raw().await;
-    raw.send("GET / HTTP/1.1\r\nHost: t\r\nX-Slow: ").await;
-    let mut pause = tokio::time::interval(std::time::Duration::from_millis(20));
-    // Refused, it fails in the end: the proxy reads on for no more than two seconds.
-    let mut sent = 0;
-    while proxy.metric("homing_errors_total", &[("error", "request_head_timeout")]) < 0.5 {
-        pause.tick().await;
-        assert!(raw.try_send("x").await && sent < 200, "no 408 after {sent} bytes");
-        sent += 1;
-    }
-    raw.response().await.assert_own(408, "request_head_timeout");
-}
-
-#[tokio::test]
-async fn client_that_goes_away_is_not_the_backends_fault() {
-    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
-    let proxy = Proxy::builder()
-        .workers(1)
-        .upstream("web", &[&a, &b])
-        .affinity(r#"key = ["cookie:SID"]"#)
-        .passive("max_fails = 1, penalty = \"1h\"")
-        .start()
-        .await;
-    let hang = Script::new([Step::ReadHead, Step::Hang]);
-    a.set(hang.clone());
-    b.set(hang);
-    for n in 1..=6 {
-        let mut raw = proxy.raw().await;
-        raw.send(format!("GET / HTTP/1.1\r\nHost: t\r\nCookie: SID=s{n}\r\n\r\n")).await;
-        eventually("the request is there", async || a.requests() + b.requests() == n).await;
-        drop(raw);
-        eventually("the backend is let go", async || a.abandoned() + b.abandoned() == n).await;
-    }
-    proxy.metric_becomes("homing_errors_total", &[("error", "client_gone")], 6.0).await;
-    assert!(proxy.metric("homing_backend_up", &[]) > 1.5, "both are up");
-}
-
-#[tokio::test]
-async fn tunnel_takes_one_of_its_backends_places() {
+async fn tunnel_counts_toward_max_connections() {
     let a = Backend::named("a").upgrade_echo("").start().await;
     let proxy = Proxy::builder().upstream("web", &[&a]).backend("a", "max_connections = 1").start().await;
-    let (raw, _) = crate::tunnel::open(&proxy, "").await;
+    let (raw, _) = tunnel::open(&proxy, "").await;
     assert!(proxy.metric("homing_backend_in_flight", &[]) > 0.5);
     let refused = proxy.client().get("/").await;
     assert_eq!((refused.status, refused.fields.has("retry-after")), (503, true));
     drop(raw);
-    eventually("its place is free", async || proxy.metric("homing_backend_in_flight", &[]) < 0.5).await;
+    eventually("the closed tunnel is no longer counted", async || {
+        proxy.metric("homing_backend_in_flight", &[]) < 0.5
+    })
+    .await;
     a.set(Script::reply());
     assert_eq!(proxy.client().get("/").await.backend(), "a");
 }

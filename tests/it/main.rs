@@ -1,13 +1,14 @@
-//! Integration tests: the whole proxy over real sockets, one module per
-//! concern. `harness` says what they are made of.
+//! Integration tests: the whole proxy over real sockets, one module per concern. `harness` has
+//! the proxy, backends and clients that they use.
 //!
-//! No test sleeps: what must happen is waited for, at most
-//! `HOMING_TEST_PATIENCE_MS` (10 s).
+//! Tests do not sleep. They wait for conditions, for at most `HOMING_TEST_PATIENCE_MS` (10 s).
 
 mod addresses;
 mod affinity;
 mod body;
+mod body_rate;
 mod churn;
+mod client_close;
 mod conformance;
 mod failover;
 mod faults;
@@ -17,20 +18,22 @@ mod h2_backend;
 mod h2_backend_turns;
 mod harness;
 mod health;
+mod hold;
 mod http;
 mod http2;
+mod interim;
 mod limits;
 mod malformed;
 mod ops;
 #[path = "../oracle/mod.rs"]
 mod oracle;
+mod pipelining;
 mod proxy_protocol;
 mod reload;
-mod review;
 mod routing;
 mod sealed_cookie;
 mod shutdown;
-mod strangers;
+mod timeouts;
 mod tls;
 mod tunnel;
 mod unix;

@@ -1,10 +1,10 @@
-//! What operators see and do.
+//! Operations: metrics, the access log and the admin listener.
 
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::harness::{Backend, Proxy, RawClient, Response, eventually};
+use crate::harness::{Backend, Proxy, RawClient, Response, Script, Step, eventually, in_front_of};
 
 #[tokio::test]
 async fn metrics_count_outcomes_by_reason() {
@@ -36,10 +36,26 @@ async fn metrics_count_outcomes_by_reason() {
     proxy.metric_becomes("homing_table_entries", &[("upstream", "web")], 1.0).await;
 }
 
-/// The lines of the log, once there are so many.
+#[tokio::test]
+async fn request_bytes_are_counted_once() {
+    let a = Backend::start("a").await;
+    let proxy = in_front_of(&a).start().await;
+    let mut raw = proxy.raw().await;
+    let request = "POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nhello";
+    raw.send(request).await;
+    assert_eq!(raw.response().await.backend(), "a");
+    assert_eq!(request.len(), 52);
+    proxy.metric_becomes("homing_received_bytes_total", &[], 52.0).await;
+    a.set(Script::new([Step::ReadHead, Step::ReadBody, Step::Close]));
+    raw.send(request).await;
+    raw.response().await.assert_own(502, "backend_closed");
+    proxy.metric_becomes("homing_received_bytes_total", &[], 104.0).await;
+}
+
+/// Waits until the log has `count` lines, and returns them.
 async fn lines(file: &std::path::Path, count: usize) -> Vec<Value> {
     let read = || std::fs::read_to_string(file).unwrap_or_default();
-    eventually(format!("{count} lines"), async || read().lines().count() >= count).await;
+    eventually(format!("the log has {count} lines"), async || read().lines().count() >= count).await;
     let lines: Vec<_> = read().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!(lines.len(), count, "{lines:?}");
     lines
@@ -48,7 +64,7 @@ async fn lines(file: &std::path::Path, count: usize) -> Vec<Value> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_request_has_a_line_in_the_access_log() {
     let a = Backend::start("a").await;
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("temporary directory");
     let file = directory.path().join("access.log");
     let proxy = Proxy::builder()
         .raw_toml(&format!("[access_log]\nformat = \"json\"\noutput = \"{}\"", file.display()))
@@ -77,7 +93,7 @@ async fn every_request_has_a_line_in_the_access_log() {
     assert_eq!((line["status"].as_u64(), line["attempts"].as_u64()), (Some(200), Some(1)));
     assert!(line["duration_ms"].is_number() && line["first_byte_ms"].is_number(), "{line}");
     assert!(line["bytes_in"].as_u64() > Some(5) && line["bytes_out"].as_u64() > Some(10), "{line}");
-    assert!(!line.to_string().contains("secret"), "no secrets: {line}");
+    assert!(!line.to_string().contains("secret"), "the line leaks a secret: {line}");
     assert!(line.get("error").is_none() && line.get("reason").is_none(), "{line}");
 
     raw.get("/nowhere", &[]).await.assert_own(404, "no_route");
@@ -87,25 +103,25 @@ async fn every_request_has_a_line_in_the_access_log() {
     bad.send("GET /\"\u{1}\r\n\r\n").await;
     bad.response().await.assert_own(400, "");
     let all = lines(&file, 4).await;
-    // Two workers, two lanes: lines may be out of order.
+    // Each worker has its own queue, so lines may be out of order.
     let with = |status: u64| all.iter().find(|line| line["status"] == status).expect("a line");
     assert_eq!((&with(404)["error"], with(404).get("upstream")), (&Value::from("no_route"), None));
     assert_eq!((&with(503)["error"], &with(503)["backend"]), (&"connect_failed".into(), &"a".into()));
     assert_eq!(with(400)["method"], "-");
-    // What can be read of a head that is refused is logged.
+    // A rejected head is logged as far as it can be parsed.
     let mut bad = proxy.raw().await;
     bad.send("DELETE /app/y?password=secret HTTP/1.1\r\n\r\n").await;
     bad.response().await.assert_own(400, "host_missing");
     let all = lines(&file, 5).await;
     let line = all.iter().find(|line| line["error"] == "host_missing").expect("a line");
     assert_eq!((&line["method"], &line["path"]), (&"DELETE".into(), &"/app/y".into()));
-    assert!(!line.to_string().contains("secret"), "no secrets: {line}");
+    assert!(!line.to_string().contains("secret"), "the line leaks a secret: {line}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn access_log_is_rotated_without_losing_a_line() {
+async fn log_rotation_loses_no_line() {
     let a = Backend::start("a").await;
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("temporary directory");
     let file = directory.path().join("access.log");
     let old = directory.path().join("access.log.1");
     let proxy = Proxy::builder()
@@ -125,8 +141,8 @@ async fn access_log_is_rotated_without_losing_a_line() {
         let lines: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).expect("JSON")).collect();
         lines.iter().map(|line| line["path"].as_str().expect("a path").to_owned()).collect::<Vec<_>>()
     };
-    // Lines follow their responses; some may be late for the old file.
-    eventually("no line is lost", async || {
+    // Lines are written after their responses, so some may miss the old file.
+    eventually("both files together have every line", async || {
         [paths(&old), paths(&file)].concat() == ["/one", "/two", "/three"]
     })
     .await;
@@ -135,11 +151,11 @@ async fn access_log_is_rotated_without_losing_a_line() {
     assert_eq!(
         paths(&file).last().map(String::as_str),
         Some("/four"),
-        "the new file is in use, and what waits is written at the end"
+        "queued lines must be in the new file after the shutdown"
     );
 }
 
-/// A request to the admin listener.
+/// Sends a request to the admin listener.
 async fn admin(proxy: &Proxy, line: &str, fields: &str) -> Response {
     let mut raw = RawClient::connect(proxy.admin()).await;
     raw.send(format!("{line} HTTP/1.1\r\n{fields}\r\n")).await;
@@ -149,7 +165,7 @@ async fn admin(proxy: &Proxy, line: &str, fields: &str) -> Response {
 const LOCAL: &str = "Host: 127.0.0.1:9900\r\n";
 
 #[tokio::test]
-async fn admin_listener_tells_metrics_health_and_state() {
+async fn admin_listener_serves_metrics_health_and_status() {
     let (a, b) = (Backend::start("a").await, Backend::start("b").await);
     let proxy = Proxy::builder().server("admin = \"127.0.0.1:0\"").upstream("web", &[&a, &b]).start().await;
     proxy.client().get("/").await;
@@ -171,7 +187,7 @@ async fn admin_listener_tells_metrics_health_and_state() {
 }
 
 #[tokio::test]
-async fn admin_listener_is_closed_to_strangers() {
+async fn admin_listener_rejects_cross_site_requests() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder().server("admin = \"127.0.0.1:0\"").upstream("web", &[&a]).start().await;
     let drain = "POST /upstreams/web/backends/a/state?state=drain";
@@ -194,9 +210,9 @@ async fn admin_listener_is_closed_to_strangers() {
 }
 
 #[tokio::test]
-async fn admin_listener_reloads_the_file() {
+async fn admin_listener_reloads_the_configuration_file() {
     let (a, b) = (Backend::start("a").await, Backend::start("b").await);
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("temporary directory");
     let file = directory.path().join("homing.toml");
     let builder = Proxy::builder().server("admin = \"127.0.0.1:0\"").upstream("web", &[&a, &b]);
     let proxy = builder.clone().start_from(&file).await;
@@ -213,14 +229,14 @@ async fn admin_listener_reloads_the_file() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn health_of_a_draining_proxy_is_503_until_it_ends() {
+async fn health_is_503_while_the_proxy_shuts_down() {
     let gate = crate::harness::Gate::closed();
     let a = Backend::named("a").reply_after(&gate).start().await;
     let proxy = Proxy::builder().server("admin = \"127.0.0.1:0\"").upstream("web", &[&a]).start().await;
     let address = proxy.admin();
     let mut raw = proxy.raw().await;
     raw.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n").await;
-    eventually("the request is there", async || a.requests() == 1).await;
+    eventually("the backend has the request", async || a.requests() == 1).await;
     let ending = proxy.shutting_down(Duration::from_secs(60));
     eventually("health is 503", async || {
         let mut admin = RawClient::connect(address).await;

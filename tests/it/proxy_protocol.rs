@@ -1,4 +1,4 @@
-//! The PROXY protocol: headers from clients and to backends.
+//! The PROXY protocol, from proxies in front and to backends.
 
 mod incoming;
 mod outgoing;

@@ -1,9 +1,9 @@
-//! Which upstream a request goes to.
+//! Routes: which upstream gets a request.
 
 use crate::harness::{Backend, Proxy};
 
 #[tokio::test]
-async fn most_specific_route_counts_and_without_one_it_is_404() {
+async fn most_specific_route_wins_and_no_route_is_404() {
     let mut backends = Vec::new();
     for name in ["exact", "wild", "deep", "api", "any"] {
         backends.push(Backend::start(name).await);
@@ -55,7 +55,7 @@ async fn most_specific_route_counts_and_without_one_it_is_404() {
         let reply = raw.response().await;
         if expected == "404" {
             reply.assert_own(404, "no_route");
-            assert!(!reply.fields.has("connection"), "the connection goes on");
+            assert!(!reply.fields.has("connection"), "the connection must stay open");
         } else {
             assert_eq!(reply.backend(), expected, "{host}{path}");
         }
@@ -63,7 +63,7 @@ async fn most_specific_route_counts_and_without_one_it_is_404() {
 }
 
 #[tokio::test]
-async fn upload_without_a_route_ends_the_connection() {
+async fn upload_without_a_route_closes_the_connection() {
     let a = Backend::start("a").await;
     let routes = "[[route]]\npath = \"/app\"\nupstream = \"web\"";
     let proxy = Proxy::builder().raw_toml(routes).upstream("web", &[&a]).start().await;
@@ -72,11 +72,11 @@ async fn upload_without_a_route_ends_the_connection() {
         .await;
     raw.response().await.assert_own(404, "no_route");
     raw.assert_closed().await;
-    assert_eq!(a.connections(), 0, "a body is no request");
+    assert_eq!(a.connections(), 0, "the body was taken for a request");
 }
 
 #[tokio::test]
-async fn upstreams_keep_sessions_of_their_own() {
+async fn each_upstream_has_its_own_sessions() {
     let (a, b, c, d) = (
         Backend::start("a").await,
         Backend::start("b").await,

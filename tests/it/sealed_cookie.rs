@@ -1,25 +1,21 @@
-//! `remember = "cookie"`: the binding sealed at the client.
+//! `remember = "cookie"`: bindings sealed in a cookie at the client.
 
 use std::path::{Path, PathBuf};
 
-use crate::harness::{Backend, Client, Proxy, ProxyBuilder, eventually};
+use crate::harness::{Backend, Client, Proxy, ProxyBuilder, eventually, three};
 
 const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 const NEWER: &str = "ffeeddccbbaa99887766554433221100ffeeddccbbaa99887766554433221100";
 
-async fn three() -> [Backend; 3] {
-    [Backend::start("a").await, Backend::start("b").await, Backend::start("c").await]
-}
-
-/// A file with these keys, in a directory that must be kept.
+/// Writes these keys to a file. Dropping the directory deletes it.
 fn keys(keys: &[&str]) -> (tempfile::TempDir, PathBuf) {
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("temporary directory");
     let path = directory.path().join("keys");
     std::fs::write(&path, keys.join("\n")).expect("write");
     (directory, path)
 }
 
-/// Sessions are in a cookie only: no key, but the cookie.
+/// These backends, with sessions bound by a sealed cookie.
 fn sealed(backends: &[Backend; 3], keys: &Path, cookie: &str) -> ProxyBuilder {
     let [a, b, c] = backends;
     let keys = keys.display();
@@ -29,12 +25,12 @@ fn sealed(backends: &[Backend; 3], keys: &Path, cookie: &str) -> ProxyBuilder {
     Proxy::builder().upstream("web", &[a, b, c]).affinity(&affinity)
 }
 
-/// A client whose session is at another backend than its key's home: that it
-/// stays there is the cookie's doing.
+/// Returns a client whose session is away from its key's home, so that only the cookie keeps it
+/// there, and the session's backend.
 async fn away_from_home(proxy: &Proxy, backends: &[Backend; 3]) -> (Client, String) {
     let mut client = proxy.session("away");
     let home = client.get("/").await.backend().to_owned();
-    let home = backends.iter().find(|b| b.name == home).expect("one of them");
+    let home = backends.iter().find(|b| b.name == home).expect("a known backend");
     home.stop().await;
     let heir = client.get("/").await.backend().to_owned();
     home.restart();
@@ -43,7 +39,7 @@ async fn away_from_home(proxy: &Proxy, backends: &[Backend; 3]) -> (Client, Stri
 }
 
 #[tokio::test]
-async fn cookie_is_set_once_and_binds() {
+async fn cookie_is_set_once_and_binds_the_session() {
     let backends = three().await;
     let (_directory, keys) = keys(&[KEY]);
     let proxy = sealed(&backends, &keys, "").start().await;
@@ -54,18 +50,21 @@ async fn cookie_is_set_once_and_binds() {
         let cookie = first.field("set-cookie").expect("a cookie");
         assert!(cookie.starts_with("homing="), "{cookie}");
         assert!(cookie.ends_with("; Path=/; HttpOnly; SameSite=Lax"), "{cookie}");
-        assert!(!cookie.contains(first.backend()) || first.backend().len() == 1, "it is sealed");
+        assert!(
+            !cookie.contains(first.backend()) || first.backend().len() == 1,
+            "the cookie reveals its backend"
+        );
         for _ in 0..5 {
             let next = client.get("/").await;
             assert_eq!(next.backend(), first.backend());
             assert!(next.outcome().starts_with("kept"), "{}", next.outcome());
-            assert!(!next.fields.has("set-cookie"), "once is enough");
+            assert!(!next.fields.has("set-cookie"), "the cookie was set again");
         }
     }
 }
 
 #[tokio::test]
-async fn cookie_binds_wherever_the_ring_would_send_the_session() {
+async fn cookie_overrides_the_ring() {
     let backends = three().await;
     let (_directory, keys) = keys(&[KEY]);
     let proxy = sealed(&backends, &keys, "").start().await;
@@ -76,7 +75,7 @@ async fn cookie_binds_wherever_the_ring_would_send_the_session() {
 }
 
 #[tokio::test]
-async fn backend_never_sees_the_cookie_but_all_others() {
+async fn cookie_is_stripped_from_requests_and_others_are_kept() {
     let backends = three().await;
     let (_directory, keys) = keys(&[KEY]);
     let proxy = sealed(&backends, &keys, "").start().await;
@@ -96,7 +95,7 @@ async fn backend_never_sees_the_cookie_but_all_others() {
         let lines: Vec<_> = sent.iter().map(|line| format!("Cookie: {line}")).collect();
         let lines: Vec<_> = lines.iter().map(String::as_str).collect();
         let reply = raw.get("/", &lines).await;
-        let backend = backends.iter().find(|b| b.name == reply.backend()).expect("one of them");
+        let backend = backends.iter().find(|b| b.name == reply.backend()).expect("a known backend");
         assert_eq!(backend.last().fields.all("cookie"), expected, "{sent:?}");
     }
 }
@@ -124,7 +123,7 @@ async fn forged_cookie_is_ignored_counted_and_replaced() {
 }
 
 #[tokio::test]
-async fn attributes_are_as_configured() {
+async fn cookie_has_the_configured_attributes() {
     let backends = three().await;
     let (_directory, keys) = keys(&[KEY]);
     for (cookie, expected) in [
@@ -149,7 +148,7 @@ async fn attributes_are_as_configured() {
 }
 
 #[tokio::test]
-async fn secure_follows_what_a_trusted_proxy_says() {
+async fn secure_follows_x_forwarded_proto_from_trusted_proxies() {
     let backends = three().await;
     let (_directory, keys) = keys(&[KEY]);
     let wary = sealed(&backends, &keys, "").start().await;
@@ -165,7 +164,7 @@ async fn secure_follows_what_a_trusted_proxy_says() {
 }
 
 #[tokio::test]
-async fn cookie_is_not_set_where_shared_caches_would_keep_it() {
+async fn cookie_is_not_set_on_publicly_cacheable_responses() {
     let backends = three().await;
     let (_directory, keys) = keys(&[KEY]);
     let skip = sealed(&backends, &keys, "").start().await;
@@ -175,7 +174,10 @@ async fn cookie_is_not_set_where_shared_caches_would_keep_it() {
         backend.set_fields(&["Cache-Control: public, max-age=60"]);
     }
     assert!(!skip.client().get("/style.css").await.fields.has("set-cookie"));
-    assert!(skip.client().post("/style.css", b"x").await.fields.has("set-cookie"), "a POST is not cached");
+    assert!(
+        skip.client().post("/style.css", b"x").await.fields.has("set-cookie"),
+        "a response to POST is not cacheable"
+    );
     let reply = private.client().get("/style.css").await;
     assert!(reply.fields.has("set-cookie"));
     assert_eq!(reply.fields.all("cache-control"), ["public, max-age=60", "private"]);
@@ -189,7 +191,7 @@ async fn cookie_is_not_set_where_shared_caches_would_keep_it() {
 }
 
 #[tokio::test]
-async fn rotated_keys_keep_sessions() {
+async fn key_rotation_keeps_sessions() {
     let backends = three().await;
     let (_directory, path) = keys(&[KEY]);
     let builder = sealed(&backends, &path, "");
@@ -199,17 +201,17 @@ async fn rotated_keys_keep_sessions() {
     std::fs::write(&path, format!("{NEWER}\n{KEY}\n")).expect("write");
     proxy.reload(&builder).await;
     let reply = client.get("/").await;
-    assert_eq!(reply.backend(), heir, "the older key still opens");
+    assert_eq!(reply.backend(), heir, "the older key must still open cookies");
     assert!(reply.outcome().starts_with("kept"), "{}", reply.outcome());
 
     let (mut newcomer, place) = away_from_home(&proxy, &backends).await;
     std::fs::write(&path, format!("{NEWER}\n")).expect("write");
     proxy.reload(&builder).await;
-    assert_eq!(newcomer.get("/").await.backend(), place, "the newer key seals");
+    assert_eq!(newcomer.get("/").await.backend(), place, "the newer key must seal cookies");
     let reply = client.get("/").await;
     assert!(
         reply.outcome().starts_with("new; reason=forged"),
-        "a key that is gone opens nothing: {}",
+        "a removed key opened a cookie: {}",
         reply.outcome()
     );
 }
@@ -231,7 +233,7 @@ async fn another_proxy_with_the_same_keys_keeps_the_session() {
 }
 
 #[tokio::test]
-async fn cookie_of_one_upstream_is_nothing_to_another() {
+async fn cookie_of_one_upstream_counts_as_forged_at_another() {
     let backends = three().await;
     let (_directory, path) = keys(&[KEY]);
     let [a, b, c] = &backends;
@@ -246,7 +248,7 @@ async fn cookie_of_one_upstream_is_nothing_to_another() {
 }
 
 #[tokio::test]
-async fn session_of_a_removed_backend_moves_with_a_new_cookie() {
+async fn session_of_a_removed_backend_moves_and_gets_a_new_cookie() {
     let backends = three().await;
     let (_directory, path) = keys(&[KEY]);
     let builder = sealed(&backends, &path, "");
@@ -264,7 +266,7 @@ async fn session_of_a_removed_backend_moves_with_a_new_cookie() {
 }
 
 #[tokio::test]
-async fn temporary_failover_leaves_the_cookie_alone() {
+async fn temporary_failover_keeps_the_cookie() {
     let backends = three().await;
     let (_directory, path) = keys(&[KEY]);
     let [a, b, c] = &backends;
@@ -275,7 +277,7 @@ async fn temporary_failover_leaves_the_cookie_alone() {
     let proxy = Proxy::builder().upstream("web", &[a, b, c]).affinity(&affinity).start().await;
     let mut client = proxy.client();
     let home = client.get("/").await.backend().to_owned();
-    let stopped = backends.iter().find(|b| b.name == home).expect("one of them");
+    let stopped = backends.iter().find(|b| b.name == home).expect("a known backend");
     stopped.stop().await;
     let mut heirs = std::collections::BTreeSet::new();
     for _ in 0..8 {
@@ -283,13 +285,13 @@ async fn temporary_failover_leaves_the_cookie_alone() {
         assert!(!reply.fields.has("set-cookie"));
         heirs.insert(reply.backend().to_owned());
     }
-    assert_eq!(heirs.len(), 1, "without a key of its own, too, a session has one heir: {heirs:?}");
+    assert_eq!(heirs.len(), 1, "a session must have one heir: {heirs:?}");
     stopped.restart();
     assert_eq!(client.get("/").await.backend(), home);
 }
 
 #[tokio::test]
-async fn cookie_that_is_too_old_is_a_new_session() {
+async fn expired_cookie_starts_a_new_session() {
     let backends = three().await;
     let (_directory, path) = keys(&[KEY]);
     let proxy = sealed(&backends, &path, r#"max_age = "1s", max_idle = "1s""#).start().await;
@@ -297,7 +299,7 @@ async fn cookie_that_is_too_old_is_a_new_session() {
     client.get("/").await;
     let old = client.cookie_value("homing").expect("the cookie").to_owned();
     let mut outcome = String::new();
-    eventually("it expires", async || {
+    eventually("the cookie expires", async || {
         let reply = proxy.client().cookie("homing", &old).get("/").await;
         outcome = reply.outcome();
         assert!(outcome.starts_with("kept") || reply.fields.has("set-cookie"), "{outcome}");

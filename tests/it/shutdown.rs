@@ -1,16 +1,19 @@
-//! The end, and the next beginning.
+//! Graceful shutdown, and what survives a restart.
 
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
-use crate::harness::{Backend, Client, Gate, Proxy, ProxyBuilder, Script, Step, eventually};
+use crate::harness::{
+    Backend, Client, Gate, Proxy, ProxyBuilder, Script, Step, eventually, in_front_of, three,
+};
 use crate::tunnel;
 
 const LONG: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn request_in_flight_is_finished_and_nobody_new_is_let_in() {
+async fn shutdown_finishes_requests_in_flight_and_refuses_connections() {
     let gate = Gate::closed();
     let a = Backend::named("a").reply_after(&gate).start().await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
@@ -19,9 +22,9 @@ async fn request_in_flight_is_finished_and_nobody_new_is_let_in() {
     raw.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n").await;
     let mut upload = proxy.raw().await;
     upload.send("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\n\r\nbo").await;
-    eventually("the requests are there", async || a.requests() == 2).await;
+    eventually("the backend has both requests", async || a.requests() == 2).await;
     let ending = proxy.shutting_down(LONG);
-    eventually("nobody is let in", async || TcpStream::connect(address).await.is_err()).await;
+    eventually("new connections are refused", async || TcpStream::connect(address).await.is_err()).await;
     upload.send("dy").await;
     gate.open();
     for raw in [&mut raw, &mut upload] {
@@ -30,8 +33,8 @@ async fn request_in_flight_is_finished_and_nobody_new_is_let_in() {
         raw.assert_closed().await;
     }
     drop((raw, upload));
-    assert!(ending.await.expect("the shutdown"), "everything ended by itself");
-    eventually("backends are let go", async || a.open() == 0).await;
+    assert!(ending.await.expect("the shutdown"), "not everything ended within the grace period");
+    eventually("the backend connections are closed", async || a.open() == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -45,7 +48,8 @@ async fn idle_connections_are_closed_at_once() {
     for _ in 0..10 {
         more.push(proxy.raw().await);
     }
-    eventually("all are accepted", async || proxy.metric("homing_connections", &[]) >= 12.0).await;
+    eventually("all connections are accepted", async || proxy.metric("homing_connections", &[]) >= 12.0)
+        .await;
     let ending = proxy.shutting_down(LONG);
     used.assert_closed().await;
     fresh.assert_closed().await;
@@ -55,39 +59,67 @@ async fn idle_connections_are_closed_at_once() {
     assert!(ending.await.expect("the shutdown"));
 }
 
+#[tokio::test]
+async fn connections_opened_before_the_shutdown_are_served() {
+    let a = Backend::start("a").await;
+    let proxy = in_front_of(&a).start().await;
+    let mut clients = Vec::new();
+    for _ in 0..16 {
+        clients.push(proxy.raw().await);
+    }
+    let stopping = proxy.shutting_down(Duration::from_secs(9));
+    for client in &mut clients {
+        let reply = client.get("/", &[]).await;
+        assert_eq!((reply.backend(), reply.field("connection")), ("a", Some("close")));
+        client.assert_closed().await;
+    }
+    assert!(stopping.await.expect("the shutdown"), "not everything ended within the grace period");
+}
+
+#[tokio::test]
+async fn silent_connection_does_not_delay_the_shutdown() {
+    let a = Backend::start("a").await;
+    let proxy = in_front_of(&a).start().await;
+    let mut silent = proxy.raw().await;
+    let began = Instant::now();
+    assert!(proxy.shutdown(Duration::from_secs(9)).await);
+    assert!(began.elapsed() < Duration::from_secs(6), "the shutdown took {:?}", began.elapsed());
+    silent.assert_closed().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn proxy_without_connections_ends_at_once() {
+async fn proxy_without_connections_stops_at_once() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
     assert!(proxy.shutdown(LONG).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_does_not_end_in_time_is_cut_off() {
+async fn requests_are_cancelled_after_the_grace_period() {
     let a = Backend::named("a").stall_before_head().start().await;
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("temporary directory");
     let file = directory.path().join("access.log");
     let log = format!("[access_log]\nformat = \"json\"\noutput = \"{}\"", file.display());
     let proxy = Proxy::builder().raw_toml(&log).upstream("web", &[&a]).start().await;
     let mut raw = proxy.raw().await;
     raw.send("GET /cut HTTP/1.1\r\nHost: t\r\n\r\n").await;
-    eventually("the request is there", async || a.requests() == 1).await;
+    eventually("the backend has the request", async || a.requests() == 1).await;
     assert!(!proxy.shutdown(Duration::from_millis(200)).await);
-    let log = std::fs::read_to_string(&file).expect("a log");
+    let log = std::fs::read_to_string(&file).expect("the access log");
     assert!(log.contains("\"path\":\"/cut\"") && log.contains("\"error\":\"shutdown\""), "{log}");
     raw.read_to_any_end().await;
-    eventually("the backend is let go", async || a.abandoned() == 1).await;
+    eventually("the backend connection is closed", async || a.abandoned() == 1).await;
 }
 
-/// A text frame, unmasked.
+/// An unmasked WebSocket text frame.
 fn frame(text: &str) -> Vec<u8> {
-    let mut frame = vec![0x81, u8::try_from(text.len()).expect("short")];
+    let mut frame = vec![0x81, u8::try_from(text.len()).expect("a short text")];
     frame.extend_from_slice(text.as_bytes());
     frame
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tunnel_is_told_before_the_end() {
+async fn tunnel_gets_a_close_frame_on_shutdown() {
     let a = Backend::named("a").upgrade_echo("").start().await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
     let (mut raw, _) = tunnel::open(&proxy, "").await;
@@ -95,20 +127,18 @@ async fn tunnel_is_told_before_the_end() {
     assert_eq!(raw.exactly(7).await, frame("hello"));
     let received = a.received();
     let ending = proxy.shutting_down(Duration::from_millis(1300));
-    assert_eq!(raw.exactly(4).await, [0x88, 2, 0x03, 0xE9], "Close, 1001 going away");
+    assert_eq!(raw.exactly(4).await, [0x88, 2, 0x03, 0xE9], "expected a Close frame with 1001 (going away)");
     raw.send([0x88, 0x82, 0, 0, 0, 0, 0x03, 0xE9]).await;
     assert_eq!(raw.read_to_any_end().await, b"");
     drop(raw);
-    assert!(ending.await.expect("the shutdown"), "it ended by itself");
-    eventually("the backend has its Close, masked", async || a.received() == received + 8).await;
-    eventually("the backend is let go", async || a.open() == 0).await;
+    assert!(ending.await.expect("the shutdown"), "the tunnel did not end within the grace period");
+    eventually("the backend has a masked Close frame", async || a.received() == received + 8).await;
+    eventually("the backend connection is closed", async || a.open() == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tunnel_in_the_middle_of_a_frame_gets_no_frame_of_ours_into_it() {
-    let head = b"HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
-    let mut bytes = head.to_vec();
-    bytes.extend_from_slice(&frame("half of it")[..7]);
+async fn no_close_frame_is_sent_in_the_middle_of_another_frame() {
+    let bytes = [tunnel::SWITCHED, &frame("half of it")[..7]].concat();
     let steps = [Step::ReadHead, Step::Send(bytes), Step::Hang];
     let a = Backend::named("a").script(Script::new(steps)).start().await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
@@ -119,10 +149,6 @@ async fn tunnel_in_the_middle_of_a_frame_gets_no_frame_of_ours_into_it() {
     ending.await.expect("the shutdown");
 }
 
-async fn three() -> [Backend; 3] {
-    [Backend::start("a").await, Backend::start("b").await, Backend::start("c").await]
-}
-
 fn with_table(backends: &[Backend; 3], file: &std::path::Path) -> ProxyBuilder {
     let [a, b, c] = backends;
     let affinity =
@@ -130,7 +156,7 @@ fn with_table(backends: &[Backend; 3], file: &std::path::Path) -> ProxyBuilder {
     Proxy::builder().upstream("web", &[a, b, c]).affinity(&affinity)
 }
 
-/// Sessions that are elsewhere than the ring would have them.
+/// Starts sessions, some of them away from their homes; returns their clients and backends.
 async fn away_from_home(proxy: &Proxy, backends: &[Backend; 3]) -> Vec<(Client, String)> {
     let mut list = Vec::new();
     for n in 0..12 {
@@ -149,14 +175,14 @@ async fn away_from_home(proxy: &Proxy, backends: &[Backend; 3]) -> Vec<(Client, 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_survive_a_restart_of_the_proxy() {
     let backends = three().await;
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("temporary directory");
     let file = directory.path().join("sessions");
     let proxy = with_table(&backends, &file).start().await;
     let sessions = away_from_home(&proxy, &backends).await;
     assert!(proxy.shutdown(LONG).await);
     assert!(file.exists());
     for round in 0..2 {
-        // Slots are numbers of one process: another order of ids must not matter.
+        // Slots are numbered per process: a new order of ids must not matter.
         let zero = Backend::start("0").await;
         let proxy = with_table(&backends, &file).member("0", zero.address).start().await;
         for (client, place) in &sessions {
@@ -169,9 +195,9 @@ async fn sessions_survive_a_restart_of_the_proxy() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn table_that_cannot_be_read_is_put_aside_and_replaced() {
+async fn unreadable_table_file_is_moved_aside_and_replaced() {
     let backends = three().await;
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("temporary directory");
     let file = directory.path().join("sessions");
     let proxy = with_table(&backends, &file).start().await;
     let sessions = away_from_home(&proxy, &backends).await;
@@ -183,8 +209,8 @@ async fn table_that_cannot_be_read_is_put_aside_and_replaced() {
     for bad in [b"garbage".to_vec(), Vec::new(), good[..good.len() - 1].to_vec(), flipped] {
         std::fs::write(&file, &bad).expect("write");
         let proxy = with_table(&backends, &file).start().await;
-        let aside = std::fs::read(directory.path().join("sessions.bad")).expect("what was there");
-        assert!(aside == bad, "nothing is lost");
+        let aside = std::fs::read(directory.path().join("sessions.bad")).expect("the old file");
+        assert!(aside == bad, "the old file was changed");
         for (client, _) in &sessions {
             let reply = client.at(proxy.addr()).get("/").await;
             assert!(reply.outcome().starts_with("new"), "{}", reply.outcome());
@@ -192,12 +218,16 @@ async fn table_that_cannot_be_read_is_put_aside_and_replaced() {
         assert!(proxy.shutdown(LONG).await);
         let proxy = with_table(&backends, &file).start().await;
         let reply = sessions[0].0.at(proxy.addr()).get("/").await;
-        assert!(reply.outcome().starts_with("kept"), "what is saved next is good: {}", reply.outcome());
+        assert!(
+            reply.outcome().starts_with("kept"),
+            "the new file did not restore the session: {}",
+            reply.outcome()
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn held_request_does_not_hold_the_shutdown() {
+async fn held_request_does_not_delay_the_shutdown() {
     let (a, b) = (Backend::start("a").await, Backend::start("b").await);
     let proxy = Proxy::builder()
         .upstream("web", &[&a, &b])
@@ -209,9 +239,9 @@ async fn held_request_does_not_hold_the_shutdown() {
     if home == "a" { &a } else { &b }.stop().await;
     let mut held = proxy.raw().await;
     held.send("GET / HTTP/1.1\r\nHost: t\r\nCookie: SID=s\r\n\r\n").await;
-    eventually("it is there", async || proxy.metric("homing_connections", &[]) > 1.5).await;
+    eventually("both connections are open", async || proxy.metric("homing_connections", &[]) > 1.5).await;
     drop(client);
-    // At the latest when the grace is over.
+    // It ends after the grace period at the latest.
     proxy.shutdown(Duration::from_millis(300)).await;
     held.read_to_any_end().await;
 }

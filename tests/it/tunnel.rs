@@ -1,11 +1,14 @@
-//! Upgrades to WebSocket: both ways, to the end of each.
+//! WebSocket upgrades and tunnels, to the end of each direction.
 
-use crate::harness::{Backend, Proxy, RawClient, Response, Script, Step, eventually};
+use crate::harness::{Backend, Gate, Proxy, RawClient, Response, Script, Step, eventually, in_front_of};
 
 pub(crate) const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: t\r\nConnection: keep-alive, Upgrade\r\n\
     Upgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
-/// A tunnel and the response that opened it.
+/// The response that turns a connection into a tunnel.
+pub(crate) const SWITCHED: &[u8] = b"HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+
+/// Opens a tunnel with `behind` sent right after the request; returns it with the 101.
 pub(crate) async fn open(proxy: &Proxy, behind: &str) -> (RawClient, Response) {
     let mut raw = proxy.raw().await;
     raw.send(format!("{UPGRADE}{behind}")).await;
@@ -36,12 +39,12 @@ async fn tunnel_carries_bytes_both_ways() {
     assert_eq!(raw.exactly(large.len()).await, large);
     proxy.metric_becomes("homing_tunnels", &[], 1.0).await;
     drop(raw);
-    eventually("the backend is let go", async || a.open() == 0).await;
+    eventually("the backend connection is closed", async || a.open() == 0).await;
     proxy.metric_becomes("homing_tunnels", &[], 0.0).await;
 }
 
 #[tokio::test]
-async fn bytes_behind_the_upgrade_and_behind_the_101_are_not_lost() {
+async fn bytes_right_after_the_upgrade_and_the_101_are_not_lost() {
     let a = Backend::named("a").upgrade_echo("first words").start().await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
     let (mut raw, _) = open(&proxy, "eager").await;
@@ -49,7 +52,7 @@ async fn bytes_behind_the_upgrade_and_behind_the_101_are_not_lost() {
 }
 
 #[tokio::test]
-async fn half_close_of_the_client_lets_the_rest_come_back() {
+async fn client_half_close_lets_the_backend_finish() {
     let a = Backend::named("a").upgrade_echo("").start().await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
     let (mut raw, _) = open(&proxy, "").await;
@@ -57,25 +60,24 @@ async fn half_close_of_the_client_lets_the_rest_come_back() {
     raw.send(&large).await;
     raw.half_close().await;
     assert_eq!(raw.read_to_end().await, large);
-    eventually("the backend is let go", async || a.open() == 0).await;
+    eventually("the backend connection is closed", async || a.open() == 0).await;
 }
 
 #[tokio::test]
-async fn half_close_of_the_backend_lets_the_client_go_on() {
-    let head = b"HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nbye";
-    let steps = [Step::ReadHead, Step::Send(head.to_vec()), Step::HalfClose];
+async fn backend_half_close_lets_the_client_continue() {
+    let steps = [Step::ReadHead, Step::Send([SWITCHED, b"bye"].concat()), Step::HalfClose];
     let a = Backend::named("a").script(Script::new(steps)).start().await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
     let (mut raw, _) = open(&proxy, "").await;
     assert_eq!(raw.read_to_end().await, b"bye");
     assert!(raw.try_send("still here").await);
-    assert_eq!(a.open(), 1, "the client has not ended yet");
+    assert_eq!(a.open(), 1, "the backend connection must stay open");
     drop(raw);
-    eventually("the backend is let go", async || a.open() == 0).await;
+    eventually("the backend connection is closed", async || a.open() == 0).await;
 }
 
 #[tokio::test]
-async fn refused_upgrade_is_a_response_like_any_other() {
+async fn rejected_upgrade_is_an_ordinary_response() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
     let mut raw = proxy.raw().await;
@@ -85,7 +87,7 @@ async fn refused_upgrade_is_a_response_like_any_other() {
 }
 
 #[tokio::test]
-async fn unasked_101_is_a_bad_response() {
+async fn unsolicited_101_is_502() {
     let a = Backend::named("a").upgrade_echo("").start().await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
     let mut raw = proxy.raw().await;
@@ -95,15 +97,14 @@ async fn unasked_101_is_a_bad_response() {
 }
 
 #[tokio::test]
-async fn tunnel_sticks_to_its_session_and_broken_tunnels_end() {
+async fn tunnel_goes_to_its_sessions_backend_and_ends_with_it() {
     let (a, b) = (Backend::start("a").await, Backend::start("b").await);
     let proxy = Proxy::builder().upstream("web", &[&a, &b]).affinity(r#"key = ["cookie:SID"]"#).start().await;
     let mut client = proxy.session("ws");
     let home = client.get("/").await.backend().to_owned();
     let (home, other) = if home == "a" { (&a, &b) } else { (&b, &a) };
     let before = other.connections();
-    let head = b"HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
-    home.set(Script::new([Step::ReadHead, Step::Send(head.to_vec()), Step::Echo]));
+    home.set(Script::new([Step::ReadHead, Step::Send(SWITCHED.to_vec()), Step::Echo]));
     let mut raw = proxy.raw().await;
     raw.send(UPGRADE.replace("Host: t\r\n", "Host: t\r\nCookie: SID=ws\r\n")).await;
     assert_eq!(raw.head().await.status, 101);
@@ -113,12 +114,50 @@ async fn tunnel_sticks_to_its_session_and_broken_tunnels_end() {
 }
 
 #[tokio::test]
-async fn idle_tunnel_ends() {
+async fn idle_tunnel_is_closed() {
     let a = Backend::named("a").upgrade_echo("").start().await;
     let proxy = Proxy::builder().timeouts("tunnel_idle = \"150ms\"").upstream("web", &[&a]).start().await;
     let (mut raw, _) = open(&proxy, "").await;
     raw.send("x").await;
     assert_eq!(raw.exactly(1).await, b"x");
     raw.read_to_end().await;
-    eventually("the backend is let go", async || a.open() == 0).await;
+    eventually("the backend connection is closed", async || a.open() == 0).await;
+}
+
+#[tokio::test]
+async fn upgrade_before_the_end_of_the_request_is_502() {
+    let a = Backend::named("a").upgrade_echo("").start().await;
+    let proxy = in_front_of(&a).start().await;
+    let mut raw = proxy.raw().await;
+    raw.send(UPGRADE.replace("Host: t\r\n", "Host: t\r\nContent-Length: 9\r\n")).await;
+    raw.response().await.assert_own(502, "unasked_upgrade");
+    raw.assert_closed().await;
+}
+
+#[tokio::test]
+async fn bytes_sent_before_a_tunnel_breaks_arrive() {
+    const LENGTH: usize = 60_000;
+    let gate = Gate::closed();
+    for last in [Step::Close, Step::Reset] {
+        let steps = [
+            Step::ReadHead,
+            Step::Send(SWITCHED.to_vec()),
+            Step::Zeros(LENGTH),
+            Step::Pause(gate.clone()),
+            last,
+        ];
+        let a = Backend::named("a").script(Script::new(steps)).start().await;
+        let proxy = in_front_of(&a).start().await;
+        let mut raw = RawClient::connect_narrow(proxy.addr()).await;
+        raw.send(UPGRADE).await;
+        eventually("the proxy has all bytes", async || a.sent() >= LENGTH as u64).await;
+        // The backend never reads this, so that its close resets the connection.
+        raw.send("unread").await;
+        assert_eq!(raw.head().await.status, 101);
+        assert_eq!(raw.exactly(10_000).await.len(), 10_000);
+        gate.open();
+        eventually("the backend connection is closed", async || a.open() == 0).await;
+        raw.discard(LENGTH - 10_000).await;
+        raw.read_to_any_end().await;
+    }
 }

@@ -1,4 +1,4 @@
-//! Unix domain sockets: listeners, backends, checks.
+//! Unix domain sockets: listeners, backends, health checks.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -9,13 +9,13 @@ use tokio::net::UnixListener;
 
 use crate::harness::{Backend, Proxy, ProxyBuilder, RawClient, eventually};
 
-/// A proxy on a Unix domain socket, and on an IP address.
+/// A proxy that listens on a Unix domain socket and on an IP address.
 fn on(path: &Path, a: &Backend) -> ProxyBuilder {
     Proxy::builder().listener(&format!("unix:{}", path.display())).upstream("web", &[a])
 }
 
 #[tokio::test]
-async fn a_unix_listener_serves_and_its_file_goes_with_it() {
+async fn unix_listener_serves_and_removes_its_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("homing.sock");
     let a = Backend::start("a").await;
@@ -26,21 +26,21 @@ async fn a_unix_listener_serves_and_its_file_goes_with_it() {
         client.get("/", &[]).await.assert_from("a");
         client.get("/again", &[]).await.assert_from("a");
     }
-    // Who comes over it counts as this machine.
+    // Its clients count as local.
     assert_eq!(a.last().field("x-forwarded-for"), Some("127.0.0.1"));
     assert!(proxy.shutdown(Duration::from_secs(5)).await);
     assert!(!path.exists());
 }
 
 #[tokio::test]
-async fn a_request_on_a_unix_listener_ends_in_peace() {
+async fn shutdown_serves_connected_unix_clients() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("homing.sock");
     let a = Backend::start("a").await;
     let proxy = on(&path, &a).workers(1).start().await;
     let mut served = RawClient::connect_unix(&path).await;
     served.get("/", &[]).await.assert_from("a");
-    // Connected, perhaps not accepted.
+    // Connected, but perhaps not accepted yet.
     let mut waiting = RawClient::connect_unix(&path).await;
     let ending = proxy.shutting_down(Duration::from_secs(5));
     waiting.get("/", &[]).await.assert_from("a");
@@ -49,11 +49,11 @@ async fn a_request_on_a_unix_listener_ends_in_peace() {
 }
 
 #[tokio::test]
-async fn a_stale_socket_is_replaced_and_a_living_one_is_not() {
+async fn stale_socket_is_replaced_and_a_live_one_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("homing.sock");
     let a = Backend::start("a").await;
-    // What a process leaves that was killed.
+    // A killed process leaves its socket file behind.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert!(path.exists());
     let proxy = on(&path, &a).start().await;
@@ -63,15 +63,15 @@ async fn a_stale_socket_is_replaced_and_a_living_one_is_not() {
     assert!(refused.to_string().contains(&format!("cannot listen on unix:{}", path.display())), "{refused}");
     RawClient::connect_unix(&path).await.get("/", &[]).await.assert_from("a");
     drop(proxy);
-    eventually("the file is gone", async || !path.exists()).await;
+    eventually("the socket file is removed", async || !path.exists()).await;
 
-    std::fs::write(&path, "no socket").unwrap();
+    std::fs::write(&path, "not a socket").unwrap();
     assert!(app::start(on(&path, &a).config(), None).is_err());
-    assert_eq!(std::fs::read_to_string(&path).unwrap(), "no socket");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "not a socket");
 }
 
 #[tokio::test]
-async fn a_reload_adds_keeps_and_removes_unix_listeners() {
+async fn reload_adds_keeps_and_removes_unix_listeners() {
     let folder = tempfile::tempdir().unwrap();
     let (first, second) = (folder.path().join("first.sock"), folder.path().join("second.sock"));
     let a = Backend::start("a").await;
@@ -84,7 +84,7 @@ async fn a_reload_adds_keeps_and_removes_unix_listeners() {
     let second_too =
         on(&first, &a).listener_line("mode = \"0666\"").listener(&format!("unix:{}", second.display()));
     proxy.reload(&second_too).await;
-    assert_eq!(file(&first), before, "the same socket");
+    assert_eq!(file(&first), before, "the socket was replaced");
     assert_eq!(std::fs::metadata(&first).unwrap().permissions().mode() & 0o777, 0o666);
     RawClient::connect_unix(&first).await.get("/", &[]).await.assert_from("a");
     RawClient::connect_unix(&second).await.get("/", &[]).await.assert_from("a");
@@ -92,16 +92,16 @@ async fn a_reload_adds_keeps_and_removes_unix_listeners() {
     proxy.reload(&on(&second, &a)).await;
     assert!(!first.exists());
     RawClient::connect_unix(&second).await.get("/", &[]).await.assert_from("a");
-    // Whoever was served goes on being served.
+    // The existing connection is still served.
     kept.get("/", &[]).await.assert_from("a");
 }
 
 #[tokio::test]
-async fn a_client_on_a_unix_listener_is_keyed_by_what_a_trusted_proxy_says() {
+async fn unix_clients_are_keyed_by_the_forwarded_address_if_trusted() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("homing.sock");
     let (a, b) = (Backend::start("a").await, Backend::start("b").await);
-    let before = |trusted: &str| {
+    let trusting = |trusted: &str| {
         Proxy::builder()
             .listener(&format!("unix:{}", path.display()))
             .upstream("web", &[&a, &b])
@@ -109,7 +109,7 @@ async fn a_client_on_a_unix_listener_is_keyed_by_what_a_trusted_proxy_says() {
             .raw_toml(&format!("[client_ip]\ntrusted = [{trusted}]"))
     };
     let served = async |trusted: &str| {
-        let proxy = before(trusted).start().await;
+        let proxy = trusting(trusted).start().await;
         let mut by = Vec::new();
         for n in 0..32 {
             let field = format!("X-Forwarded-For: 198.51.100.{n}");
@@ -121,12 +121,12 @@ async fn a_client_on_a_unix_listener_is_keyed_by_what_a_trusted_proxy_says() {
         by.dedup();
         by.len()
     };
-    assert_eq!(served("\"127.0.0.1\"").await, 2, "believed: many clients");
-    assert_eq!(served("\"10.0.0.0/8\"").await, 1, "not believed: one client");
+    assert_eq!(served("\"127.0.0.1\"").await, 2, "a trusted peer must stand for many clients");
+    assert_eq!(served("\"10.0.0.0/8\"").await, 1, "an untrusted peer must count as one client");
 }
 
 #[tokio::test]
-async fn a_backend_on_a_unix_socket_is_served_from_checked_and_pooled() {
+async fn unix_backend_is_served_checked_and_pooled() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("app.sock");
     let (a, b) = (Backend::start("a").await, Backend::start("b").await);
@@ -140,9 +140,9 @@ async fn a_backend_on_a_unix_socket_is_served_from_checked_and_pooled() {
         )
         .start()
         .await;
-    eventually("checked", async || a.checks() > 1).await;
+    eventually("health checks arrive", async || a.checks() > 1).await;
     proxy.backend_is("web", "a", true).await;
-    // A request that names no host gets one that is right for a socket of this machine.
+    // A request without Host gets `localhost`.
     let mut old = proxy.raw().await;
     old.send("GET / HTTP/1.0\r\n\r\n").await;
     old.response().await.assert_from("a");
@@ -153,9 +153,9 @@ async fn a_backend_on_a_unix_socket_is_served_from_checked_and_pooled() {
     for _ in 0..4 {
         client.request("POST", "/", &[], b"body").await.assert_from("a");
     }
-    assert!(served(&proxy) <= fresh + 1.0, "one connection is used again and again");
+    assert!(served(&proxy) <= fresh + 1.0, "the connection was not reused");
 
-    // Its process dies, the file stays: refused, and down.
+    // The process dies but its file stays: connections are refused and the backend is down.
     a.leave_unix().await;
     proxy.backend_is("web", "a", false).await;
     client.get("/", &[]).await.assert_own(503, "unavailable");
@@ -166,7 +166,7 @@ async fn a_backend_on_a_unix_socket_is_served_from_checked_and_pooled() {
 }
 
 #[tokio::test]
-async fn a_unix_backend_that_is_gone_is_failed_over_from() {
+async fn requests_fail_over_from_a_dead_unix_backend() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("app.sock");
     drop(UnixListener::bind(&path).unwrap());

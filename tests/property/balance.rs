@@ -1,9 +1,9 @@
-//! How even the ring is, beside the figures of other proxies in
-//! `docs/affinity.md`.
+//! Measures how evenly the ring spreads keys. `docs/affinity.md` compares the figures with
+//! those of other proxies.
 //!
 //!     cargo test --release --test property -- --ignored --nocapture --test-threads=1 balance
 
-#![expect(clippy::cast_precision_loss, reason = "figures to be read, of numbers far below 2^52")]
+#![expect(clippy::cast_precision_loss, reason = "figures for people to read, from numbers far below 2^52")]
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -52,7 +52,7 @@ fn measure(count: u16, seeds: u64) -> Row {
         row.arc.push(peak(ring.shares(), count));
         row.hit.push(peak(hits(&ring, &keys), count));
 
-        // The last one goes, and one more comes.
+        // Once without the last backend, once with one more.
         let smaller = Ring::build(Seed(seed), VNODES, &all[..own - 1]);
         let larger = Ring::build(Seed(seed), VNODES, &all);
         let (mut removed, mut added, mut heirs) = (0.0, 0.0, vec![0.0; own]);
@@ -116,11 +116,11 @@ fn balance_of_the_default_ring() {
 
 #[test]
 #[ignore = "a measurement: run it in release"]
-fn balance_costs_so_much_time() {
+fn cost_of_lookups_and_of_building_the_default_ring() {
     let all = backends(50);
     let ring = Ring::build(Seed(1), VNODES, &all);
     let keys: Vec<KeyHash> = keys(1 << 16, 0).collect();
-    // The best of many rounds: what else runs on the machine only ever adds.
+    // The fastest of many rounds: other load on the machine only ever adds time.
     let best = |rounds: u32, round: &dyn Fn()| {
         let time = |_| {
             let begin = Instant::now();
@@ -138,18 +138,18 @@ fn balance_costs_so_much_time() {
         println!("{what}: {:.1} ns", seconds * 1e9 / keys.len() as f64);
     };
     per_key("first, at home", &|key| ring.first(key, |_, _| true));
-    per_key("first, half of the members away", &|key| ring.first(key, |member, _| member % 2 == 0));
-    per_key("first, 49 of 50 away", &|key| ring.first(key, |member, _| member == 7));
-    per_key("first, all away", &|key| ring.first(key, |_, _| false));
-    per_key("the second on the walk", &|key| ring.walk(key).nth(1));
+    per_key("first, half of the members unavailable", &|key| ring.first(key, |member, _| member % 2 == 0));
+    per_key("first, 49 of 50 unavailable", &|key| ring.first(key, |member, _| member == 7));
+    per_key("first, all unavailable", &|key| ring.first(key, |_, _| false));
+    per_key("second on the walk", &|key| ring.walk(key).nth(1));
 
     let seconds = best(60, &|| drop(black_box(Ring::build(Seed(1), VNODES, black_box(&all)))));
     println!("build, 50 × 1024 points: {:.2} ms", seconds * 1e3);
 }
 
 #[test]
-fn ten_backends_share_within_a_few_per_cent() {
-    // σ of a share is 1/√1024: 3.1 %. A hash that is not random shows here.
+fn ten_backends_have_even_shares() {
+    // σ of a share is 1/√1024: 3.1 %. A hash that is not uniform fails here.
     let peaks: Vec<f64> =
         (0..8).map(|seed| peak(Ring::build(Seed(seed), VNODES, &backends(10)).shares(), 10)).collect();
     assert!(mean(&peaks) < 1.07, "{peaks:?}");

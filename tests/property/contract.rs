@@ -1,5 +1,5 @@
-//! The affinity contract, line by line, over random clusters and histories;
-//! line 5 is in `minimal.rs`.
+//! The affinity contract, line by line, over random clusters and histories. Line 5 is in
+//! `minimal.rs`.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::world::{
 
 const KEYS: u64 = 60;
 
-/// Up to one backend that could serve sessions bound to it.
+/// Picks a backend that can serve the sessions bound to it, if there is one.
 fn some_keeper(cluster: &Cluster, which: prop::sample::Index) -> Option<u16> {
     let able: Vec<u16> = (0u16..)
         .zip(cluster.members())
@@ -26,7 +26,7 @@ fn some_keeper(cluster: &Cluster, which: prop::sample::Index) -> Option<u16> {
     (!able.is_empty()).then(|| *which.get(&able))
 }
 
-/// Is anybody eligible for new sessions but these?
+/// Whether any backend outside of `but` is eligible for new sessions.
 fn anybody_open(cluster: &Cluster, but: &Tried) -> bool {
     (0u16..).zip(cluster.members()).any(|(index, member)| member.eligible_for_new() && !but.contains(index))
 }
@@ -100,9 +100,9 @@ proptest! {
                         prop_assert_eq!(verdict.reason, Some(reason));
                     }
                 }
-                prop_assert_eq!(verdict.rebind, bound != Some(serves), "written exactly when it changes");
+                prop_assert_eq!(verdict.rebind, bound != Some(serves), "rebind must be set exactly when the binding changes");
                 bindings.insert(key, serves);
-                // The binding was rewritten once: the next request is at rest.
+                // The binding was rewritten once: the next request changes nothing.
                 let binding = Binding::To(Slot(serves));
                 let again = ask_under(&cluster, STICKY, &loads.on(&cluster), key, binding);
                 let kept = Verdict { outcome: Outcome::Kept, reason: None, rebind: false, ..verdict };
@@ -114,7 +114,7 @@ proptest! {
     // 2. New.
 
     #[test]
-    fn a_draining_backend_keeps_all_and_gets_none(world in world(), policy in policy(), loads in loads()) {
+    fn a_draining_backend_keeps_its_sessions_and_gets_no_new_ones(world in world(), policy in policy(), loads in loads()) {
         let cluster = world.cluster();
         for key in keys(KEYS, world.seed) {
             for (member, state) in (0u16..).zip(cluster.members()) {
@@ -136,7 +136,7 @@ proptest! {
     }
 
     #[test]
-    fn a_new_session_goes_to_the_first_on_its_walk_that_has_room(
+    fn a_new_session_goes_to_the_first_backend_on_its_walk_that_has_room(
         world in world(), percent in 100u32..200, loads in loads(),
     ) {
         let cluster = world.started().cluster();
@@ -147,7 +147,7 @@ proptest! {
         let saturated = |m: u16| loads.saturated.contains(&number(&cluster, m));
         let total: u64 = everyone().map(in_flight).sum();
         let weights: u64 = everyone().map(weight).sum();
-        // The contract's own words, with the division.
+        // As the contract defines it, with the division.
         let cap = |m: u16| (u64::from(percent) * (total + 1) * weight(m)).div_ceil(100 * weights);
         let policy = Policy { balance_percent: Some(percent), ..STICKY };
         for key in keys(KEYS, 3) {
@@ -169,7 +169,7 @@ proptest! {
             } else if everyone().all(saturated) {
                 prop_assert_eq!(decision, Decision::Unavailable(Some(Reason::Capacity)));
             } else {
-                // Everybody who is not saturated is at the cap: never an outage.
+                // All that are not saturated are at the cap, which never causes an outage.
                 let member = verdict(decision).unwrap().member;
                 prop_assert!(eligible(member) && !saturated(member));
             }
@@ -188,7 +188,7 @@ proptest! {
         let mut open: Vec<u16> = Vec::new();
         let weights: u64 = cluster.members().iter().map(|m| u64::from(m.weight.get())).sum();
         for (random, leaves) in arrivals {
-            // A few keys only, so that most would go to the same backend.
+            // Only a few keys, so that most would go to the same backend.
             let key = KeyHash(random % 3);
             let decision = ask_under(&cluster, policy, &loads.on(&cluster), key, Binding::Absent);
             let verdict = verdict(decision).unwrap();
@@ -199,7 +199,7 @@ proptest! {
             let weight = u64::from(cluster.members()[usize::from(verdict.member)].weight.get());
             let cap = (u64::from(percent) * total * weight).div_ceil(100 * weights);
             let has = u64::from(loads.in_flight[&placed]);
-            prop_assert!(has <= cap, "{placed} has {has} of {total}, its cap is {cap}");
+            prop_assert!(has <= cap, "backend {placed} has {has} of {total} in flight, over its cap of {cap}");
             if leaves {
                 let gone = open.swap_remove(usize::try_from(random >> 3).unwrap() % open.len());
                 *loads.in_flight.get_mut(&gone).unwrap() -= 1;
@@ -210,7 +210,7 @@ proptest! {
     // 3. Failover.
 
     #[test]
-    fn failover_goes_to_the_announced_successor_in_every_proxy(
+    fn every_proxy_fails_over_to_the_announced_successor(
         world in world(), which in any::<prop::sample::Index>(), one in loads(), two in loads(),
     ) {
         let before = world.cluster();
@@ -225,7 +225,7 @@ proptest! {
         let mut there = here.clone();
         there.nodes.reverse();
         let (here, there) = (here.cluster(), there.cluster());
-        // Noticed by a failed attempt, before any check has noticed it.
+        // A failed attempt finds out before any health check does.
         let tried = tried_in(&before, &[dead]);
         for (key, announced) in keys(KEYS, world.seed).zip(announced) {
             let binding = Binding::To(Slot(dead));
@@ -247,7 +247,7 @@ proptest! {
     }
 
     #[test]
-    fn a_successor_can_serve_and_is_another(world in world()) {
+    fn a_successor_is_another_backend_that_can_serve(world in world()) {
         let cluster = world.cluster();
         for key in keys(KEYS, world.seed) {
             for member in (0u16..).take(cluster.members().len()) {
@@ -271,7 +271,7 @@ proptest! {
     // 4. Recovery.
 
     #[test]
-    fn recovery_is_as_the_policy_says(
+    fn recovery_follows_the_failover_policy(
         world in world(), which in any::<prop::sample::Index>(), policy in policy(),
     ) {
         let healthy = world.healthy();
@@ -297,9 +297,9 @@ proptest! {
                     binding = Binding::To(Slot(number(&during, moved.member)));
                 }
                 let again = verdict(ask(&during, policy, key, binding)).unwrap();
-                prop_assert_eq!(again.member, moved.member, "the same heir at each request");
+                prop_assert_eq!(again.member, moved.member, "each request must go to the same heir");
             }
-            // It is back.
+            // The backend is up again.
             let after = verdict(ask(&before, policy, key, binding)).unwrap();
             prop_assert_eq!(after.outcome, Outcome::Kept);
             let returned = number(&before, after.member) == bound;
@@ -307,10 +307,10 @@ proptest! {
         }
     }
 
-    // 7. Nothing silent, and nobody is sent where nobody serves.
+    // 7. Nothing silent, and no request goes to a backend that cannot serve it.
 
     #[test]
-    fn every_answer_is_sound(
+    fn every_decision_is_sound(
         world in world(), policy in policy(), loads in loads(), binding in binding(), tried in tried(),
         may_hold: bool, with_key in prop::bool::weighted(0.8), random: u64,
     ) {
@@ -329,8 +329,8 @@ proptest! {
             match pick(&cluster, policy, &loads.on(&cluster), &query) {
                 Decision::Send(v) => {
                     let state = &cluster.members()[usize::from(v.member)];
-                    prop_assert!(!tried.contains(v.member), "tried before");
-                    prop_assert!(state.eligible_for_existing(), "cannot serve");
+                    prop_assert!(!tried.contains(v.member), "picked a backend that was tried before");
+                    prop_assert!(state.eligible_for_existing(), "picked a backend that cannot serve");
                     let kept = v.outcome == Outcome::Kept;
                     prop_assert!(state.eligible_for_new() || kept || !anybody_open(&cluster, &tried));
                     if kept {
@@ -338,13 +338,13 @@ proptest! {
                         prop_assert_eq!(Some(v.member), waits_for);
                     }
                     if v.outcome == Outcome::Moved {
-                        prop_assert!(v.reason.is_some(), "moved in silence");
+                        prop_assert!(v.reason.is_some(), "moved without a reason");
                         prop_assert_ne!(Some(v.member), waits_for);
                     }
                     if v.outcome == Outcome::New {
                         prop_assert!(!saturated(v.member));
                         let at_home = with_key.then_some(v.member) == home;
-                        prop_assert!(v.reason.is_some() || at_home, "displaced in silence");
+                        prop_assert!(v.reason.is_some() || at_home, "placed away from home without a reason");
                     }
                     let never_had_one = matches!(binding, Binding::RingOnly | Binding::Absent);
                     prop_assert_eq!(v.outcome == Outcome::Unkeyed, !with_key && never_had_one);
@@ -366,14 +366,14 @@ proptest! {
                     let ready = |m: u16| cluster.members()[usize::from(m)].eligible_for_new();
                     let full = reason == Some(Reason::Capacity)
                         && able.iter().filter(|&&m| ready(m)).all(|&m| saturated(m));
-                    prop_assert!(able.is_empty() || refused || full, "{reason:?} but {able:?}");
+                    prop_assert!(able.is_empty() || refused || full, "unavailable ({reason:?}), but {able:?} can serve");
                 }
             }
         }
     }
 
     #[test]
-    fn lost_bindings_are_new_sessions_and_say_why(world in world(), policy in policy(), loads in loads()) {
+    fn lost_bindings_become_new_sessions_with_a_reason(world in world(), policy in policy(), loads in loads()) {
         let cluster = world.cluster();
         for key in keys(KEYS, world.seed) {
             let decide = |binding| verdict(ask_under(&cluster, policy, &loads.on(&cluster), key, binding));
@@ -387,7 +387,7 @@ proptest! {
     }
 
     #[test]
-    fn sessions_of_a_removed_backend_are_bound_again_once(
+    fn sessions_of_a_removed_backend_are_rebound_once(
         world in world(), policy in policy(), loads in loads(),
     ) {
         let cluster = world.cluster();

@@ -1,4 +1,4 @@
-//! `explain` says what the pick does, and its reasons lead there.
+//! `explain` reports the decision that `pick` makes, with reasons that lead to it.
 
 use homing::affinity::explain::{Passed, explain};
 use homing::affinity::pick::{Binding, Decision, Outcome, Query, Reason, pick, successor};
@@ -23,7 +23,7 @@ proptest! {
             prop_assert_eq!(told.decision, pick(&cluster, policy, &loads, &query));
             prop_assert_eq!(told.home, cluster.ring().home(key));
 
-            // Every member is on it, in ring order, whoever starts slowly perhaps twice.
+            // Every member is on the walk, in ring order; one in slow start may be there twice.
             let mut met: Vec<u16> = Vec::new();
             for step in &told.steps {
                 if met.contains(&step.member) {
@@ -37,8 +37,8 @@ proptest! {
             }
             prop_assert_eq!(met, cluster.ring().walk(key).collect::<Vec<_>>());
 
-            // Read without knowing the pick: the first that is not passed over,
-            // or one that drains, is where it goes, unless it is kept.
+            // The steps alone must predict the pick: unless the request is kept, it goes to the
+            // first member that is not passed over, or to one that drains.
             let free = told.steps.iter().find(|step| step.passed.is_none()).map(|step| step.member);
             let new = matches!(binding, Binding::Absent | Binding::Expired | Binding::Forged);
             match told.decision {
@@ -46,11 +46,11 @@ proptest! {
                     prop_assert_eq!(Some(v.member), told.bound);
                 }
                 Decision::Send(v) => {
-                    // Nobody is free: the first that drains, or, for new
-                    // sessions, whoever is over the cap least.
+                    // No member is free: the first that drains or, for new sessions, the one
+                    // that is least over its cap.
                     let passed = told.steps.iter().filter(|s| s.member == v.member).filter_map(|s| s.passed);
-                    let why = |passed_for| passed.clone().any(|passed| passed == passed_for);
-                    let otherwise = why(Passed::Draining) || (new && why(Passed::AtCap));
+                    let passed_for = |reason| passed.clone().any(|passed| passed == reason);
+                    let otherwise = passed_for(Passed::Draining) || (new && passed_for(Passed::AtCap));
                     prop_assert!(free.map_or(otherwise, |free| free == v.member));
                 }
                 Decision::Hold(member) => {
@@ -67,7 +67,7 @@ proptest! {
     }
 
     #[test]
-    fn without_a_key_there_is_no_walk(world in world(), policy in policy(), loads in loads(), random: u64) {
+    fn a_request_without_a_key_has_no_walk(world in world(), policy in policy(), loads in loads(), random: u64) {
         let cluster = world.cluster();
         let tried = tried_in(&cluster, &[]);
         let query = Query { key: None, binding: Binding::Absent, tried: &tried, may_hold: false, random };

@@ -1,12 +1,11 @@
-//! Where keys land, for ever.
+//! The layout of the ring never changes between versions of Homing.
 //!
-//! `tests/golden/ring_v1.csv` holds 2,000 keys and the backend that each has as
-//! its home on one fixed ring. If this test fails, an upgrade of Homing would
-//! move the sessions of everybody who has `remember = "none"`, and the new
-//! sessions of everybody would disagree between the old and the new proxies of a
-//! fleet during the upgrade. So do not bless a change of this file: a new
-//! layout is a new version of the ring (`ring_v2.csv`, and `VERSION` in
-//! `src/affinity/ring.rs`), with a way for the old one to be kept.
+//! `tests/golden/ring_v1.csv` lists 2,000 keys and the home of each on one fixed ring. If this
+//! test fails, an upgrade of Homing would move every session under `remember = "none"`. During
+//! the upgrade, the old and the new proxies of a fleet would also disagree about where new
+//! sessions go. So do not update the file to make the test pass: a new layout is a new version of
+//! the ring (`ring_v2.csv`, and `VERSION` in `src/affinity/ring.rs`), and users must be able to
+//! keep the old one.
 
 use std::fmt::Write as _;
 
@@ -30,7 +29,7 @@ fn ring() -> (Ring, Vec<(BackendId, Weight)>) {
     (Ring::build(SEED, 1024, &backends), backends)
 }
 
-/// Session ids of several lengths, then addresses.
+/// Returns the `n`th key: session ids of several lengths, then addresses.
 fn key(n: u32) -> KeyHash {
     if n < 1500 {
         let id = format!("{:0width$}", n, width = 1 + n as usize % 80);
@@ -43,7 +42,7 @@ fn key(n: u32) -> KeyHash {
 }
 
 #[test]
-fn keys_land_where_they_always_have() {
+fn keys_have_the_same_homes_as_in_earlier_versions() {
     let (ring, backends) = ring();
     let mut landed = String::from("key,backend\n");
     for n in 0..2000 {
@@ -51,12 +50,12 @@ fn keys_land_where_they_always_have() {
         writeln!(landed, "{n},{}", backends[usize::from(home)].0).unwrap();
     }
     if let Some((now, golden)) = landed.lines().zip(GOLDEN.lines()).find(|(now, golden)| now != golden) {
-        panic!("{golden} is now {now}: sessions would move with an upgrade; read the top of golden.rs");
+        panic!("{golden} is now {now}: an upgrade would move sessions; read the top of golden.rs");
     }
     assert_eq!(landed.lines().count(), GOLDEN.lines().count());
 }
 
 #[test]
-fn the_golden_ring_has_its_digest() {
+fn the_golden_ring_has_the_same_digest_as_in_earlier_versions() {
     assert_eq!(format!("{:016x}", ring().0.digest()), "1db4acb340f7f62a");
 }

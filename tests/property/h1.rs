@@ -1,5 +1,5 @@
-//! The HTTP/1 codec: how bytes are split changes nothing, and what is passed
-//! on means what was received.
+//! The HTTP/1 codec: splitting the input never changes the result, and what is forwarded means
+//! the same as what was received.
 
 use homing::h1::{
     Body, BodyError, BodyLimits, CHUNK_END, Edit, FieldSlots, Framing, HeadError, HeadLimits, LAST_CHUNK,
@@ -12,7 +12,7 @@ use proptest::sample::{Index, select};
 const HEAD: HeadLimits = HeadLimits { head_bytes: 512, fields: 12, uri_bytes: 64 };
 const BODY: BodyLimits = BodyLimits { trailer_bytes: 128, extension_bytes: 64 };
 
-/// Pieces that heads, right and wrong ones, are made of.
+/// Pieces of valid and invalid heads.
 fn head_piece() -> impl Strategy<Value = Vec<u8>> {
     let pieces: &[&[u8]] = &[
         b"GET ",
@@ -59,7 +59,7 @@ fn head_piece() -> impl Strategy<Value = Vec<u8>> {
     select(pieces).prop_map(<[u8]>::to_vec)
 }
 
-/// A head that is right but for what was done to it.
+/// A valid head with at most one mutation.
 fn head() -> impl Strategy<Value = Vec<u8>> {
     let lines = prop::collection::vec(
         select(vec![
@@ -118,7 +118,7 @@ fn any_head() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// Everything that a head says, or the error, or `None` where more is needed.
+/// Returns a whole head in debug format, or `None` if it needs more input.
 fn describe_request(input: &[u8], scanned: &mut usize) -> Result<Option<String>, HeadError> {
     let mut slots = FieldSlots::new();
     Ok(match parse_request(input, scanned, &HEAD, &mut slots)? {
@@ -135,7 +135,7 @@ fn describe_response(input: &[u8], scanned: &mut usize) -> Result<Option<String>
     })
 }
 
-/// The first result that is not "more is needed", of growing input.
+/// Parses growing prefixes of the input and returns the first result that is not partial.
 fn in_pieces(
     parse: fn(&[u8], &mut usize) -> Result<Option<String>, HeadError>,
     input: &[u8],
@@ -146,7 +146,7 @@ fn in_pieces(
     let mut scanned = 0;
     for end in ends {
         match parse(&input[..end], &mut scanned) {
-            // What was looked at is not looked at again: a head that drips in costs linear time.
+            // No byte is scanned twice, so that a head that drips in costs linear time.
             Ok(None) => assert!(scanned <= end && end <= scanned + 2),
             result => return result,
         }
@@ -154,10 +154,10 @@ fn in_pieces(
     Ok(None)
 }
 
-/// The count of data bytes, and what is left over.
+/// The number of data bytes and the input after the body.
 type End = Result<(u64, Vec<u8>), BodyError>;
 
-/// What goes on of a body, and how it ends.
+/// Passes a body through in pieces; returns what is forwarded and how the body ends.
 fn pass(mut body: Body, input: &[u8], mut ends: Vec<usize>) -> (Vec<u8>, End) {
     ends.sort_unstable();
     ends.push(input.len());
@@ -180,7 +180,7 @@ fn pass(mut body: Body, input: &[u8], mut ends: Vec<usize>) -> (Vec<u8>, End) {
     (out, end)
 }
 
-/// A chunked body as the wire has it, and its data.
+/// A chunked body on the wire, and its data.
 fn chunked() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
     let extension = select(vec!["", "", "", ";a", ";a=b", ";a=\"b; c\""]);
     let chunk = (prop::collection::vec(any::<u8>(), 1..40), extension, 0..4_usize, any::<bool>());
@@ -226,7 +226,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2048, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_split_head_reads_the_same(input in any_head(), splits in splits()) {
+    fn a_split_head_parses_the_same(input in any_head(), splits in splits()) {
         for parse in [describe_request, describe_response] {
             let whole = parse(&input, &mut 0);
             prop_assert_eq!(in_pieces(parse, &input, ends(&splits, &input)), whole.clone());
@@ -253,7 +253,7 @@ proptest! {
         for ends in [ends(&splits, &input), (0..input.len()).collect()] {
             let pieces = pass(body.clone(), &input, ends);
             prop_assert_eq!(&pieces.1, &whole.1);
-            // Before an error, more or less may have gone on; never anything else.
+            // Before an error, one may have forwarded more than the other, but nothing different.
             if whole.1.is_ok() {
                 prop_assert_eq!(pieces.0, whole.0.clone());
             } else {
@@ -263,19 +263,19 @@ proptest! {
     }
 
     #[test]
-    fn raw_chunks_hold_the_same_data((wire, data) in chunked()) {
+    fn forwarded_chunks_hold_the_same_data((wire, data) in chunked()) {
         let body = || Body::new(Framing::Chunked, BODY);
         let (raw, end) = pass(body(), &wire, Vec::new());
         prop_assert_eq!(end, Ok((data.len() as u64, Vec::new())));
         prop_assert!(!raw.contains(&b';') || data.contains(&b';'));
-        // What went on is a chunked body again, and goes on unchanged.
+        // The output is a chunked body again, and passes unchanged.
         prop_assert_eq!(&pass(body(), &raw, Vec::new()).0, &raw);
         prop_assert_eq!(&pass(body().with_data_only(), &raw, Vec::new()).0, &data);
         prop_assert_eq!(&pass(body().with_data_only(), &wire, Vec::new()).0, &data);
     }
 
     #[test]
-    fn written_chunks_are_read(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..300), 0..5)) {
+    fn written_chunks_parse(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..300), 0..5)) {
         let mut wire = Vec::new();
         for piece in &pieces {
             write_chunk_prefix(&mut wire, piece.len());
@@ -293,7 +293,7 @@ proptest! {
     }
 
     #[test]
-    fn written_requests_are_read(
+    fn written_requests_parse(
         method in "[A-Z!#$%&'*+.^_`|~-]{1,24}",
         target in "/[!$-;=@-\\[\\]-_a-z|~]{0,30}([?][!$-;=?-\\[\\]-~]{0,30})?",
         names in prop::collection::vec("[a-zA-Z0-9_-]{1,12}", 0..8),
@@ -321,7 +321,7 @@ proptest! {
             prop_assert_eq!((field.name, field.value), (name.as_str(), value.as_bytes()));
         }
 
-        // Copied without one of them, the head reads as if it had never been there.
+        // A copy without one field looks as if the field had never been there.
         let dropped = drop.index(head.fields.len());
         let mut copy = Vec::new();
         write_request_line(&mut copy, "GET", "/");
@@ -339,12 +339,12 @@ proptest! {
     }
 
     #[test]
-    fn copied_heads_read_the_same(input in head()) {
+    fn copied_heads_parse_the_same(input in head()) {
         let mut slots = FieldSlots::new();
         let Ok(Parsed::Complete { head, .. }) = parse_request(&input, &mut 0, &HEAD, &mut slots) else { return Ok(()) };
         let mut copy = Vec::new();
         write_request_line(&mut copy, head.method, head.target.path_and_query());
-        // Replaced or kept: only the OWS around a value may differ.
+        // Whether replaced or kept, only the OWS around a value may differ.
         let mut replace = false;
         copy_fields(&mut copy, &head.fields, |field| {
             replace = !replace;
@@ -361,7 +361,7 @@ proptest! {
                 prop_assert_eq!(again.framing, head.framing);
                 prop_assert_eq!(again.connection, head.connection);
             }
-            // A request of HTTP/1.0 is sent on as 1.1, which needs what the pipeline adds.
+            // An HTTP/1.0 request is forwarded as 1.1, which needs the Host that the pipeline adds.
             result => prop_assert!(
                 version == homing::h1::Version::Http10 && matches!(result, Err(HeadError::HostMissing)),
                 "{:?}", result
@@ -370,7 +370,7 @@ proptest! {
     }
 
     #[test]
-    fn written_responses_are_read(
+    fn written_responses_parse(
         status in 200..=599_u16,
         reason in "[ -~\u{e9}\t]{0,20}",
         length: u64,

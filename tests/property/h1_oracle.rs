@@ -1,5 +1,5 @@
-//! hyper as an oracle for the HTTP/1 codec: what we accept, hyper accepts too
-//! and reads the same. What hyper accepts and we refuse is listed, with the reason.
+//! hyper as an oracle for the HTTP/1 codec: hyper accepts what we accept, and reads it the same.
+//! A table lists what hyper accepts and we reject, with the reasons.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -18,7 +18,7 @@ use tokio::io::AsyncWriteExt;
 
 const HEAD: HeadLimits = HeadLimits { head_bytes: 4096, fields: 64, uri_bytes: 512 };
 
-/// A request, as far as two codecs must agree on it.
+/// The parts of a request that both codecs must agree on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Seen {
     method: String,
@@ -28,7 +28,7 @@ struct Seen {
     body: Vec<u8>,
 }
 
-/// The first request in the input, read by us; the whole of it must be there.
+/// Reads the first request of the input with our codec. An incomplete request is an error.
 fn ours(input: &[u8]) -> Result<Seen, String> {
     let mut slots = FieldSlots::new();
     let (head, len) = match parse_request(input, &mut 0, &HEAD, &mut slots) {
@@ -60,7 +60,7 @@ fn ours(input: &[u8]) -> Result<Seen, String> {
     })
 }
 
-/// The first request in the input, read by hyper; `None` if it refuses it.
+/// Reads the first request of the input with hyper. `None` means that hyper rejects it.
 fn hypers(input: &[u8]) -> Option<Seen> {
     let seen = Arc::new(Mutex::new(None));
     let service = service_fn(|request: Request<Incoming>| {
@@ -87,9 +87,9 @@ fn hypers(input: &[u8]) -> Option<Seen> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     runtime.block_on(async {
         let (mut client, server) = tokio::io::duplex(64 * 1024);
-        client.write_all(input).await.expect("room for the input");
-        client.shutdown().await.expect("an end of the input");
-        // The client's half stays, so that responses can be written.
+        client.write_all(input).await.expect("write the input");
+        client.shutdown().await.expect("close the input");
+        // The client's half stays open, so that responses can be written.
         let _ = hyper::server::conn::http1::Builder::new()
             .half_close(true)
             .serve_connection(TokioIo::new(server), service)
@@ -156,7 +156,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_we_accept_hyper_reads_the_same(input in request()) {
+    fn hyper_reads_what_we_accept_the_same(input in request()) {
         if let Ok(mut ours) = ours(&input) {
             let hypers = hypers(&input);
             if ours.path_and_query == "*" {
@@ -169,7 +169,7 @@ proptest! {
 }
 
 #[test]
-fn the_oracle_sees_requests() {
+fn the_oracle_reads_requests() {
     let input = b"POST /a?b HTTP/1.1\r\nHost: x\r\nA: 1\r\na: 2\r\nContent-Length: 2\r\n\r\nhi";
     let seen = hypers(input).expect("a request");
     assert_eq!(
@@ -181,20 +181,20 @@ fn the_oracle_sees_requests() {
 }
 
 #[test]
-fn we_are_stricter_than_hyper_only_where_it_is_listed() {
+fn every_listed_request_is_rejected_though_hyper_accepts_it() {
     let get = |rest: &str| format!("GET / HTTP/1.1\r\nHost: a\r\n{rest}\r\n").into_bytes();
     let chunked = |body: &str| {
         format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}").into_bytes()
     };
     let accepted_by_hyper: Vec<(&str, Vec<u8>, Result<HeadError, &str>)> = vec![
         (
-            "a front and a back that end lines differently can be made to disagree",
+            "a proxy and a backend that end lines differently can be made to disagree",
             b"GET / HTTP/1.1\nHost: a\n\n".to_vec(),
             Ok(HeadError::BareLf),
         ),
-        ("the same, in one field only", get("X: y\nZ: z\r\n"), Ok(HeadError::BareLf)),
+        ("likewise in a single field", get("X: y\nZ: z\r\n"), Ok(HeadError::BareLf)),
         (
-            "more empty lines than RFC 9112 §2.2 has in mind",
+            "more leading empty lines than RFC 9112 §2.2 allows for",
             b"\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
             Ok(HeadError::RequestLine),
         ),
@@ -203,20 +203,24 @@ fn we_are_stricter_than_hyper_only_where_it_is_listed() {
             b"GET / HTTP/1.1\r\n\r\n".to_vec(),
             Ok(HeadError::HostMissing),
         ),
-        ("so are several", get("Host: b\r\n"), Ok(HeadError::HostRepeated)),
-        ("so is one that is no host", b"GET / HTTP/1.1\r\nHost: u@a/b\r\n\r\n".to_vec(), Ok(HeadError::Host)),
+        ("several Host fields are 400 too", get("Host: b\r\n"), Ok(HeadError::HostRepeated)),
         (
-            "CONNECT is a forward proxy's",
+            "an invalid Host is 400 too",
+            b"GET / HTTP/1.1\r\nHost: u@a/b\r\n\r\n".to_vec(),
+            Ok(HeadError::Host),
+        ),
+        (
+            "CONNECT is for forward proxies",
             b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n".to_vec(),
             Ok(HeadError::Connect),
         ),
         (
-            "`*` is OPTIONS' only (RFC 9112 §3.2.4)",
+            "`*` is for OPTIONS only (RFC 9112 §3.2.4)",
             b"GET * HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
             Ok(HeadError::Target),
         ),
         (
-            "a fragment is never sent; readers cut it off or keep it",
+            "clients never send a fragment; servers disagree on whether to cut it off",
             b"GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
             Ok(HeadError::Target),
         ),
@@ -226,12 +230,12 @@ fn we_are_stricter_than_hyper_only_where_it_is_listed() {
             Ok(HeadError::Target),
         ),
         (
-            "two lengths, though equal: nobody honest sends them",
+            "two lengths, even if equal: no honest client sends them",
             get("Content-Length: 0\r\nContent-Length: 0\r\n"),
             Ok(HeadError::ContentLengthRepeated),
         ),
         (
-            "a length next to a coding is how requests are smuggled (RFC 9112 §6.1)",
+            "a length next to a coding is used to smuggle requests (RFC 9112 §6.1)",
             [get("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n"), b"0\r\n\r\n".to_vec()].concat(),
             Ok(HeadError::LengthAndCoding),
         ),
@@ -246,12 +250,12 @@ fn we_are_stricter_than_hyper_only_where_it_is_listed() {
             Ok(HeadError::TransferEncoding),
         ),
         (
-            "a nomination that would take Host from the backend",
+            "a Connection option that would remove Host",
             get("Connection: host\r\n"),
             Ok(HeadError::Connection),
         ),
         (
-            "spaces after a chunk size are not in the grammar",
+            "the grammar has no spaces after a chunk size",
             chunked("5 \r\nhello\r\n0\r\n\r\n"),
             Err("invalid chunk size"),
         ),
@@ -262,7 +266,7 @@ fn we_are_stricter_than_hyper_only_where_it_is_listed() {
         ),
     ];
     for (reason, input, expected) in accepted_by_hyper {
-        assert!(hypers(&input).is_some(), "hyper refuses it too: {reason}");
+        assert!(hypers(&input).is_some(), "hyper rejects it too: {reason}");
         let mut slots = FieldSlots::new();
         match (parse_request(&input, &mut 0, &HEAD, &mut slots), expected) {
             (Err(error), Ok(expected)) => assert_eq!(error, expected, "{reason}"),

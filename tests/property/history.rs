@@ -1,11 +1,11 @@
-//! What happens to a cluster while it serves.
+//! Random changes to a running cluster.
 
 use homing::affinity::{AdminState, Health};
 use proptest::prelude::*;
 
 use crate::world::{Node, World, admin, health, node};
 
-/// One thing that happens.
+/// One change to a cluster.
 #[derive(Debug, Clone)]
 pub(crate) enum Change {
     Add(Node),
@@ -34,7 +34,7 @@ impl Change {
         }
     }
 
-    /// The one backend that it is about.
+    /// Returns the one backend that it changes, if any.
     pub(crate) fn subject(&self) -> Option<u16> {
         match self {
             Self::Add(node) => Some(node.number),
@@ -48,7 +48,7 @@ impl Change {
     }
 }
 
-/// Changes one backend of a world, if it is there.
+/// Changes one backend of a world, if it exists.
 pub(crate) fn on(world: &mut World, number: u16, change: impl FnOnce(&mut Node)) {
     if let Some(node) = world.node_mut(number) {
         change(node);
@@ -69,7 +69,7 @@ pub(crate) fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
-/// A change that is about a backend of the world more often than not.
+/// Redirects a change to a backend of the world, unless it adds a backend or reorders them.
 pub(crate) fn change_of(world: &World, change: Change, to: prop::sample::Index) -> Change {
     let number = to.get(&world.nodes).number;
     match change {

@@ -1,6 +1,6 @@
-//! Property tests: the pure parts against their contracts and models.
+//! Property tests: the pure modules against their contracts and against models.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot continue has failed")]
 
 mod balance;
 mod contract;

@@ -1,4 +1,4 @@
-//! The client's address against a list of hops.
+//! The client's address, checked against a list of hops.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use crate::memory_key::Message;
 
-/// A hop, its address if it has one, and how it is written.
+/// A hop: its address, if it has one, and its spelling in both headers.
 #[derive(Debug, Clone)]
 struct Hop {
     address: Option<IpAddr>,
@@ -43,7 +43,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
-    fn client_is_found_behind_trusted_hops(lines in prop::collection::vec(prop::collection::vec(hop(), 1..4), 0..4)) {
+    fn the_client_is_the_first_untrusted_hop_from_the_right(lines in prop::collection::vec(prop::collection::vec(hop(), 1..4), 0..4)) {
         let trusted: ipnet::IpNet = "10.0.0.0/8".parse().unwrap();
         let peer: IpAddr = "10.9.9.9".parse().unwrap();
         let mut expected = peer;
@@ -72,9 +72,9 @@ proptest! {
         }
     }
 
-    /// Whatever a client writes, what its proxy appends is what counts.
+    /// The entry that the trusted proxy appends decides.
     #[test]
-    fn what_a_client_writes_does_not_matter(
+    fn a_client_cannot_forge_its_address(
         forged in "[a-z0-9=\",;:. \\\\\\[\\]]{0,40}",
         same_line in any::<bool>(),
     ) {

@@ -9,7 +9,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn sealing_and_opening_cancel_out(
+    fn an_opened_cookie_holds_what_was_sealed(
         keys in prop::collection::vec(any::<[u8; 32]>(), 1..4),
         upstream in "[a-z]{1,3}",
         other in "[a-z]{1,3}",
@@ -28,7 +28,7 @@ proptest! {
     }
 
     #[test]
-    fn what_was_not_sealed_does_not_open(value in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn bytes_that_were_not_sealed_do_not_open(value in prop::collection::vec(any::<u8>(), 0..200)) {
         prop_assert!(KeyRing::new(&[[1; 32]]).open("web", &value).is_err());
     }
 }
@@ -37,7 +37,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn stripping_takes_ours_and_leaves_the_others(line in "[Hab=;\" ]{0,24}") {
+    fn stripping_removes_our_cookie_and_keeps_the_others(line in "[Hab=;\" ]{0,24}") {
         let ours = |name: &[u8]| name == b"H";
         let others: Vec<_> = cookie_pairs(line.as_bytes()).filter(|pair| !ours(pair.name)).collect();
         let present = cookie_pairs(line.as_bytes()).any(|pair| ours(pair.name));
@@ -47,8 +47,7 @@ proptest! {
         match stripped {
             Stripped::Changed => {
                 prop_assert_eq!(cookie_pairs(&out).collect::<Vec<_>>(), others);
-                // Byte for byte: the pieces that are not ours, but for the
-                // space at the beginning.
+                // Byte for byte the pieces that are not ours, without the leading space.
                 let pieces: Vec<_> = line
                     .split(';')
                     .filter(|piece| piece.split_once('=').is_none_or(|(name, _)| name.trim() != "H"))

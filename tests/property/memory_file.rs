@@ -1,4 +1,4 @@
-//! The table's file.
+//! The file that a table is saved to.
 
 use std::collections::BTreeMap;
 
@@ -40,7 +40,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
-    fn file_holds_the_table(entries in entries(), left in 1..9000usize, right in 300..9000usize) {
+    fn a_table_survives_a_round_trip_through_its_file(entries in entries(), left in 1..9000usize, right in 300..9000usize) {
         let table = filled(&entries, left);
         let mut bytes = Vec::new();
         file::write(&table, &mut bytes, Seed(1), NOW, id_of).unwrap();
@@ -51,7 +51,7 @@ proptest! {
     }
 
     #[test]
-    fn damaged_file_binds_nothing(
+    fn a_damaged_file_binds_nothing(
         entries in entries(),
         changes in prop::collection::vec((any::<prop::sample::Index>(), 1..=255u8), 1..4),
     ) {
@@ -69,7 +69,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn no_file_content_panics(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let table = Table::new(10, 600);
         let bytes = [b"HOMINGTB\x01\0\0\0".as_slice(), &bytes].concat();
         prop_assert!(file::read(&table, &*bytes, Seed(1), NOW, slot_of).is_err());

@@ -1,4 +1,4 @@
-//! Keys against parsers that are slow and plain.
+//! Keys, checked against simple and slow parsers.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -56,14 +56,14 @@ fn path_param_model<'a>(target: &'a str, name: &str) -> Option<&'a str> {
 }
 
 fn text(id: Option<&[u8]>) -> Option<&str> {
-    id.map(|id| std::str::from_utf8(id).expect("made of characters"))
+    id.map(|id| std::str::from_utf8(id).expect("UTF-8 input"))
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn cookies_are_found(lines in prop::collection::vec("[ab=;\" \t]{0,20}", 0..3)) {
+    fn cookies_are_found_as_by_the_model(lines in prop::collection::vec("[ab=;\" \t]{0,20}", 0..3)) {
         let fields = lines.iter().map(|line| ("cookie", line.clone().into_bytes())).collect();
         let request = Message { target: "/".into(), fields };
         for name in ["a", "b", "ab"] {
@@ -73,7 +73,7 @@ proptest! {
     }
 
     #[test]
-    fn parameters_are_found(target in "/[ab=;/?&]{0,24}") {
+    fn parameters_are_found_as_by_the_model(target in "/[ab=;/?&]{0,24}") {
         let request = Message { target: target.clone(), fields: Vec::new() };
         for name in ["a", "b", "ab"] {
             let query = KeySource::Query(name.into());
@@ -84,7 +84,7 @@ proptest! {
     }
 
     #[test]
-    fn the_first_source_present_is_the_one(present in prop::collection::vec(any::<bool>(), 1..6)) {
+    fn the_first_source_that_is_present_gives_the_key(present in prop::collection::vec(any::<bool>(), 1..6)) {
         let sources: Vec<_> = (0..present.len()).map(|n| KeySource::Query(format!("q{n}"))).collect();
         let pairs: Vec<_> = (0..present.len()).rev().filter(|n| present[*n]).map(|n| format!("q{n}=v")).collect();
         let request = Message { target: format!("/?{}", pairs.join("&")), fields: Vec::new() };
@@ -94,7 +94,7 @@ proptest! {
     }
 
     #[test]
-    fn learning_an_id_gives_the_key_of_the_next_request(
+    fn a_learned_id_gives_the_key_of_the_next_request(
         id in "[!#-+\\--:<-\\[\\]-~]{1,40}",
         quoted in any::<bool>(),
         before in "[a-z]{0,5}",
@@ -119,7 +119,7 @@ proptest! {
     }
 
     #[test]
-    fn any_set_cookie_and_date_is_read_without_panic(line in prop::collection::vec(any::<u8>(), 0..80)) {
+    fn no_set_cookie_or_date_panics(line in prop::collection::vec(any::<u8>(), 0..80)) {
         let _ = cookie_date(&line);
         let line = [b"SID=x; Expires=".as_slice(), &line].concat();
         let response = Message { target: String::new(), fields: vec![("set-cookie", line)] };

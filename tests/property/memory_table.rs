@@ -1,4 +1,4 @@
-//! The table against a list.
+//! The table, checked against a list.
 
 use std::collections::HashMap;
 
@@ -20,7 +20,7 @@ enum Op {
 
 fn op() -> impl Strategy<Value = Op> {
     let key = 0..40u64;
-    // Slots of one page of counters and of another.
+    // Slots on two pages of counters.
     let slot = prop_oneof![0..3u16, Just(300)];
     prop_oneof![
         4 => key.clone().prop_map(Op::Lookup),
@@ -34,7 +34,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// A list, the longest idle first.
+/// A list of entries, longest idle first.
 struct Model {
     entries: Vec<(u64, u16, u32)>,
     max: usize,
@@ -96,7 +96,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn table_is_a_bounded_list_in_order_of_use(ops in prop::collection::vec(op(), 1..300)) {
+    fn the_table_is_a_bounded_list_in_order_of_use(ops in prop::collection::vec(op(), 1..300)) {
         let table = Table::new(20, 10);
         let mut model = Model { entries: Vec::new(), max: 20, ttl: 10, now: 1000 };
         for op in ops {
@@ -147,9 +147,9 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Many keys, so that the index grows, probes far and shifts back.
+    /// Many keys, so that the index grows, has long probes and shifts entries back.
     #[test]
-    fn index_is_a_map(
+    fn the_index_is_a_map(
         seed in any::<u64>(),
         keys in 1..3000u64,
         max in prop_oneof![Just(4000usize), Just(100_000)],
@@ -158,7 +158,7 @@ proptest! {
         let mut model = HashMap::new();
         let mut random = fastrand::Rng::with_seed(seed);
         for _ in 0..8000 {
-            // Half of the time it grows, half of the time it shrinks.
+            // It grows and shrinks with equal probability.
             let key = random.u64(..keys).wrapping_mul(0x9E37_79B9_7F4A_7C15);
             if random.bool() {
                 let slot = random.u16(..);
@@ -176,9 +176,9 @@ proptest! {
         }
     }
 
-    /// The bound is one for all shards, however unevenly keys fall.
+    /// One bound covers all shards, however unevenly the keys are spread over them.
     #[test]
-    fn bound_holds_over_all_shards(max in 1..40_000usize, limit in 1..10_000usize, keys in 1..30_000u64) {
+    fn the_bound_holds_over_all_shards(max in 1..40_000usize, limit in 1..10_000usize, keys in 1..30_000u64) {
         let table = Table::new(max, 60);
         for key in 0..keys {
             table.bind(KeyHash(key), Slot(1), Timestamp(1));
@@ -191,11 +191,11 @@ proptest! {
     }
 }
 
-/// What the process grows by, allocator and all. By itself, since other tests'
-/// memory would count: `cargo test --release --test property -- --ignored
-/// --nocapture ten_million`.
+/// Measures how much the process grows, allocator included. Run it alone, because the memory of
+/// other tests would count: `cargo test --release --test property -- --ignored --nocapture
+/// ten_million`.
 #[test]
-#[ignore = "takes 300 MB, and some ten seconds without --release"]
+#[ignore = "takes 300 MB, and about ten seconds without --release"]
 fn ten_million_entries_take_at_most_32_bytes_each() {
     const ENTRIES: u64 = 10_000_000;
     let resident = || -> u64 {
@@ -209,6 +209,6 @@ fn ten_million_entries_take_at_most_32_bytes_each() {
     }
     assert_eq!(table.len(), 10_000_000);
     let grown = resident() - before;
-    println!("{} bytes by the table's own count, {grown} resident", table.memory());
-    assert!(grown <= 32 * ENTRIES, "{grown} bytes");
+    println!("{} bytes by the table's own count, {grown} bytes resident", table.memory());
+    assert!(grown <= 32 * ENTRIES, "memory grew by {grown} bytes");
 }

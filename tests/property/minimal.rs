@@ -1,5 +1,5 @@
-//! Line 5 of the contract: a change moves exactly the keys that it must, and
-//! where they go depends on no order.
+//! Line 5 of the contract: a change moves only the keys that it must, and the order of backends
+//! never matters.
 
 use homing::affinity::pick::{Query, pick};
 use homing::affinity::{AdminState, Cluster, Health};
@@ -14,7 +14,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn the_ring_alone_moves_only_keys_of_the_backend_that_changed(
+    fn without_memory_a_change_moves_only_keys_of_the_changed_backend(
         world in world(), change in change(), to in any::<prop::sample::Index>(),
     ) {
         let change = change_of(&world, change, to);
@@ -32,7 +32,7 @@ proptest! {
     }
 
     #[test]
-    fn the_ring_alone_skips_as_if_it_were_rebuilt(world in world()) {
+    fn without_memory_skipping_a_backend_equals_rebuilding_the_ring(world in world()) {
         let mut eligible = world.clone().started();
         eligible.nodes.retain(|node| node.admin == AdminState::Ready && node.health == Health::Up);
         let cluster = world.started().cluster();
@@ -45,7 +45,7 @@ proptest! {
     }
 
     #[test]
-    fn a_key_moves_at_most_once_during_a_slow_start_and_only_to_who_starts(
+    fn a_slow_start_moves_a_key_at_most_once_and_only_to_the_starting_backend(
         world in world(),
         which in any::<prop::sample::Index>(),
         steps in prop::collection::btree_set(1..1000u32, 1..12),

@@ -1,5 +1,5 @@
-//! The PROXY protocol: what is written reads the same, wherever it is split;
-//! what is refused stays refused, whatever comes.
+//! The PROXY protocol: a written header parses back wherever it is split, and a rejected prefix
+//! stays rejected whatever follows.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -11,7 +11,7 @@ fn v4() -> impl Strategy<Value = IpAddr> {
     any::<u32>().prop_map(|bits| IpAddr::V4(Ipv4Addr::from_bits(bits)))
 }
 
-/// Addresses with runs of zeros at every place.
+/// Addresses with runs of zeros in any place.
 fn v6() -> impl Strategy<Value = Ipv6Addr> {
     prop::array::uniform8(prop_oneof![Just(0), Just(0xffff), any::<u16>()]).prop_map(Ipv6Addr::from)
 }
@@ -32,7 +32,8 @@ fn header() -> impl Strategy<Value = Header> {
     ]
 }
 
-/// The header with the mapping undone that one family for both may have taken.
+/// Undoes IPv4-mapping: a header that has to use one family for both addresses may have mapped
+/// one of them.
 fn canonical(header: Header) -> Header {
     let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
     match header {
@@ -43,13 +44,13 @@ fn canonical(header: Header) -> Header {
     }
 }
 
-/// An IPv6 address in one of the ways that it can be written.
+/// An IPv6 address in any of its spellings.
 fn v6_text() -> impl Strategy<Value = String> {
     prop_oneof![
         v6().prop_map(|ip| ip.to_string()),
         v6().prop_map(|ip| ip.segments().map(|group| format!("{group:x}")).join(":")),
         v6().prop_map(|ip| ip.segments().map(|group| format!("{group:04X}")).join(":")),
-        // Any number of groups on either side of the gap, with or without IPv4 at the end.
+        // Any number of groups on either side of the `::`, with or without IPv4 at the end.
         (0..8usize, 0..8usize, any::<bool>()).prop_filter_map("too many", |(before, after, dotted)| {
             let text = |groups| vec!["a0"; groups].join(":");
             let tail = match (after, dotted) {
@@ -63,7 +64,7 @@ fn v6_text() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Pieces that headers, right and wrong ones, are made of.
+/// Pieces of valid and invalid headers.
 fn piece() -> impl Strategy<Value = Vec<u8>> {
     let pieces: &[&[u8]] = &[
         b"PROXY ",
@@ -92,7 +93,7 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![6 => select(pieces).prop_map(<[u8]>::to_vec), 1 => prop::collection::vec(any::<u8>(), 1..20)]
 }
 
-/// The beginning of a header, and then anything.
+/// The start of a header, followed by anything.
 fn input() -> impl Strategy<Value = Vec<u8>> {
     let begin = select(vec![b"PROXY ".as_slice(), b"\r\n\r\n\0\r\nQUIT\n", b""]);
     (begin, prop::collection::vec(piece(), 0..14)).prop_map(|(begin, rest)| [begin, &rest.concat()].concat())
@@ -114,7 +115,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn written_header_is_read_back(header in header()) {
+    fn a_written_header_parses_back(header in header()) {
         let mut out = Vec::new();
         write_v1(&mut out, header);
         prop_assert!(out.len() <= MAX_V1_BYTES);
@@ -125,7 +126,7 @@ proptest! {
     }
 
     #[test]
-    fn every_spelling_of_an_address_is_read(source in v6_text(), destination in v6_text(), port in any::<u16>()) {
+    fn every_spelling_of_an_address_parses(source in v6_text(), destination in v6_text(), port in any::<u16>()) {
         let line = format!("PROXY TCP6 {source} {destination} {port} 0\r\n");
         if line.len() <= MAX_V1_BYTES {
             let address = |ip: &str, port| SocketAddr::new(ip.parse().unwrap(), port);
@@ -137,14 +138,14 @@ proptest! {
     }
 
     #[test]
-    fn answer_is_final_and_does_not_depend_on_the_rest(input in input(), split in any::<Index>()) {
+    fn a_result_is_final_and_independent_of_what_follows(input in input(), split in any::<Index>()) {
         let whole = parse(&input);
         let split = split.index(input.len() + 1);
         match parse(&input[..split]) {
             Ok(Parsed::Partial) => prop_assert!(split < MAX_V2_BYTES),
-            // What is wrong with it may change: a line tells only at its end how many words it has.
+            // The error may change: only the end of a line shows how many words it has.
             Err(_) => prop_assert!(whole.is_err()),
-            answer => prop_assert_eq!(answer, whole),
+            result => prop_assert_eq!(result, whole),
         }
         if let Ok(Parsed::Complete { len, .. }) = whole {
             prop_assert!(len <= input.len());

@@ -1,5 +1,5 @@
-//! The ring as a function: order-free, minimal, and the same with health as
-//! without the unhealthy.
+//! The ring as a function: it does not depend on the order of backends, it moves as few keys as
+//! possible, and skipping a backend equals removing it.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
-    fn order_never_matters(world in world(), rotate in 0usize..12) {
+    fn the_order_of_backends_never_matters(world in world(), rotate in 0usize..12) {
         let mut other = world.clone();
         other.nodes.reverse();
         let middle = rotate % other.nodes.len();
@@ -36,7 +36,7 @@ proptest! {
     }
 
     #[test]
-    fn a_walk_meets_every_member_once_and_home_first(world in world()) {
+    fn a_walk_visits_every_member_once_starting_at_home(world in world()) {
         let ring = world.ring();
         for key in keys(KEYS, world.seed) {
             let walk: Vec<u16> = ring.walk(key).collect();
@@ -47,7 +47,7 @@ proptest! {
     }
 
     #[test]
-    fn first_is_the_first_on_the_walk_that_is_accepted(world in world(), accepted in any::<u16>()) {
+    fn first_returns_the_first_accepted_member_on_the_walk(world in world(), accepted in any::<u16>()) {
         let ring = world.ring();
         let accepts = |member: u16| accepted >> member & 1 == 1;
         for key in keys(KEYS, world.seed) {
@@ -57,7 +57,7 @@ proptest! {
     }
 
     #[test]
-    fn who_is_passed_over_might_as_well_not_be_on_the_ring(world in world(), accepted in any::<u16>()) {
+    fn skipping_members_equals_removing_them(world in world(), accepted in any::<u16>()) {
         let accepts = |member: u16| accepted >> member & 1 == 1;
         let mut without = world.clone();
         let kept = (0..).zip(&world.nodes).filter(|(member, _)| accepts(*member));
@@ -73,7 +73,7 @@ proptest! {
     }
 
     #[test]
-    fn a_prefix_of_points_is_a_smaller_weight(world in world(), node in 0usize..12, weight in 1u16..8) {
+    fn a_prefix_of_the_points_equals_a_smaller_weight(world in world(), node in 0usize..12, weight in 1u16..8) {
         let node = node % world.nodes.len();
         let mut lighter = world.clone();
         lighter.nodes[node].weight = weight.min(world.nodes[node].weight);
@@ -86,8 +86,8 @@ proptest! {
     }
 
     #[test]
-    fn a_newcomer_takes_keys_and_nobody_else_does(world in world(), weight in 1u16..8) {
-        // Read backwards it is a removal: its keys go to others, and no other key moves.
+    fn an_added_backend_only_takes_keys_for_itself(world in world(), weight in 1u16..8) {
+        // In reverse this is a removal: its keys go to others, and no other key moves.
         let mut grown = world.clone();
         let mut newcomer = world.nodes[0].clone();
         (newcomer.number, newcomer.weight) = (99, weight);
@@ -101,7 +101,7 @@ proptest! {
     }
 
     #[test]
-    fn a_heavier_weight_only_attracts(world in world(), node in 0usize..12, more in 1u16..8) {
+    fn a_heavier_backend_only_gains_keys(world in world(), node in 0usize..12, more in 1u16..8) {
         let node = node % world.nodes.len();
         let mut heavier = world.clone();
         heavier.nodes[node].weight += more;
@@ -114,7 +114,7 @@ proptest! {
     }
 
     #[test]
-    fn shares_add_up_to_the_circle(world in world()) {
+    fn shares_add_up_to_one(world in world()) {
         let ring = world.ring();
         let shares = ring.shares();
         prop_assert_eq!(shares.len(), ring.members());
@@ -123,7 +123,7 @@ proptest! {
     }
 
     #[test]
-    fn any_id_has_its_own_points(
+    fn every_id_has_its_own_points(
         seed in any::<u64>(), one in "[A-Za-z0-9._:/-]{1,64}", other in "[A-Za-z0-9._:/-]{1,64}",
     ) {
         prop_assume!(one != other);
@@ -136,9 +136,12 @@ proptest! {
 }
 
 #[test]
-fn two_seeds_are_two_rings() {
+fn different_seeds_give_different_rings() {
     let backends: Vec<_> = (0..10).map(|n| (id(n), Weight::ONE)).collect();
     let (one, two) = (Ring::build(Seed(1), 256, &backends), Ring::build(Seed(2), 256, &backends));
     let same = keys(10_000, 0).filter(|&key| one.home(key) == two.home(key)).count();
-    assert!((700..1300).contains(&same), "by chance a tenth is at the same home, not {same} of 10,000");
+    assert!(
+        (700..1300).contains(&same),
+        "expected about a tenth of the keys at the same home, found {same} of 10,000"
+    );
 }

@@ -1,4 +1,4 @@
-//! Random clusters, and what is asked of them.
+//! Random clusters, and the queries made of them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use homing::affinity::{AdminState, BackendId, Cluster, Health, KeyHash, Member, 
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
-/// Numbers of backends that may exist; a backend is named after its number
-/// and has it as its slot, as it would through reloads.
+/// How many backends may exist. A backend's number gives its id and its slot, which stay the same
+/// through reloads.
 const POOL: u16 = 20;
 
 /// One backend of a [`World`].
@@ -22,11 +22,11 @@ pub(crate) struct Node {
     pub(crate) weight: u16,
     pub(crate) admin: AdminState,
     pub(crate) health: Health,
-    /// Active points in per mille of all.
+    /// Active points, in per mille of all its points.
     pub(crate) active: u32,
 }
 
-/// A cluster before it is built: order included, which must not matter.
+/// A cluster before it is built. The order of its nodes must not matter.
 #[derive(Debug, Clone)]
 pub(crate) struct World {
     pub(crate) seed: u64,
@@ -55,7 +55,7 @@ impl World {
         Cluster::new(Arc::new(self.ring()), self.nodes.iter().map(member).collect())
     }
 
-    /// The same world with all of it ready, up and fully active.
+    /// Makes every backend ready, up and fully active.
     pub(crate) fn healthy(mut self) -> Self {
         for node in &mut self.nodes {
             (node.admin, node.health, node.active) = (AdminState::Ready, Health::Up, 1000);
@@ -63,7 +63,7 @@ impl World {
         self
     }
 
-    /// The same world with nobody in slow start.
+    /// Ends every slow start.
     pub(crate) fn started(mut self) -> Self {
         for node in &mut self.nodes {
             node.active = 1000;
@@ -80,12 +80,12 @@ pub(crate) fn id(number: u16) -> BackendId {
     format!("node{number}").parse().unwrap()
 }
 
-/// Backends are told apart by number where indices differ between clusters.
+/// Returns a member's number, which is the same in every cluster; its index is not.
 pub(crate) fn number(cluster: &Cluster, member: u16) -> u16 {
     cluster.members()[usize::from(member)].slot.0
 }
 
-/// Loads by number of the backend, so that they mean the same in every order.
+/// Loads by backend number, so that they do not depend on the order of backends.
 #[derive(Debug, Clone)]
 pub(crate) struct LoadTable {
     pub(crate) in_flight: BTreeMap<u16, u32>,
@@ -160,7 +160,7 @@ pub(crate) fn binding() -> impl Strategy<Value = Binding> {
     ]
 }
 
-/// Numbers of backends that were tried.
+/// Numbers of the backends that were tried.
 pub(crate) fn tried() -> impl Strategy<Value = Vec<u16>> {
     prop_oneof![3 => Just(vec![]), 1 => subsequence((0..POOL).collect::<Vec<_>>(), 0..=6)]
 }
@@ -173,19 +173,19 @@ pub(crate) fn tried_in(cluster: &Cluster, numbers: &[u16]) -> Tried {
     tried
 }
 
-/// Keys that lie evenly on the circle.
+/// Returns keys that are spread evenly over the ring.
 pub(crate) fn keys(count: u64, salt: u64) -> impl Iterator<Item = KeyHash> {
     (0..count).map(move |n| KeyHash::of_id(Seed(salt ^ 0x5eed), &n.to_le_bytes()))
 }
 
 pub(crate) const STICKY: Policy = Policy { failover: Failover::Sticky, balance_percent: None };
 
-/// A pick with idle backends and nobody tried.
+/// Picks with idle backends and none tried.
 pub(crate) fn ask(cluster: &Cluster, policy: Policy, key: KeyHash, binding: Binding) -> Decision {
     ask_under(cluster, policy, &Idle, key, binding)
 }
 
-/// A pick under these loads, with nobody tried.
+/// Picks under these loads, with no backend tried.
 pub(crate) fn ask_under(
     cluster: &Cluster,
     policy: Policy,
@@ -202,16 +202,16 @@ pub(crate) fn ask_under(
     )
 }
 
-/// Where the ring alone sends `key`: the backend's number, if there is one.
+/// Returns the number of the backend that the ring alone gives for `key`.
 pub(crate) fn by_ring(cluster: &Cluster, key: KeyHash) -> Option<u16> {
     match ask(cluster, STICKY, key, Binding::RingOnly) {
         Decision::Send(verdict) => Some(number(cluster, verdict.member)),
         Decision::Unavailable(_) => None,
-        Decision::Hold(_) => panic!("held without leave"),
+        Decision::Hold(_) => panic!("the request was held, though it may not be"),
     }
 }
 
-/// A decision with backends by number, to be compared between clusters.
+/// A decision with backends by number, comparable between clusters.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum ByNumber {
     Send(u16, Verdict),
@@ -229,7 +229,7 @@ pub(crate) fn by_number(cluster: &Cluster, decision: Decision) -> ByNumber {
     }
 }
 
-/// The verdict, if the decision is to send.
+/// Returns the verdict, if the decision is to send.
 pub(crate) fn verdict(decision: Decision) -> Option<Verdict> {
     match decision {
         Decision::Send(verdict) => Some(verdict),

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::crowd::{Answer, Asked, CLIENTS, Crowd, Load, deliveries};
 use crate::harness::{Backend, Gate, Proxy, ProxyBuilder, Script, Step, eventually};
-use crate::limits::full;
+use crate::timeouts::full;
 
 async fn three() -> [Backend; 3] {
     [Backend::start("a").await, Backend::start("b").await, Backend::start("c").await]

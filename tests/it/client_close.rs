@@ -1,0 +1,88 @@
+//! Clients that close the connection before they have the response.
+
+use crate::harness::{Backend, Gate, Proxy, Script, Step, eventually, in_front_of};
+
+#[tokio::test]
+async fn client_that_disconnects_cancels_its_request() {
+    let a = Backend::named("a").stall_before_head().start().await;
+    let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
+    for n in 1..=2 {
+        let mut raw = proxy.raw().await;
+        raw.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n").await;
+        eventually("the backend has the request", async || a.requests() == n).await;
+        if n == 1 {
+            drop(raw);
+        } else {
+            raw.reset();
+        }
+        eventually("the backend connection is closed", async || a.abandoned() == n).await;
+    }
+    proxy.metric_becomes("homing_errors_total", &[("error", "client_gone")], 2.0).await;
+}
+
+#[tokio::test]
+async fn request_of_a_disconnected_client_finishes_with_on_client_close_finish() {
+    let gate = Gate::closed();
+    let steps = [Step::ReadHead, Step::Wait(gate.clone()), Step::Reply];
+    let a = Backend::named("a").script(Script::new(steps)).start().await;
+    let b = Backend::start("b").await;
+    let proxy = Proxy::builder()
+        .workers(1)
+        .server("on_client_close = \"finish\"")
+        .raw_toml("[[route]]\nupstream = \"slow\"\npath = \"/slow\"\n[[route]]\nupstream = \"web\"")
+        .upstream("slow", &[&a])
+        .upstream("web", &[&b])
+        .start()
+        .await;
+    let mut raw = proxy.raw().await;
+    raw.send("GET /slow HTTP/1.1\r\nHost: t\r\n\r\n").await;
+    eventually("the backend has the request", async || a.requests() == 1).await;
+    drop(raw);
+    // Once the only worker has answered these, it has seen the disconnect.
+    let mut bystander = proxy.client();
+    for _ in 0..10 {
+        assert_eq!(bystander.get("/").await.backend(), "b");
+    }
+    assert_eq!((a.abandoned(), a.open()), (0, 1));
+    gate.open();
+    proxy.metric_becomes("homing_requests_total", &[("upstream", "slow")], 1.0).await;
+    assert_eq!(a.abandoned(), 0);
+}
+
+#[tokio::test]
+async fn client_that_disconnects_does_not_count_against_the_backend() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let proxy = Proxy::builder()
+        .workers(1)
+        .upstream("web", &[&a, &b])
+        .affinity(r#"key = ["cookie:SID"]"#)
+        .passive("max_fails = 1, penalty = \"1h\"")
+        .start()
+        .await;
+    let hang = Script::new([Step::ReadHead, Step::Hang]);
+    a.set(hang.clone());
+    b.set(hang);
+    for n in 1..=6 {
+        let mut raw = proxy.raw().await;
+        raw.send(format!("GET / HTTP/1.1\r\nHost: t\r\nCookie: SID=s{n}\r\n\r\n")).await;
+        eventually("the backend has the request", async || a.requests() + b.requests() == n).await;
+        drop(raw);
+        eventually("the backend connection is closed", async || a.abandoned() + b.abandoned() == n).await;
+    }
+    proxy.metric_becomes("homing_errors_total", &[("error", "client_gone")], 6.0).await;
+    assert!(proxy.metric("homing_backend_up", &[]) > 1.5, "a backend was ejected");
+}
+
+#[tokio::test]
+async fn half_closing_client_gets_its_response_with_on_client_close_finish() {
+    let gate = Gate::closed();
+    let a = Backend::named("a").reply_after(&gate).start().await;
+    let proxy = in_front_of(&a).server("on_client_close = \"finish\"").start().await;
+    let mut raw = proxy.raw().await;
+    raw.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n").await;
+    raw.half_close().await;
+    eventually("the backend has the request", async || a.requests() == 1).await;
+    gate.open();
+    assert_eq!(raw.response().await.backend(), "a");
+    raw.assert_closed().await;
+}
