@@ -12,6 +12,7 @@ use super::client_ip::Mask;
 use super::{KeyHash, Seed};
 
 pub use super::message::RequestView;
+use super::message::trim;
 
 pub mod cookies;
 #[cfg(test)]
@@ -100,9 +101,7 @@ pub fn find_id<'r>(source: &'r KeySource, request: &'r impl RequestView) -> Opti
     match source {
         KeySource::Ip | KeySource::ClientCert => None,
         KeySource::Cookie(name) => cookie_values(request, name.as_bytes()).find(|value| !value.is_empty()),
-        KeySource::Header(name) => {
-            request.field_values(name).map(cookies::trim).find(|value| !value.is_empty())
-        }
+        KeySource::Header(name) => request.field_values(name).map(trim).find(|value| !value.is_empty()),
         KeySource::Query(name) => query_value(request.path_and_query().as_bytes(), name.as_bytes()),
         KeySource::PathParam(name) => path_param_value(request.path_and_query().as_bytes(), name.as_bytes()),
     }

@@ -4,8 +4,9 @@
 //! backend that answered; hashing the new id without this would send it elsewhere. A response may
 //! also end a session: by deleting the cookie, or with the [`RELEASE`] header.
 
-use super::key::cookies::{trim, unquote};
+use super::key::cookies::unquote;
 use super::key::{FoundKey, KeySource};
+use super::message::trim;
 use super::{KeyHash, Seed, Timestamp};
 
 pub use super::message::ResponseView;

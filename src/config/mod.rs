@@ -6,6 +6,7 @@
 
 mod diagnostics;
 mod files;
+mod found;
 mod lower;
 mod reader;
 mod reference;

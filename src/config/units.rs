@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+/// Seconds in a minute, an hour and a day.
+pub(super) const MINUTE: u64 = 60;
+pub(super) const HOUR: u64 = 60 * MINUTE;
+pub(super) const DAY: u64 = 24 * HOUR;
+
 /// Units of time, with their length in milliseconds.
 const TIME_UNITS: [(&str, u64); 5] =
     [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];

@@ -103,7 +103,7 @@ impl ControlState {
     #[must_use]
     pub fn with_tls(mut self, tls: Arc<LiveTls>) -> Self {
         self.tls = tls;
-        self.rebuild();
+        self.snapshot = self.snapshot_of(self.snapshot.generation);
         self
     }
 
@@ -255,12 +255,16 @@ impl ControlState {
     }
 
     fn rebuild(&mut self) {
-        self.snapshot = Arc::new(Snapshot {
-            generation: self.snapshot.generation + 1,
+        self.snapshot = self.snapshot_of(self.snapshot.generation + 1);
+    }
+
+    fn snapshot_of(&self, generation: u64) -> Arc<Snapshot> {
+        Arc::new(Snapshot {
+            generation,
             config: Arc::clone(&self.config),
             tls: Arc::clone(&self.tls),
             upstreams: self.upstreams.iter().map(|u| Arc::clone(u.published())).collect(),
-        });
+        })
     }
 }
 

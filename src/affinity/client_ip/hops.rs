@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use arrayvec::ArrayVec;
 
-use crate::affinity::key::cookies::trim;
+use crate::affinity::message::trim;
 
 /// The maximum number of hops read, from the right.
 pub(super) const MAX_HOPS: usize = 32;

@@ -1,7 +1,8 @@
 //! Whether shared caches may store a response.
 
-use crate::affinity::key::cookies::{trim, unquote};
+use crate::affinity::key::cookies::unquote;
 use crate::affinity::message::ResponseView;
+use crate::affinity::message::trim;
 
 /// Returns true if a shared cache may store this response, according to its own headers (RFC 9111
 /// §3). A cookie set on it would be served to every client of that cache.

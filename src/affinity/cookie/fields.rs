@@ -1,7 +1,8 @@
 //! The cookie in headers: set on responses, removed from requests.
 
 use super::config::{CookieConfig, SameSite, SecureAttribute};
-use crate::affinity::key::cookies::{cookie_pieces, parse_pair, trim};
+use crate::affinity::key::cookies::{cookie_pieces, parse_pair};
+use crate::affinity::message::trim;
 
 /// Returns the Set-Cookie value that gives `sealed` to the client. `secure` says whether the
 /// request came over TLS; it is used if `cfg.secure` is `Auto`.

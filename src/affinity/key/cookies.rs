@@ -1,6 +1,6 @@
 //! Parses the Cookie header the way servers do (RFC 6265 §4.1.1, §5.4).
 
-use crate::affinity::message::RequestView;
+use crate::affinity::message::{RequestView, trim};
 
 /// One `name=value` pair of a Cookie line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,17 +50,6 @@ pub(crate) fn parse_pair(piece: &[u8]) -> Option<CookiePair<'_>> {
     let name = trim(&piece[..equals]);
     let value = unquote(trim(&piece[equals + 1..]));
     (!name.is_empty()).then_some(CookiePair { name, value })
-}
-
-/// Trims spaces and tabs at both ends (OWS of RFC 9110 §5.6.3).
-pub(crate) fn trim(mut text: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] = text {
-        text = rest;
-    }
-    while let [rest @ .., b' ' | b'\t'] = text {
-        text = rest;
-    }
-    text
 }
 
 /// The iterator of [`cookie_pieces`].

@@ -2,7 +2,8 @@
 
 use super::date::cookie_date;
 use crate::affinity::Timestamp;
-use crate::affinity::key::cookies::{cookie_pieces, trim};
+use crate::affinity::key::cookies::cookie_pieces;
+use crate::affinity::message::trim;
 
 /// The relevant parts of one Set-Cookie line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

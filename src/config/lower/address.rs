@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::config::diagnostics::Complaint;
-use crate::config::reader::Found;
+use crate::config::found::Found;
 use crate::model::{Address, Bind};
 
 /// Maximum length of a Unix domain socket's path, in bytes: the kernel's 108, minus

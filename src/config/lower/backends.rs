@@ -7,7 +7,8 @@ use super::global::list_of;
 use crate::affinity::backend::InvalidBackendId;
 use crate::affinity::{AdminState, BackendId, Weight};
 use crate::config::diagnostics::{Complaint, Span};
-use crate::config::reader::{Found, Section};
+use crate::config::found::Found;
+use crate::config::reader::Section;
 use crate::config::schema;
 use crate::model::Backend;
 

@@ -11,7 +11,8 @@ use super::address::listen_address;
 use crate::affinity::client_ip::{ClientIpPolicy, ForwardSource, Mask};
 use crate::config::diagnostics::Complaint;
 use crate::config::files::Files;
-use crate::config::reader::{Found, Section};
+use crate::config::found::Found;
+use crate::config::reader::Section;
 use crate::config::schema::{self, Rule};
 use crate::model::{AccessLog, Forwarding, Limits, LogFormat, LogOutput, Server, Timeouts, UpstreamTimeouts};
 

@@ -6,7 +6,8 @@ use toml::de::DeValue;
 
 use super::address::host_name;
 use crate::config::diagnostics::Complaint;
-use crate::config::reader::{Found, Section};
+use crate::config::found::Found;
+use crate::config::reader::Section;
 use crate::config::schema::{self, Entry};
 use crate::model::{HealthCheck, PassiveCheck, Probe};
 

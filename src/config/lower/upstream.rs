@@ -9,7 +9,8 @@ use crate::affinity::Health;
 use crate::affinity::ring::Ring;
 use crate::config::diagnostics::{Complaint, Span};
 use crate::config::files::Files;
-use crate::config::reader::{Found, Section};
+use crate::config::found::Found;
+use crate::config::reader::Section;
 use crate::config::schema;
 use crate::model::{Address, Pool, Protocol, Retry, Upstream, UpstreamTimeouts};
 

@@ -5,10 +5,7 @@ use std::time::Duration;
 use super::{Flag, Free, Int, Key, Optional, Table, Text, Time, Word};
 use crate::affinity::cookie::{OnCacheable, SameSite, SecureAttribute};
 use crate::affinity::pick::Failover;
-
-const MINUTE: u64 = 60;
-const HOUR: u64 = 60 * MINUTE;
-const DAY: u64 = 24 * HOUR;
+use crate::config::units::{DAY, HOUR, MINUTE};
 
 const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)

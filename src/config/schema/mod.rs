@@ -6,12 +6,14 @@
 mod affinity;
 mod global;
 mod rules;
+mod timeouts;
 mod tls;
 mod upstream;
 
 pub(super) use affinity::*;
 pub(super) use global::*;
 pub(super) use rules::*;
+pub(super) use timeouts::*;
 pub(super) use tls::*;
 pub(super) use upstream::*;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use crate::config::diagnostics::Complaint;
-use crate::config::reader::Found;
+use crate::config::found::Found;
 use crate::config::suggest::nearest;
 use crate::config::units::{parse_duration, parse_size, show_duration, show_size};
 

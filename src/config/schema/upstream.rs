@@ -6,11 +6,9 @@ use super::affinity::AFFINITY_TABLE;
 use super::tls::UPSTREAM_TLS_TABLE;
 use super::{Flag, Free, Int, Key, Optional, Table, Text, Time, UPSTREAM_TIMEOUTS, Word};
 use crate::affinity::{AdminState, Health, Weight};
+use crate::config::units::{DAY, HOUR, MINUTE};
 use crate::model::{Protocol, ProxyVersion};
 
-const MINUTE: u64 = 60;
-const HOUR: u64 = 60 * MINUTE;
-const DAY: u64 = 24 * HOUR;
 const MILLISECOND: Duration = Duration::from_millis(1);
 
 const fn seconds(seconds: u64) -> Duration {
