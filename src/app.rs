@@ -6,11 +6,12 @@ mod certificates;
 mod error;
 mod listeners;
 mod reload;
+mod shared;
 mod tables;
 mod workers;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -29,7 +30,8 @@ use admin_port::AdminPort;
 use background::Background;
 pub use error::AppError;
 use listeners::Listeners;
-use workers::{WorkerThreads, Workers};
+use shared::Shared;
+use workers::WorkerThreads;
 
 /// How long before the grace period ends tunnels get their close frame.
 const CLOSE_TUNNELS_BEFORE: Duration = Duration::from_secs(1);
@@ -43,21 +45,6 @@ pub struct Running {
     threads: WorkerThreads,
     cancel: CancellationToken,
     admin: Option<SocketAddr>,
-}
-
-/// State shared by the admin listener, the signal handlers and [`Running`].
-#[derive(Debug)]
-struct Shared {
-    control: ControlHandle,
-    metrics: Arc<Metrics>,
-    log: AccessLog,
-    workers: Workers,
-    listeners: Listeners,
-    draining: AtomicBool,
-    /// The file that a reload reads.
-    file: Option<PathBuf>,
-    /// Allows one reload at a time.
-    reloading: tokio::sync::Semaphore,
 }
 
 /// Starts a proxy. All listeners are bound when this returns. A reload reads
@@ -74,11 +61,10 @@ pub fn start(config: Config, file: Option<&Path>) -> Result<Running, AppError> {
     let entered = background.enter();
     let admin = admin_port::bind(&config)?;
 
-    let (config, tls) = (Arc::new(config), Arc::new(tls));
     let count = config.server.workers.get();
     let (cancel, tracker) = (CancellationToken::new(), TaskTracker::new());
     let (control, snapshots) =
-        control::start(Arc::clone(&config), Arc::clone(&tls), count, &tracker, cancel.clone());
+        control::start(Arc::new(config), Arc::new(tls), count, &tracker, cancel.clone());
     tables::load(&control);
     let metrics = Arc::new(Metrics::new(count));
     metrics.watch_access_log(&log);
@@ -94,7 +80,7 @@ pub fn start(config: Config, file: Option<&Path>) -> Result<Running, AppError> {
         file: file.map(Path::to_owned),
         reloading: tokio::sync::Semaphore::new(1),
     });
-    shared.listeners.serve(&shared.workers, sockets, &tls);
+    shared.listeners.serve(&shared.workers, sockets, &shared.control.snapshot());
     tracker.spawn(cancel.clone().run_until_cancelled_owned(certificates::watch(shared.control.clone())));
     let admin = admin.map(|listener| AdminPort::serve(listener, &shared, &tracker, &cancel));
     drop(entered);

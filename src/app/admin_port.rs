@@ -8,8 +8,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Shared;
 use super::error::AppError;
+use super::shared::Shared;
 use crate::admin::{self, AdminBackend, BoxFuture};
 use crate::affinity::{AdminState, BackendId};
 use crate::error_chain;

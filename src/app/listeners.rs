@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use super::error::AppError;
 use super::workers::Workers;
-use crate::model::live_tls::LiveTls;
+use crate::model::snapshot::Snapshot;
 use crate::model::{Bind, Config, Listener};
 use crate::proxy::client::listener::{self, BoundSockets, SocketFile};
 use crate::proxy::event_loop::Command;
@@ -63,9 +63,9 @@ impl Listeners {
     }
 
     /// Starts serving on bound sockets.
-    pub(super) fn serve(&self, workers: &Workers, new: Vec<NewListener>, tls: &LiveTls) {
+    pub(super) fn serve(&self, workers: &Workers, new: Vec<NewListener>, snapshot: &Snapshot) {
         for NewListener { index, listener, sockets } in new {
-            let settings = ListenerSettings::new(&listener, tls.listener(index));
+            let settings = ListenerSettings::new(snapshot, index);
             let BoundSockets { bind: actual, sockets, file } = sockets;
             for (worker, socket) in workers.commands.iter().zip(sockets) {
                 let _ = worker.send(Command::Listen(actual.clone(), socket, settings.clone()));
@@ -90,7 +90,7 @@ impl Listeners {
     }
 
     /// Makes the changes. What they serve with is in the snapshot, which is published by now.
-    pub(super) fn apply(&self, workers: &Workers, changes: ListenerChanges, tls: &LiveTls) {
+    pub(super) fn apply(&self, workers: &Workers, changes: ListenerChanges, snapshot: &Snapshot) {
         let ListenerChanges { kept, gone, new } = changes;
         for (bound, listener) in kept {
             if let Some(Err(error)) = bound.file.map(|file| file.set_mode(listener.mode)) {
@@ -105,6 +105,6 @@ impl Listeners {
         for listener in &new {
             tracing::info!(address = %listener.sockets.bind, "listening");
         }
-        self.serve(workers, new, tls);
+        self.serve(workers, new, snapshot);
     }
 }

@@ -1,8 +1,8 @@
 //! Reloading: all that can fail comes first, then one snapshot is published.
 
-use super::Shared;
 use super::certificates;
 use super::error::AppError;
+use super::shared::Shared;
 use crate::control::ReloadSummary;
 use crate::model::Config;
 use crate::{config, error_chain};
@@ -19,7 +19,7 @@ impl Shared {
         bound.server.workers = old.config.server.workers;
         let changes = self.listeners.changes(&bound)?;
         let summary = self.control.reload(new, tls).await?;
-        self.listeners.apply(&self.workers, changes, &self.control.snapshot().tls);
+        self.listeners.apply(&self.workers, changes, &self.control.snapshot());
         Ok(summary)
     }
 

@@ -46,6 +46,31 @@ pub struct Config {
     pub upstreams: Vec<Arc<Upstream>>,
 }
 
+impl Config {
+    /// Identifies a listener across reloads: its address, and how many listeners before it have the
+    /// same one. Only addresses with port 0 can occur more than once.
+    pub fn listener_id(&self, index: usize) -> ListenerId {
+        let bind = self.listeners[index].bind.clone();
+        let nth = self.listeners[..index].iter().filter(|before| before.bind == bind).count();
+        ListenerId { bind, nth }
+    }
+
+    /// Returns the index of the listener with this id.
+    pub fn listener_with_id(&self, id: &ListenerId) -> Option<usize> {
+        let same = self.listeners.iter().enumerate().filter(|(_, listener)| listener.bind == id.bind);
+        same.map(|(index, _)| index).nth(id.nth)
+    }
+}
+
+/// Identifies a listener across reloads. See [`Config::listener_id`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerId {
+    /// The configured address.
+    pub bind: Bind,
+    /// How many listeners before it have the same address.
+    pub nth: usize,
+}
+
 /// `[server]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {

@@ -41,9 +41,9 @@ impl LiveTls {
     /// Carries connections and TLS sessions over from the state before a reload. What has not
     /// changed stays the same object; a listener that has changed resumes the old sessions.
     pub fn continue_from(&mut self, config: &Config, old: &Self, old_config: &Config) {
-        for (listener, server) in config.listeners.iter().zip(&mut self.listeners) {
+        for (index, server) in self.listeners.iter_mut().enumerate() {
             let Some(server) = server else { continue };
-            let index = old_config.listeners.iter().position(|before| before.bind == listener.bind);
+            let index = old_config.listener_with_id(&config.listener_id(index));
             match index.and_then(|index| old.listener(index)) {
                 Some(before) if *before == *server => *server = Arc::clone(before),
                 Some(before) => server.continue_from(before),

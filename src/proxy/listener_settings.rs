@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use crate::model::{Bind, Listener, ProxyProtocol};
+use crate::model::snapshot::Snapshot;
+use crate::model::{ListenerId, ProxyProtocol};
 use crate::tls;
 
 /// A listener's settings and its live TLS state. A connection uses those that are in effect when it
 /// is accepted.
 #[derive(Debug, Clone)]
 pub struct ListenerSettings {
-    /// The configured address, which identifies the listener across reloads.
-    pub bind: Bind,
+    /// Identifies the listener across reloads.
+    pub id: ListenerId,
     /// TLS; `None` for plain HTTP.
     pub tls: Option<Arc<tls::Server>>,
     /// The port that plain requests are redirected to, with https.
@@ -22,11 +23,12 @@ pub struct ListenerSettings {
 }
 
 impl ListenerSettings {
-    /// The settings of a configured listener.
-    pub fn new(listener: &Listener, tls: Option<&Arc<tls::Server>>) -> Self {
+    /// The settings of the listener with this index in the configuration.
+    pub fn new(snapshot: &Snapshot, index: usize) -> Self {
+        let listener = &snapshot.config.listeners[index];
         Self {
-            bind: listener.bind.clone(),
-            tls: tls.cloned(),
+            id: snapshot.config.listener_id(index),
+            tls: snapshot.tls.listener(index).cloned(),
             redirect_https: listener.redirect_https,
             http2: listener.http2,
             proxy_protocol: listener.proxy_protocol,

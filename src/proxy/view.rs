@@ -14,7 +14,7 @@ use crate::affinity::{BackendId, Slot};
 use crate::h1::HeadLimits;
 use crate::model::router::Router;
 use crate::model::snapshot::{Observation, Report, Snapshot, UpstreamState};
-use crate::model::{Address, Bind};
+use crate::model::{Address, ListenerId};
 use crate::proxy::backend::pool::BackendPool;
 use crate::telemetry::{UpstreamMetrics, WorkerMetrics};
 
@@ -122,10 +122,8 @@ impl View {
         let announces = upstreams.iter().any(|upstream| upstream.state.config.proxy_protocol.is_some());
         // Whoever still uses one may go on, but nothing is kept in it.
         pools.values().for_each(|pool| pool.retire());
-        let listeners = snapshot.config.listeners.iter().enumerate();
-        let listeners = listeners
-            .map(|(index, listener)| ListenerSettings::new(listener, snapshot.tls.listener(index)))
-            .collect();
+        let listeners = 0..snapshot.config.listeners.len();
+        let listeners = listeners.map(|index| ListenerSettings::new(&snapshot, index)).collect();
         let limits = &snapshot.config.limits;
         let head_limits =
             HeadLimits { head_bytes: limits.head_bytes, fields: limits.fields, uri_bytes: limits.uri_bytes };
@@ -141,10 +139,9 @@ impl View {
 }
 
 impl View {
-    /// How the listener with this configured address serves its clients; `None` if a reload has
-    /// removed it.
-    pub(crate) fn listener(&self, bind: &Bind) -> Option<&ListenerSettings> {
-        self.listeners.iter().find(|listener| listener.bind == *bind)
+    /// The settings of a listener; `None` if a reload has removed it.
+    pub(crate) fn listener(&self, id: &ListenerId) -> Option<&ListenerSettings> {
+        self.listeners.iter().find(|listener| listener.id == *id)
     }
 
     /// The upstream that a route leads to.

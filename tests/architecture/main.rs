@@ -25,7 +25,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("admin", &["affinity", "model", "telemetry"]),
     ("demo", &[]),
     ("app", &["admin", "affinity", "config", "control", "model", "proxy", "telemetry", "tls"]),
-    ("cli", &["affinity", "app", "config", "control", "demo", "model", "telemetry", "tls"]),
+    ("cli", &["affinity", "app", "config", "demo", "model", "telemetry", "tls"]),
 ];
 
 fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
@@ -50,7 +50,7 @@ fn root() -> &'static Path {
 fn is_test(path: &Path) -> bool {
     path.components().any(|part| {
         let name = part.as_os_str().to_string_lossy();
-        name == "tests" || name == "tests.rs" || name.ends_with("_tests.rs")
+        name == "tests" || name == "tests.rs" || name == "fixture.rs" || name.ends_with("_tests.rs")
     })
 }
 

@@ -57,7 +57,7 @@ pub(crate) async fn accept(
 /// `settings` follows reloads. If a reload has removed the listener, the last ones are kept for
 /// connections that were in the backlog.
 fn admit(worker: &Rc<Worker>, arrival: Arrival, settings: &mut ListenerSettings) {
-    if let Some(current) = worker.view().listener(&settings.bind) {
+    if let Some(current) = worker.view().listener(&settings.id) {
         settings.clone_from(current);
     }
     let plain = settings.tls.is_none();

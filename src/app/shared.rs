@@ -1,0 +1,25 @@
+//! What the parts of a running proxy share.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use super::listeners::Listeners;
+use super::workers::Workers;
+use crate::control::ControlHandle;
+use crate::telemetry::{AccessLog, Metrics};
+
+/// State shared by the admin listener, the signal handlers and [`Running`].
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) control: ControlHandle,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) log: AccessLog,
+    pub(super) workers: Workers,
+    pub(super) listeners: Listeners,
+    pub(super) draining: AtomicBool,
+    /// The file that a reload reads.
+    pub(super) file: Option<PathBuf>,
+    /// Allows one reload at a time.
+    pub(super) reloading: tokio::sync::Semaphore,
+}
