@@ -1,49 +1,46 @@
-//! Whether a client moves a body fast enough, counted in the time in which it
-//! is the client that is waited for.
+//! Minimum body rates. Only the time spent waiting for the client counts.
 //!
-//! A client has some time to begin with. Being waited for spends it, moving
-//! bytes earns it: a second for as many bytes as it must move in one. Who has
-//! none left is too slow. A backend that is slow costs the client nothing, and
-//! an exchange in which nobody is waited for is never looked at.
+//! A client starts with a time allowance. Waiting for the client uses it up; each transferred byte
+//! adds to it, one second for `min_body_rate` bytes. The client is too slow once nothing is left.
+//! A slow backend costs the client nothing, and nothing is measured while no side is waited for.
 
 use std::time::Duration;
 
 use crate::model::UpstreamTimeouts;
 
-/// What can be saved for later, in windows: a client that was fast may pause,
-/// but not for as long as it likes.
+/// The largest allowance, in windows. A fast client may pause, but not forever.
 const SAVED: u64 = 4;
 
-/// The pace of one direction of one exchange.
+/// The pace of a body in one direction.
 #[derive(Debug)]
 pub(crate) struct Pace {
-    /// Bytes a second.
+    /// Minimum rate in bytes per second. 0 disables the check.
     rate: u64,
-    /// Milliseconds that may be left at most.
+    /// Largest allowance, in milliseconds.
     most: u64,
-    /// Milliseconds that are left.
+    /// Remaining allowance, in milliseconds.
     left: u64,
-    /// Bytes moved when it was last looked at; `None`: never yet.
+    /// Bytes transferred as of the last check. `None` before the first.
     moved: Option<u64>,
-    /// Of those, bytes that have been paid for.
+    /// How many of them have been added to the allowance.
     paid: u64,
-    /// Since when the client is waited for, in milliseconds of the worker's clock.
+    /// When waiting for the client began, in milliseconds of the worker's clock.
     since: Option<u64>,
 }
 
-/// What a look at the pace says.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Look {
-    /// Nothing has changed.
+    /// Nothing has changed since the last check.
     Same,
-    /// Something has: whatever moves next must come within this time.
+    /// The next bytes must arrive within this time.
     Wait(Duration),
-    /// It is too slow.
+    /// The client is too slow.
     TooSlow,
 }
 
 impl Pace {
-    /// As these say; the client may be idle for `window`.
+    /// Creates a pace with the configured rate. The initial allowance is `body_rate_window`.
     pub(crate) fn new(timeouts: &UpstreamTimeouts) -> Self {
         let window = millis(timeouts.body_rate_window);
         Self {
@@ -56,11 +53,11 @@ impl Pace {
         }
     }
 
-    /// A look at `now` (milliseconds of the worker's clock): `moved` bytes have
-    /// been moved in all, and whether it `waits` for the client from now on.
-    /// `idle` is how long nothing at all may move.
+    /// Checks the pace at `now`, in milliseconds of the worker's clock. `moved` is the total number
+    /// of bytes transferred, `waits` is whether the transfer now waits for the client, `idle` is
+    /// the longest time without any transfer.
     pub(crate) fn look(&mut self, now: u64, moved: u64, waits: bool, idle: Duration) -> Look {
-        // What was there at once says nothing of the pace, and neither does the head.
+        // The head, and bytes that were there from the start, say nothing about the pace.
         let first = self.moved.is_none();
         let before = self.moved.replace(moved).unwrap_or(moved);
         if first {
@@ -72,10 +69,10 @@ impl Pace {
             return if first || changed || moved != before { Look::Wait(idle) } else { Look::Same };
         }
         let earned = moved.saturating_sub(self.paid).saturating_mul(1000) / self.rate;
-        // What is not worth a millisecond yet is counted with the next.
+        // Bytes worth less than a millisecond are carried over to the next check.
         self.paid = self.paid.saturating_add(earned.saturating_mul(self.rate) / 1000).min(moved);
         let spent = waited.map_or(0, |since| now.saturating_sub(since));
-        // Earned first: what has just come was on its way while it was waited for.
+        // Add before subtracting: the new bytes arrived during the wait.
         self.left = self.left.saturating_add(earned).saturating_sub(spent);
         if self.left == 0 && waited.is_some() {
             return Look::TooSlow;
@@ -100,7 +97,7 @@ mod tests {
     const S: u64 = 1000;
     const IDLE: Duration = Duration::from_secs(60);
 
-    /// 100 bytes a second, 10 seconds to begin with.
+    /// 100 bytes per second, and 10 seconds to start with.
     fn pace() -> Pace {
         Pace::new(&UpstreamTimeouts {
             connect: IDLE,
@@ -112,7 +109,8 @@ mod tests {
         })
     }
 
-    /// Looks every second at a client that is waited for and moves so much in each.
+    /// Checks once a second a client that transfers `per_second` bytes and is always waited for.
+    /// Returns the second in which it is too slow.
     fn ends_after(pace: &mut Pace, from: u64, moved: &mut u64, per_second: u64) -> Option<u64> {
         (1..=1000).find(|second| {
             *moved += per_second;
@@ -121,14 +119,14 @@ mod tests {
     }
 
     #[test]
-    fn who_moves_nothing_has_the_window() {
+    fn stalled_client_has_one_window() {
         let mut pace = pace();
         assert_eq!(pace.look(0, 5000, true, IDLE), Look::Wait(Duration::from_secs(10)));
         assert_eq!(ends_after(&mut pace, 0, &mut 5000, 0), Some(10));
     }
 
     #[test]
-    fn who_is_faster_may_go_on_and_who_is_slower_may_not() {
+    fn only_rates_below_the_minimum_are_too_slow() {
         for (per_second, ends) in [(1, Some(10)), (50, Some(20)), (90, Some(100)), (100, None), (500, None)] {
             let mut pace = pace();
             pace.look(0, 0, true, IDLE);
@@ -138,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn speed_pays_for_a_pause_but_not_for_any() {
+    fn fast_client_may_pause_for_four_windows() {
         let mut pace = pace();
         pace.look(0, 0, true, IDLE);
         assert_ne!(pace.look(S, 1 << 30, true, IDLE), Look::TooSlow);
@@ -146,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_for_the_other_side_costs_nothing() {
+    fn waiting_for_the_backend_costs_nothing() {
         let mut pace = pace();
         pace.look(0, 0, true, IDLE);
         assert_eq!(pace.look(9 * S, 0, false, IDLE), Look::Wait(IDLE));
@@ -156,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn off_is_any_pace() {
+    fn rate_of_zero_disables_the_check() {
         let mut pace = Pace { rate: 0, ..pace() };
         assert_eq!(pace.look(0, 0, true, IDLE), Look::Wait(IDLE));
         assert_eq!(ends_after(&mut pace, 0, &mut 0, 0), None);
