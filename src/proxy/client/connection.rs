@@ -1,4 +1,4 @@
-//! One client connection: requests in sequence until either side closes it.
+//! A client connection: serves requests one after another until either side closes it.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,32 +18,34 @@ use crate::proxy::wire::stream::Stream;
 use crate::proxy::worker::Worker;
 use crate::tls;
 
-/// How long, and for how many bytes, a connection that Homing closes is read
-/// from, so that the last response is not destroyed by a reset.
+/// How long Homing reads from a connection that it closes, so that a reset does not destroy the
+/// last response.
 const LINGER: Duration = Duration::from_secs(2);
+/// The most bytes read in that time.
 const LINGER_BYTES: usize = 1 << 20;
+
 /// A client connection, and whether it has served a request.
 struct Connection {
     client: Client,
     first: First,
 }
 
-/// What became of a connection's first request.
+/// The state of a connection's first request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum First {
     Awaited,
-    /// Awaited for a moment only: Homing stops.
+    /// Awaited with a shorter timeout, because Homing is shutting down.
     Hurried,
     Served,
 }
 
-/// Serves a plain connection until it ends, as its listener says.
+/// Serves a connection without TLS until it closes.
 pub(crate) fn serve(
     worker: Rc<Worker>,
     arrival: Arrival,
     service: &Service,
 ) -> impl Future<Output = ()> + use<> {
-    // Outside of the task, which holds no room for what only this needs.
+    // Outside of the future, to keep it small.
     let mut origin = origin_of(&worker, &arrival);
     let Service { redirect_https, http2, .. } = *service;
     origin.redirect_https = redirect_https;
@@ -52,7 +54,7 @@ pub(crate) fn serve(
     let mut connection = Connection::new(client);
     async move {
         match if http2 { connection.speaks_http2(&worker).await } else { Some(false) } {
-            // Boxed, so that a connection of HTTP/1 holds no room for it.
+            // Boxed to keep the future of an HTTP/1 connection small.
             Some(true) => Box::pin(http2::connection::serve(worker, connection.client)).await,
             Some(false) => connection.serve(&worker).await,
             None => {}
@@ -60,9 +62,9 @@ pub(crate) fn serve(
     }
 }
 
-/// Performs the TLS handshake, then serves the connection until it ends.
+/// Performs the TLS handshake, then serves the connection until it closes.
 pub(crate) async fn serve_secure(worker: Rc<Worker>, arrival: Arrival, tls: Arc<tls::Server>) {
-    // Boxed, so that a connection holds no room for its handshake later.
+    // Boxed, to free its memory after the handshake.
     if let Some(mut connection) = Box::pin(shake_hands(&worker, arrival, &tls)).await {
         if connection.client.origin.http2 {
             Box::pin(http2::connection::serve(worker, connection.client)).await;
@@ -72,7 +74,7 @@ pub(crate) async fn serve_secure(worker: Rc<Worker>, arrival: Arrival, tls: Arc<
     }
 }
 
-/// Performs the TLS handshake. `None` if it failed; the connection is closed then.
+/// Performs the TLS handshake. `None` if it failed; the connection is then closed.
 async fn shake_hands(worker: &Worker, arrival: Arrival, tls: &tls::Server) -> Option<Connection> {
     let mut origin = origin_of(worker, &arrival);
     let socket = arrival.socket;
@@ -93,11 +95,11 @@ async fn shake_hands(worker: &Worker, arrival: Arrival, tls: &tls::Server) -> Op
     None
 }
 
-/// What is known of a client before its first byte.
+/// Returns what is known about a client before its first byte.
 fn origin_of(worker: &Worker, arrival: &Arrival) -> Origin {
     let destination = match &arrival.destination {
         Some(destination) => Some(**destination),
-        // Asking costs a system call.
+        // Costs a system call, so only if a backend needs it.
         None if worker.view().announces => arrival.socket.local_address(),
         None => None,
     };
@@ -116,8 +118,8 @@ impl Connection {
         Self { client, first: First::Awaited }
     }
 
-    /// Does it begin as a client of HTTP/2 does that knows this to be spoken
-    /// (RFC 9113 §3.3)? What it begins with is kept. `None`: it does not begin.
+    /// Returns true if the client starts with the HTTP/2 preface (prior knowledge, RFC 9113 §3.3).
+    /// The bytes read stay buffered. `None` if the client sends nothing.
     async fn speaks_http2(&mut self, worker: &Worker) -> Option<bool> {
         if !self.request_comes(worker).await {
             return None;
@@ -137,7 +139,7 @@ impl Connection {
                     cx,
                 ) {
                     Poll::Ready(Ok(n)) if n > 0 => {}
-                    // What there is may be the beginning of a request.
+                    // The bytes so far may be the start of an HTTP/1 request.
                     Poll::Ready(_) => return Poll::Ready(false),
                     Poll::Pending if self.client.deadline.expired(cx) => return Poll::Ready(false),
                     Poll::Pending => return Poll::Pending,
@@ -147,10 +149,10 @@ impl Connection {
         Some(speaks.await)
     }
 
-    /// Serves request after request.
+    /// Serves requests until the connection closes.
     async fn serve(&mut self, worker: &Rc<Worker>) {
         while self.request_comes(worker).await {
-            // Boxed, so that a connection that waits holds no room for a request.
+            // Boxed to keep the future of an idle connection small.
             match Box::pin(pipeline::serve(worker, &mut self.client)).await {
                 After::Next => {
                     self.client.scanned = 0;
@@ -169,7 +171,7 @@ impl Connection {
         worker.buffers.put_back(&mut self.client.held);
     }
 
-    /// Takes leave of a client without TLS; one that speaks HTTP is told why.
+    /// Closes a connection after a failed handshake. A client that speaks plain HTTP gets a 400.
     async fn refuse(&mut self, worker: &Worker, speaks_http: bool) {
         if speaks_http {
             let mut out = Vec::new();
@@ -182,7 +184,8 @@ impl Connection {
         worker.buffers.put_back(&mut self.client.held);
     }
 
-    /// Waits for the first bytes of a request; false when none will come.
+    /// Waits for the first bytes of a request. Returns false on timeout, EOF or an error, and for
+    /// an idle connection during a shutdown.
     async fn request_comes(&mut self, worker: &Worker) -> bool {
         if self.drop_empty_lines(worker) {
             return true;
@@ -226,8 +229,8 @@ impl Connection {
         comes
     }
 
-    /// Are there bytes of a request? Empty lines alone, which old clients send
-    /// behind a body, are none (RFC 9112 §2.2).
+    /// Drops empty lines, which old clients send after a body (RFC 9112 §2.2). Returns true if
+    /// bytes of a request are buffered.
     fn drop_empty_lines(&mut self, worker: &Worker) -> bool {
         match self.client.held.as_ref().map(Buffer::filled) {
             None | Some([]) => false,
@@ -239,8 +242,8 @@ impl Connection {
         }
     }
 
-    /// Ends the sending side and reads on for a while: closing a socket with
-    /// unread bytes would reset it and take the response with it (RFC 9112 §9.6).
+    /// Shuts down the sending side and keeps reading for a while. Closing a socket with unread
+    /// bytes would reset the connection and could destroy the last response (RFC 9112 §9.6).
     async fn linger(&mut self, worker: &Worker) {
         self.client.deadline.set(LINGER);
         let mut left = LINGER_BYTES;
@@ -281,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_waits_holds_no_room_for_a_request() {
+    fn tasks_of_idle_connections_stay_small() {
         let size = future_size(serve);
         assert!(size <= 384, "the task of an idle connection takes {size} bytes");
         let size = future_size(serve_secure);

@@ -17,24 +17,24 @@ use crate::proxy::wire::stream::Stream;
 use crate::proxy::worker::Worker;
 use crate::tls;
 
-/// The first byte of a TLS connection: a record with a handshake message in it.
+/// The first byte of a TLS connection: the record type of handshake messages (RFC 8446 §5.1).
 const HANDSHAKE_RECORD: u8 = 22;
-/// How long a new connection has to send its first request while Homing is shutting down.
+/// Time allowed for a new connection to send its first request while Homing is shutting down.
 pub(crate) const FIRST: Duration = Duration::from_secs(1);
 
-/// What became of a client's connection.
+/// The outcome of a handshake.
 pub(crate) enum Accepted {
-    /// It is encrypted.
+    /// The connection is encrypted.
     Secure(Stream, Box<Secure>),
-    /// It speaks HTTP where TLS is spoken.
+    /// The client sent something other than TLS, such as plain HTTP.
     Plain(Socket),
-    /// The handshake failed; the client was told why, if it can be.
+    /// The handshake failed. An alert was sent if possible.
     Failed(Socket),
-    /// There is nobody any more.
+    /// The connection is closed.
     Gone,
 }
 
-/// Shakes hands with a client, `patience` at most.
+/// Performs a client's TLS handshake, within `patience`.
 pub(crate) async fn accept(
     worker: &Worker,
     socket: Socket,
@@ -96,16 +96,17 @@ pub(crate) async fn accept(
     }
 }
 
-/// A handshake that has taken this long may have to make room for another one:
-/// an honest one takes less, even if many come at once.
+/// A handshake older than this may be aborted in favour of a new one. Legitimate handshakes finish
+/// faster, even when many clients connect at once.
 const UNHURRIED: Duration = Duration::from_secs(1);
 
-/// A handshake in the count of those in progress, for as long as this lives.
+/// Counts a handshake in progress until dropped.
 struct HandshakePermit<'a>(&'a Worker);
 
 impl<'a> HandshakePermit<'a> {
-    /// One more, if there are not too many, or the slowest of them can go. Were
-    /// it always the oldest that goes, a crowd would see none of its handshakes end.
+    /// Counts a handshake. At the limit, aborts the oldest one if it has taken longer than
+    /// [`UNHURRIED`]; otherwise returns `None`. Aborting younger ones would let no handshake finish
+    /// when many clients connect at once.
     fn take(worker: &'a Worker, deadline: &Deadline, patience: Duration) -> Option<Self> {
         let limit = worker.view().snapshot.config.limits.handshakes;
         if worker.handshakes.get() >= limit
@@ -127,7 +128,7 @@ impl Drop for HandshakePermit<'_> {
     }
 }
 
-/// How long a client is waited for: less once Homing stops.
+/// A handshake's deadline. It is shortened once Homing shuts down.
 pub(crate) struct HandshakeDeadline<'a> {
     worker: &'a Worker,
     deadline: &'a Deadline,
@@ -140,7 +141,7 @@ impl<'a> HandshakeDeadline<'a> {
         Self { worker, deadline, hurried: Cell::new(worker.draining()) }
     }
 
-    /// Is it at its end? If not, the task is woken when it is.
+    /// Returns true if the deadline has passed. If not, the task is woken when it has.
     pub(crate) fn ended(&self, cx: &mut Context<'_>) -> bool {
         if self.worker.draining() && !self.hurried.replace(true) {
             self.deadline.set(FIRST);
@@ -149,7 +150,7 @@ impl<'a> HandshakeDeadline<'a> {
     }
 }
 
-/// Why a handshake failed, in a word for the metrics.
+/// Returns the metrics label for a failed handshake.
 fn reason(error: &io::Error) -> &'static str {
     use rustls::Error as E;
     match tls_error(error) {

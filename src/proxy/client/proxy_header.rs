@@ -1,8 +1,8 @@
-//! The PROXY protocol from clients: a proxy in front says whose connection it
-//! relays, before TLS and before HTTP.
+//! Receives PROXY headers: a proxy in front of Homing sends the client's address before TLS and
+//! HTTP.
 //!
-//! Only trusted peers are asked. The header is looked at where it lies and
-//! then taken, itself and not a byte more: what follows it is TLS or HTTP.
+//! Only trusted peers may send one. The header is first peeked at, then read up to its last byte,
+//! because TLS or HTTP follows.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -21,12 +21,12 @@ use crate::proxy::wire::socket::Socket;
 use crate::proxy::worker::Worker;
 use crate::proxy_protocol::{self, Header, MAX_V2_BYTES, Parsed};
 
-/// Room for what nearly all headers need.
+/// Initial buffer size in bytes, enough for nearly all headers.
 const USUAL: usize = 256;
 
-/// Serves a connection on a listener that speaks the protocol, until it ends.
+/// Serves a connection that may start with a PROXY header, until it closes.
 pub(crate) fn serve(worker: Rc<Worker>, arrival: Arrival, service: Service) -> impl Future<Output = ()> {
-    // Boxed, so that a connection holds no room for its header later.
+    // Boxed, to free its memory once the header is read.
     let entering = Box::pin(enter(Rc::clone(&worker), arrival, service));
     async move {
         let Some((arrival, service, _held)) = entering.await else { return };
@@ -37,7 +37,8 @@ pub(crate) fn serve(worker: Rc<Worker>, arrival: Arrival, service: Service) -> i
     }
 }
 
-/// The connection with its client's addresses and place; `None`: it is closed.
+/// Reads the header and counts the connection against its client's limit. `None` if the connection
+/// was refused and is closed.
 async fn enter(
     worker: Rc<Worker>,
     arrival: Arrival,
@@ -51,7 +52,7 @@ async fn enter(
             return None;
         }
     };
-    // Whom the header names has as many places as if it had come itself.
+    // The client that the header names has the same limit as if it had connected directly.
     let client = arrival.peer.ip();
     let place = if client == before { Ok(None) } else { place_for(&worker, client) };
     match place {
@@ -63,15 +64,17 @@ async fn enter(
     }
 }
 
-/// The connection, with the addresses that its header gives it; or why it is
-/// closed, in a word for the metrics.
+/// Reads the header and returns the connection with the header's addresses.
+///
+/// # Errors
+/// The metrics label, if the connection must be closed.
 async fn receive(worker: &Worker, arrival: Arrival, mode: ProxyProtocol) -> Result<Arrival, &'static str> {
     let view = worker.view();
     let config = &view.snapshot.config;
     if !config.client_ip.trusts(arrival.peer.ip()) {
         return match mode {
             ProxyProtocol::Required => Err("untrusted"),
-            // A header of theirs is no HTTP, and refused as such.
+            // If it sends a header anyway, parsing that as TLS or HTTP fails.
             ProxyProtocol::Optional | ProxyProtocol::Off => Ok(arrival),
         };
     }
@@ -84,7 +87,7 @@ async fn receive(worker: &Worker, arrival: Arrival, mode: ProxyProtocol) -> Resu
             ProxyProtocol::Optional | ProxyProtocol::Off => Ok(Arrival { socket, peer, destination }),
         };
     };
-    // It is there, whole: this does not wait.
+    // Does not wait: the whole header has arrived.
     let mut taken = vec![0; len];
     socket.read_exact(&mut taken).await.map_err(|_| "client_gone")?;
     Ok(match header {
@@ -92,12 +95,13 @@ async fn receive(worker: &Worker, arrival: Arrival, mode: ProxyProtocol) -> Resu
             let source = SocketAddr::new(source.ip().to_canonical(), source.port());
             Arrival { socket, peer: source, destination: Some(Box::new(destination)) }
         }
-        // The proxy's own, or nobody's in particular: the socket's addresses count.
+        // The proxy's own connection, or no IP addresses given: keep those of the socket.
         Header::Local | Header::Unknown | Header::Unix => Arrival { socket, peer, destination },
     })
 }
 
-/// The header and its length, once it has come whole; `None`: there is none.
+/// Waits for the whole header and returns it with its length. `None` if the connection does not
+/// start with a header.
 async fn look(
     socket: &Socket,
     patience: &HandshakeDeadline<'_>,
@@ -119,7 +123,7 @@ async fn look(
             Ok(Parsed::Partial) if known < MAX_V2_BYTES => seen.resize(MAX_V2_BYTES, 0),
             Ok(Parsed::Partial) => return Err("malformed"),
             Err(error) => {
-                tracing::debug!(%error, "a connection is closed");
+                tracing::debug!(%error, "invalid PROXY header, connection closed");
                 return Err("malformed");
             }
         }
@@ -131,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_that_waits_holds_no_room_for_its_header() {
+    fn task_of_an_idle_connection_stays_small() {
         fn future_size<A, B, C, F: Future>(_: fn(A, B, C) -> F) -> usize {
             size_of::<F>()
         }

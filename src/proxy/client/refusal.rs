@@ -1,4 +1,4 @@
-//! Limits on connections, and what a client that exceeds one is told.
+//! Connection limits, and the response to clients that exceed one.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -21,11 +21,11 @@ pub(crate) fn place_for(worker: &Worker, client: IpAddr) -> Result<Option<Held>,
     }
 }
 
-/// Refuses a connection. A client that speaks plain HTTP gets a 503 if it can be sent at once.
+/// Refuses a connection. Without TLS the client gets a 503, if it can be written without waiting.
 pub(crate) fn refuse(worker: &Worker, socket: &Socket, plain: bool, refusal: Refusal, peer: SocketAddr) {
     worker.metrics().refused_connection(refusal);
     tracing::debug!(%peer, limit = refusal.as_str(), "connection refused");
-    // Over TLS it would take a handshake to say so.
+    // Over TLS, a response would need a handshake first.
     if plain {
         let mut out = Vec::new();
         let retry_after = Some(Duration::from_secs(1));
