@@ -45,7 +45,7 @@ pub(crate) fn serve(
     arrival: Arrival,
     service: &Service,
 ) -> impl Future<Output = ()> + use<> {
-    // Outside of the future, to keep it small.
+    // Outside of the async block, to keep the future small.
     let mut origin = origin_of(&worker, &arrival);
     let Service { redirect_https, http2, .. } = *service;
     origin.redirect_https = redirect_https;

@@ -1,4 +1,4 @@
-//! A client's HTTP/2 connection: its streams, and its end.
+//! A client's HTTP/2 connection: serves its streams and shuts it down.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -21,22 +21,22 @@ use crate::proxy::wire::deadline::{Class, Deadline};
 use crate::proxy::wire::stream::Stream;
 use crate::proxy::worker::Worker;
 
-/// The most that is buffered of one response on its way out.
+/// Bytes buffered per stream for sending.
 const SEND_BUFFER: usize = 16 * 1024;
-/// Streams that a client has reset and that are not yet forgotten.
+/// Reset streams that are remembered, to ignore late frames for them.
 const RESET_STREAMS: usize = 64;
-/// Streams that a client may reset before they were looked at.
+/// Streams that a client may reset before they are accepted.
 const RESET_UNSEEN: usize = 32;
-/// Errors of a client in its streams that are put up with. A client may open
-/// more streams than it may have before it has heard how many these are.
+/// Stream errors tolerated per connection. Until a client has received our settings, it may open
+/// more streams than allowed.
 const STREAM_ERRORS: usize = 1024;
-/// How long a connection that is closed has for the last frames.
+/// Time allowed for the last frames of a connection that is closing.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Serves the streams of a client until the connection ends.
+/// Serves the streams of a client until the connection closes.
 pub(crate) async fn serve(worker: Rc<Worker>, client: Client) {
     let Client { stream, held, mut origin, deadline, .. } = client;
-    // Without TLS it turned out only now; nobody else has it yet.
+    // Without TLS, the protocol is only known now. The origin is not shared yet.
     if let Some(origin) = Rc::get_mut(&mut origin) {
         origin.http2 = true;
     }
@@ -67,7 +67,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Client) {
     open.deadline.set(wait);
     std::future::poll_fn(|cx| open.poll(cx)).await;
     let Open { connection, streams, .. } = open;
-    // Whatever is still on its way fails now, and is recorded.
+    // Fails the requests in flight, so that they are logged.
     drop(connection);
     std::future::poll_fn(|cx| streams.poll_none(cx)).await;
 }
@@ -96,26 +96,26 @@ struct Open {
     gauge: Rc<WriteGauge>,
     streams: Rc<Streams>,
     end: End,
-    /// How long a leaving client is waited for.
+    /// Current timeout for the client to take the remaining responses.
     waits: Duration,
 }
 
-/// How near the connection is to its end.
+/// The phases of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Open,
-    /// No stream is open; one is waited for.
+    /// No stream is open. Waits for the next.
     Idle,
-    /// The client knows that no stream will be taken any more.
+    /// GOAWAY was sent. No new streams are accepted.
     Announced,
-    /// The same, and none is open.
+    /// As before, and no stream is open.
     Leaving,
-    /// It is cut.
+    /// Closed for flooding.
     Cut,
 }
 
 impl Open {
-    /// Ready when the connection has ended.
+    /// Ready when the connection must be dropped.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             match self.connection.poll_accept(cx) {
@@ -124,7 +124,7 @@ impl Open {
                     self.open(request, respond);
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    // The crate has limits of its own.
+                    // The h2 crate has its own flood limits.
                     if error.reason() == Some(Reason::ENHANCE_YOUR_CALM) && error.is_library() {
                         self.worker.metrics().http2_flooded();
                     }
@@ -133,14 +133,14 @@ impl Open {
                 }
                 Poll::Ready(None) => return Poll::Ready(()),
                 Poll::Pending => {
-                    // Saying goodbye is for the connection to do: poll it again.
+                    // Poll the connection again, so that it sends GOAWAY.
                     if !self.look_for_the_end() {
                         break;
                     }
                 }
             }
         }
-        // The last stream may end without a word to the connection.
+        // Wakes this task when the last stream ends.
         let _ = self.streams.poll_none(cx);
         match (self.deadline.expired(cx), self.end) {
             (false, _) => Poll::Pending,
@@ -149,7 +149,7 @@ impl Open {
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            // Responses may still be on their way to a slow client.
+            // A slow client may still be receiving responses.
             (true, End::Leaving) if self.takes_enough() => {
                 self.wait_for_the_rest();
                 Poll::Pending
@@ -158,7 +158,7 @@ impl Open {
         }
     }
 
-    /// From now on the client has a while to take what is left for it.
+    /// Starts a new period in which the client must take the remaining responses.
     fn wait_for_the_rest(&mut self) {
         let idle = self.worker.view().snapshot.config.timeouts.upstream.body_idle;
         self.waits = if self.gauge.blocked() { idle.max(FAREWELL) } else { FAREWELL };
@@ -166,14 +166,14 @@ impl Open {
         self.deadline.set(self.waits);
     }
 
-    /// Did it take as much in that while as a client must?
+    /// Returns true if the client received data at the minimum rate in the last period.
     fn takes_enough(&self) -> bool {
         let rate = self.worker.view().snapshot.config.timeouts.upstream.min_body_rate.unwrap_or(0);
         let wanted = rate.saturating_mul(self.waits.as_secs()).max(1);
         u64::try_from(self.gauge.taken()).is_ok_and(|taken| taken >= wanted)
     }
 
-    /// There is a stream again.
+    /// Marks the connection as busy: a stream was opened.
     fn stay(&mut self) {
         self.end = match self.end {
             End::Open | End::Idle => End::Open,
@@ -183,7 +183,8 @@ impl Open {
         self.deadline.clear();
     }
 
-    /// True if something is to be said to the client now.
+    /// Moves to the next phase if it is time. Returns true if there are frames to send, so that the
+    /// connection must be polled again.
     fn look_for_the_end(&mut self) -> bool {
         if self.gauge.flooded() && self.end != End::Cut {
             self.end = End::Cut;
@@ -213,20 +214,21 @@ impl Open {
         }
     }
 
+    /// Starts a graceful shutdown: sends GOAWAY.
     fn say_goodbye(&mut self) {
         self.end = End::Announced;
         self.connection.graceful_shutdown();
-        // Who has just connected is about to send.
+        // A client that has just connected is about to send its first request.
         if self.streams.served() { self.deadline.clear() } else { self.deadline.set(FIRST) }
     }
 
-    /// Serves a stream in a task of its own.
+    /// Serves a stream in its own task.
     fn open(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
         let worker = Rc::clone(&self.worker);
         let bridge = match ClientStream::new(request, respond, || worker.random()) {
             Ok(bridge) => bridge,
             Err(error) => {
-                // It was one, all the same: the connection's time runs from its end.
+                // Counts as a request: the keep-alive timeout now applies.
                 self.streams.served.set(true);
                 worker.metrics().http2_stream(true);
                 tracing::debug!(peer = %self.origin.peer, %error, "HTTP/2 stream refused");
@@ -243,7 +245,7 @@ impl Open {
             if after == After::Abort {
                 client.stream.reset_on_close();
             } else {
-                // A tunnel has still to say that it is over; all else has.
+                // Ends the stream of a tunnel. Others have already ended.
                 let _ = std::future::poll_fn(|cx| client.stream.poll_shutdown(cx)).await;
             }
             drop((client, seat));
@@ -251,7 +253,7 @@ impl Open {
     }
 }
 
-/// The streams that are being served.
+/// Counts a connection's open streams.
 #[derive(Debug, Default)]
 struct Streams {
     open: Cell<usize>,
@@ -259,7 +261,7 @@ struct Streams {
     waiting: RefCell<Option<Waker>>,
 }
 
-/// One of them, for as long as it is.
+/// Counts one open stream until dropped.
 struct Seat(Rc<Streams>);
 
 impl Streams {
@@ -273,12 +275,12 @@ impl Streams {
         self.open.get() > 0
     }
 
-    /// Was there any yet?
+    /// Returns true once a stream has been opened.
     fn served(&self) -> bool {
         self.served.get()
     }
 
-    /// Ready when there is none.
+    /// Ready when no stream is open.
     fn poll_none(&self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.any() {
             return Poll::Ready(());

@@ -1,5 +1,4 @@
-//! A client's stream, to the pipeline: a connection with one HTTP/1.1 request
-//! on it, which is answered in HTTP/1.1.
+//! Bridges a client's stream: to the pipeline, it is a connection with one HTTP/1.1 exchange.
 
 use std::fmt;
 use std::io;
@@ -25,30 +24,30 @@ use crate::proxy::wire::websocket;
 pub(crate) struct ClientStream {
     inlet: Inlet,
     respond: SendResponse<Bytes>,
-    /// A response's head of which the end has not come yet.
+    /// An incomplete response head.
     text: Vec<u8>,
     answer: Answer,
-    /// Is it to HEAD?
+    /// Whether the request method is HEAD.
     head_only: bool,
-    /// The Sec-WebSocket-Accept that opens a tunnel, where one is asked for.
+    /// The expected Sec-WebSocket-Accept, if the client requested a WebSocket.
     accept: Option<String>,
 }
 
-/// How far the answer is.
+/// The state of the response.
 enum Answer {
-    /// Its head is to come.
+    /// Waiting for the head.
     Head,
     Body(Outlet),
     Tunnel(Outlet),
-    /// The client was told that there is no tunnel, whatever the backend says.
+    /// The client got a 502 because the backend did not open the tunnel.
     Refused,
 }
 
 impl ClientStream {
-    /// `random` makes the key of a WebSocket.
+    /// Creates a bridged stream. `random` supplies the WebSocket key.
     ///
     /// # Errors
-    /// If the request cannot be put as one of HTTP/1.1; then the stream was reset.
+    /// If HTTP/1.1 cannot express the request. The stream is then already reset.
     pub(crate) fn new(
         request: Request<RecvStream>,
         mut respond: SendResponse<Bytes>,
@@ -84,8 +83,8 @@ impl ClientStream {
         matches!(self.answer, Answer::Tunnel(_))
     }
 
-    /// Nothing more is to be read: an end of the connection, if it is a tunnel.
-    /// Else the request has ended, and the client waits.
+    /// Handles the end of the client's data. For a tunnel this is EOF. Otherwise the client waits
+    /// for the response, and an error is ready once it resets the stream.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let gone = match &mut self.answer {
             Answer::Refused => Poll::Ready(()),
@@ -96,7 +95,7 @@ impl ClientStream {
         gone.map(|()| Err(io::ErrorKind::ConnectionReset.into()))
     }
 
-    /// Takes bytes of the head; sends it once it is whole.
+    /// Buffers bytes of the head. Sends the head once it is complete.
     fn write_head(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let before = self.text.len();
         self.text.extend_from_slice(bytes);
@@ -119,7 +118,7 @@ impl ClientStream {
                 }
                 (StatusCode::OK, Payload::Raw)
             }
-            // To the client it would mean that there is a tunnel now.
+            // A 2xx response would tell the client that the tunnel is open.
             Some(_) if status.is_success() => return self.refuse_tunnel(),
             _ if matches!(framing, Framing::None | Framing::Length(0)) => (status, Payload::Ended),
             _ => (status, Payload::Framed(head::body(framing))),
@@ -131,7 +130,7 @@ impl ClientStream {
         Ok(())
     }
 
-    /// The backend did not open the WebSocket as it should.
+    /// Sends a 502, because the backend did not open the WebSocket.
     fn refuse_tunnel(&mut self) -> Result<(), ::h2::Error> {
         self.answer = Answer::Refused;
         self.respond.send_response(with_head(StatusCode::BAD_GATEWAY, HeaderMap::new()), true)?;
@@ -163,7 +162,7 @@ impl Bridge for ClientStream {
     }
 
     fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // What was taken had room at the client; the connection sees it out.
+        // Accepted bytes fit the flow-control window. The connection's task sends them.
         Poll::Ready(Ok(()))
     }
 
