@@ -16,7 +16,7 @@ pub struct ConnectionCounts(Box<[Mutex<AHashMap<u64, u32>>]>);
 
 /// Counts one connection of a client until dropped.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct CountedClient {
     clients: Arc<ConnectionCounts>,
     key: u64,
 }
@@ -29,7 +29,7 @@ impl Default for ConnectionCounts {
 
 impl ConnectionCounts {
     /// Counts a connection. `None` if the client already has `limit`.
-    pub(crate) fn enter(self: &Arc<Self>, client: IpAddr, limit: u32) -> Option<Held> {
+    pub(crate) fn count(self: &Arc<Self>, client: IpAddr, limit: u32) -> Option<CountedClient> {
         let key = key(client);
         {
             let mut counts = self.shard(key).lock();
@@ -40,7 +40,7 @@ impl ConnectionCounts {
             }
             *count += 1;
         }
-        Some(Held { clients: Arc::clone(self), key })
+        Some(CountedClient { clients: Arc::clone(self), key })
     }
 
     fn shard(&self, key: u64) -> &Mutex<AHashMap<u64, u32>> {
@@ -50,7 +50,7 @@ impl ConnectionCounts {
     }
 }
 
-impl Drop for Held {
+impl Drop for CountedClient {
     fn drop(&mut self) {
         let mut counts = self.clients.shard(self.key).lock();
         if let Some(count) = counts.get_mut(&self.key) {
@@ -90,27 +90,27 @@ mod tests {
     #[test]
     fn client_cannot_exceed_its_limit() {
         let clients = Arc::new(ConnectionCounts::default());
-        let one = clients.enter(ip("192.0.2.1"), 2).unwrap();
-        let two = clients.enter(ip("::ffff:192.0.2.1"), 2).unwrap();
-        assert!(clients.enter(ip("192.0.2.1"), 2).is_none());
-        let _other = clients.enter(ip("192.0.2.2"), 2).unwrap();
+        let one = clients.count(ip("192.0.2.1"), 2).unwrap();
+        let two = clients.count(ip("::ffff:192.0.2.1"), 2).unwrap();
+        assert!(clients.count(ip("192.0.2.1"), 2).is_none());
+        let _other = clients.count(ip("192.0.2.2"), 2).unwrap();
         drop(one);
-        let _again = clients.enter(ip("192.0.2.1"), 2).unwrap();
+        let _again = clients.count(ip("192.0.2.1"), 2).unwrap();
         drop(two);
     }
 
     #[test]
     fn ipv6_is_counted_per_64_prefix() {
         let clients = Arc::new(ConnectionCounts::default());
-        let _one = clients.enter(ip("2001:db8::1"), 1).unwrap();
-        assert!(clients.enter(ip("2001:db8::ffff:2"), 1).is_none());
-        assert!(clients.enter(ip("2001:db8:0:1::1"), 1).is_some());
+        let _one = clients.count(ip("2001:db8::1"), 1).unwrap();
+        assert!(clients.count(ip("2001:db8::ffff:2"), 1).is_none());
+        assert!(clients.count(ip("2001:db8:0:1::1"), 1).is_some());
     }
 
     #[test]
     fn closed_connections_take_no_memory() {
         let clients = Arc::new(ConnectionCounts::default());
-        let crowd = (0u32..100_000).map(|n| clients.enter(IpAddr::V4(n.into()), 1).unwrap());
+        let crowd = (0u32..100_000).map(|n| clients.count(IpAddr::V4(n.into()), 1).unwrap());
         let crowd: Vec<_> = crowd.collect();
         assert_eq!(entries(&clients), 100_000);
         drop(crowd);

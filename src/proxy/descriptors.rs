@@ -25,7 +25,7 @@ impl Worker {
     /// Closes the idle client connection nearest to its timeout, or else an idle backend
     /// connection. Returns false if no connection is idle.
     pub(crate) fn make_room(&self) -> bool {
-        self.deadlines.expire_oldest(Class::Idle, Duration::MAX)
+        self.deadlines.expire_earliest(Class::Idle, Duration::MAX)
             || self.view().upstreams.iter().flat_map(|u| &u.pools).any(|pool| pool.drop_oldest())
     }
 

@@ -83,7 +83,7 @@ impl Outlet {
     ///
     /// # Errors
     /// See [`Self::poll_write`].
-    pub(crate) fn shut(&mut self) -> io::Result<()> {
+    pub(crate) fn shutdown(&mut self) -> io::Result<()> {
         if matches!(self.payload, Payload::Raw) {
             self.payload = Payload::Ended;
             self.send(&[], true)?;

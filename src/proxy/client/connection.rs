@@ -6,7 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::acceptor::Arrival;
-use super::handshake::{self, Accepted, FIRST};
+use super::handshake::{self, DRAINING_FIRST_REQUEST, HandshakeOutcome};
 use super::http2;
 use super::listener::Service;
 use crate::proxy::request::client::{After, Client};
@@ -27,15 +27,15 @@ const LINGER_BYTES: usize = 1 << 20;
 /// A client connection, and whether it has served a request.
 struct Connection {
     client: Client,
-    first: First,
+    first: FirstRequest,
 }
 
 /// The state of a connection's first request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum First {
+enum FirstRequest {
     Awaited,
     /// Awaited with a shorter timeout, because Homing is shutting down.
-    Hurried,
+    AwaitedBriefly,
     Served,
 }
 
@@ -53,7 +53,7 @@ pub(crate) fn serve(
     let client = Client::new(Stream::new(arrival.socket), Rc::new(origin), deadline);
     let mut connection = Connection::new(client);
     async move {
-        match if http2 { connection.speaks_http2(&worker).await } else { Some(false) } {
+        match if http2 { connection.starts_with_preface(&worker).await } else { Some(false) } {
             // Boxed to keep the future of an HTTP/1 connection small.
             Some(true) => Box::pin(http2::connection::serve(worker, connection.client)).await,
             Some(false) => connection.serve(&worker).await,
@@ -65,7 +65,7 @@ pub(crate) fn serve(
 /// Performs the TLS handshake, then serves the connection until it closes.
 pub(crate) async fn serve_secure(worker: Rc<Worker>, arrival: Arrival, tls: Arc<tls::Server>) {
     // Boxed, to free its memory after the handshake.
-    if let Some(mut connection) = Box::pin(shake_hands(&worker, arrival, &tls)).await {
+    if let Some(mut connection) = Box::pin(accept_tls(&worker, arrival, &tls)).await {
         if connection.client.origin.http2 {
             Box::pin(http2::connection::serve(worker, connection.client)).await;
         } else {
@@ -75,20 +75,20 @@ pub(crate) async fn serve_secure(worker: Rc<Worker>, arrival: Arrival, tls: Arc<
 }
 
 /// Performs the TLS handshake. `None` if it failed; the connection is then closed.
-async fn shake_hands(worker: &Worker, arrival: Arrival, tls: &tls::Server) -> Option<Connection> {
+async fn accept_tls(worker: &Worker, arrival: Arrival, tls: &tls::Server) -> Option<Connection> {
     let mut origin = origin_of(worker, &arrival);
     let socket = arrival.socket;
     let deadline = worker.deadlines.register();
-    let patience = worker.view().snapshot.config.timeouts.tls_handshake;
-    let (socket, speaks_http) = match handshake::accept(worker, socket, tls, &deadline, patience).await {
-        Accepted::Secure(stream, secure) => {
+    let timeout = worker.view().snapshot.config.timeouts.tls_handshake;
+    let (socket, speaks_http) = match handshake::accept(worker, socket, tls, &deadline, timeout).await {
+        HandshakeOutcome::Secure(stream, secure) => {
             origin.http2 = secure.http2;
             origin.secure = Some(secure);
             return Some(Connection::new(Client::new(stream, Rc::new(origin), deadline)));
         }
-        Accepted::Plain(socket) => (socket, true),
-        Accepted::Failed(socket) => (socket, false),
-        Accepted::Gone => return None,
+        HandshakeOutcome::Plain(socket) => (socket, true),
+        HandshakeOutcome::Failed(socket) => (socket, false),
+        HandshakeOutcome::Gone => return None,
     };
     let client = Client::new(Stream::new(socket), Rc::new(origin), deadline);
     Connection::new(client).refuse(worker, speaks_http).await;
@@ -115,17 +115,17 @@ fn origin_of(worker: &Worker, arrival: &Arrival) -> Origin {
 
 impl Connection {
     fn new(client: Client) -> Self {
-        Self { client, first: First::Awaited }
+        Self { client, first: FirstRequest::Awaited }
     }
 
     /// Returns true if the client starts with the HTTP/2 preface (prior knowledge, RFC 9113 §3.3).
     /// The bytes read stay buffered. `None` if the client sends nothing.
-    async fn speaks_http2(&mut self, worker: &Worker) -> Option<bool> {
-        if !self.request_comes(worker).await {
+    async fn starts_with_preface(&mut self, worker: &Worker) -> Option<bool> {
+        if !self.wait_for_request(worker).await {
             return None;
         }
         self.client.deadline.set(worker.view().snapshot.config.timeouts.request_head);
-        let speaks = std::future::poll_fn(|cx| {
+        let starts = std::future::poll_fn(|cx| {
             loop {
                 let held = self.client.held.as_ref().map_or(&[][..], Buffer::filled);
                 let n = held.len().min(http2::PREFACE.len());
@@ -146,17 +146,17 @@ impl Connection {
                 }
             }
         });
-        Some(speaks.await)
+        Some(starts.await)
     }
 
     /// Serves requests until the connection closes.
     async fn serve(&mut self, worker: &Rc<Worker>) {
-        while self.request_comes(worker).await {
+        while self.wait_for_request(worker).await {
             // Boxed to keep the future of an idle connection small.
             match Box::pin(pipeline::serve(worker, &mut self.client)).await {
                 After::Next => {
                     self.client.scanned = 0;
-                    self.first = First::Served;
+                    self.first = FirstRequest::Served;
                 }
                 After::Linger => {
                     self.linger(worker).await;
@@ -186,19 +186,19 @@ impl Connection {
 
     /// Waits for the first bytes of a request. Returns false on timeout, EOF or an error, and for
     /// an idle connection during a shutdown.
-    async fn request_comes(&mut self, worker: &Worker) -> bool {
+    async fn wait_for_request(&mut self, worker: &Worker) -> bool {
         if self.drop_empty_lines(worker) {
             return true;
         }
         let (class, wait) = {
             let timeouts = &worker.view().snapshot.config.timeouts;
             match self.first {
-                First::Served => (Class::Idle, timeouts.keep_alive),
+                FirstRequest::Served => (Class::Idle, timeouts.keep_alive),
                 _ => (Class::Busy, timeouts.request_head),
             }
         };
         self.client.deadline.set_as(class, wait);
-        let comes = std::future::poll_fn(|cx| {
+        let arrived = std::future::poll_fn(|cx| {
             loop {
                 match worker.buffers.poll_fill(
                     &mut self.client.held,
@@ -214,19 +214,19 @@ impl Connection {
             }
             if worker.draining() {
                 match self.first {
-                    First::Awaited => {
-                        self.first = First::Hurried;
-                        self.client.deadline.set(wait.min(FIRST));
+                    FirstRequest::Awaited => {
+                        self.first = FirstRequest::AwaitedBriefly;
+                        self.client.deadline.set(wait.min(DRAINING_FIRST_REQUEST));
                     }
-                    First::Hurried => {}
-                    First::Served => return Poll::Ready(false),
+                    FirstRequest::AwaitedBriefly => {}
+                    FirstRequest::Served => return Poll::Ready(false),
                 }
             }
             if self.client.deadline.expired(cx) { Poll::Ready(false) } else { Poll::Pending }
         })
         .await;
         self.client.deadline.clear();
-        comes
+        arrived
     }
 
     /// Drops empty lines, which old clients send after a body (RFC 9112 §2.2). Returns true if

@@ -137,7 +137,7 @@ fn bound_socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     if address.is_ipv6() {
-        // `[::]` accepts IPv4 too, as operators expect. Mapped peer addresses are converted to IPv4.
+        // `[::]` accepts IPv4 too, as operators expect. Mapped peer addresses become IPv4.
         socket.set_only_v6(false)?;
     }
     socket.set_nonblocking(true)?;

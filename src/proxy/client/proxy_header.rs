@@ -16,20 +16,20 @@ use super::handshake::HandshakeDeadline;
 use super::listener::Service;
 use super::refusal::{place_for, refuse};
 use crate::model::ProxyProtocol;
-use crate::proxy::connection_counts::Held;
+use crate::proxy::connection_counts::CountedClient;
 use crate::proxy::wire::socket::Socket;
 use crate::proxy::worker::Worker;
 use crate::proxy_protocol::{self, Header, MAX_V2_BYTES, Parsed};
 
 /// Initial buffer size in bytes, enough for nearly all headers.
-const USUAL: usize = 256;
+const INITIAL_BYTES: usize = 256;
 
 /// Serves a connection that may start with a PROXY header, until it closes.
 pub(crate) fn serve(worker: Rc<Worker>, arrival: Arrival, service: Service) -> impl Future<Output = ()> {
     // Boxed, to free its memory once the header is read.
-    let entering = Box::pin(enter(Rc::clone(&worker), arrival, service));
+    let identified = Box::pin(identify(Rc::clone(&worker), arrival, service));
     async move {
-        let Some((arrival, service, _held)) = entering.await else { return };
+        let Some((arrival, service, _held)) = identified.await else { return };
         match service.tls.clone() {
             None => connection::serve(worker, arrival, &service).await,
             Some(tls) => connection::serve_secure(worker, arrival, tls).await,
@@ -39,13 +39,13 @@ pub(crate) fn serve(worker: Rc<Worker>, arrival: Arrival, service: Service) -> i
 
 /// Reads the header and counts the connection against its client's limit. `None` if the connection
 /// was refused and is closed.
-async fn enter(
+async fn identify(
     worker: Rc<Worker>,
     arrival: Arrival,
     service: Service,
-) -> Option<(Arrival, Service, Option<Held>)> {
+) -> Option<(Arrival, Service, Option<CountedClient>)> {
     let before = arrival.peer.ip();
-    let arrival = match receive(&worker, arrival, service.proxy_protocol).await {
+    let arrival = match read_header(&worker, arrival, service.proxy_protocol).await {
         Ok(arrival) => arrival,
         Err(reason) => {
             worker.metrics().proxy_header_refused(reason);
@@ -68,7 +68,11 @@ async fn enter(
 ///
 /// # Errors
 /// The metrics label, if the connection must be closed.
-async fn receive(worker: &Worker, arrival: Arrival, mode: ProxyProtocol) -> Result<Arrival, &'static str> {
+async fn read_header(
+    worker: &Worker,
+    arrival: Arrival,
+    mode: ProxyProtocol,
+) -> Result<Arrival, &'static str> {
     let view = worker.view();
     let config = &view.snapshot.config;
     if !config.client_ip.trusts(arrival.peer.ip()) {
@@ -79,9 +83,9 @@ async fn receive(worker: &Worker, arrival: Arrival, mode: ProxyProtocol) -> Resu
         };
     }
     let deadline = worker.deadlines.register();
-    let patience = HandshakeDeadline::new(worker, &deadline, config.timeouts.proxy_protocol);
+    let time_limit = HandshakeDeadline::new(worker, &deadline, config.timeouts.proxy_protocol);
     let Arrival { mut socket, peer, destination } = arrival;
-    let Some((header, len)) = look(&socket, &patience).await? else {
+    let Some((header, len)) = peek_header(&socket, &time_limit).await? else {
         return match mode {
             ProxyProtocol::Required => Err("missing"),
             ProxyProtocol::Optional | ProxyProtocol::Off => Ok(Arrival { socket, peer, destination }),
@@ -102,17 +106,17 @@ async fn receive(worker: &Worker, arrival: Arrival, mode: ProxyProtocol) -> Resu
 
 /// Waits for the whole header and returns it with its length. `None` if the connection does not
 /// start with a header.
-async fn look(
+async fn peek_header(
     socket: &Socket,
-    patience: &HandshakeDeadline<'_>,
+    time_limit: &HandshakeDeadline<'_>,
 ) -> Result<Option<(Header, usize)>, &'static str> {
-    let mut seen = vec![0; USUAL];
+    let mut seen = vec![0; INITIAL_BYTES];
     let mut known = 0;
     loop {
         let more = std::future::poll_fn(|cx| match socket.poll_peek(cx, &mut seen, known) {
             Poll::Ready(Ok(n)) if n > known => Poll::Ready(Ok(n)),
             Poll::Ready(_) => Poll::Ready(Err(if known == 0 { "unused" } else { "client_gone" })),
-            Poll::Pending if patience.ended(cx) => Poll::Ready(Err("timeout")),
+            Poll::Pending if time_limit.expired(cx) => Poll::Ready(Err("timeout")),
             Poll::Pending => Poll::Pending,
         });
         known = more.await?;

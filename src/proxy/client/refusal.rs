@@ -3,19 +3,19 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::proxy::connection_counts::Held;
+use crate::proxy::connection_counts::CountedClient;
 use crate::proxy::request::{Answer, write_answer};
 use crate::proxy::wire::socket::Socket;
 use crate::proxy::worker::Worker;
 use crate::telemetry::Refusal;
 
 /// Counts a connection against `limits.connections_per_client`. Trusted peers are exempt.
-pub(crate) fn place_for(worker: &Worker, client: IpAddr) -> Result<Option<Held>, Refusal> {
+pub(crate) fn place_for(worker: &Worker, client: IpAddr) -> Result<Option<CountedClient>, Refusal> {
     let view = worker.view();
     let config = &view.snapshot.config;
     match config.limits.connections_per_client {
         Some(limit) if !config.client_ip.trusts(client.to_canonical()) => {
-            worker.shared.clients.enter(client, limit).map(Some).ok_or(Refusal::PerClient)
+            worker.shared.clients.count(client, limit).map(Some).ok_or(Refusal::PerClient)
         }
         _ => Ok(None),
     }

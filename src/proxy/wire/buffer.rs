@@ -12,9 +12,9 @@ const SMALL: usize = 4 * 1024;
 /// Minimum bytes in a large buffer, for larger heads, responses and bodies.
 const LARGE: usize = 32 * 1024;
 /// Free buffers of each kind that a worker keeps.
-const KEPT: usize = 64;
+const MAX_FREE: usize = 64;
 /// Output buffers with a larger capacity than this are freed.
-const OUTPUT_KEPT: usize = 2 * LARGE;
+const MAX_FREE_OUTPUT: usize = 2 * LARGE;
 
 /// The size of a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,7 +112,7 @@ impl Buffers {
             _ => return,
         };
         let mut kept = kept.borrow_mut();
-        if kept.len() < KEPT {
+        if kept.len() < MAX_FREE {
             kept.push(buffer.memory);
         }
     }
@@ -149,7 +149,7 @@ impl Buffers {
     /// Returns an output buffer to the worker.
     pub(crate) fn put_output(&self, mut output: Vec<u8>) {
         let mut kept = self.outputs.borrow_mut();
-        if (1..=OUTPUT_KEPT).contains(&output.capacity()) && kept.len() < KEPT {
+        if (1..=MAX_FREE_OUTPUT).contains(&output.capacity()) && kept.len() < MAX_FREE {
             output.clear();
             kept.push(output);
         }

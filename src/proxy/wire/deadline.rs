@@ -49,12 +49,12 @@ pub(crate) struct Deadlines {
 impl Deadlines {
     /// Adds a connection, without a deadline yet.
     pub(crate) fn register(self: &Rc<Self>) -> Deadline {
-        let seat = self.free.borrow_mut().pop().unwrap_or_else(|| {
+        let index = self.free.borrow_mut().pop().unwrap_or_else(|| {
             self.at.borrow_mut().push(NEVER);
             self.wakers.borrow_mut().push(None);
             u32::try_from(self.at.borrow().len() - 1).unwrap_or(u32::MAX)
         });
-        Deadline { list: Rc::clone(self), seat }
+        Deadline { list: Rc::clone(self), index }
     }
 
     /// Wakes the connections whose deadline has passed. `now` is the time since the worker started.
@@ -73,16 +73,16 @@ impl Deadlines {
 
     /// Expires the earliest pending deadline of a class, if it is due `within` that time. Returns
     /// false if there is none. Scans all deadlines.
-    pub(crate) fn expire_oldest(&self, class: Class, within: Duration) -> bool {
+    pub(crate) fn expire_earliest(&self, class: Class, within: Duration) -> bool {
         let now = self.now.get();
         let until = now.saturating_add(millis(within));
         let mut list = self.at.borrow_mut();
         let waiting = list.iter().enumerate().filter(|(_, entry)| {
             **entry & CLASS_MASK == class as u64 && time_of(**entry) > now && time_of(**entry) <= until
         });
-        let Some((seat, _)) = waiting.min_by_key(|(_, entry)| **entry) else { return false };
-        list[seat] = class as u64;
-        if let Some(waker) = &self.wakers.borrow()[seat] {
+        let Some((index, _)) = waiting.min_by_key(|(_, entry)| **entry) else { return false };
+        list[index] = class as u64;
+        if let Some(waker) = &self.wakers.borrow()[index] {
             waker.wake_by_ref();
         }
         true
@@ -100,7 +100,7 @@ impl Deadlines {
 #[derive(Debug)]
 pub(crate) struct Deadline {
     list: Rc<Deadlines>,
-    seat: u32,
+    index: u32,
 }
 
 impl Deadline {
@@ -114,7 +114,7 @@ impl Deadline {
         // The clock may be one tick behind.
         let at = self.list.now.get().saturating_add(millis(after)).saturating_add(millis(TICK));
         let entry = at.min(u64::MAX >> (CLASS_BITS + 1)) << CLASS_BITS | class as u64;
-        self.list.at.borrow_mut()[self.seat as usize] = entry;
+        self.list.at.borrow_mut()[self.index as usize] = entry;
     }
 
     /// Returns the milliseconds since the worker started, as of the last tick.
@@ -124,16 +124,16 @@ impl Deadline {
 
     /// Removes the deadline.
     pub(crate) fn clear(&self) {
-        self.list.at.borrow_mut()[self.seat as usize] = NEVER;
+        self.list.at.borrow_mut()[self.index as usize] = NEVER;
     }
 
     /// Returns true if the deadline has passed. If not, the task is woken when it has.
     pub(crate) fn expired(&self, cx: &mut Context<'_>) -> bool {
-        if time_of(self.list.at.borrow()[self.seat as usize]) <= self.list.now.get() {
+        if time_of(self.list.at.borrow()[self.index as usize]) <= self.list.now.get() {
             return true;
         }
         let mut wakers = self.list.wakers.borrow_mut();
-        let waker = &mut wakers[self.seat as usize];
+        let waker = &mut wakers[self.index as usize];
         if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
             *waker = Some(cx.waker().clone());
         }
@@ -144,8 +144,8 @@ impl Deadline {
 impl Drop for Deadline {
     fn drop(&mut self) {
         self.clear();
-        self.list.wakers.borrow_mut()[self.seat as usize] = None;
-        self.list.free.borrow_mut().push(self.seat);
+        self.list.wakers.borrow_mut()[self.index as usize] = None;
+        self.list.free.borrow_mut().push(self.index);
     }
 }
 
@@ -179,18 +179,21 @@ mod tests {
     fn earliest_deadline_of_a_class_is_expired_first() {
         let list = Rc::new(Deadlines::default());
         list.tick(Duration::from_secs(1));
-        let seats: Vec<_> = (0..4).map(|_| list.register()).collect();
-        seats[0].set(Duration::from_secs(1));
-        seats[1].set_as(Class::Idle, Duration::from_secs(3));
-        seats[2].set_as(Class::Idle, Duration::from_secs(2));
-        seats[3].clear();
-        assert!(!list.expire_oldest(Class::Handshake, Duration::MAX));
-        assert!(!list.expire_oldest(Class::Idle, Duration::from_secs(1)), "none is due within a second");
-        assert!(list.expire_oldest(Class::Idle, Duration::MAX));
-        assert_eq!(seats.iter().map(expired).collect::<Vec<_>>(), [false, false, true, false]);
-        assert!(list.expire_oldest(Class::Idle, Duration::MAX));
-        assert!(expired(&seats[1]));
-        assert!(!list.expire_oldest(Class::Idle, Duration::MAX), "expired twice");
+        let deadlines: Vec<_> = (0..4).map(|_| list.register()).collect();
+        deadlines[0].set(Duration::from_secs(1));
+        deadlines[1].set_as(Class::Idle, Duration::from_secs(3));
+        deadlines[2].set_as(Class::Idle, Duration::from_secs(2));
+        deadlines[3].clear();
+        assert!(!list.expire_earliest(Class::Handshake, Duration::MAX));
+        assert!(
+            !list.expire_earliest(Class::Idle, Duration::from_secs(1)),
+            "expired a deadline that is further away"
+        );
+        assert!(list.expire_earliest(Class::Idle, Duration::MAX));
+        assert_eq!(deadlines.iter().map(expired).collect::<Vec<_>>(), [false, false, true, false]);
+        assert!(list.expire_earliest(Class::Idle, Duration::MAX));
+        assert!(expired(&deadlines[1]));
+        assert!(!list.expire_earliest(Class::Idle, Duration::MAX), "expired twice");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::stream::Stream;
 use crate::h1::{self, Body, BodyError};
 
 /// Body bytes up to this many are copied behind the head and sent with it in one write.
-const JOINED: usize = 8 * 1024;
+const JOIN_LIMIT: usize = 8 * 1024;
 /// The most bytes of a request, head and body, that are kept for a retry.
 pub(crate) const KEPT: usize = 16 * 1024;
 
@@ -80,7 +80,7 @@ impl Transfer {
         self
     }
 
-    /// Keeps a copy of the bytes read from the source, up to [`KEPT`], for a retry. `read` are those
+    /// Keeps a copy of the bytes read from the source, up to [`KEPT`], for a retry. `read` has those
     /// read so far.
     pub(crate) fn keep(mut self, read: Vec<u8>) -> Self {
         self.kept = Some(read);
@@ -141,7 +141,7 @@ impl Transfer {
         if self.rechunk != Rechunk::No || self.body.is_done() {
             return Ok(());
         }
-        while let Some(buffer) = source.as_mut().filter(|b| !b.is_empty() && b.filled().len() <= JOINED) {
+        while let Some(buffer) = source.as_mut().filter(|b| !b.is_empty() && b.filled().len() <= JOIN_LIMIT) {
             let step = self.body.advance(buffer.filled()).map_err(TransferError::Framing)?;
             self.out.extend_from_slice(&buffer.filled()[step.forward.clone()]);
             buffer.consume(step.consumed);

@@ -19,14 +19,14 @@ const PER_SECOND: u32 = 50;
 /// Bytes of data, in either direction, that refill 1.
 const DATA: u32 = 1024;
 /// Refill per response HEADERS or DATA frame sent. The client may respond to it with two
-/// WINDOW_UPDATE frames.
+/// `WINDOW_UPDATE` frames.
 const SENT: u32 = 2;
 /// Cost of a reset. A request that is immediately reset refills only 1 and causes work for a
 /// backend.
 const RESET: u32 = 4;
 
 /// Length of a frame header in bytes (RFC 9113 §4.1).
-const HEAD: usize = 9;
+const FRAME_HEADER: usize = 9;
 
 /// Frame types that have their own cost (RFC 9113 §6).
 const DATA_FRAME: u8 = 0;
@@ -37,7 +37,7 @@ const END_STREAM: u8 = 1;
 
 /// The fields of a frame header that matter here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct FrameHead {
+struct FrameHeader {
     kind: u8,
     flags: u8,
     len: u32,
@@ -46,7 +46,7 @@ struct FrameHead {
 /// Tracks frame boundaries in one direction.
 #[derive(Debug)]
 pub(crate) struct Frames {
-    head: [u8; HEAD],
+    head: [u8; FRAME_HEADER],
     /// Number of bytes in `head`.
     seen: u8,
     /// Remaining bytes of the current payload, or of the preface.
@@ -61,11 +61,11 @@ impl Frames {
 
     /// Tracks what a server sends.
     pub(crate) fn of_server() -> Self {
-        Self { head: [0; HEAD], seen: 0, skip: 0 }
+        Self { head: [0; FRAME_HEADER], seen: 0, skip: 0 }
     }
 
     /// Advances past these bytes. Calls `began` for each frame header.
-    fn advance(&mut self, mut bytes: &[u8], mut began: impl FnMut(FrameHead)) {
+    fn advance(&mut self, mut bytes: &[u8], mut began: impl FnMut(FrameHeader)) {
         while !bytes.is_empty() {
             if self.skip > 0 {
                 let skipped = bytes.len().min(usize::try_from(self.skip).unwrap_or(usize::MAX));
@@ -74,15 +74,15 @@ impl Frames {
                 continue;
             }
             let seen = usize::from(self.seen);
-            let n = bytes.len().min(HEAD - seen);
+            let n = bytes.len().min(FRAME_HEADER - seen);
             self.head[seen..seen + n].copy_from_slice(&bytes[..n]);
             bytes = &bytes[n..];
             self.seen += u8::try_from(n).unwrap_or(0);
-            if usize::from(self.seen) == HEAD {
+            if usize::from(self.seen) == FRAME_HEADER {
                 let [a, b, c, kind, flags, ..] = self.head;
                 let len = u32::from_be_bytes([0, a, b, c]);
                 (self.skip, self.seen) = (len, 0);
-                began(FrameHead { kind, flags, len });
+                began(FrameHeader { kind, flags, len });
             }
         }
     }
@@ -91,61 +91,62 @@ impl Frames {
 /// A connection's budget.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    spare: u32,
+    left: u32,
     /// Bytes of data that have not refilled the budget yet.
     data: u32,
-    earned: Instant,
-    overspent: bool,
+    refilled: Instant,
+    exceeded: bool,
 }
 
 impl Budget {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { spare: FULL, data: 0, earned: now, overspent: false }
+        Self { left: FULL, data: 0, refilled: now, exceeded: false }
     }
 
     /// Accounts for bytes received from the peer. Returns false once the peer has exceeded its
     /// budget, and from then on.
     pub(crate) fn received(&mut self, frames: &mut Frames, bytes: &[u8], now: Instant) -> bool {
-        let seconds = u32::try_from(now.saturating_duration_since(self.earned).as_secs()).unwrap_or(u32::MAX);
+        let seconds =
+            u32::try_from(now.saturating_duration_since(self.refilled).as_secs()).unwrap_or(u32::MAX);
         if seconds > 0 {
-            self.earned += Duration::from_secs(seconds.into());
-            self.earn(seconds.saturating_mul(PER_SECOND));
+            self.refilled += Duration::from_secs(seconds.into());
+            self.refill(seconds.saturating_mul(PER_SECOND));
         }
         frames.advance(bytes, |frame| match frame.kind {
-            DATA_FRAME if frame.len > 0 => self.earn_by_data(frame.len),
+            DATA_FRAME if frame.len > 0 => self.refill_by_data(frame.len),
             DATA_FRAME if frame.flags & END_STREAM != 0 => {}
-            HEADERS => self.earn(1),
+            HEADERS => self.refill(1),
             RST_STREAM => self.spend(RESET),
             CONTINUATION => self.spend(2),
             _ => self.spend(1),
         });
-        !self.overspent
+        !self.exceeded
     }
 
     /// Accounts for bytes sent to the peer.
     pub(crate) fn sent(&mut self, frames: &mut Frames, bytes: &[u8]) {
         frames.advance(bytes, |frame| {
             if matches!(frame.kind, DATA_FRAME | HEADERS) {
-                self.earn(SENT);
-                self.earn_by_data(frame.len);
+                self.refill(SENT);
+                self.refill_by_data(frame.len);
             }
         });
     }
 
-    fn earn(&mut self, n: u32) {
-        self.spare = self.spare.saturating_add(n).min(FULL);
+    fn refill(&mut self, n: u32) {
+        self.left = self.left.saturating_add(n).min(FULL);
     }
 
-    fn earn_by_data(&mut self, bytes: u32) {
+    fn refill_by_data(&mut self, bytes: u32) {
         self.data += bytes;
-        self.earn(self.data / DATA);
+        self.refill(self.data / DATA);
         self.data %= DATA;
     }
 
     fn spend(&mut self, n: u32) {
-        match self.spare.checked_sub(n) {
-            Some(left) => self.spare = left,
-            None => self.overspent = true,
+        match self.left.checked_sub(n) {
+            Some(left) => self.left = left,
+            None => self.exceeded = true,
         }
     }
 }
@@ -157,16 +158,16 @@ mod tests {
     fn frame(kind: u8, flags: u8, len: u32) -> Vec<u8> {
         let [_, a, b, c] = len.to_be_bytes();
         let mut frame = vec![a, b, c, kind, flags, 0, 0, 0, 1];
-        frame.resize(HEAD + len as usize, 7);
+        frame.resize(FRAME_HEADER + len as usize, 7);
         frame
     }
 
     /// Returns how many repetitions of `frames` stay within the budget, up to 10,000.
     fn rounds(frames: &[Vec<u8>]) -> usize {
         let now = Instant::now();
-        let (mut budget, mut follow) = (Budget::new(now), Frames::of_server());
+        let (mut budget, mut tracker) = (Budget::new(now), Frames::of_server());
         let round = frames.concat();
-        (0..10_000).take_while(|_| budget.received(&mut follow, &round, now)).count()
+        (0..10_000).take_while(|_| budget.received(&mut tracker, &round, now)).count()
     }
 
     #[test]
@@ -175,9 +176,9 @@ mod tests {
         let mut bytes = PREFACE.to_vec();
         bytes.extend(sent.concat());
         for piece in [1, 7, 9, 10, 4096, 1 << 20] {
-            let (mut follow, mut found) = (Frames::of_client(), Vec::new());
+            let (mut tracker, mut found) = (Frames::of_client(), Vec::new());
             for bytes in bytes.chunks(piece) {
-                follow.advance(bytes, |frame| found.push((frame.kind, frame.flags, frame.len)));
+                tracker.advance(bytes, |frame| found.push((frame.kind, frame.flags, frame.len)));
             }
             assert_eq!(found, [(0, 1, 0), (1, 4, 300), (0, 0, 70_000), (9, 0, 1)], "in pieces of {piece}");
         }
@@ -218,13 +219,13 @@ mod tests {
     #[test]
     fn budget_refills_over_time_but_a_flood_is_final() {
         let now = Instant::now();
-        let (mut budget, mut follow) = (Budget::new(now), Frames::of_server());
+        let (mut budget, mut tracker) = (Budget::new(now), Frames::of_server());
         for second in 0..100 {
             let pings = frame(6, 0, 8).repeat(50);
-            assert!(budget.received(&mut follow, &pings, now + Duration::from_secs(second)));
+            assert!(budget.received(&mut tracker, &pings, now + Duration::from_secs(second)));
         }
         let flood = frame(6, 0, 8).repeat(2000);
-        assert!(!budget.received(&mut follow, &flood, now + Duration::from_secs(100)));
-        assert!(!budget.received(&mut follow, &[], now + Duration::from_secs(1000)));
+        assert!(!budget.received(&mut tracker, &flood, now + Duration::from_secs(100)));
+        assert!(!budget.received(&mut tracker, &[], now + Duration::from_secs(1000)));
     }
 }

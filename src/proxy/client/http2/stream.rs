@@ -26,7 +26,7 @@ pub(crate) struct ClientStream {
     respond: SendResponse<Bytes>,
     /// An incomplete response head.
     text: Vec<u8>,
-    answer: Answer,
+    state: ResponseState,
     /// Whether the request method is HEAD.
     head_only: bool,
     /// The expected Sec-WebSocket-Accept, if the client requested a WebSocket.
@@ -34,7 +34,7 @@ pub(crate) struct ClientStream {
 }
 
 /// The state of the response.
-enum Answer {
+enum ResponseState {
     /// Waiting for the head.
     Head,
     Body(Outlet),
@@ -73,24 +73,24 @@ impl ClientStream {
             inlet: Inlet::new(recv, text, framing),
             respond,
             text: Vec::new(),
-            answer: Answer::Head,
+            state: ResponseState::Head,
             head_only: parts.method == Method::HEAD,
             accept: key.as_deref().map(websocket::accept_key),
         })
     }
 
     fn is_tunnel(&self) -> bool {
-        matches!(self.answer, Answer::Tunnel(_))
+        matches!(self.state, ResponseState::Tunnel(_))
     }
 
     /// Handles the end of the client's data. For a tunnel this is EOF. Otherwise the client waits
     /// for the response, and an error is ready once it resets the stream.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let gone = match &mut self.answer {
-            Answer::Refused => Poll::Ready(()),
-            Answer::Tunnel(_) => return Poll::Ready(Ok(0)),
-            Answer::Body(outlet) => outlet.poll_reset(cx),
-            Answer::Head => self.respond.poll_reset(cx).map(|_| ()),
+        let gone = match &mut self.state {
+            ResponseState::Refused => Poll::Ready(()),
+            ResponseState::Tunnel(_) => return Poll::Ready(Ok(0)),
+            ResponseState::Body(outlet) => outlet.poll_reset(cx),
+            ResponseState::Head => self.respond.poll_reset(cx).map(|_| ()),
         };
         gone.map(|()| Err(io::ErrorKind::ConnectionReset.into()))
     }
@@ -126,13 +126,13 @@ impl ClientStream {
         let (ended, tunnel) = (matches!(payload, Payload::Ended), matches!(payload, Payload::Raw));
         let stream = self.respond.send_response(with_head(status, fields), ended)?;
         let outlet = Outlet::new(stream, payload);
-        self.answer = if tunnel { Answer::Tunnel(outlet) } else { Answer::Body(outlet) };
+        self.state = if tunnel { ResponseState::Tunnel(outlet) } else { ResponseState::Body(outlet) };
         Ok(())
     }
 
     /// Sends a 502, because the backend did not open the WebSocket.
     fn refuse_tunnel(&mut self) -> Result<(), ::h2::Error> {
-        self.answer = Answer::Refused;
+        self.state = ResponseState::Refused;
         self.respond.send_response(with_head(StatusCode::BAD_GATEWAY, HeaderMap::new()), true)?;
         Ok(())
     }
@@ -154,10 +154,10 @@ impl Bridge for ClientStream {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.answer {
-            Answer::Head => Poll::Ready(self.write_head(bytes)),
-            Answer::Body(outlet) | Answer::Tunnel(outlet) => outlet.poll_write(cx, bytes),
-            Answer::Refused => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        match &mut self.state {
+            ResponseState::Head => Poll::Ready(self.write_head(bytes)),
+            ResponseState::Body(outlet) | ResponseState::Tunnel(outlet) => outlet.poll_write(cx, bytes),
+            ResponseState::Refused => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
     }
 
@@ -167,23 +167,23 @@ impl Bridge for ClientStream {
     }
 
     fn poll_shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(match &mut self.answer {
-            Answer::Tunnel(outlet) => outlet.shut(),
-            Answer::Head | Answer::Body(_) | Answer::Refused => Ok(()),
+        Poll::Ready(match &mut self.state {
+            ResponseState::Tunnel(outlet) => outlet.shutdown(),
+            ResponseState::Head | ResponseState::Body(_) | ResponseState::Refused => Ok(()),
         })
     }
 
     fn abort(&mut self) {
-        match &mut self.answer {
-            Answer::Head => self.respond.send_reset(Reason::INTERNAL_ERROR),
-            Answer::Tunnel(outlet) => outlet.abort(Reason::CONNECT_ERROR),
-            Answer::Body(outlet) => outlet.abort(Reason::INTERNAL_ERROR),
-            Answer::Refused => {}
+        match &mut self.state {
+            ResponseState::Head => self.respond.send_reset(Reason::INTERNAL_ERROR),
+            ResponseState::Tunnel(outlet) => outlet.abort(Reason::CONNECT_ERROR),
+            ResponseState::Body(outlet) => outlet.abort(Reason::INTERNAL_ERROR),
+            ResponseState::Refused => {}
         }
     }
 
     fn has_refused_tunnel(&self) -> bool {
-        matches!(self.answer, Answer::Refused)
+        matches!(self.state, ResponseState::Refused)
     }
 }
 
