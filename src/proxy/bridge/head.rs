@@ -173,7 +173,7 @@ pub(crate) fn write_response<T>(
     Ok(())
 }
 
-/// Returns the parser of a body, for an [`Outlet`](super::outlet::Outlet).
+/// Returns the parser of a body, for an outlet.
 pub(crate) fn body(framing: Framing) -> Body {
     Body::new(framing, BodyLimits::default()).with_data_and_trailers()
 }
