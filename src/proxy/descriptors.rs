@@ -1,9 +1,9 @@
 //! What happens when file descriptors run short.
 //!
-//! Some descriptors are kept for connections to backends, so that connected clients are
-//! served. A new client that finds only those left takes the place of an idle connection,
-//! or is refused. When even those are gone, the reserve descriptor is used to accept the
-//! next client and refuse it, instead of leaving all of them waiting.
+//! Some descriptors are reserved for connections to backends, so that connected clients can be
+//! served. When only those are left, a new client replaces an idle connection or is refused.
+//! When even those are used up, the reserve descriptor is released to accept the next client
+//! and refuse it, so that clients do not hang in the backlog.
 
 use std::os::fd::AsFd;
 use std::rc::Rc;
@@ -17,14 +17,15 @@ use super::wire::deadline::Class;
 use super::worker::Worker;
 
 impl Worker {
-    /// May this client keep its descriptor? Makes room for it if needed.
+    /// Returns true if this client may keep its descriptor. Makes room for it if needed.
     pub(crate) fn has_room_for(&self, newest: &impl AsFd) -> bool {
         !self.descriptors.are_short(newest) || self.make_room()
     }
 
-    /// Closes the longest idle connection, of a client or to a backend. False if none is idle.
+    /// Closes the idle client connection nearest to its timeout, or else an idle backend
+    /// connection. Returns false if no connection is idle.
     pub(crate) fn make_room(&self) -> bool {
-        self.deadlines.expire_oldest(Class::Idle, Duration::MAX)
+        self.deadlines.expire_earliest(Class::Idle, Duration::MAX)
             || self.view().upstreams.iter().flat_map(|u| &u.pools).any(|pool| pool.drop_oldest())
     }
 
@@ -40,7 +41,7 @@ impl Worker {
     ) -> Result<BackendStream, ConnectError> {
         match pool.connect(timeout, announced.clone()).await {
             Err(ConnectError::NoDescriptors) if self.make_room() => {
-                // The connection that lost its place closes in its own task.
+                // The idle connection is closed by its own task.
                 tokio::task::yield_now().await;
                 pool.connect(timeout, announced).await
             }

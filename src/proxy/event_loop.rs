@@ -1,4 +1,4 @@
-//! A worker's main loop: starts and stops listening, keeps the clocks, follows snapshots.
+//! A worker's main loop: starts and stops listening, advances the clocks, applies snapshots.
 
 use std::io;
 use std::rc::Rc;
@@ -28,18 +28,18 @@ pub enum Command {
     Listen(Bind, Listening, ListenerSettings),
     /// Stop accepting on this address. Open connections continue.
     Unlisten(Bind),
-    /// Stop accepting, close connections as they become idle, and stop when none is left.
+    /// Stop accepting, close connections as they become idle, and exit when none is left.
     Drain,
     /// Tell tunnels to close: the grace period is nearly over.
     CloseTunnels,
-    /// Stop now.
+    /// Exit now.
     Stop,
 }
 
 /// Runs a worker on this thread until it is told to stop.
 ///
 /// # Errors
-/// If its runtime cannot be created.
+/// If the runtime cannot be created.
 pub fn run(
     shared: Shared,
     snapshots: watch::Receiver<Arc<Snapshot>>,
@@ -47,7 +47,7 @@ pub fn run(
 ) -> io::Result<()> {
     let runtime = LocalRuntime::new()?;
     runtime.block_on(serve(shared, snapshots, commands));
-    // Tasks that did not finish in time end here.
+    // Drops the tasks that did not finish in time.
     runtime.shutdown_background();
     Ok(())
 }
@@ -66,7 +66,8 @@ async fn serve(
     }
 }
 
-/// Listens as commands say, until one says to drain (true) or to stop (false).
+/// Starts and stops listeners as commanded. Returns true on a command to drain, false on one to
+/// stop.
 async fn listen(worker: &Rc<Worker>, commands: &mut mpsc::UnboundedReceiver<Command>) -> bool {
     let mut listening: Vec<(Bind, Rc<Notify>)> = Vec::new();
     while let Some(command) = commands.recv().await {
@@ -94,16 +95,16 @@ async fn listen(worker: &Rc<Worker>, commands: &mut mpsc::UnboundedReceiver<Comm
                 }
                 return true;
             }
-            // Nothing to close tunnels for while all are served.
+            // Tunnels are only closed during a drain.
             Command::CloseTunnels => {}
             Command::Stop => return false,
         }
     }
-    // The sender is gone, and with it the rest of the process.
+    // The sender is gone: the rest of the process has ended.
     true
 }
 
-/// Lets connections finish until none is left, or a command says to stop.
+/// Waits until the last connection closes, or until a command to stop.
 async fn drain(worker: &Rc<Worker>, commands: &mut mpsc::UnboundedReceiver<Command>) {
     worker.enter(Phase::Draining);
     let idle = worker.idle();
@@ -120,7 +121,7 @@ async fn drain(worker: &Rc<Worker>, commands: &mut mpsc::UnboundedReceiver<Comma
     }
 }
 
-/// Keeps the clocks and deadlines, and sweeps the pools.
+/// Advances the clocks and deadlines, and sweeps the pools.
 async fn tick(worker: Rc<Worker>) {
     let began = Instant::now();
     let mut ticks = tokio::time::interval(deadline::TICK);
@@ -135,7 +136,7 @@ async fn tick(worker: Rc<Worker>) {
     }
 }
 
-/// Takes over each new snapshot.
+/// Applies each new snapshot.
 async fn follow(worker: Rc<Worker>, mut snapshots: watch::Receiver<Arc<Snapshot>>) {
     while snapshots.changed().await.is_ok() {
         let snapshot = Arc::clone(&snapshots.borrow_and_update());

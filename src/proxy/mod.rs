@@ -8,9 +8,8 @@
 //!                          wire          (bytes)
 //! ```
 //!
-//! `request/pipeline.rs` is the path of a request, top to bottom; start there. On the path of
-//! a request nothing is written that another worker reads, except the backends' live counters
-//! and the session table.
+//! Start with `request/pipeline.rs`: it follows a request from top to bottom. A request writes
+//! nothing that another worker reads, except the backends' live counters and the session table.
 
 mod backend;
 mod bridge;

@@ -1,5 +1,5 @@
-//! The retry budget: retries stay a small share of requests, so that a
-//! failing upstream is not buried under them.
+//! The retry budget: limits retries to a small share of requests, so that they do not overload
+//! an upstream that is failing.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -8,24 +8,25 @@ use tokio::time::Instant;
 
 use crate::model::Retry;
 
-/// One worker's budget for one upstream: a bucket of hundredths of a retry.
+/// One worker's retry budget for one upstream: a token bucket.
 #[derive(Debug)]
 pub(crate) struct RetryBudget {
+    /// Tokens in the bucket, in hundredths of a retry.
     hundredths: Cell<u32>,
     percent: u32,
-    /// Hundredths that arrive each second whatever happens.
+    /// Minimum refill per second, in hundredths of a retry.
     per_second: u32,
     filled: Cell<Instant>,
 }
 
-/// Seconds of the minimum rate that may be saved up.
+/// Seconds of the minimum rate that can be saved up.
 const SAVED_SECONDS: u32 = 10;
-/// Requests whose share may be saved up: what was in flight to a backend that
-/// dies comes back all at once.
+/// Requests whose share can be saved up. When a backend dies, all requests in flight to it are
+/// retried at once.
 const SAVED_REQUESTS: u32 = 1000;
 
 impl RetryBudget {
-    /// `workers` share the minimum rate.
+    /// Creates a budget. The minimum rate is divided among `workers`.
     pub(crate) fn new(retry: &Retry, workers: usize, now: Instant) -> Self {
         let workers = u32::try_from(workers).unwrap_or(u32::MAX).max(1);
         let per_second = retry.min_per_second.saturating_mul(100).div_ceil(workers);
@@ -42,12 +43,12 @@ impl RetryBudget {
         minimum.max(self.percent.saturating_mul(SAVED_REQUESTS))
     }
 
-    /// A request arrived: it brings its share.
+    /// Adds the share of one request.
     pub(crate) fn deposit(&self) {
         self.hundredths.set(self.hundredths.get().saturating_add(self.percent).min(self.cap()));
     }
 
-    /// Takes one retry, if there is one.
+    /// Takes one retry. Returns false if the budget is used up.
     pub(crate) fn withdraw(&self, now: Instant) -> bool {
         let seconds = now.duration_since(self.filled.get()).as_secs();
         if seconds > 0 {
@@ -86,22 +87,22 @@ mod tests {
             budget.deposit();
         }
         assert!(budget.withdraw(now) && budget.withdraw(now));
-        assert!(!budget.withdraw(now), "ten requests bring two retries");
+        assert!(!budget.withdraw(now), "10 requests at 20 % allowed more than 2 retries");
     }
 
     #[test]
-    fn a_minimum_rate_is_there_without_requests() {
+    fn minimum_rate_needs_no_requests() {
         let (budget, now) = budget(0, 2);
         assert!(budget.withdraw(now) && budget.withdraw(now) && !budget.withdraw(now));
         assert!(budget.withdraw(now + Duration::from_secs(1)));
     }
 
     #[test]
-    fn parts_of_a_second_are_not_lost_between_retries() {
+    fn fractions_of_a_second_count_towards_the_refill() {
         let (budget, now) = budget(0, 2);
         assert!(budget.withdraw(now) && budget.withdraw(now) && !budget.withdraw(now));
         let after = |millis| now + Duration::from_millis(millis);
-        // In three seconds six retries arrive, however often it is asked.
+        // Three seconds refill six retries, regardless of the number of attempts.
         let granted = [1_900, 1_901, 1_902, 3_000, 3_001, 3_002, 3_003];
         assert_eq!(granted.iter().filter(|at| budget.withdraw(after(**at))).count(), 6);
     }

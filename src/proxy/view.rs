@@ -1,5 +1,5 @@
-//! A snapshot as one worker sees it: with its own pools, budgets and counters
-//! beside each upstream, found by index.
+//! One worker's view of a snapshot: each upstream with this worker's pools, retry budget and
+//! counters.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,45 +18,45 @@ use crate::model::{Address, ListenerId};
 use crate::proxy::backend::pool::BackendPool;
 use crate::telemetry::{UpstreamMetrics, WorkerMetrics};
 
-/// One request uses one of these from beginning to end.
+/// A worker's view of a snapshot. A request uses the same one from start to finish.
 #[derive(Debug)]
 pub(crate) struct View {
-    /// What all workers share.
+    /// The snapshot, shared by all workers.
     pub snapshot: Arc<Snapshot>,
-    /// Its routes, arranged.
+    /// The router built from the snapshot's routes.
     pub router: Router,
-    /// The limits of heads, either way.
+    /// Limits on the heads of requests and responses.
     pub head_limits: HeadLimits,
-    /// By index of the configuration's upstreams.
+    /// The upstreams, in the order of the configuration.
     pub upstreams: Vec<UpstreamView>,
-    /// How each listener serves its clients, by index of the configuration's listeners.
+    /// The settings of each listener, by index of [`Config::listeners`](crate::model::Config::listeners).
     pub listeners: Vec<ListenerSettings>,
-    /// Is any of them told of clients by the PROXY protocol?
+    /// Whether any upstream's connections are announced (PROXY protocol).
     pub announces: bool,
 }
 
-/// One upstream, in one worker.
+/// One worker's view of an upstream.
 #[derive(Debug)]
 pub(crate) struct UpstreamView {
-    /// What all workers share.
+    /// The upstream's state, shared by all workers.
     pub state: Arc<UpstreamState>,
-    /// This worker's counters for it.
+    /// This worker's counters for the upstream.
     pub metrics: Arc<UpstreamMetrics>,
-    /// How a pick is made.
+    /// How backends are picked.
     pub policy: Policy,
-    /// By member index.
+    /// The pools, by member index.
     pub pools: Vec<Rc<BackendPool>>,
-    /// This worker's share of retries.
+    /// This worker's retry budget.
     pub budget: Rc<RetryBudget>,
-    /// By member index: since when it cannot serve its sessions.
+    /// By member index: since when the backend has been unable to serve its sessions.
     away: Vec<Option<Instant>>,
 }
 
-/// Pools outlive snapshots for as long as id and address stay.
+/// Identifies a pool. A pool survives reloads while its backend's id and address stay the same.
 pub(crate) type PoolKey = (Arc<str>, BackendId, Address);
 
 impl View {
-    /// Arranges a snapshot for a worker; what `previous` had is taken over.
+    /// Creates a worker's view of a snapshot. Reuses the pools and retry budgets of `previous`.
     pub(crate) fn new(
         worker: usize,
         snapshot: Arc<Snapshot>,
@@ -120,7 +120,7 @@ impl View {
         });
         let upstreams: Vec<UpstreamView> = upstreams.collect();
         let announces = upstreams.iter().any(|upstream| upstream.state.config.proxy_protocol.is_some());
-        // Whoever still uses one may go on, but nothing is kept in it.
+        // Requests in flight may finish, but their connections are not pooled again.
         pools.values().for_each(|pool| pool.retire());
         let listeners = 0..snapshot.config.listeners.len();
         let listeners = listeners.map(|index| ListenerSettings::new(&snapshot, index)).collect();
@@ -139,39 +139,39 @@ impl View {
 }
 
 impl View {
-    /// The settings of a listener; `None` if a reload has removed it.
+    /// Returns the settings of a listener; `None` if a reload has removed it.
     pub(crate) fn listener(&self, id: &ListenerId) -> Option<&ListenerSettings> {
         self.listeners.iter().find(|listener| listener.id == *id)
     }
 
-    /// The upstream that a route leads to.
+    /// Returns the upstream of a route.
     pub(crate) fn upstream_of(&self, route: usize) -> &UpstreamView {
         &self.upstreams[self.snapshot.config.routes[route].upstream]
     }
 }
 
 impl UpstreamView {
-    /// The slot of a member.
+    /// Returns the slot of a member.
     pub(crate) fn slot(&self, member: u16) -> Slot {
         self.state.cluster.members()[usize::from(member)].slot
     }
 
-    /// The id of a member.
+    /// Returns the id of a member.
     pub(crate) fn id(&self, member: u16) -> &BackendId {
         &self.state.cluster.members()[usize::from(member)].id
     }
 
-    /// Since when a member cannot serve its sessions, if it cannot.
+    /// Returns since when a member has been unable to serve its sessions. `None` if it can.
     pub(crate) fn away_since(&self, member: u16) -> Option<Instant> {
         self.away.get(usize::from(member)).copied().flatten()
     }
 
-    /// Do responses with a 5xx status count against a backend?
+    /// Returns true if 5xx responses count against a backend.
     pub(crate) fn counts_server_errors(&self) -> bool {
         self.state.config.passive.as_ref().is_some_and(|passive| passive.max_5xx.is_some())
     }
 
-    /// What a request saw of a member, for the control plane.
+    /// Creates a report to the control plane about a member.
     pub(crate) fn report(&self, member: u16, observation: Observation) -> Report {
         Report { upstream: Arc::clone(&self.state.config.name), slot: self.slot(member), observation }
     }

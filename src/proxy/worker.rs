@@ -1,7 +1,7 @@
 //! The state of a worker: one thread with its own runtime, pools, buffers and counters.
 //!
-//! Workers share the snapshot, the backends' live counters and the session table, and
-//! nothing else that a request touches.
+//! A request touches nothing that workers share, except the snapshot, the backends' live
+//! counters and the session table.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -24,9 +24,9 @@ use crate::telemetry::{AccessLog, WorkerMetrics};
 /// What a worker shares with the rest of the process.
 #[derive(Debug)]
 pub struct Shared {
-    /// The worker's number, from 0.
+    /// The worker's number, starting at 0.
     pub index: usize,
-    /// Takes observations of backends to the control plane.
+    /// Sends observations of backends to the control plane.
     pub reports: mpsc::Sender<Report>,
     /// This worker's metrics.
     pub metrics: Arc<WorkerMetrics>,
@@ -34,7 +34,7 @@ pub struct Shared {
     pub log: AccessLog,
     /// Open client connections of all workers.
     pub connections: Arc<AtomicUsize>,
-    /// The same per client address.
+    /// Open client connections of all workers, per client address.
     pub clients: Arc<ConnectionCounts>,
 }
 
@@ -56,18 +56,18 @@ pub(crate) struct Worker {
     random: RefCell<fastrand::Rng>,
 }
 
-/// How far a worker's shutdown has come.
+/// A phase of a worker's life, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
     Serving,
-    /// No new requests; what is in flight may finish.
+    /// No new requests; those in flight may finish.
     Draining,
-    /// The grace period is nearly over: tunnels are told to close.
+    /// The grace period is nearly over: tunnels must close.
     Closing,
 }
 
 impl Worker {
-    /// A worker that starts with `snapshot`.
+    /// Creates a worker that serves `snapshot`.
     pub(crate) fn new(shared: Shared, snapshot: Arc<Snapshot>) -> Self {
         Self {
             buffers: Buffers::new(snapshot.config.limits.head_bytes),
@@ -86,12 +86,12 @@ impl Worker {
         }
     }
 
-    /// The current view of the snapshot.
+    /// Returns the view of the current snapshot.
     pub(crate) fn view(&self) -> Rc<View> {
         Rc::clone(&self.view.borrow())
     }
 
-    /// Takes over a new snapshot.
+    /// Switches to a new snapshot.
     pub(crate) fn update(&self, snapshot: Arc<Snapshot>) {
         self.buffers.set_head_bytes(snapshot.config.limits.head_bytes);
         let before = self.view();
@@ -105,7 +105,7 @@ impl Worker {
         self.view_changed.notify_waiters();
     }
 
-    /// Waits until `wanted` holds for the view, or until the deadline.
+    /// Waits until the view satisfies `wanted`, or until the deadline.
     pub(crate) async fn wait_until(&self, deadline: Instant, wanted: impl Fn(&View) -> bool) {
         loop {
             let changed = self.view_changed.notified();
@@ -118,28 +118,28 @@ impl Worker {
         }
     }
 
-    /// Is Homing shutting down, so that connections close after their current request?
+    /// Returns true during a shutdown: connections close after their current request.
     pub(crate) fn draining(&self) -> bool {
         self.phase.get() > Phase::Serving
     }
 
-    /// Is the grace period nearly over, so that tunnels must close?
+    /// Returns true once the grace period is nearly over: tunnels must close.
     pub(crate) fn closing(&self) -> bool {
         self.phase.get() > Phase::Draining
     }
 
-    /// Moves on to a later phase of the shutdown.
+    /// Enters a later phase of the shutdown.
     pub(crate) fn enter(&self, phase: Phase) {
         self.phase.set(phase);
         self.deadlines.wake_all();
     }
 
-    /// The time of day, at most one tick old.
+    /// Returns the time of day, at most one tick old.
     pub(crate) fn now(&self) -> Timestamp {
         self.now.get()
     }
 
-    /// The time of the last tick, for uses that need no better.
+    /// Returns the time of the last tick, which is precise enough for most uses.
     pub(crate) fn coarse_now(&self) -> Instant {
         self.ticked.get()
     }
@@ -150,28 +150,28 @@ impl Worker {
         self.ticked.set(now);
     }
 
-    /// A random number. Not for secrets.
+    /// Returns a random number. Not for secrets.
     pub(crate) fn random(&self) -> u64 {
         self.random.borrow_mut().u64(..)
     }
 
-    /// This worker's metrics.
+    /// Returns this worker's metrics.
     pub(crate) fn metrics(&self) -> &WorkerMetrics {
         &self.shared.metrics
     }
 
-    /// The access log.
+    /// Returns the access log.
     pub(crate) fn log(&self) -> &AccessLog {
         &self.shared.log
     }
 
-    /// Reports an observation of a backend to the control plane. If its queue is full the
-    /// observation is dropped; more of the kind will follow.
+    /// Reports an observation of a backend to the control plane. If the queue is full, drops
+    /// it: a backend that keeps failing will be reported again.
     pub(crate) fn report(&self, report: Report) {
         let _ = self.shared.reports.try_send(report);
     }
 
-    /// Counts a client connection, unless `limits.connections` is reached.
+    /// Counts a client connection. `None` if `limits.connections` is reached.
     pub(crate) fn count_connection(self: &Rc<Self>) -> Option<CountedConnection> {
         let limit = self.view().snapshot.config.limits.connections;
         if self.shared.connections.fetch_add(1, Ordering::Relaxed) >= limit {
@@ -183,9 +183,9 @@ impl Worker {
         Some(CountedConnection(Rc::clone(self)))
     }
 
-    /// Waits until no client connection is left. Returns at once for a worker that never had one.
+    /// Waits until no client connection is left.
     pub(crate) async fn idle(&self) {
-        // Sockets that were accepted last get their turn first.
+        // Let connections accepted just now be counted first.
         tokio::task::yield_now().await;
         while self.connections.get() > 0 {
             self.became_idle.notified().await;

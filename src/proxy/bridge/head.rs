@@ -1,8 +1,7 @@
-//! Heads, from HTTP/2 to the text of HTTP/1.1 and back.
+//! Translates heads from HTTP/2 to HTTP/1.1 text and back.
 //!
-//! What goes into text is judged there, by the same strict parser as every
-//! other request: nothing is decided on twice. The text that comes out of the
-//! pipeline is its own and is right; it is only taken apart here.
+//! Text written here is validated by the same strict parser as every other request, so no check
+//! is made twice. Text that comes out of the pipeline is known to be valid and is only split up.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
@@ -10,16 +9,16 @@ use http::{Method, Response, StatusCode};
 
 use crate::h1::{self, Body, BodyLimits, FieldKind, Framing};
 
-/// A message that may not be passed on in any form (RFC 9113 §8.1.1).
+/// A malformed message, which must not be forwarded (RFC 9113 §8.1.1).
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the message is malformed: {0}")]
+#[error("malformed message: {0}")]
 pub(crate) struct Malformed(&'static str);
 
-/// Writes a request's head, a WebSocket's (RFC 8441) as an upgrade with this
-/// key. `body`: is one to come whose length is not given?
+/// Writes a request head. With a `websocket_key`, writes an extended CONNECT (RFC 8441) as an
+/// upgrade with this key. `body` is whether a body follows; without a Content-Length it is chunked.
 ///
 /// # Errors
-/// What text would hide.
+/// If the head has something that the parser of the text would not detect.
 pub(crate) fn write_request(
     out: &mut Vec<u8>,
     request: &Parts,
@@ -29,13 +28,13 @@ pub(crate) fn write_request(
     let fields = &request.headers;
     let authority = request.uri.authority().map_or("", |authority| authority.as_str());
     let target = match (&request.method, websocket_key) {
-        // The target of a tunnel, which the parser refuses.
+        // A plain CONNECT, which the parser rejects.
         (&Method::CONNECT, None) => authority,
         _ => request.uri.path_and_query().map_or("", |target| target.as_str()),
     };
     let method = if websocket_key.is_some() { "GET" } else { request.method.as_str() };
     h1::write_request_line(out, method, target);
-    // Two that differ are two: the parser refuses them (RFC 9113 §8.3.1).
+    // If authority and Host differ, write both: the parser rejects two (RFC 9113 §8.3.1).
     let host = fields.get(header::HOST);
     if !authority.is_empty() || host.is_none() {
         h1::write_field(out, "host", authority.as_bytes());
@@ -44,15 +43,15 @@ pub(crate) fn write_request(
     for (name, value) in fields {
         let bytes = value.as_bytes();
         if bytes != bytes.trim_ascii() {
-            return Err(Malformed("whitespace around a value"));
+            return Err(Malformed("whitespace around a header value"));
         }
         match FieldKind::classify(name.as_str().as_bytes()) {
             FieldKind::Connection
             | FieldKind::TransferEncoding
             | FieldKind::Upgrade
             | FieldKind::KeepAlive
-            | FieldKind::ProxyConnection => return Err(Malformed("a field of connections")),
-            FieldKind::Te if bytes != b"trailers" => return Err(Malformed("te")),
+            | FieldKind::ProxyConnection => return Err(Malformed("connection-specific header")),
+            FieldKind::Te if bytes != b"trailers" => return Err(Malformed("invalid TE header")),
             FieldKind::Cookie => {}
             FieldKind::Host if is_same(value) && !authority.is_empty() => {}
             _ if websocket_key.is_some() && name == header::SEC_WEBSOCKET_KEY => {}
@@ -71,7 +70,7 @@ pub(crate) fn write_request(
     Ok(())
 }
 
-/// HTTP/2 splits cookies for its compression; elsewhere they are one field
+/// Joins the cookies into one field. HTTP/2 clients may split them for better compression
 /// (RFC 9113 §8.2.3).
 fn write_cookies(out: &mut Vec<u8>, fields: &HeaderMap) {
     let mut cookies = fields.get_all(header::COOKIE).iter();
@@ -85,20 +84,21 @@ fn write_cookies(out: &mut Vec<u8>, fields: &HeaderMap) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// A response's head, taken from its text.
+/// A response head, parsed from text.
 #[derive(Debug)]
 pub(crate) struct ResponseText {
     pub status: StatusCode,
-    /// Without what concerns connections.
+    /// The end-to-end fields.
     pub fields: HeaderMap,
-    /// How its body is framed, if it has one.
+    /// The framing of the body.
     pub framing: Framing,
-    /// Sec-WebSocket-Accept, which is not among the fields.
+    /// Sec-WebSocket-Accept, which is not in `fields`.
     pub accept: Option<HeaderValue>,
 }
 
 impl ResponseText {
-    /// `text` ends with the empty line. `None`: it is no head.
+    /// Parses a response head, including the final empty line. `head_only` is whether it responds
+    /// to HEAD. `None` if the text is not a valid head.
     pub(crate) fn parse(text: &[u8], head_only: bool) -> Option<Self> {
         let (line, lines) = split_line(text)?;
         let status = StatusCode::from_bytes(line.strip_prefix(b"HTTP/1.1 ")?.get(..3)?).ok()?;
@@ -128,22 +128,23 @@ impl ResponseText {
     }
 }
 
-/// How a response's head says where its body ends.
+/// How a response head delimits its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// It is an interim one.
+    /// An interim (1xx) response, without a body.
     Interim,
-    /// By what is in it.
+    /// The head already delimits the body.
     Given,
-    /// There is none.
+    /// No body: adds a Content-Length of 0.
     Empty,
+    /// Adds chunked Transfer-Encoding.
     Chunked,
 }
 
 /// Writes a backend's response head.
 ///
 /// # Errors
-/// What text would hide.
+/// If the head has something that the parser of the text would not detect.
 pub(crate) fn write_response<T>(
     out: &mut Vec<u8>,
     response: &Response<T>,
@@ -154,12 +155,12 @@ pub(crate) fn write_response<T>(
     for (name, value) in response.headers() {
         let bytes = value.as_bytes();
         if bytes != bytes.trim_ascii() {
-            return Err(Malformed("whitespace around a value"));
+            return Err(Malformed("whitespace around a header value"));
         }
         match FieldKind::classify(name.as_str().as_bytes()) {
             FieldKind::ContentLength if ending == Ending::Interim => {}
-            FieldKind::TransferEncoding => return Err(Malformed("a framing of HTTP/1.1")),
-            kind if h1::is_hop_by_hop(kind) => return Err(Malformed("a field of connections")),
+            FieldKind::TransferEncoding => return Err(Malformed("Transfer-Encoding header")),
+            kind if h1::is_hop_by_hop(kind) => return Err(Malformed("connection-specific header")),
             _ => h1::write_field(out, name.as_str(), bytes),
         }
     }
@@ -172,25 +173,26 @@ pub(crate) fn write_response<T>(
     Ok(())
 }
 
-/// The body that follows a head, for an outlet.
+/// Returns the parser of a body, for an outlet.
 pub(crate) fn body(framing: Framing) -> Body {
     Body::new(framing, BodyLimits::default()).with_data_and_trailers()
 }
 
-/// Where the head that `text` begins with ends, its empty line included.
-/// Nothing before `from` is looked at again.
+/// Returns the length of the head at the start of `text`, including the final empty line. Bytes
+/// before `from` were already searched.
 pub(crate) fn find_end(text: &[u8], from: usize) -> Option<usize> {
     let from = from.saturating_sub(3);
     memchr::memmem::find(&text[from..], b"\r\n\r\n").map(|at| from + at + 4)
 }
 
-/// The first line, and the rest.
+/// Splits off the first line.
 pub(crate) fn split_line(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = memchr::memchr(b'\n', text)?;
     Some((text[..end].strip_suffix(b"\r")?, &text[end + 1..]))
 }
 
-/// Names and values of the lines up to the empty one; `None`: of what is no field line.
+/// Returns the names and values of the field lines, up to the empty line. `None` for an invalid
+/// line.
 pub(crate) fn fields_of(lines: &[u8]) -> impl Iterator<Item = Option<(&[u8], HeaderValue)>> {
     lines.split_inclusive(|&byte| byte == b'\n').take_while(|line| line != b"\r\n").map(|line| {
         let (name, value) = split_field(line)?;
@@ -198,7 +200,7 @@ pub(crate) fn fields_of(lines: &[u8]) -> impl Iterator<Item = Option<(&[u8], Hea
     })
 }
 
-/// Name and value of a field line.
+/// Splits a field line into name and value.
 fn split_field(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let colon = memchr::memchr(b':', line)?;
     Some((&line[..colon], line[colon + 1..].trim_ascii()))
@@ -219,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn cookies_are_one_field_and_host_is_the_authority() {
+    fn cookies_are_joined_and_authority_becomes_host() {
         let request = get("https://a.example/x?y")
             .header("cookie", "a=1")
             .header("cookie", "b=2")
@@ -233,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_of_unknown_length_is_chunked_and_a_known_one_is_not() {
+    fn only_bodies_of_unknown_length_are_chunked() {
         let unknown = text(get("https://a.example/"), true, None).unwrap();
         assert_eq!(unknown, "GET / HTTP/1.1\r\nhost: a.example\r\ntransfer-encoding: chunked\r\n\r\n");
         let known = text(get("https://a.example/").header("content-length", "5"), true, None).unwrap();
@@ -241,13 +243,13 @@ mod tests {
     }
 
     #[test]
-    fn an_authority_that_is_not_the_host_is_left_to_the_parser_to_refuse() {
+    fn host_that_differs_from_authority_is_written_for_the_parser_to_reject() {
         let two = text(get("https://a.example/").header("host", "b.example"), false, None).unwrap();
         assert_eq!(two, "GET / HTTP/1.1\r\nhost: a.example\r\nhost: b.example\r\n\r\n");
     }
 
     #[test]
-    fn what_text_would_hide_is_malformed() {
+    fn request_with_connection_headers_or_padded_values_is_malformed() {
         for (name, value) in
             [("connection", "close"), ("te", "gzip"), ("x", " a"), ("x", "a\t"), ("upgrade", "websocket")]
         {
@@ -256,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_websocket_is_asked_for_by_upgrade() {
+    fn extended_connect_becomes_an_upgrade() {
         let connect = http::Request::connect("https://a.example/chat").header("sec-websocket-version", "13");
         assert_eq!(
             text(connect, false, Some("KEY")).unwrap(),
@@ -266,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_loses_what_concerns_its_connection() {
+    fn response_loses_its_hop_by_hop_fields() {
         let head = b"HTTP/1.1 200 OK\r\nContent-Length:  5 \r\nConnection: close\r\nX: y\r\n\r\n";
         let response = ResponseText::parse(head, false).unwrap();
         assert_eq!(response.framing, Framing::Length(5));
@@ -277,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backends_response_says_where_its_body_ends() {
+    fn backend_response_delimits_its_body() {
         let response = Response::builder().status(404).header("x", "y").body(()).unwrap();
         let text = |ending| {
             let mut out = Vec::new();
@@ -290,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backends_response_with_a_field_of_connections_is_malformed() {
+    fn response_with_connection_headers_or_padded_values_is_malformed() {
         for (name, value) in [("connection", "close"), ("transfer-encoding", "chunked"), ("x", "a ")] {
             let response = Response::builder().header(name, value).body(()).unwrap();
             assert!(write_response(&mut Vec::new(), &response, Ending::Given).is_err(), "{name}");
@@ -298,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_heads_end_is_found_however_it_comes() {
+    fn end_of_head_is_found_from_any_offset() {
         let head = b"HTTP/1.1 200 OK\r\nX: y\r\n\r\nbody";
         for seen in 0..25 {
             assert_eq!(find_end(head, seen), Some(25), "{seen}");

@@ -1,4 +1,4 @@
-//! What the peer of a stream sends, as the bytes of an HTTP/1.1 message.
+//! Reads a stream as the bytes of an HTTP/1.1 message.
 
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -12,21 +12,22 @@ use crate::h1;
 /// The receiving side of a stream.
 pub(crate) struct Inlet {
     recv: RecvStream,
-    /// Head, chunk framing and trailers that were not read yet.
+    /// The head, chunk framing or trailers to be read next.
     text: Vec<u8>,
+    /// Number of bytes of `text` already read.
     read: usize,
-    /// Data that was not read yet; it comes after the text.
+    /// Data to be read after `text`.
     piece: Bytes,
     framing: Framing,
     state: State,
 }
 
-/// How the body's data is to be written.
+/// How the body's data is framed in the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Framing {
-    /// In chunks, with trailers at its end.
+    /// In chunks, followed by trailers.
     Chunked,
-    /// As it is: its length was given, or it is a tunnel's.
+    /// Unchanged: the length is known, or the stream is a tunnel.
     Raw,
 }
 
@@ -39,17 +40,17 @@ enum State {
 }
 
 impl Inlet {
-    /// `head` comes first.
+    /// Creates an inlet that yields `head`, then the stream's data.
     pub(crate) fn new(recv: RecvStream, head: Vec<u8>, framing: Framing) -> Self {
         let state = if recv.is_end_stream() { State::Ended } else { State::Data };
         Self { recv, text: head, read: 0, piece: Bytes::new(), framing, state }
     }
 
-    /// Reads what is there; 0 is the end of the peer's side. What was read of
-    /// the data may be sent anew: so much the peer learns with it.
+    /// Reads available bytes and returns their number, or 0 at the end of the stream. Reopens the
+    /// peer's flow-control window by the number of data bytes read.
     ///
     /// # Errors
-    /// The connection's, or that the peer has reset the stream.
+    /// If the connection failed, or the peer reset the stream.
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut n = 0;
         while n < into.len() {
@@ -73,7 +74,7 @@ impl Inlet {
         }
         let n = into.len().min(self.piece.len());
         into[..n].copy_from_slice(&self.piece.split_to(n));
-        // Fails only if more is released than was received.
+        // Fails only if more capacity is released than was received.
         let _ = self.recv.flow_control().release_capacity(n);
         if self.piece.is_empty() && self.framing == Framing::Chunked {
             self.write_text(|text| text.extend_from_slice(h1::CHUNK_END));
@@ -81,7 +82,7 @@ impl Inlet {
         n
     }
 
-    /// Sees that there is something to read; false if there will be nothing more.
+    /// Ready with true when there is something to read, with false at the end of the stream.
     ///
     /// # Errors
     /// See [`Self::poll_read`].
@@ -126,7 +127,7 @@ impl Inlet {
     }
 }
 
-/// The last chunk, with trailers.
+/// Writes the last chunk and the trailers.
 fn write_end(text: &mut Vec<u8>, trailers: Option<&HeaderMap>) {
     text.extend_from_slice(b"0\r\n");
     for (name, value) in trailers.into_iter().flatten() {

@@ -1,4 +1,4 @@
-//! Bridging between HTTP/2 streams and HTTP/1.1 text: heads, and bodies in each direction.
+//! Translates between HTTP/2 streams and HTTP/1.1 text: heads, and bodies in both directions.
 
 pub(crate) mod head;
 pub(crate) mod inlet;

@@ -1,4 +1,4 @@
-//! The bytes of an HTTP/1.1 body, as frames for the peer of a stream.
+//! Sends the bytes of an HTTP/1.1 body as frames of a stream.
 
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -9,24 +9,24 @@ use http::{HeaderMap, HeaderName};
 
 use crate::h1::Body;
 
-/// The most that one write takes: what fits into a frame of the usual size.
+/// The most bytes that one write accepts: the default maximum frame size (RFC 9113 §6.5.2).
 const FRAME: usize = 16 * 1024;
 
-/// The sending side of a stream, after its head.
+/// The sending side of a stream, after the head.
 pub(crate) struct Outlet {
     stream: SendStream<Bytes>,
     payload: Payload,
     trailers: HeaderMap,
 }
 
-/// What is written.
+/// The kind of bytes written.
 #[derive(Debug)]
 pub(crate) enum Payload {
-    /// A body in the framing of HTTP/1.1; of [`Body::with_data_and_trailers`].
+    /// A body in HTTP/1.1 framing. The parser is from [`Body::with_data_and_trailers`].
     Framed(Body),
-    /// A tunnel's bytes.
+    /// The bytes of a tunnel.
     Raw,
-    /// Nothing more.
+    /// None: the stream has ended.
     Ended,
 }
 
@@ -35,11 +35,10 @@ impl Outlet {
         Self { stream, payload, trailers: HeaderMap::new() }
     }
 
-    /// Takes as much as the peer has room for.
+    /// Sends as many bytes as the peer's flow-control window allows. Returns their number.
     ///
     /// # Errors
-    /// The connection's; that the peer has reset the stream; bytes that are not
-    /// what was announced.
+    /// If the connection failed, the peer reset the stream, or the bytes do not match the framing.
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &self.payload {
             Payload::Ended => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
@@ -49,7 +48,7 @@ impl Outlet {
                 Poll::Ready(self.send(&bytes[..taken], false).map(|()| taken))
             }
             Payload::Framed(body) => {
-                // Framing needs no room at the peer; data does.
+                // Only data uses the flow-control window, not the chunk framing around it.
                 let mut next = body.clone();
                 let mut step = next.advance(bytes).map_err(io::Error::other)?;
                 let trailers = body.in_trailers();
@@ -80,11 +79,11 @@ impl Outlet {
         }
     }
 
-    /// Ends a tunnel.
+    /// Ends the stream, if it is a tunnel.
     ///
     /// # Errors
     /// See [`Self::poll_write`].
-    pub(crate) fn shut(&mut self) -> io::Result<()> {
+    pub(crate) fn shutdown(&mut self) -> io::Result<()> {
         if matches!(self.payload, Payload::Raw) {
             self.payload = Payload::Ended;
             self.send(&[], true)?;
@@ -92,7 +91,7 @@ impl Outlet {
         Ok(())
     }
 
-    /// Breaks off, unless all is said.
+    /// Resets the stream, unless it has ended.
     pub(crate) fn abort(&mut self, reason: Reason) {
         if !matches!(self.payload, Payload::Ended) {
             self.payload = Payload::Ended;
@@ -100,12 +99,12 @@ impl Outlet {
         }
     }
 
-    /// Ready when the peer has reset the stream, or the connection is gone.
+    /// Ready when the peer has reset the stream or the connection has failed.
     pub(crate) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.stream.poll_reset(cx).map(|_| ())
     }
 
-    /// Bytes that the peer has room for; not 0.
+    /// Ready with the number of bytes, at least 1, that flow control allows.
     fn poll_room(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<io::Result<usize>> {
         self.stream.reserve_capacity(wanted.min(FRAME));
         loop {
@@ -124,7 +123,7 @@ impl Outlet {
         self.stream.send_data(Bytes::copy_from_slice(bytes), end).map_err(io::Error::other)
     }
 
-    /// Keeps trailer lines for the end.
+    /// Collects trailer lines, to send them at the end.
     fn collect(&mut self, lines: &[u8]) -> io::Result<()> {
         for field in super::head::fields_of(lines) {
             let (name, value) = field.ok_or(io::ErrorKind::InvalidData)?;

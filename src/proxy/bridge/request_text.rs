@@ -1,4 +1,4 @@
-//! A request's head, taken from its text for a backend that speaks HTTP/2.
+//! Parses a request head from text, for a backend that speaks HTTP/2.
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, Request, Uri, Version};
@@ -6,17 +6,17 @@ use http::{Method, Request, Uri, Version};
 use super::head::{fields_of, split_line};
 use crate::h1::{self, FieldKind, Framing};
 
-/// A request's head.
+/// A request head, parsed from text.
 #[derive(Debug)]
 pub(crate) struct RequestText {
-    /// Without what concerns connections; Host is its authority.
+    /// The request with its end-to-end fields. Host has become the authority.
     pub request: Request<()>,
-    /// How its body is framed.
+    /// The framing of the body.
     pub framing: Framing,
 }
 
 impl RequestText {
-    /// `text` ends with the empty line. `None`: HTTP/2 cannot say it.
+    /// Parses a request head, including the final empty line. `None` if HTTP/2 cannot express it.
     pub(crate) fn parse(text: &[u8], scheme: &'static str) -> Option<Self> {
         let (line, lines) = split_line(text)?;
         let mut words = line.split(|&byte| byte == b' ');
@@ -40,7 +40,7 @@ impl RequestText {
                 }
             }
         }
-        // Trailers are always passed on, and gRPC asks for this.
+        // Trailers are always forwarded, and gRPC requires this header.
         fields.insert(header::TE, HeaderValue::from_static("trailers"));
         *request.uri_mut() = Uri::builder()
             .scheme(scheme)
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_loses_what_concerns_its_connection() {
+    fn request_loses_its_hop_by_hop_fields() {
         let text = b"POST /x?y HTTP/1.1\r\nhost: a.example:8080\r\ntransfer-encoding: chunked\r\n\
                      connection: close\r\ncookie: a=1; b=2\r\nX: y\r\n\r\n";
         let RequestText { request, framing } = RequestText::parse(text, "https").unwrap();
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_stays_and_the_server_as_a_whole_can_be_asked() {
+    fn content_length_and_options_asterisk_are_kept() {
         let text = b"OPTIONS * HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\n";
         let RequestText { request, framing } = RequestText::parse(text, "http").unwrap();
         assert_eq!(request.uri().path(), "*");
@@ -79,8 +79,8 @@ mod tests {
     }
 
     #[test]
-    fn what_http2_cannot_say_is_refused() {
+    fn requests_that_http2_cannot_express_are_rejected() {
         assert!(RequestText::parse(b"GET /<> HTTP/1.1\r\nhost: a\r\n\r\n", "http").is_none());
-        assert!(RequestText::parse(b"GET / HTTP/1.1\r\n\r\n", "http").is_none(), "without a host");
+        assert!(RequestText::parse(b"GET / HTTP/1.1\r\n\r\n", "http").is_none(), "accepted without a host");
     }
 }

@@ -1,4 +1,4 @@
-//! A worker's listening socket, and what comes out of it.
+//! A worker's listening socket and the connections it accepts.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -9,18 +9,18 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use super::listener::Listening;
 use crate::proxy::wire::socket::Socket;
 
-/// What a client on a Unix domain socket counts as: it is on this machine, and
-/// is believed or not as anybody on it.
+/// The peer address of a client on a Unix domain socket. Such a client is on this machine, and is
+/// trusted if the loopback address is.
 const LOCAL_PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// A client's connection, just accepted.
+/// A newly accepted client connection.
 #[derive(Debug)]
 pub(crate) struct Arrival {
-    /// Its socket.
+    /// The client's socket.
     pub socket: Socket,
-    /// The other end, or what a trusted one says of it.
+    /// The peer's address, or the client's from a trusted PROXY header.
     pub peer: SocketAddr,
-    /// What the client connected to, where a trusted peer says so; boxed, as it is rare.
+    /// The address the client connected to, from a trusted PROXY header. Boxed because it is rare.
     pub destination: Option<Box<SocketAddr>>,
 }
 
@@ -29,8 +29,7 @@ impl Arrival {
         Self { socket: socket.into(), peer, destination: None }
     }
 
-    /// Has its peer an address of its own? All that come by a Unix domain socket
-    /// share one.
+    /// Returns true if the peer has its own address. All clients on Unix domain sockets share one.
     pub(crate) fn is_from_afar(&self) -> bool {
         matches!(self.socket, Socket::Tcp(_))
     }
@@ -40,7 +39,7 @@ impl Arrival {
     }
 }
 
-/// A listening socket, whatever family it is of.
+/// A listening TCP or Unix domain socket.
 #[derive(Debug)]
 pub(crate) enum Acceptor {
     Tcp(TcpListener),
@@ -48,10 +47,10 @@ pub(crate) enum Acceptor {
 }
 
 impl Acceptor {
-    /// Takes over a socket.
+    /// Registers a socket with the runtime.
     ///
     /// # Errors
-    /// If the runtime cannot watch it.
+    /// If the registration fails.
     pub(crate) fn new(listening: Listening) -> io::Result<Self> {
         Ok(match listening {
             Listening::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)?),
@@ -59,10 +58,10 @@ impl Acceptor {
         })
     }
 
-    /// Waits for a client. Cancel safe.
+    /// Accepts a connection. Cancel safe.
     ///
     /// # Errors
-    /// The system's.
+    /// I/O errors of accept(2).
     pub(crate) async fn accept(&self) -> io::Result<Arrival> {
         std::future::poll_fn(|cx| self.poll_accept(cx)).await
     }
@@ -75,7 +74,8 @@ impl Acceptor {
         }
     }
 
-    /// Who waits to be accepted now, whether or not the runtime has heard of it.
+    /// Accepts the connections that are in the backlog now, including those that the runtime has
+    /// not been notified of.
     pub(crate) fn into_waiting(self) -> impl Iterator<Item = Arrival> {
         let listening = match self {
             Self::Tcp(listener) => listener.into_std().map(Listening::Tcp),
@@ -86,7 +86,7 @@ impl Acceptor {
     }
 }
 
-/// Accepts without waiting; `None`: a client that is lost.
+/// Accepts a connection without waiting. `None` if it could not be set up.
 fn accept_now(listening: &mut Listening) -> io::Result<Option<Arrival>> {
     match listening {
         Listening::Tcp(listener) => {

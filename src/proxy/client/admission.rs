@@ -1,4 +1,4 @@
-//! Accepting connections, and turning them away at a limit.
+//! Accepts connections, and refuses those that exceed a limit.
 
 use std::io;
 use std::rc::Rc;
@@ -20,7 +20,7 @@ use crate::telemetry::Refusal;
 /// Pause after a failed accept, typically because no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts connections until told to stop. Those in the backlog by then are served too.
+/// Accepts connections until told to stop, then those still in the backlog.
 pub(crate) async fn accept(
     worker: Rc<Worker>,
     acceptor: Acceptor,
@@ -52,7 +52,7 @@ pub(crate) async fn accept(
     }
 }
 
-/// Serves a connection in a task of its own, or refuses it at a limit.
+/// Serves a connection in its own task, or refuses it if a limit is reached.
 ///
 /// `settings` follows reloads. If a reload has removed the listener, the last ones are kept for
 /// connections that were in the backlog.
@@ -90,7 +90,7 @@ fn admit(worker: &Rc<Worker>, arrival: Arrival, settings: &mut ListenerSettings)
     };
 }
 
-/// Accepts one client with the reserve descriptor and refuses it. False if even that fails.
+/// Accepts one client with the reserve descriptor and refuses it. Returns false if that fails too.
 async fn shed(worker: &Worker, acceptor: &Acceptor, plain: bool) -> bool {
     worker.make_room();
     worker.descriptors.release();
@@ -107,7 +107,7 @@ async fn shed(worker: &Worker, acceptor: &Acceptor, plain: bool) -> bool {
     shed
 }
 
-/// Did one connection fail, rather than accepting as such?
+/// Returns true if the error concerns a single connection, not the listening socket.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)

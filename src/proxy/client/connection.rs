@@ -1,4 +1,4 @@
-//! One client connection: requests in sequence until either side closes it.
+//! A client connection: serves requests one after another until either side closes it.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::acceptor::Arrival;
-use super::handshake::{self, Accepted, FIRST};
+use super::handshake::{self, DRAINING_FIRST_REQUEST, HandshakeOutcome};
 use super::http2;
 use crate::proxy::listener_settings::ListenerSettings;
 use crate::proxy::request::client::{After, Client};
@@ -18,32 +18,34 @@ use crate::proxy::wire::stream::Stream;
 use crate::proxy::worker::Worker;
 use crate::tls;
 
-/// How long, and for how many bytes, a connection that Homing closes is read
-/// from, so that the last response is not destroyed by a reset.
+/// How long Homing reads from a connection that it closes, so that a reset does not destroy the
+/// last response.
 const LINGER: Duration = Duration::from_secs(2);
+/// The most bytes read in that time.
 const LINGER_BYTES: usize = 1 << 20;
+
 /// A client connection, and whether it has served a request.
 struct Connection {
     client: Client,
-    first: First,
+    first: FirstRequest,
 }
 
-/// What became of a connection's first request.
+/// The state of a connection's first request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum First {
+enum FirstRequest {
     Awaited,
-    /// Awaited for a moment only: Homing stops.
-    Hurried,
+    /// Awaited with a shorter timeout, because Homing is shutting down.
+    AwaitedBriefly,
     Served,
 }
 
-/// Serves a plain connection until it ends, as its listener says.
+/// Serves a connection without TLS until it closes.
 pub(crate) fn serve(
     worker: Rc<Worker>,
     arrival: Arrival,
     settings: &ListenerSettings,
 ) -> impl Future<Output = ()> + use<> {
-    // Outside of the task, which holds no room for what only this needs.
+    // Outside of the async block, to keep the future small.
     let mut origin = origin_of(&worker, &arrival);
     let ListenerSettings { redirect_https, http2, .. } = *settings;
     origin.redirect_https = redirect_https;
@@ -51,8 +53,8 @@ pub(crate) fn serve(
     let client = Client::new(Stream::new(arrival.socket), Rc::new(origin), deadline);
     let mut connection = Connection::new(client);
     async move {
-        match if http2 { connection.speaks_http2(&worker).await } else { Some(false) } {
-            // Boxed, so that a connection of HTTP/1 holds no room for it.
+        match if http2 { connection.starts_with_preface(&worker).await } else { Some(false) } {
+            // Boxed to keep the future of an HTTP/1 connection small.
             Some(true) => Box::pin(http2::connection::serve(worker, connection.client)).await,
             Some(false) => connection.serve(&worker).await,
             None => {}
@@ -60,10 +62,10 @@ pub(crate) fn serve(
     }
 }
 
-/// Performs the TLS handshake, then serves the connection until it ends.
+/// Performs the TLS handshake, then serves the connection until it closes.
 pub(crate) async fn serve_secure(worker: Rc<Worker>, arrival: Arrival, tls: Arc<tls::Server>) {
-    // Boxed, so that a connection holds no room for its handshake later.
-    if let Some(mut connection) = Box::pin(shake_hands(&worker, arrival, &tls)).await {
+    // Boxed, to free its memory after the handshake.
+    if let Some(mut connection) = Box::pin(accept_tls(&worker, arrival, &tls)).await {
         if connection.client.origin.http2 {
             Box::pin(http2::connection::serve(worker, connection.client)).await;
         } else {
@@ -72,32 +74,32 @@ pub(crate) async fn serve_secure(worker: Rc<Worker>, arrival: Arrival, tls: Arc<
     }
 }
 
-/// Performs the TLS handshake. `None` if it failed; the connection is closed then.
-async fn shake_hands(worker: &Worker, arrival: Arrival, tls: &tls::Server) -> Option<Connection> {
+/// Performs the TLS handshake. `None` if it failed; the connection is then closed.
+async fn accept_tls(worker: &Worker, arrival: Arrival, tls: &tls::Server) -> Option<Connection> {
     let mut origin = origin_of(worker, &arrival);
     let socket = arrival.socket;
     let deadline = worker.deadlines.register();
-    let patience = worker.view().snapshot.config.timeouts.tls_handshake;
-    let (socket, speaks_http) = match handshake::accept(worker, socket, tls, &deadline, patience).await {
-        Accepted::Secure(stream, secure) => {
+    let timeout = worker.view().snapshot.config.timeouts.tls_handshake;
+    let (socket, speaks_http) = match handshake::accept(worker, socket, tls, &deadline, timeout).await {
+        HandshakeOutcome::Secure(stream, secure) => {
             origin.http2 = secure.http2;
             origin.secure = Some(secure);
             return Some(Connection::new(Client::new(stream, Rc::new(origin), deadline)));
         }
-        Accepted::Plain(socket) => (socket, true),
-        Accepted::Failed(socket) => (socket, false),
-        Accepted::Gone => return None,
+        HandshakeOutcome::Plain(socket) => (socket, true),
+        HandshakeOutcome::Failed(socket) => (socket, false),
+        HandshakeOutcome::Gone => return None,
     };
     let client = Client::new(Stream::new(socket), Rc::new(origin), deadline);
     Connection::new(client).refuse(worker, speaks_http).await;
     None
 }
 
-/// What is known of a client before its first byte.
+/// Returns what is known about a client before its first byte.
 fn origin_of(worker: &Worker, arrival: &Arrival) -> Origin {
     let destination = match &arrival.destination {
         Some(destination) => Some(**destination),
-        // Asking costs a system call.
+        // Costs a system call, so only if a backend needs it.
         None if worker.view().announces => arrival.socket.local_address(),
         None => None,
     };
@@ -113,17 +115,17 @@ fn origin_of(worker: &Worker, arrival: &Arrival) -> Origin {
 
 impl Connection {
     fn new(client: Client) -> Self {
-        Self { client, first: First::Awaited }
+        Self { client, first: FirstRequest::Awaited }
     }
 
-    /// Does it begin as a client of HTTP/2 does that knows this to be spoken
-    /// (RFC 9113 §3.3)? What it begins with is kept. `None`: it does not begin.
-    async fn speaks_http2(&mut self, worker: &Worker) -> Option<bool> {
-        if !self.request_comes(worker).await {
+    /// Returns true if the client starts with the HTTP/2 preface (prior knowledge, RFC 9113 §3.3).
+    /// The bytes read stay buffered. `None` if the client sends nothing.
+    async fn starts_with_preface(&mut self, worker: &Worker) -> Option<bool> {
+        if !self.wait_for_request(worker).await {
             return None;
         }
         self.client.deadline.set(worker.view().snapshot.config.timeouts.request_head);
-        let speaks = std::future::poll_fn(|cx| {
+        let starts = std::future::poll_fn(|cx| {
             loop {
                 let held = self.client.held.as_ref().map_or(&[][..], Buffer::filled);
                 let n = held.len().min(http2::PREFACE.len());
@@ -137,24 +139,24 @@ impl Connection {
                     cx,
                 ) {
                     Poll::Ready(Ok(n)) if n > 0 => {}
-                    // What there is may be the beginning of a request.
+                    // The bytes so far may be the start of an HTTP/1 request.
                     Poll::Ready(_) => return Poll::Ready(false),
                     Poll::Pending if self.client.deadline.expired(cx) => return Poll::Ready(false),
                     Poll::Pending => return Poll::Pending,
                 }
             }
         });
-        Some(speaks.await)
+        Some(starts.await)
     }
 
-    /// Serves request after request.
+    /// Serves requests until the connection closes.
     async fn serve(&mut self, worker: &Rc<Worker>) {
-        while self.request_comes(worker).await {
-            // Boxed, so that a connection that waits holds no room for a request.
+        while self.wait_for_request(worker).await {
+            // Boxed to keep the future of an idle connection small.
             match Box::pin(pipeline::serve(worker, &mut self.client)).await {
                 After::Next => {
                     self.client.scanned = 0;
-                    self.first = First::Served;
+                    self.first = FirstRequest::Served;
                 }
                 After::Linger => {
                     self.linger(worker).await;
@@ -169,7 +171,7 @@ impl Connection {
         worker.buffers.put_back(&mut self.client.held);
     }
 
-    /// Takes leave of a client without TLS; one that speaks HTTP is told why.
+    /// Closes a connection after a failed handshake. A client that speaks plain HTTP gets a 400.
     async fn refuse(&mut self, worker: &Worker, speaks_http: bool) {
         if speaks_http {
             let mut out = Vec::new();
@@ -182,20 +184,21 @@ impl Connection {
         worker.buffers.put_back(&mut self.client.held);
     }
 
-    /// Waits for the first bytes of a request; false when none will come.
-    async fn request_comes(&mut self, worker: &Worker) -> bool {
+    /// Waits for the first bytes of a request. Returns false on timeout, EOF or an error, and for
+    /// an idle connection during a shutdown.
+    async fn wait_for_request(&mut self, worker: &Worker) -> bool {
         if self.drop_empty_lines(worker) {
             return true;
         }
         let (class, wait) = {
             let timeouts = &worker.view().snapshot.config.timeouts;
             match self.first {
-                First::Served => (Class::Idle, timeouts.keep_alive),
+                FirstRequest::Served => (Class::Idle, timeouts.keep_alive),
                 _ => (Class::Busy, timeouts.request_head),
             }
         };
         self.client.deadline.set_as(class, wait);
-        let comes = std::future::poll_fn(|cx| {
+        let arrived = std::future::poll_fn(|cx| {
             loop {
                 match worker.buffers.poll_fill(
                     &mut self.client.held,
@@ -211,23 +214,23 @@ impl Connection {
             }
             if worker.draining() {
                 match self.first {
-                    First::Awaited => {
-                        self.first = First::Hurried;
-                        self.client.deadline.set(wait.min(FIRST));
+                    FirstRequest::Awaited => {
+                        self.first = FirstRequest::AwaitedBriefly;
+                        self.client.deadline.set(wait.min(DRAINING_FIRST_REQUEST));
                     }
-                    First::Hurried => {}
-                    First::Served => return Poll::Ready(false),
+                    FirstRequest::AwaitedBriefly => {}
+                    FirstRequest::Served => return Poll::Ready(false),
                 }
             }
             if self.client.deadline.expired(cx) { Poll::Ready(false) } else { Poll::Pending }
         })
         .await;
         self.client.deadline.clear();
-        comes
+        arrived
     }
 
-    /// Are there bytes of a request? Empty lines alone, which old clients send
-    /// behind a body, are none (RFC 9112 §2.2).
+    /// Drops empty lines, which old clients send after a body (RFC 9112 §2.2). Returns true if
+    /// bytes of a request are buffered.
     fn drop_empty_lines(&mut self, worker: &Worker) -> bool {
         match self.client.held.as_ref().map(Buffer::filled) {
             None | Some([]) => false,
@@ -239,8 +242,8 @@ impl Connection {
         }
     }
 
-    /// Ends the sending side and reads on for a while: closing a socket with
-    /// unread bytes would reset it and take the response with it (RFC 9112 §9.6).
+    /// Shuts down the sending side and keeps reading for a while. Closing a socket with unread
+    /// bytes would reset the connection and could destroy the last response (RFC 9112 §9.6).
     async fn linger(&mut self, worker: &Worker) {
         self.client.deadline.set(LINGER);
         let mut left = LINGER_BYTES;
@@ -281,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_waits_holds_no_room_for_a_request() {
+    fn tasks_of_idle_connections_stay_small() {
         let size = future_size(serve);
         assert!(size <= 384, "the task of an idle connection takes {size} bytes");
         let size = future_size(serve_secure);

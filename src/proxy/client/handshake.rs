@@ -17,57 +17,56 @@ use crate::proxy::wire::stream::Stream;
 use crate::proxy::worker::Worker;
 use crate::tls;
 
-/// The first byte of a TLS connection: a record with a handshake message in it.
+/// The first byte of a TLS connection: the record type of handshake messages (RFC 8446 §5.1).
 const HANDSHAKE_RECORD: u8 = 22;
-/// How long a new connection has to send its first request while Homing is shutting down.
-pub(crate) const FIRST: Duration = Duration::from_secs(1);
+/// Time allowed for a new connection to send its first request while Homing is shutting down.
+pub(crate) const DRAINING_FIRST_REQUEST: Duration = Duration::from_secs(1);
 
-/// What became of a client's connection.
-pub(crate) enum Accepted {
-    /// It is encrypted.
+/// The outcome of a handshake.
+pub(crate) enum HandshakeOutcome {
+    /// The connection is encrypted.
     Secure(Stream, Box<Secure>),
-    /// It speaks HTTP where TLS is spoken.
+    /// The client sent something other than TLS, such as plain HTTP.
     Plain(Socket),
-    /// The handshake failed; the client was told why, if it can be.
+    /// The handshake failed. An alert was sent if possible.
     Failed(Socket),
-    /// There is nobody any more.
+    /// The connection is closed.
     Gone,
 }
 
-/// Shakes hands with a client, `patience` at most.
+/// Performs a client's TLS handshake, within `timeout`.
 pub(crate) async fn accept(
     worker: &Worker,
     socket: Socket,
     server: &tls::Server,
     deadline: &Deadline,
-    patience: Duration,
-) -> Accepted {
-    let whole = patience;
-    let patience = HandshakeDeadline::new(worker, deadline, patience);
+    timeout: Duration,
+) -> HandshakeOutcome {
+    let time_limit = HandshakeDeadline::new(worker, deadline, timeout);
     let metrics = worker.metrics();
     let mut first = [0];
-    let began = std::future::poll_fn(|cx| match socket.poll_peek(cx, &mut first, 0) {
+    let has_data = std::future::poll_fn(|cx| match socket.poll_peek(cx, &mut first, 0) {
         Poll::Ready(peeked) => Poll::Ready(peeked.is_ok_and(|n| n > 0)),
-        Poll::Pending if patience.ended(cx) => Poll::Ready(false),
+        Poll::Pending if time_limit.expired(cx) => Poll::Ready(false),
         Poll::Pending => Poll::Pending,
     });
-    if !began.await {
+    if !has_data.await {
         metrics.tls_handshake_failed("unused");
-        return Accepted::Gone;
+        return HandshakeOutcome::Gone;
     }
     if first[0] != HANDSHAKE_RECORD {
         metrics.tls_handshake_failed("plain_http");
-        return Accepted::Plain(socket);
+        return HandshakeOutcome::Plain(socket);
     }
-    let Some(_permit) = HandshakePermit::take(worker, deadline, whole) else {
+    let Some(_permit) = HandshakePermit::take(worker, deadline, timeout) else {
         metrics.tls_handshake_failed("shed");
-        return Accepted::Gone;
+        return HandshakeOutcome::Gone;
     };
-    let Some(live) = server.live() else { return Accepted::Gone };
+    let Some(live) = server.live() else { return HandshakeOutcome::Gone };
     let mut accepting = TlsAcceptor::from(Arc::clone(&live.config)).accept(socket).into_fallible();
     let accepted = std::future::poll_fn(|cx| match Pin::new(&mut accepting).poll(cx) {
         Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
-        Poll::Pending if patience.ended(cx) => Poll::Ready(None),
+        Poll::Pending if time_limit.expired(cx) => Poll::Ready(None),
         Poll::Pending => Poll::Pending,
     });
     match accepted.await {
@@ -82,39 +81,40 @@ pub(crate) async fn accept(
             };
             let newest = session.protocol_version() == Some(ProtocolVersion::TLSv1_3);
             metrics.tls_handshake(newest, session.handshake_kind() == Some(HandshakeKind::Resumed));
-            Accepted::Secure(Stream::Tls(Box::new(TlsStream::Server(stream))), Box::new(secure))
+            HandshakeOutcome::Secure(Stream::Tls(Box::new(TlsStream::Server(stream))), Box::new(secure))
         }
         Some(Err((error, socket))) => {
-            metrics.tls_handshake_failed(reason(&error));
+            metrics.tls_handshake_failed(failure_label(&error));
             tracing::debug!(%error, "TLS handshake failed");
-            Accepted::Failed(socket)
+            HandshakeOutcome::Failed(socket)
         }
         None => {
             metrics.tls_handshake_failed("timeout");
-            Accepted::Gone
+            HandshakeOutcome::Gone
         }
     }
 }
 
-/// A handshake that has taken this long may have to make room for another one:
-/// an honest one takes less, even if many come at once.
-const UNHURRIED: Duration = Duration::from_secs(1);
+/// A handshake older than this may be aborted in favour of a new one. Legitimate handshakes finish
+/// faster, even when many clients connect at once.
+const MIN_HANDSHAKE_TIME: Duration = Duration::from_secs(1);
 
-/// A handshake in the count of those in progress, for as long as this lives.
+/// Counts a handshake in progress until dropped.
 struct HandshakePermit<'a>(&'a Worker);
 
 impl<'a> HandshakePermit<'a> {
-    /// One more, if there are not too many, or the slowest of them can go. Were
-    /// it always the oldest that goes, a crowd would see none of its handshakes end.
-    fn take(worker: &'a Worker, deadline: &Deadline, patience: Duration) -> Option<Self> {
+    /// Counts a handshake. At the limit, aborts the oldest one if it has taken longer than
+    /// [`MIN_HANDSHAKE_TIME`]; otherwise returns `None`. Aborting younger ones would let no
+    /// handshake finish when many clients connect at once.
+    fn take(worker: &'a Worker, deadline: &Deadline, timeout: Duration) -> Option<Self> {
         let limit = worker.view().snapshot.config.limits.handshakes;
         if worker.handshakes.get() >= limit
-            && !worker.deadlines.expire_oldest(Class::Handshake, patience.saturating_sub(UNHURRIED))
+            && !worker.deadlines.expire_earliest(Class::Handshake, timeout.saturating_sub(MIN_HANDSHAKE_TIME))
         {
             return None;
         }
         if !worker.draining() {
-            deadline.set_as(Class::Handshake, patience);
+            deadline.set_as(Class::Handshake, timeout);
         }
         worker.handshakes.set(worker.handshakes.get() + 1);
         Some(Self(worker))
@@ -127,30 +127,30 @@ impl Drop for HandshakePermit<'_> {
     }
 }
 
-/// How long a client is waited for: less once Homing stops.
+/// A handshake's deadline. It is shortened once Homing shuts down.
 pub(crate) struct HandshakeDeadline<'a> {
     worker: &'a Worker,
     deadline: &'a Deadline,
-    hurried: Cell<bool>,
+    shortened: Cell<bool>,
 }
 
 impl<'a> HandshakeDeadline<'a> {
-    pub(crate) fn new(worker: &'a Worker, deadline: &'a Deadline, patience: Duration) -> Self {
-        deadline.set(patience.min(if worker.draining() { FIRST } else { Duration::MAX }));
-        Self { worker, deadline, hurried: Cell::new(worker.draining()) }
+    pub(crate) fn new(worker: &'a Worker, deadline: &'a Deadline, timeout: Duration) -> Self {
+        deadline.set(timeout.min(if worker.draining() { DRAINING_FIRST_REQUEST } else { Duration::MAX }));
+        Self { worker, deadline, shortened: Cell::new(worker.draining()) }
     }
 
-    /// Is it at its end? If not, the task is woken when it is.
-    pub(crate) fn ended(&self, cx: &mut Context<'_>) -> bool {
-        if self.worker.draining() && !self.hurried.replace(true) {
-            self.deadline.set(FIRST);
+    /// Returns true if the deadline has passed. If not, the task is woken when it has.
+    pub(crate) fn expired(&self, cx: &mut Context<'_>) -> bool {
+        if self.worker.draining() && !self.shortened.replace(true) {
+            self.deadline.set(DRAINING_FIRST_REQUEST);
         }
         self.deadline.expired(cx)
     }
 }
 
-/// Why a handshake failed, in a word for the metrics.
-fn reason(error: &io::Error) -> &'static str {
+/// Returns the metrics label for a failed handshake.
+fn failure_label(error: &io::Error) -> &'static str {
     use rustls::Error as E;
     match tls_error(error) {
         Some(E::NoCertificatesPresented | E::InvalidCertificate(_)) => "client_certificate",

@@ -1,6 +1,6 @@
-//! Listening sockets: one per address and worker, sharing the address, so
-//! that the kernel spreads connections and no worker waits for another. Of a
-//! Unix domain socket there can be but one, which the workers share.
+//! Listening sockets. Each worker has its own TCP socket with `SO_REUSEPORT`, so the kernel
+//! distributes connections and workers do not wait for each other. A Unix domain socket is shared
+//! by all workers, because only one can be bound to a path.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -11,10 +11,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 pub use super::socket_file::SocketFile;
 use crate::model::{Bind, Listener};
 
-/// Connections that may wait to be accepted, per socket.
+/// Maximum length of a socket's queue of connections waiting to be accepted.
 const BACKLOG: i32 = 1024;
 
-/// A listening socket, whatever family it is of.
+/// A listening TCP or Unix domain socket.
 #[derive(Debug)]
 pub enum Listening {
     /// TCP.
@@ -23,22 +23,22 @@ pub enum Listening {
     Unix(UnixListener),
 }
 
-/// The sockets of one listener.
+/// The sockets bound to one address.
 #[derive(Debug)]
 pub struct BoundSockets {
-    /// Where, with the port that it has become.
+    /// The address, with the actual port.
     pub bind: Bind,
-    /// One for each worker.
+    /// One socket per worker.
     pub sockets: Vec<Listening>,
-    /// The file of a Unix domain socket.
+    /// The file of the Unix domain socket.
     pub file: Option<SocketFile>,
 }
 
-/// Binds `count` sockets to where the listener listens; with port 0, all to the
-/// port that the first one gets.
+/// Binds `count` sockets to the listener's address. With port 0, all share the port that the
+/// first one is assigned.
 ///
 /// # Errors
-/// The system's, if the address cannot be had, or another process has it.
+/// I/O errors, for example if the address is invalid or in use by another process.
 pub fn bind(listener: &Listener, count: usize) -> io::Result<BoundSockets> {
     match &listener.bind {
         Bind::Ip(address) => {
@@ -60,8 +60,8 @@ pub fn bind(listener: &Listener, count: usize) -> io::Result<BoundSockets> {
 
 fn bind_tcp(address: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
     if address.port() != 0 {
-        // Shared addresses would let a second Homing take half of the first
-        // one's connections without a word.
+        // With `SO_REUSEPORT`, a second Homing would silently take half of this one's
+        // connections. Binding once without it detects that.
         drop(bound_socket(address, false)?);
     }
     let first = listen(address)?;
@@ -84,7 +84,7 @@ fn bound_socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     if address.is_ipv6() {
-        // `[::]` takes IPv4 too, as operators expect; the peers are unmapped.
+        // `[::]` accepts IPv4 too, as operators expect. Mapped peer addresses become IPv4.
         socket.set_only_v6(false)?;
     }
     socket.set_nonblocking(true)?;

@@ -1,31 +1,31 @@
-//! Limits on connections, and what a client that exceeds one is told.
+//! Connection limits, and the response to clients that exceed one.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::proxy::connection_counts::Held;
+use crate::proxy::connection_counts::CountedClient;
 use crate::proxy::request::{Answer, write_answer};
 use crate::proxy::wire::socket::Socket;
 use crate::proxy::worker::Worker;
 use crate::telemetry::Refusal;
 
 /// Counts a connection against `limits.connections_per_client`. Trusted peers are exempt.
-pub(crate) fn place_for(worker: &Worker, client: IpAddr) -> Result<Option<Held>, Refusal> {
+pub(crate) fn place_for(worker: &Worker, client: IpAddr) -> Result<Option<CountedClient>, Refusal> {
     let view = worker.view();
     let config = &view.snapshot.config;
     match config.limits.connections_per_client {
         Some(limit) if !config.client_ip.trusts(client.to_canonical()) => {
-            worker.shared.clients.enter(client, limit).map(Some).ok_or(Refusal::PerClient)
+            worker.shared.clients.count(client, limit).map(Some).ok_or(Refusal::PerClient)
         }
         _ => Ok(None),
     }
 }
 
-/// Refuses a connection. A client that speaks plain HTTP gets a 503 if it can be sent at once.
+/// Refuses a connection. Without TLS the client gets a 503, if it can be written without waiting.
 pub(crate) fn refuse(worker: &Worker, socket: &Socket, plain: bool, refusal: Refusal, peer: SocketAddr) {
     worker.metrics().refused_connection(refusal);
     tracing::debug!(%peer, limit = refusal.as_str(), "connection refused");
-    // Over TLS it would take a handshake to say so.
+    // Over TLS, a response would need a handshake first.
     if plain {
         let mut out = Vec::new();
         let retry_after = Some(Duration::from_secs(1));

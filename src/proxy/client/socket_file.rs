@@ -1,5 +1,5 @@
-//! The file by which a Unix domain socket is found: made, protected, replaced
-//! where its owner is dead, removed in the end.
+//! The file of a Unix domain socket: creates it, sets its mode, replaces a stale one, and removes
+//! it on exit.
 
 use std::fs::{self, Metadata, Permissions};
 use std::io;
@@ -12,7 +12,7 @@ use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
 
-/// A listening socket's file. Dropped, it is removed, if it is still this one.
+/// The file of a listening socket. Removed on drop, unless another file has replaced it.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
@@ -20,28 +20,28 @@ pub struct SocketFile {
 }
 
 impl SocketFile {
-    /// Listens on `path`; `mode` says who may connect. The file of a process
-    /// that is dead is replaced.
+    /// Listens on `path`. The permission bits `mode` control who may connect. Replaces a stale
+    /// socket file, whose process is gone.
     ///
     /// # Errors
-    /// The system's; `AddrInUse` if somebody listens there, `AlreadyExists` if
-    /// there is something that is no socket.
+    /// I/O errors. `AddrInUse` if another process listens on `path`, `AlreadyExists` if `path` is
+    /// not a socket.
     pub(crate) fn listen(path: &Path, mode: u32, backlog: i32) -> io::Result<(UnixListener, Self)> {
         remove_stale(path)?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         bind(&socket, &SocketAddrUnix::new(path)?)?;
         let file = Self { path: path.to_owned(), identity: identity(&fs::symlink_metadata(path)?) };
-        // Before anybody can connect.
+        // Before clients can connect.
         file.set_mode(mode)?;
         listen(&socket, backlog)?;
         Ok((UnixListener::from(socket), file))
     }
 
-    /// Changes who may connect from now on.
+    /// Changes the permission bits, which control who may connect.
     ///
     /// # Errors
-    /// The system's.
+    /// I/O errors of chmod(2).
     pub fn set_mode(&self, mode: u32) -> io::Result<()> {
         fs::set_permissions(&self.path, Permissions::from_mode(mode))
     }
@@ -49,16 +49,16 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Another's file in its place is none of our business.
+        // Another process may have replaced the file.
         let ours = fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == self.identity);
         if ours && let Err(error) = fs::remove_file(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "a socket's file stays behind");
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove socket file");
         }
     }
 }
 
-/// Which file it is: numbers of files that are gone are given anew, so its
-/// birth belongs to it where the file system knows that.
+/// Identifies a file: device, inode and, if the file system records it, the creation time, because
+/// inode numbers are reused.
 type Identity = (u64, u64, Option<SystemTime>);
 
 fn identity(file: &Metadata) -> Identity {
@@ -72,14 +72,14 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         Err(error) => return Err(error),
     };
     if !found.file_type().is_socket() {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket"));
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the file exists and is not a socket"));
     }
-    // Without waiting: whoever lives may be too busy to accept.
+    // Nonblocking: a live owner may be too busy to accept.
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     match connect(&socket, &SocketAddrUnix::new(path)?) {
         Err(rustix::io::Errno::CONNREFUSED) => fs::remove_file(path),
-        // Gone by now.
+        // Removed in the meantime.
         Err(rustix::io::Errno::NOENT) => Ok(()),
         Ok(()) | Err(rustix::io::Errno::AGAIN) => Err(io::ErrorKind::AddrInUse.into()),
         Err(error) => Err(error.into()),
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_living_owner_is_left_alone_and_a_dead_one_replaced() {
+    fn only_stale_socket_files_are_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.sock");
         let (listener, file) = listening(&path).unwrap();
@@ -106,14 +106,14 @@ mod tests {
         drop(listener);
         let (_second, second_file) = listening(&path).unwrap();
         drop(file);
-        assert!(path.exists(), "the file of the second is not the first one's to remove");
+        assert!(path.exists(), "the first owner removed the second one's file");
         UnixStream::connect(&path).unwrap();
         drop(second_file);
         assert!(!path.exists());
     }
 
     #[test]
-    fn what_is_no_socket_is_not_removed() {
+    fn other_files_are_not_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notes.txt");
         fs::write(&path, "dear").unwrap();

@@ -18,7 +18,7 @@ use crate::proxy::backend::lease::{BackendStream, Usage};
 use crate::proxy::backend::pool::InUse;
 use crate::proxy::view::UpstreamView;
 use crate::proxy::wire::buffer::{Buffer, Size};
-use crate::proxy::wire::pace::{Look, Pace};
+use crate::proxy::wire::pace::{Pace, PaceStatus};
 use crate::proxy::wire::transfer::{KEPT, Transfer, TransferError};
 
 /// A request on its way to a backend.
@@ -256,11 +256,11 @@ impl Exchange<'_, '_, '_> {
             Poll::Ready(Err(error)) => Err(ProxyError::of_upload(&error)),
             Poll::Pending => {
                 let waits = paced && self.upload.is_blocked_by_source() && !self.awaits_continue();
-                let look = self.upload_pace.look(client.deadline.now(), self.upload.sent(), waits, idle);
-                match look {
-                    Look::Wait(time) => client.deadline.set(time),
-                    Look::TooSlow => return Err(ProxyError::RequestBodyTooSlow),
-                    Look::Same => {}
+                let status = self.upload_pace.check(client.deadline.now(), self.upload.sent(), waits, idle);
+                match status {
+                    PaceStatus::Wait(time) => client.deadline.set(time),
+                    PaceStatus::TooSlow => return Err(ProxyError::RequestBodyTooSlow),
+                    PaceStatus::Unchanged => {}
                 }
                 Ok(())
             }
@@ -326,10 +326,10 @@ impl Exchange<'_, '_, '_> {
             Poll::Ready(result) => return Poll::Ready(result.map_err(|e| ProxyError::of_download(&e))),
             Poll::Pending => {
                 let waits = !download.is_blocked_by_source();
-                match pace.look(client.deadline.now(), download.sent(), waits, timeouts.body_idle) {
-                    Look::Wait(time) => client.deadline.set(time),
-                    Look::TooSlow => return Poll::Ready(Err(ProxyError::ClientTooSlow)),
-                    Look::Same => {}
+                match pace.check(client.deadline.now(), download.sent(), waits, timeouts.body_idle) {
+                    PaceStatus::Wait(time) => client.deadline.set(time),
+                    PaceStatus::TooSlow => return Poll::Ready(Err(ProxyError::ClientTooSlow)),
+                    PaceStatus::Unchanged => {}
                 }
             }
         }

@@ -1,5 +1,5 @@
-//! Buffers belong to the worker: a connection borrows one while it has bytes
-//! in hand and gives it back when it waits, so that an idle one holds none.
+//! A worker's I/O buffers. A connection borrows one while it has unprocessed bytes, so idle
+//! connections hold none.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -7,26 +7,25 @@ use std::task::{Context, Poll};
 
 use super::stream::Stream;
 
-/// Most request heads fit into this, and requests wait for their response with
-/// their head in hand.
+/// Bytes in a small buffer. Fits most request heads, which stay buffered until the response.
 const SMALL: usize = 4 * 1024;
-/// Heads that do not fit, responses and bodies.
+/// Minimum bytes in a large buffer, for larger heads, responses and bodies.
 const LARGE: usize = 32 * 1024;
-/// Buffers of a kind that a worker keeps for later.
-const KEPT: usize = 64;
-/// An output buffer that grew beyond this is not kept.
-const OUTPUT_KEPT: usize = 2 * LARGE;
+/// Free buffers of each kind that a worker keeps.
+const MAX_FREE: usize = 64;
+/// Output buffers with a larger capacity than this are freed.
+const MAX_FREE_OUTPUT: usize = 2 * LARGE;
 
-/// Which buffer to take.
+/// The size of a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Size {
-    /// For a head.
+    /// For heads.
     Small,
-    /// For a body, or a head that is larger than most.
+    /// For bodies and unusually large heads.
     Large,
 }
 
-/// A fixed piece of memory with the bytes that were read and not yet used.
+/// A fixed-size buffer of bytes that were read and not yet consumed.
 #[derive(Debug)]
 pub(crate) struct Buffer {
     memory: Box<[u8]>,
@@ -39,14 +38,14 @@ impl Buffer {
         Self { memory, start: 0, end: 0 }
     }
 
-    /// The bytes in hand.
+    /// Returns the unconsumed bytes.
     pub(crate) fn filled(&self) -> &[u8] {
         &self.memory[self.start..self.end]
     }
 
-    /// The first `n` bytes are done with.
+    /// Discards the first `n` bytes.
     pub(crate) fn consume(&mut self, n: usize) {
-        debug_assert!(n <= self.end - self.start, "no more than there is");
+        debug_assert!(n <= self.end - self.start, "consumed more bytes than are buffered");
         self.start += n;
         if self.start == self.end {
             self.start = 0;
@@ -54,12 +53,12 @@ impl Buffer {
         }
     }
 
-    /// No bytes in hand?
+    /// Returns true if all bytes are consumed.
     pub(crate) fn is_empty(&self) -> bool {
         self.start == self.end
     }
 
-    /// Room for more, after moving what is in hand to the front if need be.
+    /// Returns the free space. Moves the unconsumed bytes to the front first if the end is reached.
     fn spare(&mut self) -> &mut [u8] {
         if self.end == self.memory.len() && self.start > 0 {
             self.memory.copy_within(self.start..self.end, 0);
@@ -70,7 +69,7 @@ impl Buffer {
     }
 }
 
-/// A worker's buffers.
+/// A worker's free buffers.
 #[derive(Debug)]
 pub(crate) struct Buffers {
     small: RefCell<Vec<Box<[u8]>>>,
@@ -80,7 +79,7 @@ pub(crate) struct Buffers {
 }
 
 impl Buffers {
-    /// No buffers yet; a head of `head_bytes` will fit into a large one.
+    /// Creates an empty set of buffers. Large ones will fit a head of `head_bytes`.
     pub(crate) fn new(head_bytes: usize) -> Self {
         Self {
             small: RefCell::default(),
@@ -90,7 +89,7 @@ impl Buffers {
         }
     }
 
-    /// The limit of heads has changed.
+    /// Changes the largest head that must fit a large buffer.
     pub(crate) fn set_head_bytes(&self, head_bytes: usize) {
         if self.large_bytes.replace(large_for(head_bytes)) != large_for(head_bytes) {
             self.large.borrow_mut().clear();
@@ -105,7 +104,7 @@ impl Buffers {
         Buffer::new(kept.borrow_mut().pop().unwrap_or_else(|| vec![0; bytes].into_boxed_slice()))
     }
 
-    /// Gives a buffer back; bytes still in it are lost.
+    /// Returns a buffer to the worker. Its unconsumed bytes are lost.
     pub(crate) fn put(&self, buffer: Buffer) {
         let kept = match buffer.memory.len() {
             SMALL => &self.small,
@@ -113,13 +112,13 @@ impl Buffers {
             _ => return,
         };
         let mut kept = kept.borrow_mut();
-        if kept.len() < KEPT {
+        if kept.len() < MAX_FREE {
             kept.push(buffer.memory);
         }
     }
 
-    /// Puts bytes that were read before back in hand, in place of what is held;
-    /// false if there is no room for them.
+    /// Replaces the held buffer with one that contains `bytes`, to read them again. Returns false
+    /// if they do not fit into a buffer.
     pub(crate) fn restore(&self, held: &mut Option<Buffer>, bytes: &[u8]) -> bool {
         let size = if bytes.len() <= SMALL { Size::Small } else { Size::Large };
         let mut buffer = self.take(size);
@@ -135,33 +134,33 @@ impl Buffers {
         fits
     }
 
-    /// Gives back what a connection holds, if anything.
+    /// Returns a connection's buffer to the worker, if it holds one.
     pub(crate) fn put_back(&self, held: &mut Option<Buffer>) {
         if let Some(buffer) = held.take() {
             self.put(buffer);
         }
     }
 
-    /// An empty output buffer.
+    /// Takes an empty output buffer.
     pub(crate) fn take_output(&self) -> Vec<u8> {
         self.outputs.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(SMALL))
     }
 
-    /// Gives an output buffer back.
+    /// Returns an output buffer to the worker.
     pub(crate) fn put_output(&self, mut output: Vec<u8>) {
         let mut kept = self.outputs.borrow_mut();
-        if (1..=OUTPUT_KEPT).contains(&output.capacity()) && kept.len() < KEPT {
+        if (1..=MAX_FREE_OUTPUT).contains(&output.capacity()) && kept.len() < MAX_FREE {
             output.clear();
             kept.push(output);
         }
     }
 
-    /// Reads more into what is held, taking a buffer (or a larger one) only
-    /// once there is something to read.
+    /// Reads more bytes into the held buffer and returns their number. Takes a buffer, or a larger
+    /// one, if needed; while nothing can be read, the connection holds none.
     ///
     /// # Errors
-    /// The socket's; `OutOfMemory` if a large buffer is full, which the head and
-    /// body limits keep from happening.
+    /// I/O errors of the stream. `OutOfMemory` if a large buffer is full, which the limits on heads
+    /// and bodies prevent.
     pub(crate) fn poll_fill(
         &self,
         held: &mut Option<Buffer>,
@@ -204,6 +203,6 @@ impl Buffers {
 }
 
 fn large_for(head_bytes: usize) -> usize {
-    // One byte more, so that a head at its limit is told from one beyond it.
+    // One byte more, to tell a head at the limit from one beyond it.
     LARGE.max(head_bytes + 1)
 }

@@ -1,63 +1,63 @@
-//! Deadlines of many connections for the price of one timer.
+//! One timer for the deadlines of all connections of a worker.
 //!
-//! A timer per request costs more than the request's parsing. A connection
-//! writes its deadline into the worker's list instead (one store), and the
-//! worker's ticker looks through the list ten times a second and wakes whoever
-//! is late. Timeouts are thus up to [`TICK`] late and never early.
+//! Setting a timer per request costs more than parsing the request. Instead, a connection stores
+//! its deadline in the worker's list (one store). Ten times a second the worker scans the list and
+//! wakes the connections whose deadline has passed. Timeouts fire at most two ticks late, and
+//! never early.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-/// Time between two looks.
+/// Time between two scans.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 
 const NEVER: u64 = u64::MAX;
 
-/// What a connection waits for; kept in the low bits of its deadline, where it
-/// costs nothing.
+/// What a connection waits for. Stored in the low bits of its deadline, at no extra cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Class {
-    /// Something that must not be cut short.
+    /// Work that must not be cut short.
     Busy = 0,
-    /// Its next request.
+    /// The next request.
     Idle = 1,
-    /// The next of its handshake.
+    /// The rest of a TLS handshake.
     Handshake = 2,
 }
 
 const CLASS_BITS: u32 = 2;
 const CLASS_MASK: u64 = (1 << CLASS_BITS) - 1;
 
-/// The time in an entry.
+/// Returns the time in an entry, in milliseconds.
 fn time_of(entry: u64) -> u64 {
     entry >> CLASS_BITS
 }
 
-/// All deadlines of a worker.
+/// The deadlines of a worker's connections.
 #[derive(Debug, Default)]
 pub(crate) struct Deadlines {
-    /// Coarse milliseconds since the worker began.
+    /// Milliseconds since the worker started, as of the last tick.
     now: Cell<u64>,
-    /// By seat, in milliseconds, with a [`Class`]; [`NEVER`] where none is set or the seat is free.
+    /// Deadlines in milliseconds with their [`Class`], by index. [`NEVER`] if no deadline is set
+    /// or the index is free.
     at: RefCell<Vec<u64>>,
     wakers: RefCell<Vec<Option<Waker>>>,
     free: RefCell<Vec<u32>>,
 }
 
 impl Deadlines {
-    /// Takes a seat for one connection.
+    /// Adds a connection, without a deadline yet.
     pub(crate) fn register(self: &Rc<Self>) -> Deadline {
-        let seat = self.free.borrow_mut().pop().unwrap_or_else(|| {
+        let index = self.free.borrow_mut().pop().unwrap_or_else(|| {
             self.at.borrow_mut().push(NEVER);
             self.wakers.borrow_mut().push(None);
             u32::try_from(self.at.borrow().len() - 1).unwrap_or(u32::MAX)
         });
-        Deadline { list: Rc::clone(self), seat }
+        Deadline { list: Rc::clone(self), index }
     }
 
-    /// `now` is the time since the worker began; wakes everybody who is late.
+    /// Wakes the connections whose deadline has passed. `now` is the time since the worker started.
     pub(crate) fn tick(&self, now: Duration) {
         let now = millis(now);
         self.now.set(now);
@@ -71,24 +71,24 @@ impl Deadlines {
         }
     }
 
-    /// Makes the deadline of this class that is first, if it is no further away
-    /// than `within`, be over now; false if there is none. Looks through all.
-    pub(crate) fn expire_oldest(&self, class: Class, within: Duration) -> bool {
+    /// Expires the earliest pending deadline of a class, if it is due `within` that time. Returns
+    /// false if there is none. Scans all deadlines.
+    pub(crate) fn expire_earliest(&self, class: Class, within: Duration) -> bool {
         let now = self.now.get();
         let until = now.saturating_add(millis(within));
         let mut list = self.at.borrow_mut();
         let waiting = list.iter().enumerate().filter(|(_, entry)| {
             **entry & CLASS_MASK == class as u64 && time_of(**entry) > now && time_of(**entry) <= until
         });
-        let Some((seat, _)) = waiting.min_by_key(|(_, entry)| **entry) else { return false };
-        list[seat] = class as u64;
-        if let Some(waker) = &self.wakers.borrow()[seat] {
+        let Some((index, _)) = waiting.min_by_key(|(_, entry)| **entry) else { return false };
+        list[index] = class as u64;
+        if let Some(waker) = &self.wakers.borrow()[index] {
             waker.wake_by_ref();
         }
         true
     }
 
-    /// Wakes everybody, to look at something else that has changed.
+    /// Wakes all connections, so that they notice a change of state.
     pub(crate) fn wake_all(&self) {
         for waker in self.wakers.borrow().iter().flatten() {
             waker.wake_by_ref();
@@ -96,44 +96,44 @@ impl Deadlines {
     }
 }
 
-/// One connection's deadline.
+/// A connection's deadline.
 #[derive(Debug)]
 pub(crate) struct Deadline {
     list: Rc<Deadlines>,
-    seat: u32,
+    index: u32,
 }
 
 impl Deadline {
-    /// From now on, `after` this time is too late.
+    /// Sets the deadline to `after` this time from now.
     pub(crate) fn set(&self, after: Duration) {
         self.set_as(Class::Busy, after);
     }
 
-    /// The same, for something that may have to make room for others.
+    /// Like [`Self::set`], for a wait that may be cut short to make room for other connections.
     pub(crate) fn set_as(&self, class: Class, after: Duration) {
-        // The coarse clock may be one tick behind.
+        // The clock may be one tick behind.
         let at = self.list.now.get().saturating_add(millis(after)).saturating_add(millis(TICK));
         let entry = at.min(u64::MAX >> (CLASS_BITS + 1)) << CLASS_BITS | class as u64;
-        self.list.at.borrow_mut()[self.seat as usize] = entry;
+        self.list.at.borrow_mut()[self.index as usize] = entry;
     }
 
-    /// Coarse milliseconds since the worker began.
+    /// Returns the milliseconds since the worker started, as of the last tick.
     pub(crate) fn now(&self) -> u64 {
         self.list.now.get()
     }
 
-    /// From now on, nothing is too late.
+    /// Removes the deadline.
     pub(crate) fn clear(&self) {
-        self.list.at.borrow_mut()[self.seat as usize] = NEVER;
+        self.list.at.borrow_mut()[self.index as usize] = NEVER;
     }
 
-    /// Is it too late? If not, the task is woken when it is.
+    /// Returns true if the deadline has passed. If not, the task is woken when it has.
     pub(crate) fn expired(&self, cx: &mut Context<'_>) -> bool {
-        if time_of(self.list.at.borrow()[self.seat as usize]) <= self.list.now.get() {
+        if time_of(self.list.at.borrow()[self.index as usize]) <= self.list.now.get() {
             return true;
         }
         let mut wakers = self.list.wakers.borrow_mut();
-        let waker = &mut wakers[self.seat as usize];
+        let waker = &mut wakers[self.index as usize];
         if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
             *waker = Some(cx.waker().clone());
         }
@@ -144,8 +144,8 @@ impl Deadline {
 impl Drop for Deadline {
     fn drop(&mut self) {
         self.clear();
-        self.list.wakers.borrow_mut()[self.seat as usize] = None;
-        self.list.free.borrow_mut().push(self.seat);
+        self.list.wakers.borrow_mut()[self.index as usize] = None;
+        self.list.free.borrow_mut().push(self.index);
     }
 }
 
@@ -162,13 +162,13 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_is_never_early_and_at_most_two_ticks_late() {
+    fn deadlines_are_never_early_and_at_most_two_ticks_late() {
         let list = Rc::new(Deadlines::default());
         let deadline = list.register();
         list.tick(Duration::from_secs(1));
         deadline.set(Duration::from_millis(500));
         list.tick(Duration::from_millis(1_500));
-        assert!(!expired(&deadline), "the clock may have been a tick behind");
+        assert!(!expired(&deadline), "early if the clock was a tick behind");
         list.tick(Duration::from_millis(1_600));
         assert!(expired(&deadline));
         deadline.clear();
@@ -176,25 +176,28 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_of_its_class_makes_room() {
+    fn earliest_deadline_of_a_class_is_expired_first() {
         let list = Rc::new(Deadlines::default());
         list.tick(Duration::from_secs(1));
-        let seats: Vec<_> = (0..4).map(|_| list.register()).collect();
-        seats[0].set(Duration::from_secs(1));
-        seats[1].set_as(Class::Idle, Duration::from_secs(3));
-        seats[2].set_as(Class::Idle, Duration::from_secs(2));
-        seats[3].clear();
-        assert!(!list.expire_oldest(Class::Handshake, Duration::MAX));
-        assert!(!list.expire_oldest(Class::Idle, Duration::from_secs(1)), "none is so old");
-        assert!(list.expire_oldest(Class::Idle, Duration::MAX));
-        assert_eq!(seats.iter().map(expired).collect::<Vec<_>>(), [false, false, true, false]);
-        assert!(list.expire_oldest(Class::Idle, Duration::MAX));
-        assert!(expired(&seats[1]));
-        assert!(!list.expire_oldest(Class::Idle, Duration::MAX), "each but once");
+        let deadlines: Vec<_> = (0..4).map(|_| list.register()).collect();
+        deadlines[0].set(Duration::from_secs(1));
+        deadlines[1].set_as(Class::Idle, Duration::from_secs(3));
+        deadlines[2].set_as(Class::Idle, Duration::from_secs(2));
+        deadlines[3].clear();
+        assert!(!list.expire_earliest(Class::Handshake, Duration::MAX));
+        assert!(
+            !list.expire_earliest(Class::Idle, Duration::from_secs(1)),
+            "expired a deadline that is further away"
+        );
+        assert!(list.expire_earliest(Class::Idle, Duration::MAX));
+        assert_eq!(deadlines.iter().map(expired).collect::<Vec<_>>(), [false, false, true, false]);
+        assert!(list.expire_earliest(Class::Idle, Duration::MAX));
+        assert!(expired(&deadlines[1]));
+        assert!(!list.expire_earliest(Class::Idle, Duration::MAX), "expired twice");
     }
 
     #[test]
-    fn a_seat_is_used_again_without_its_old_deadline() {
+    fn reused_index_does_not_inherit_a_deadline() {
         let list = Rc::new(Deadlines::default());
         let first = list.register();
         first.set(Duration::ZERO);

@@ -1,4 +1,4 @@
-//! One file descriptor held in reserve, and how many are kept for backends.
+//! File descriptors kept for backends, and one held in reserve.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -10,30 +10,30 @@ use rustix::process::{Resource, getrlimit};
 #[derive(Debug)]
 pub(crate) struct DescriptorReserve {
     reserve: RefCell<Option<File>>,
-    /// The first descriptor number that clients do not get.
+    /// The lowest descriptor number that clients may not use.
     ceiling: u64,
 }
 
 impl DescriptorReserve {
-    /// Keeps an eighth of the process's limit, at least 4 and at most 512, for backends.
+    /// Keeps an eighth of the process's descriptor limit, at least 4 and at most 512, for backends.
     pub(crate) fn new() -> Self {
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let for_backends = (limit / 8).clamp(4, 512);
         Self { reserve: RefCell::new(spare()), ceiling: limit.saturating_sub(for_backends) }
     }
 
-    /// Are only the descriptors kept for backends left? The system hands out the lowest free
-    /// number, so the newest one tells how many are in use.
+    /// Returns true if only the descriptors kept for backends are left. The system assigns the
+    /// lowest free number, so the number of `newest` tells how many are in use.
     pub(crate) fn are_short(&self, newest: &impl AsFd) -> bool {
         u64::try_from(newest.as_fd().as_raw_fd()).is_ok_and(|number| number >= self.ceiling)
     }
 
-    /// Gives up the reserve, so that one connection can be accepted.
+    /// Closes the reserve descriptor, so that one connection can be accepted.
     pub(crate) fn release(&self) {
         drop(self.reserve.take());
     }
 
-    /// Takes a new reserve.
+    /// Opens a new reserve descriptor.
     pub(crate) fn renew(&self) {
         self.reserve.replace(spare());
     }

@@ -1,4 +1,4 @@
-//! Bytes: sockets, streams, buffers, deadlines, and copying a body from one side to the other.
+//! Byte-level I/O: sockets, streams, buffers, deadlines, and forwarding message bodies.
 
 pub(crate) mod buffer;
 pub(crate) mod deadline;

@@ -1,90 +1,91 @@
-//! Whether a client moves a body fast enough, counted in the time in which it
-//! is the client that is waited for.
+//! Minimum body rates. Only the time spent waiting for the client counts.
 //!
-//! A client has some time to begin with. Being waited for spends it, moving
-//! bytes earns it: a second for as many bytes as it must move in one. Who has
-//! none left is too slow. A backend that is slow costs the client nothing, and
-//! an exchange in which nobody is waited for is never looked at.
+//! A client starts with a time allowance. Waiting for the client uses it up; each transferred byte
+//! adds to it, one second for `min_body_rate` bytes. The client is too slow once nothing is left.
+//! A slow backend costs the client nothing, and nothing is measured while no side is waited for.
 
 use std::time::Duration;
 
 use crate::model::UpstreamTimeouts;
 
-/// What can be saved for later, in windows: a client that was fast may pause,
-/// but not for as long as it likes.
+/// The largest allowance, in windows. A fast client may pause, but not forever.
 const SAVED: u64 = 4;
 
-/// The pace of one direction of one exchange.
+/// The pace of a body in one direction.
 #[derive(Debug)]
 pub(crate) struct Pace {
-    /// Bytes a second.
+    /// Minimum rate in bytes per second. 0 disables the check.
     rate: u64,
-    /// Milliseconds that may be left at most.
-    most: u64,
-    /// Milliseconds that are left.
+    /// Largest allowance, in milliseconds.
+    max_left: u64,
+    /// Remaining allowance, in milliseconds.
     left: u64,
-    /// Bytes moved when it was last looked at; `None`: never yet.
+    /// Bytes transferred as of the last check. `None` before the first.
     moved: Option<u64>,
-    /// Of those, bytes that have been paid for.
-    paid: u64,
-    /// Since when the client is waited for, in milliseconds of the worker's clock.
-    since: Option<u64>,
+    /// How many of them have been added to the allowance.
+    credited: u64,
+    /// When waiting for the client began, in milliseconds of the worker's clock.
+    waiting_since: Option<u64>,
 }
 
-/// What a look at the pace says.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Look {
-    /// Nothing has changed.
-    Same,
-    /// Something has: whatever moves next must come within this time.
+pub(crate) enum PaceStatus {
+    /// Nothing has changed since the last check.
+    Unchanged,
+    /// The next bytes must arrive within this time.
     Wait(Duration),
-    /// It is too slow.
+    /// The client is too slow.
     TooSlow,
 }
 
 impl Pace {
-    /// As these say; the client may be idle for `window`.
+    /// Creates a pace with the configured rate. The initial allowance is `body_rate_window`.
     pub(crate) fn new(timeouts: &UpstreamTimeouts) -> Self {
         let window = millis(timeouts.body_rate_window);
         Self {
             rate: timeouts.min_body_rate.unwrap_or(0),
-            most: window.saturating_mul(SAVED),
+            max_left: window.saturating_mul(SAVED),
             left: window,
             moved: None,
-            paid: 0,
-            since: None,
+            credited: 0,
+            waiting_since: None,
         }
     }
 
-    /// A look at `now` (milliseconds of the worker's clock): `moved` bytes have
-    /// been moved in all, and whether it `waits` for the client from now on.
-    /// `idle` is how long nothing at all may move.
-    pub(crate) fn look(&mut self, now: u64, moved: u64, waits: bool, idle: Duration) -> Look {
-        // What was there at once says nothing of the pace, and neither does the head.
+    /// Checks the pace at `now`, in milliseconds of the worker's clock. `moved` is the total number
+    /// of bytes transferred, `waits` is whether the transfer now waits for the client, `idle` is
+    /// the longest time without any transfer.
+    pub(crate) fn check(&mut self, now: u64, moved: u64, waits: bool, idle: Duration) -> PaceStatus {
+        // The head, and bytes that were there from the start, say nothing about the pace.
         let first = self.moved.is_none();
         let before = self.moved.replace(moved).unwrap_or(moved);
         if first {
-            self.paid = moved;
+            self.credited = moved;
         }
-        let (changed, waited) = (waits != self.since.is_some(), self.since);
-        self.since = waits.then_some(now);
+        let (changed, waited) = (waits != self.waiting_since.is_some(), self.waiting_since);
+        self.waiting_since = waits.then_some(now);
         if self.rate == 0 {
-            return if first || changed || moved != before { Look::Wait(idle) } else { Look::Same };
+            return if first || changed || moved != before {
+                PaceStatus::Wait(idle)
+            } else {
+                PaceStatus::Unchanged
+            };
         }
-        let earned = moved.saturating_sub(self.paid).saturating_mul(1000) / self.rate;
-        // What is not worth a millisecond yet is counted with the next.
-        self.paid = self.paid.saturating_add(earned.saturating_mul(self.rate) / 1000).min(moved);
+        let earned = moved.saturating_sub(self.credited).saturating_mul(1000) / self.rate;
+        // Bytes worth less than a millisecond are carried over to the next check.
+        self.credited = self.credited.saturating_add(earned.saturating_mul(self.rate) / 1000).min(moved);
         let spent = waited.map_or(0, |since| now.saturating_sub(since));
-        // Earned first: what has just come was on its way while it was waited for.
+        // Add before subtracting: the new bytes arrived during the wait.
         self.left = self.left.saturating_add(earned).saturating_sub(spent);
         if self.left == 0 && waited.is_some() {
-            return Look::TooSlow;
+            return PaceStatus::TooSlow;
         }
-        self.left = self.left.min(self.most);
+        self.left = self.left.min(self.max_left);
         match (waits, first || changed || moved != before) {
-            (_, false) => Look::Same,
-            (true, true) => Look::Wait(idle.min(Duration::from_millis(self.left))),
-            (false, true) => Look::Wait(idle),
+            (_, false) => PaceStatus::Unchanged,
+            (true, true) => PaceStatus::Wait(idle.min(Duration::from_millis(self.left))),
+            (false, true) => PaceStatus::Wait(idle),
         }
     }
 }
@@ -100,7 +101,7 @@ mod tests {
     const S: u64 = 1000;
     const IDLE: Duration = Duration::from_secs(60);
 
-    /// 100 bytes a second, 10 seconds to begin with.
+    /// 100 bytes per second, and 10 seconds to start with.
     fn pace() -> Pace {
         Pace::new(&UpstreamTimeouts {
             connect: IDLE,
@@ -112,54 +113,55 @@ mod tests {
         })
     }
 
-    /// Looks every second at a client that is waited for and moves so much in each.
+    /// Checks once a second a client that transfers `per_second` bytes and is always waited for.
+    /// Returns the second in which it is too slow.
     fn ends_after(pace: &mut Pace, from: u64, moved: &mut u64, per_second: u64) -> Option<u64> {
         (1..=1000).find(|second| {
             *moved += per_second;
-            pace.look(from + second * S, *moved, true, IDLE) == Look::TooSlow
+            pace.check(from + second * S, *moved, true, IDLE) == PaceStatus::TooSlow
         })
     }
 
     #[test]
-    fn who_moves_nothing_has_the_window() {
+    fn stalled_client_has_one_window() {
         let mut pace = pace();
-        assert_eq!(pace.look(0, 5000, true, IDLE), Look::Wait(Duration::from_secs(10)));
+        assert_eq!(pace.check(0, 5000, true, IDLE), PaceStatus::Wait(Duration::from_secs(10)));
         assert_eq!(ends_after(&mut pace, 0, &mut 5000, 0), Some(10));
     }
 
     #[test]
-    fn who_is_faster_may_go_on_and_who_is_slower_may_not() {
+    fn only_rates_below_the_minimum_are_too_slow() {
         for (per_second, ends) in [(1, Some(10)), (50, Some(20)), (90, Some(100)), (100, None), (500, None)] {
             let mut pace = pace();
-            pace.look(0, 0, true, IDLE);
+            pace.check(0, 0, true, IDLE);
             let found = ends_after(&mut pace, 0, &mut 0, per_second);
             assert!(found == ends || found == ends.map(|at| at + 1), "{per_second}: {found:?}");
         }
     }
 
     #[test]
-    fn speed_pays_for_a_pause_but_not_for_any() {
+    fn fast_client_may_pause_for_four_windows() {
         let mut pace = pace();
-        pace.look(0, 0, true, IDLE);
-        assert_ne!(pace.look(S, 1 << 30, true, IDLE), Look::TooSlow);
+        pace.check(0, 0, true, IDLE);
+        assert_ne!(pace.check(S, 1 << 30, true, IDLE), PaceStatus::TooSlow);
         assert_eq!(ends_after(&mut pace, S, &mut (1 << 30), 0), Some(40));
     }
 
     #[test]
-    fn waiting_for_the_other_side_costs_nothing() {
+    fn waiting_for_the_backend_costs_nothing() {
         let mut pace = pace();
-        pace.look(0, 0, true, IDLE);
-        assert_eq!(pace.look(9 * S, 0, false, IDLE), Look::Wait(IDLE));
-        assert_eq!(pace.look(9_000 * S, 0, false, IDLE), Look::Same);
-        assert_eq!(pace.look(9_001 * S, 0, true, IDLE), Look::Wait(Duration::from_secs(1)));
-        assert_eq!(pace.look(9_002 * S, 0, true, IDLE), Look::TooSlow);
+        pace.check(0, 0, true, IDLE);
+        assert_eq!(pace.check(9 * S, 0, false, IDLE), PaceStatus::Wait(IDLE));
+        assert_eq!(pace.check(9_000 * S, 0, false, IDLE), PaceStatus::Unchanged);
+        assert_eq!(pace.check(9_001 * S, 0, true, IDLE), PaceStatus::Wait(Duration::from_secs(1)));
+        assert_eq!(pace.check(9_002 * S, 0, true, IDLE), PaceStatus::TooSlow);
     }
 
     #[test]
-    fn off_is_any_pace() {
+    fn rate_of_zero_disables_the_check() {
         let mut pace = Pace { rate: 0, ..pace() };
-        assert_eq!(pace.look(0, 0, true, IDLE), Look::Wait(IDLE));
+        assert_eq!(pace.check(0, 0, true, IDLE), PaceStatus::Wait(IDLE));
         assert_eq!(ends_after(&mut pace, 0, &mut 0, 0), None);
-        assert_eq!(pace.look(2000 * S, 1, true, IDLE), Look::Wait(IDLE));
+        assert_eq!(pace.check(2000 * S, 1, true, IDLE), PaceStatus::Wait(IDLE));
     }
 }

@@ -1,4 +1,4 @@
-//! A connected socket, whatever family it is of.
+//! A connected TCP or Unix domain socket.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-/// What bytes come over.
+/// A connected socket.
 #[derive(Debug)]
 pub(crate) enum Socket {
     /// TCP.
@@ -22,7 +22,7 @@ pub(crate) enum Socket {
 }
 
 impl From<TcpStream> for Socket {
-    /// Small writes are sent at once. A socket that refuses works, only slower.
+    /// Sets `TCP_NODELAY`. If that fails, the socket still works, only slower.
     fn from(socket: TcpStream) -> Self {
         let _ = socket.set_nodelay(true);
         Self::Tcp(socket)
@@ -45,15 +45,16 @@ impl AsFd for Socket {
 }
 
 impl Socket {
-    /// Closing it will reset it. A Unix socket knows no reset; it just ends.
+    /// Makes closing the socket reset the connection. Unix domain sockets have no reset and close
+    /// normally.
     pub(crate) fn reset_on_close(&self) {
         if let Self::Tcp(socket) = self {
-            // A socket that is gone already needs no reset.
+            // Fails only if the connection is already gone.
             let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
         }
     }
 
-    /// The IP address and port at this end, where it has any.
+    /// Returns the local IP address and port. `None` for a Unix domain socket.
     pub(crate) fn local_address(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(socket) => socket.local_addr().ok(),
@@ -61,7 +62,7 @@ impl Socket {
         }
     }
 
-    /// Ready when there is something to read: bytes, the end or an error.
+    /// Ready when there is something to read: bytes, EOF or an error.
     pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(socket) => socket.poll_read_ready(cx),
@@ -69,10 +70,10 @@ impl Socket {
         }
     }
 
-    /// Writes what is taken now, without waiting.
+    /// Writes as many bytes as possible without waiting. Returns their number.
     ///
     /// # Errors
-    /// The system's; `WouldBlock`.
+    /// I/O errors, including `WouldBlock`.
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(socket) => socket.try_write(bytes),
@@ -80,9 +81,9 @@ impl Socket {
         }
     }
 
-    /// Looks at the first bytes and leaves them there, once there are more than
-    /// `known` of them; 0 is the end. A peer that ends its side after no more
-    /// than those is waited for like one that says nothing.
+    /// Peeks at the received bytes once there are more than `known` of them. Returns their number,
+    /// or 0 at EOF. A peer that closes its side after at most `known` bytes is waited for like one
+    /// that sends nothing.
     pub(crate) fn poll_peek(
         &self,
         cx: &mut Context<'_>,
@@ -93,7 +94,7 @@ impl Socket {
             ready!(self.poll_read_ready(cx))?;
             let mut peek = || {
                 let (peeked, _) = recv(self.as_fd(), &mut *into, RecvFlags::PEEK)?;
-                // As if there were nothing: only then is more waited for.
+                // tokio waits for more only after `WouldBlock`.
                 if peeked > 0 && peeked <= known { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(peeked) }
             };
             let peeked = match self {
@@ -159,7 +160,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn peeking_waits_for_more_than_is_known_and_takes_nothing() {
+    async fn peek_waits_for_new_bytes_and_consumes_none() {
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         let mut theirs = Socket::from(theirs);
         let mut seen = [0; 8];
@@ -167,7 +168,7 @@ mod tests {
         let n = std::future::poll_fn(|cx| theirs.poll_peek(cx, &mut seen, 0)).await.unwrap();
         assert_eq!(&seen[..n], b"ab");
         let more = std::future::poll_fn(|cx| Poll::Ready(theirs.poll_peek(cx, &mut seen, 2)));
-        assert!(more.await.is_pending(), "no more than was known");
+        assert!(more.await.is_pending(), "did not wait for new bytes");
         let (n, _) = tokio::join!(
             std::future::poll_fn(|cx| theirs.poll_peek(cx, &mut seen, 2)),
             ours.write_all(b"c"),

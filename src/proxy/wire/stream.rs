@@ -1,10 +1,8 @@
-//! One connection, as the data plane reads and writes it.
+//! A connection as the data plane reads and writes it: a plain socket, TLS, or a bridged stream.
 //!
-//! Everything the proxy does with a connection goes through these few calls.
-//! Plain sockets, TLS and streams of HTTP/2 differ here and where they are
-//! made only. TLS may take bytes that the socket does not take yet:
-//! [`Stream::poll_flush`] sees them out, and is called wherever a side waits
-//! for something else next.
+//! All I/O of the proxy goes through this type, so the three differ only here and where they are
+//! created. TLS may buffer bytes that the socket cannot take yet. Call [`Stream::poll_flush`] to
+//! send them before waiting for anything else.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -19,17 +17,17 @@ use super::socket::Socket;
 /// A connected byte stream.
 #[derive(Debug)]
 pub(crate) enum Stream {
-    /// The socket itself.
+    /// A plain socket.
     Plain(Socket),
-    /// TLS over a socket, either side of it. Boxed: it is large.
+    /// TLS over a socket, as client or server. Boxed because it is large.
     Tls(Box<TlsStream<Socket>>),
-    /// One stream of an HTTP/2 connection, speaking HTTP/1.1.
+    /// A stream of an HTTP/2 connection.
     Bridged(Box<dyn Bridge>),
 }
 
-/// A stream of an HTTP/2 connection which, to whoever reads and writes it, is
-/// a connection that carries one HTTP/1.1 exchange: one framing for all, and a
-/// connection that is what it seems needs no case for it.
+/// A bridged stream: an HTTP/2 stream that is read and written as a connection with one HTTP/1.1
+/// exchange. The pipeline handles only one kind of framing, and other connections pay nothing for
+/// it.
 pub(crate) trait Bridge: fmt::Debug {
     /// See [`Stream::poll_read`].
     fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>>;
@@ -41,7 +39,7 @@ pub(crate) trait Bridge: fmt::Debug {
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// See [`Stream::poll_readable`].
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
-    /// Whatever was not said to its end is to be seen to break off.
+    /// Resets the stream unless its message is complete. Makes truncation visible to the peer.
     fn abort(&mut self);
     /// See [`Stream::has_refused_tunnel`].
     fn has_refused_tunnel(&self) -> bool {
@@ -50,13 +48,13 @@ pub(crate) trait Bridge: fmt::Debug {
 }
 
 impl Stream {
-    /// Takes a connected socket.
+    /// Wraps a connected socket.
     pub(crate) fn new(socket: impl Into<Socket>) -> Self {
         Self::Plain(socket.into())
     }
 
-    /// Reads what is there; 0 is the end. A short read clears the readiness, so
-    /// that no second read is made just to be told there is nothing.
+    /// Reads available bytes and returns their number, or 0 at EOF. A short read clears the
+    /// readiness, which saves a second read that would only return `WouldBlock`.
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut buf = ReadBuf::new(into);
         let outcome = match self {
@@ -71,7 +69,7 @@ impl Stream {
         }
     }
 
-    /// Writes what is taken; 0 is an error.
+    /// Writes bytes and returns how many were accepted. Accepting none is a `WriteZero` error.
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let outcome = match self {
             Self::Plain(socket) => Pin::new(socket).poll_write(cx, bytes),
@@ -84,7 +82,7 @@ impl Stream {
         }
     }
 
-    /// Sees out what was taken and not yet sent.
+    /// Sends the bytes that were accepted but not sent yet.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(_) => Poll::Ready(Ok(())),
@@ -93,8 +91,7 @@ impl Stream {
         }
     }
 
-    /// Closing it will reset it, so that what was not said to its end does not
-    /// look as if it were.
+    /// Makes closing the stream reset it, so that a truncated message does not look complete.
     pub(crate) fn reset_on_close(&mut self) {
         match self {
             Self::Plain(socket) => socket.reset_on_close(),
@@ -103,13 +100,13 @@ impl Stream {
         }
     }
 
-    /// Was the client told 502 in place of what the backend answered when it was
-    /// asked for a tunnel?
+    /// Returns true if the client got a 502 because the backend's response did not open the
+    /// requested tunnel.
     pub(crate) fn has_refused_tunnel(&self) -> bool {
         matches!(self, Self::Bridged(bridge) if bridge.has_refused_tunnel())
     }
 
-    /// Ends the sending side; over TLS with a word that this is the end.
+    /// Shuts down the sending side, over TLS with a `close_notify` alert.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
@@ -118,9 +115,9 @@ impl Stream {
         }
     }
 
-    /// Ready when there is something to read: bytes, the end or an error. On a
-    /// plain socket this costs no system call. What TLS says for itself (a
-    /// session ticket, a new key) is taken in and is nothing to read.
+    /// Ready when there is something to read: bytes, EOF or an error. Costs no system call on a
+    /// plain socket. TLS messages without data (session tickets, key updates) are processed and do
+    /// not count.
     pub(crate) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(socket) => socket.poll_read_ready(cx),
@@ -129,7 +126,7 @@ impl Stream {
         }
     }
 
-    /// Of a backend's: may HTTP/2 be spoken, which TLS has to agree on?
+    /// Returns true if a backend connection can carry HTTP/2. Over TLS, ALPN must have chosen it.
     pub(crate) fn chose_http2(&self) -> bool {
         match self {
             Self::Tls(tls) => tls.get_ref().1.alpn_protocol() == Some(b"h2"),
@@ -137,14 +134,14 @@ impl Stream {
         }
     }
 
-    /// Is there nothing to read, not even the end? What a connection waiting in
-    /// the pool must be to be used again.
+    /// Returns true if there is nothing to read, not even EOF. Only then can a pooled connection be
+    /// reused.
     pub(crate) fn is_quiet(&mut self) -> bool {
         self.poll_readable(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 }
 
-/// For what speaks its own protocol over a connection.
+/// For crates that run a protocol over the connection.
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
@@ -192,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plain_connection_is_no_larger_for_the_others() {
+    fn plain_streams_stay_small() {
         assert!(size_of::<Stream>() <= size_of::<tokio::net::TcpStream>() + size_of::<usize>());
     }
 }

@@ -1,5 +1,4 @@
-//! One direction of a message: from where it is read to where it is written,
-//! with back-pressure, through one buffer and without copying.
+//! Forwards a message in one direction, with backpressure, through one buffer and without copying.
 
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -8,31 +7,31 @@ use super::buffer::{Buffer, Buffers, Size};
 use super::stream::Stream;
 use crate::h1::{self, Body, BodyError};
 
-/// Pieces of a body up to this are copied behind the head, to leave in one write.
-const JOINED: usize = 8 * 1024;
-/// The most that is kept of a request to send it again: a small body and its head.
+/// Body bytes up to this many are copied behind the head and sent with it in one write.
+const JOIN_LIMIT: usize = 8 * 1024;
+/// The most bytes of a request, head and body, that are kept for a retry.
 pub(crate) const KEPT: usize = 16 * 1024;
 
-/// The state of one direction.
+/// A message on its way from a source to a sink.
 #[derive(Debug)]
 pub(crate) struct Transfer {
-    /// Written before anything else: the head, chunk framing of ours.
+    /// Bytes to write before anything else: the head, or our own chunk framing.
     out: Vec<u8>,
     written: usize,
     body: Body,
-    /// Bytes at the front of the source's buffer that go on as they are …
+    /// Number of bytes at the front of the source's buffer to forward.
     pass: usize,
-    /// … and that are left out after them.
+    /// Number of bytes after those to drop.
     skip: usize,
-    /// Is a body that ends with its connection sent in chunks?
+    /// Whether a body that ends at EOF is sent in chunks.
     rechunk: Rechunk,
-    /// Has the sink taken bytes that its socket did not take yet?
+    /// Whether the sink has accepted bytes that its socket has not taken yet.
     unflushed: bool,
     /// Bytes written.
     sent: u64,
-    /// Bytes of the body's content after which it is too large.
+    /// Largest content allowed, in bytes.
     max_content: u64,
-    /// What was read of the source, to begin anew with; `None`: too much.
+    /// Bytes read from the source so far, for a retry. `None` if not kept, or too many.
     kept: Option<Vec<u8>>,
 }
 
@@ -44,21 +43,21 @@ enum Rechunk {
     Ended,
 }
 
-/// Which side failed, and how.
+/// Why a transfer failed.
 #[derive(Debug)]
 pub(crate) enum TransferError {
-    /// The source's connection broke, or ended before the body did.
+    /// The source's connection failed, or closed before the end of the body.
     Source,
-    /// The source's body is not framed right.
+    /// The body's framing is invalid.
     Framing(BodyError),
-    /// The source's body is larger than allowed.
+    /// The body is larger than allowed.
     TooLarge,
-    /// The sink's connection broke.
+    /// The sink's connection failed.
     Sink,
 }
 
 impl Transfer {
-    /// Sends `out` (a head), then `body`; in chunks of our own if `rechunk`.
+    /// Sends `out` (a head), then `body`. If `rechunk` is true, sends the body in our own chunks.
     pub(crate) fn new(out: Vec<u8>, body: Body, rechunk: bool) -> Self {
         let rechunk = if rechunk { Rechunk::BetweenChunks } else { Rechunk::No };
         Self {
@@ -75,31 +74,32 @@ impl Transfer {
         }
     }
 
-    /// Refuses a body with more than this much content.
+    /// Limits the body's content to this many bytes.
     pub(crate) fn limit_content(mut self, bytes: Option<u64>) -> Self {
         self.max_content = bytes.unwrap_or(u64::MAX);
         self
     }
 
-    /// Keeps what is read of a small source, which begins with `read`.
+    /// Keeps a copy of the bytes read from the source, up to [`KEPT`], for a retry. `read` has those
+    /// read so far.
     pub(crate) fn keep(mut self, read: Vec<u8>) -> Self {
         self.kept = Some(read);
         self
     }
 
-    /// All that was read of the source, if it was kept and is not too much.
+    /// Takes the copy of all bytes read from the source. `None` if not kept, or too many.
     pub(crate) fn take_kept(&mut self) -> Option<Vec<u8>> {
         self.kept.take()
     }
 
-    /// What was read beyond the body, behind the first `before` bytes in hand: to
-    /// begin anew with this forgotten would be to lose the next request.
+    /// Adds the bytes behind the first `before` of the held buffer to the copy. They follow the
+    /// body; a retry without them would lose the next request.
     pub(crate) fn keep_ahead(&mut self, held: Option<&Buffer>, before: usize) {
         let now = held.map_or(0, |held| held.filled().len());
         self.keep_read(held, now.saturating_sub(before));
     }
 
-    /// So many more bytes of the source were read.
+    /// Adds the last `n` bytes of the held buffer to the copy.
     fn keep_read(&mut self, held: Option<&Buffer>, n: usize) {
         self.kept = self.kept.take().and_then(|mut kept| {
             let read = held.map_or(&[][..], Buffer::filled);
@@ -108,12 +108,12 @@ impl Transfer {
         });
     }
 
-    /// Bytes written so far.
+    /// Returns the number of bytes written so far.
     pub(crate) fn sent(&self) -> u64 {
         self.sent
     }
 
-    /// Was it sent whole?
+    /// Returns true if the whole message was written.
     pub(crate) fn is_complete(&self) -> bool {
         self.out.len() == self.written
             && self.pass == 0
@@ -121,27 +121,27 @@ impl Transfer {
             && matches!(self.rechunk, Rechunk::No | Rechunk::Ended)
     }
 
-    /// Is it the source that it waits for (and not the sink)?
+    /// Returns true if the transfer waits for the source, false if for the sink.
     pub(crate) fn is_blocked_by_source(&self) -> bool {
         self.out.len() == self.written && self.pass == 0 && !self.unflushed
     }
 
-    /// Has any of the body's content come?
+    /// Returns true if any of the body's content has arrived.
     pub(crate) fn has_begun_body(&self) -> bool {
         self.body.data_bytes() > 0
     }
 
-    /// The output buffer, to be given back.
+    /// Returns the output buffer, for reuse.
     pub(crate) fn into_output(self) -> Vec<u8> {
         self.out
     }
 
-    /// Copies what is there already behind the head, if it is little.
+    /// Copies body bytes that are already buffered behind the head, if there are few.
     pub(crate) fn join(&mut self, source: &mut Option<Buffer>) -> Result<(), TransferError> {
         if self.rechunk != Rechunk::No || self.body.is_done() {
             return Ok(());
         }
-        while let Some(buffer) = source.as_mut().filter(|b| !b.is_empty() && b.filled().len() <= JOINED) {
+        while let Some(buffer) = source.as_mut().filter(|b| !b.is_empty() && b.filled().len() <= JOIN_LIMIT) {
             let step = self.body.advance(buffer.filled()).map_err(TransferError::Framing)?;
             self.out.extend_from_slice(&buffer.filled()[step.forward.clone()]);
             buffer.consume(step.consumed);
@@ -157,7 +157,7 @@ impl Transfer {
         if self.body.data_bytes() > self.max_content { Err(TransferError::TooLarge) } else { Ok(()) }
     }
 
-    /// Moves on as far as it goes; ready when all is sent.
+    /// Forwards as much as possible. Ready when the whole message is sent.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -227,7 +227,7 @@ impl Transfer {
         }
     }
 
-    /// Sees out what the sink has taken, as far as it goes.
+    /// Flushes the sink as far as possible.
     fn flush(&mut self, cx: &mut Context<'_>, sink: &mut Stream) -> Result<(), TransferError> {
         self.unflushed = match sink.poll_flush(cx) {
             Poll::Ready(Ok(())) => false,
@@ -262,7 +262,7 @@ mod tests {
     use crate::h1::{BodyLimits, Framing};
     use crate::proxy::wire::socket::Socket;
 
-    /// Both sides of a TLS connection.
+    /// Returns both sides of a TLS connection.
     async fn encrypted() -> (Stream, TlsStream<Socket>) {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let mut roots = RootCertStore::empty();
@@ -292,11 +292,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_tls_has_taken_is_not_sent_before_the_socket_has_taken_it() {
+    async fn transfer_is_not_complete_before_tls_is_flushed() {
         let (mut sink, mut reader) = encrypted().await;
         let mut source = Stream::new(TcpStream::connect(quiet_address().await).await.unwrap());
         let (buffers, mut held) = (Buffers::new(16 * 1024), None);
-        // Until the socket is full; TLS has room for more.
+        // Fill the socket. TLS can still buffer more.
         let mut taken = 0;
         std::future::poll_fn(|cx| {
             while sink.poll_flush(cx).is_ready() {
@@ -311,8 +311,8 @@ mod tests {
         let first = std::future::poll_fn(|cx| {
             Poll::Ready(transfer.poll(cx, &buffers, &mut source, &mut held, &mut sink))
         });
-        assert!(first.await.is_pending(), "nobody has read yet");
-        assert!(!transfer.is_blocked_by_source(), "it is the reader that is slow");
+        assert!(first.await.is_pending(), "complete although nothing was read yet");
+        assert!(!transfer.is_blocked_by_source(), "waits for the source, not for the slow reader");
         let mut read = vec![0; taken + 100];
         let sent = std::future::poll_fn(|cx| transfer.poll(cx, &buffers, &mut source, &mut held, &mut sink));
         let (sent, whole) = tokio::join!(sent, reader.read_exact(&mut read));
@@ -320,7 +320,7 @@ mod tests {
         assert_eq!(read[taken..], [8; 100]);
     }
 
-    /// Somebody who accepts and says nothing.
+    /// Returns the address of a server that accepts one connection and sends nothing.
     async fn quiet_address() -> std::net::SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -1,36 +1,36 @@
-//! As much of WebSocket (RFC 6455) as a proxy needs: the proof that a server
-//! speaks it, and what it takes to say goodbye: where one frame ends and the
-//! next begins (§5.2), and the Close frame.
+//! The parts of WebSocket (RFC 6455) that a proxy needs: the accept key, frame boundaries (§5.2),
+//! and the Close frame.
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
-/// What a key is hashed with (§1.3).
+/// The GUID that is appended to a key before hashing (§1.3).
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Close, 1001 going away, from a server.
+/// A server's Close frame with status 1001, going away (§7.4.1).
 pub(crate) const GOING_AWAY: &[u8] = &[0x88, 2, 0x03, 0xE9];
-/// The same from a client: masked, with a mask of zeros.
+/// The same from a client: masked, with a masking key of zeros.
 pub(crate) const GOING_AWAY_MASKED: &[u8] = &[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xE9];
 
-/// The Sec-WebSocket-Accept that answers a key (§4.2.2).
+/// Returns the `Sec-WebSocket-Accept` value for a key (§4.2.2).
 pub(crate) fn accept_key(key: &str) -> String {
     BASE64_STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}{GUID}").as_bytes()))
 }
 
-/// Follows the frames of one direction.
+/// Tracks frame boundaries in one direction.
 #[derive(Debug, Default)]
 pub(crate) struct Boundary {
-    /// Bytes of the present frame's head that were seen, and how many there are.
+    /// The current frame's header, as far as it was seen.
     head: [u8; 10],
+    /// Number of bytes in `head`.
     seen: u8,
-    /// Bytes of the present frame's mask and payload that are still to come.
+    /// Remaining bytes of the current frame's masking key and payload.
     left: u64,
 }
 
 impl Boundary {
-    /// These bytes went by.
+    /// Advances past these bytes.
     pub(crate) fn advance(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             if self.left > 0 {
@@ -49,12 +49,12 @@ impl Boundary {
         }
     }
 
-    /// Is the next byte the first of a frame?
+    /// Returns true if the next byte starts a frame.
     pub(crate) fn is_between_frames(&self) -> bool {
         self.seen == 0 && self.left == 0
     }
 
-    /// Mask and payload that follow, once the head is complete.
+    /// Returns the length of masking key and payload, once the header is complete.
     fn rest_of_frame(&self) -> Option<u64> {
         let length = self.head[1] & 0x7F;
         let mask = if self.head[1] & 0x80 == 0 { 0 } else { 4 };
@@ -95,12 +95,12 @@ mod tests {
     }
 
     #[test]
-    fn the_accept_key_is_that_of_the_rfc() {
+    fn accept_key_matches_the_rfc_example() {
         assert_eq!(accept_key("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 
     #[test]
-    fn frames_end_where_they_end_however_they_arrive() {
+    fn frame_boundaries_do_not_depend_on_chunking() {
         for length in [0, 1, 125, 126, 127, 65_535, 65_536] {
             for masked in [false, true] {
                 let frame = frame(length, masked);

@@ -1,4 +1,4 @@
-//! A client's HTTP/2 connection: its streams, and its end.
+//! A client's HTTP/2 connection: serves its streams and shuts it down.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -13,7 +13,7 @@ use http::Request;
 use super::stream::ClientStream;
 use super::transport::{Transport, WriteGauge};
 use crate::model::Limits;
-use crate::proxy::client::handshake::FIRST;
+use crate::proxy::client::handshake::DRAINING_FIRST_REQUEST;
 use crate::proxy::request::client::{After, Client};
 use crate::proxy::request::origin::Origin;
 use crate::proxy::request::pipeline;
@@ -21,22 +21,22 @@ use crate::proxy::wire::deadline::{Class, Deadline};
 use crate::proxy::wire::stream::Stream;
 use crate::proxy::worker::Worker;
 
-/// The most that is buffered of one response on its way out.
+/// Bytes buffered per stream for sending.
 const SEND_BUFFER: usize = 16 * 1024;
-/// Streams that a client has reset and that are not yet forgotten.
+/// Reset streams that are remembered, to ignore late frames for them.
 const RESET_STREAMS: usize = 64;
-/// Streams that a client may reset before they were looked at.
-const RESET_UNSEEN: usize = 32;
-/// Errors of a client in its streams that are put up with. A client may open
-/// more streams than it may have before it has heard how many these are.
+/// Streams that a client may reset before they are accepted.
+const PENDING_RESET_STREAMS: usize = 32;
+/// Stream errors tolerated per connection. Until a client has received our settings, it may open
+/// more streams than allowed.
 const STREAM_ERRORS: usize = 1024;
-/// How long a connection that is closed has for the last frames.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// Time allowed for the last frames of a connection that is closing.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Serves the streams of a client until the connection ends.
+/// Serves the streams of a client until the connection closes.
 pub(crate) async fn serve(worker: Rc<Worker>, client: Client) {
     let Client { stream, held, mut origin, deadline, .. } = client;
-    // Without TLS it turned out only now; nobody else has it yet.
+    // Without TLS, the protocol is only known now. The origin is not shared yet.
     if let Some(origin) = Rc::get_mut(&mut origin) {
         origin.http2 = true;
     }
@@ -47,29 +47,37 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Client) {
     };
     deadline.set(wait);
     let transport = Transport::new(Rc::clone(&worker), stream, held, Rc::clone(&gauge));
-    let mut shaking = Box::pin(builder.handshake::<_, Bytes>(transport));
-    let mut hurried = false;
+    let mut handshake = Box::pin(builder.handshake::<_, Bytes>(transport));
+    let mut shortened = false;
     let connection = std::future::poll_fn(|cx| {
-        if let Poll::Ready(done) = shaking.as_mut().poll(cx) {
+        if let Poll::Ready(done) = handshake.as_mut().poll(cx) {
             return Poll::Ready(done.ok());
         }
-        if worker.draining() && !hurried {
-            hurried = true;
-            deadline.set(wait.min(FIRST));
+        if worker.draining() && !shortened {
+            shortened = true;
+            deadline.set(wait.min(DRAINING_FIRST_REQUEST));
         }
         if gauge.flooded() || deadline.expired(cx) { Poll::Ready(None) } else { Poll::Pending }
     });
     let Some(connection) = connection.await else { return };
     worker.metrics().http2_opened();
     let streams = Rc::new(Streams::default());
-    let mut open =
-        Open { worker, origin, deadline, connection, gauge, streams, end: End::Open, waits: FAREWELL };
-    open.deadline.set(wait);
-    std::future::poll_fn(|cx| open.poll(cx)).await;
-    let Open { connection, streams, .. } = open;
-    // Whatever is still on its way fails now, and is recorded.
+    let mut server = ServerConnection {
+        worker,
+        origin,
+        deadline,
+        connection,
+        gauge,
+        streams,
+        phase: Phase::Open,
+        drain_timeout: CLOSE_TIMEOUT,
+    };
+    server.deadline.set(wait);
+    std::future::poll_fn(|cx| server.poll(cx)).await;
+    let ServerConnection { connection, streams, .. } = server;
+    // Fails the requests in flight, so that they are logged.
     drop(connection);
-    std::future::poll_fn(|cx| streams.poll_none(cx)).await;
+    std::future::poll_fn(|cx| streams.poll_idle(cx)).await;
 }
 
 fn builder(limits: &Limits) -> Builder {
@@ -81,50 +89,50 @@ fn builder(limits: &Limits) -> Builder {
         .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER)
         .max_concurrent_reset_streams(RESET_STREAMS)
-        .max_pending_accept_reset_streams(RESET_UNSEEN)
+        .max_pending_accept_reset_streams(PENDING_RESET_STREAMS)
         .max_local_error_reset_streams(Some(STREAM_ERRORS))
         .enable_connect_protocol();
     builder
 }
 
 /// An open connection.
-struct Open {
+struct ServerConnection {
     worker: Rc<Worker>,
     origin: Rc<Origin>,
     deadline: Deadline,
     connection: Connection<Transport, Bytes>,
     gauge: Rc<WriteGauge>,
     streams: Rc<Streams>,
-    end: End,
-    /// How long a leaving client is waited for.
-    waits: Duration,
+    phase: Phase,
+    /// Current timeout for the client to take the remaining responses.
+    drain_timeout: Duration,
 }
 
-/// How near the connection is to its end.
+/// The phases of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+enum Phase {
     Open,
-    /// No stream is open; one is waited for.
+    /// No stream is open. Waits for the next.
     Idle,
-    /// The client knows that no stream will be taken any more.
-    Announced,
-    /// The same, and none is open.
-    Leaving,
-    /// It is cut.
-    Cut,
+    /// GOAWAY was sent. No new streams are accepted.
+    GoingAway,
+    /// As before, and no stream is open.
+    Draining,
+    /// Closed for flooding.
+    Flooded,
 }
 
-impl Open {
-    /// Ready when the connection has ended.
+impl ServerConnection {
+    /// Ready when the connection must be dropped.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             match self.connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
-                    self.stay();
-                    self.open(request, respond);
+                    self.mark_busy();
+                    self.serve_stream(request, respond);
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    // The crate has limits of its own.
+                    // The h2 crate has its own flood limits.
                     if error.reason() == Some(Reason::ENHANCE_YOUR_CALM) && error.is_library() {
                         self.worker.metrics().http2_flooded();
                     }
@@ -133,100 +141,102 @@ impl Open {
                 }
                 Poll::Ready(None) => return Poll::Ready(()),
                 Poll::Pending => {
-                    // Saying goodbye is for the connection to do: poll it again.
-                    if !self.look_for_the_end() {
+                    // Poll the connection again, so that it sends GOAWAY.
+                    if !self.advance_phase() {
                         break;
                     }
                 }
             }
         }
-        // The last stream may end without a word to the connection.
-        let _ = self.streams.poll_none(cx);
-        match (self.deadline.expired(cx), self.end) {
+        // Wakes this task when the last stream ends.
+        let _ = self.streams.poll_idle(cx);
+        match (self.deadline.expired(cx), self.phase) {
             (false, _) => Poll::Pending,
-            (true, End::Open | End::Idle) => {
-                self.say_goodbye();
+            (true, Phase::Open | Phase::Idle) => {
+                self.go_away();
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            // Responses may still be on their way to a slow client.
-            (true, End::Leaving) if self.takes_enough() => {
-                self.wait_for_the_rest();
+            // A slow client may still be receiving responses.
+            (true, Phase::Draining) if self.drains_fast_enough() => {
+                self.restart_drain_timeout();
                 Poll::Pending
             }
             (true, _) => Poll::Ready(()),
         }
     }
 
-    /// From now on the client has a while to take what is left for it.
-    fn wait_for_the_rest(&mut self) {
+    /// Starts a new period in which the client must take the remaining responses.
+    fn restart_drain_timeout(&mut self) {
         let idle = self.worker.view().snapshot.config.timeouts.upstream.body_idle;
-        self.waits = if self.gauge.blocked() { idle.max(FAREWELL) } else { FAREWELL };
+        self.drain_timeout = if self.gauge.blocked() { idle.max(CLOSE_TIMEOUT) } else { CLOSE_TIMEOUT };
         self.gauge.taken();
-        self.deadline.set(self.waits);
+        self.deadline.set(self.drain_timeout);
     }
 
-    /// Did it take as much in that while as a client must?
-    fn takes_enough(&self) -> bool {
+    /// Returns true if the client received data at the minimum rate in the last period.
+    fn drains_fast_enough(&self) -> bool {
         let rate = self.worker.view().snapshot.config.timeouts.upstream.min_body_rate.unwrap_or(0);
-        let wanted = rate.saturating_mul(self.waits.as_secs()).max(1);
+        let wanted = rate.saturating_mul(self.drain_timeout.as_secs()).max(1);
         u64::try_from(self.gauge.taken()).is_ok_and(|taken| taken >= wanted)
     }
 
-    /// There is a stream again.
-    fn stay(&mut self) {
-        self.end = match self.end {
-            End::Open | End::Idle => End::Open,
-            End::Announced | End::Leaving => End::Announced,
-            End::Cut => return,
+    /// Marks the connection as busy: a stream was opened.
+    fn mark_busy(&mut self) {
+        self.phase = match self.phase {
+            Phase::Open | Phase::Idle => Phase::Open,
+            Phase::GoingAway | Phase::Draining => Phase::GoingAway,
+            Phase::Flooded => return,
         };
         self.deadline.clear();
     }
 
-    /// True if something is to be said to the client now.
-    fn look_for_the_end(&mut self) -> bool {
-        if self.gauge.flooded() && self.end != End::Cut {
-            self.end = End::Cut;
+    /// Moves to the next phase if it is time. Returns true if there are frames to send, so that the
+    /// connection must be polled again.
+    fn advance_phase(&mut self) -> bool {
+        if self.gauge.flooded() && self.phase != Phase::Flooded {
+            self.phase = Phase::Flooded;
             self.worker.metrics().http2_flooded();
             self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-            self.deadline.set(FAREWELL);
+            self.deadline.set(CLOSE_TIMEOUT);
             return true;
         }
-        let busy = self.streams.any();
-        match self.end {
-            End::Open | End::Idle if self.worker.draining() => {
-                self.say_goodbye();
+        let busy = self.streams.any_open();
+        match self.phase {
+            Phase::Open | Phase::Idle if self.worker.draining() => {
+                self.go_away();
                 true
             }
-            End::Open if !busy && self.streams.served() => {
-                self.end = End::Idle;
+            Phase::Open if !busy && self.streams.served() => {
+                self.phase = Phase::Idle;
                 let wait = self.worker.view().snapshot.config.timeouts.keep_alive;
                 self.deadline.set_as(Class::Idle, wait);
                 false
             }
-            End::Announced if !busy => {
-                self.end = End::Leaving;
-                self.wait_for_the_rest();
+            Phase::GoingAway if !busy => {
+                self.phase = Phase::Draining;
+                self.restart_drain_timeout();
                 false
             }
             _ => false,
         }
     }
 
-    fn say_goodbye(&mut self) {
-        self.end = End::Announced;
+    /// Starts a graceful shutdown: sends GOAWAY.
+    fn go_away(&mut self) {
+        self.phase = Phase::GoingAway;
         self.connection.graceful_shutdown();
-        // Who has just connected is about to send.
-        if self.streams.served() { self.deadline.clear() } else { self.deadline.set(FIRST) }
+        // A client that has just connected is about to send its first request.
+        if self.streams.served() { self.deadline.clear() } else { self.deadline.set(DRAINING_FIRST_REQUEST) }
     }
 
-    /// Serves a stream in a task of its own.
-    fn open(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+    /// Serves a stream in its own task.
+    fn serve_stream(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
         let worker = Rc::clone(&self.worker);
         let bridge = match ClientStream::new(request, respond, || worker.random()) {
             Ok(bridge) => bridge,
             Err(error) => {
-                // It was one, all the same: the connection's time runs from its end.
+                // Counts as a request: the keep-alive timeout now applies.
                 self.streams.served.set(true);
                 worker.metrics().http2_stream(true);
                 tracing::debug!(peer = %self.origin.peer, %error, "HTTP/2 stream refused");
@@ -234,7 +244,7 @@ impl Open {
             }
         };
         worker.metrics().http2_stream(false);
-        let seat = self.streams.begin();
+        let counted = self.streams.open();
         let stream = Stream::Bridged(Box::new(bridge));
         let mut client = Client::new(stream, Rc::clone(&self.origin), worker.deadlines.register());
         tokio::task::spawn_local(async move {
@@ -243,56 +253,56 @@ impl Open {
             if after == After::Abort {
                 client.stream.reset_on_close();
             } else {
-                // A tunnel has still to say that it is over; all else has.
+                // Ends the stream of a tunnel. Others have already ended.
                 let _ = std::future::poll_fn(|cx| client.stream.poll_shutdown(cx)).await;
             }
-            drop((client, seat));
+            drop((client, counted));
         });
     }
 }
 
-/// The streams that are being served.
+/// Counts a connection's open streams.
 #[derive(Debug, Default)]
 struct Streams {
     open: Cell<usize>,
     served: Cell<bool>,
-    waiting: RefCell<Option<Waker>>,
+    waker: RefCell<Option<Waker>>,
 }
 
-/// One of them, for as long as it is.
-struct Seat(Rc<Streams>);
+/// Counts one open stream until dropped.
+struct OpenStream(Rc<Streams>);
 
 impl Streams {
-    fn begin(self: &Rc<Self>) -> Seat {
+    fn open(self: &Rc<Self>) -> OpenStream {
         self.open.set(self.open.get() + 1);
         self.served.set(true);
-        Seat(Rc::clone(self))
+        OpenStream(Rc::clone(self))
     }
 
-    fn any(&self) -> bool {
+    fn any_open(&self) -> bool {
         self.open.get() > 0
     }
 
-    /// Was there any yet?
+    /// Returns true once a stream has been opened.
     fn served(&self) -> bool {
         self.served.get()
     }
 
-    /// Ready when there is none.
-    fn poll_none(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.any() {
+    /// Ready when no stream is open.
+    fn poll_idle(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.any_open() {
             return Poll::Ready(());
         }
-        *self.waiting.borrow_mut() = Some(cx.waker().clone());
+        *self.waker.borrow_mut() = Some(cx.waker().clone());
         Poll::Pending
     }
 }
 
-impl Drop for Seat {
+impl Drop for OpenStream {
     fn drop(&mut self) {
         self.0.open.set(self.0.open.get() - 1);
-        if !self.0.any()
-            && let Some(waker) = self.0.waiting.take()
+        if !self.0.any_open()
+            && let Some(waker) = self.0.waker.take()
         {
             waker.wake();
         }

@@ -1,70 +1,71 @@
-//! Frames that cost their sender nothing and us something, kept in proportion.
+//! Protects against floods of frames that are cheap to send and expensive to handle.
 //!
-//! Resets, pings, settings, empty frames and the like are each a few bytes
-//! that have to be acted upon, and no flow control bounds them. A connection
-//! therefore has a budget, which such frames spend and which real work earns
-//! back: requests, data, and with time. Who overspends is told to calm down.
+//! Resets, pings, settings, empty frames and the like are a few bytes each, need work, and are not
+//! subject to flow control. Each connection therefore has a budget. Such frames spend it; requests,
+//! data and time refill it. A connection that exceeds its budget is closed with
+//! `ENHANCE_YOUR_CALM`.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What a client says before its first frame (RFC 9113 §3.4).
+/// The connection preface, which a client sends before its first frame (RFC 9113 §3.4).
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// What may be spent at once: a browser that cancels a whole page does not
-/// come near it.
+/// The full budget. A browser that cancels a whole page does not come close to spending it.
 const FULL: u32 = 1000;
-/// Earned in a second.
+/// Refill per second.
 const PER_SECOND: u32 = 50;
-/// Bytes of data, either way, that earn 1.
+/// Bytes of data, in either direction, that refill 1.
 const DATA: u32 = 1024;
-/// Earned by a frame that carries a response or its data: its receiver may
-/// answer with updates of two windows.
+/// Refill per response HEADERS or DATA frame sent. The client may respond to it with two
+/// `WINDOW_UPDATE` frames.
 const SENT: u32 = 2;
-/// Spent by a reset. A request that is only made to be reset earns 1 and
-/// makes work for a backend.
+/// Cost of a reset. A request that is immediately reset refills only 1 and causes work for a
+/// backend.
 const RESET: u32 = 4;
 
-const HEAD: usize = 9;
+/// Length of a frame header in bytes (RFC 9113 §4.1).
+const FRAME_HEADER: usize = 9;
 
-/// The types of frames that are told apart (RFC 9113 §6).
+/// Frame types that have their own cost (RFC 9113 §6).
 const DATA_FRAME: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 
-/// The head of a frame, as far as it matters.
+/// The fields of a frame header that matter here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct FrameHead {
+struct FrameHeader {
     kind: u8,
     flags: u8,
     len: u32,
 }
 
-/// Follows the frames of one direction.
+/// Tracks frame boundaries in one direction.
 #[derive(Debug)]
 pub(crate) struct Frames {
-    head: [u8; HEAD],
+    head: [u8; FRAME_HEADER],
+    /// Number of bytes in `head`.
     seen: u8,
-    /// Bytes that are no frame's head: the rest of a payload, or of the preface.
+    /// Remaining bytes of the current payload, or of the preface.
     skip: u32,
 }
 
 impl Frames {
-    /// Of a client, which begins with the preface.
+    /// Tracks what a client sends, starting with the preface.
     pub(crate) fn of_client() -> Self {
         Self { skip: u32::try_from(PREFACE.len()).unwrap_or(u32::MAX), ..Self::of_server() }
     }
 
-    /// Of a server.
+    /// Tracks what a server sends.
     pub(crate) fn of_server() -> Self {
-        Self { head: [0; HEAD], seen: 0, skip: 0 }
+        Self { head: [0; FRAME_HEADER], seen: 0, skip: 0 }
     }
 
-    /// These bytes went by; calls back for each frame that began.
-    fn advance(&mut self, mut bytes: &[u8], mut began: impl FnMut(FrameHead)) {
+    /// Advances past these bytes. Calls `began` for each frame header.
+    fn advance(&mut self, mut bytes: &[u8], mut began: impl FnMut(FrameHeader)) {
         while !bytes.is_empty() {
             if self.skip > 0 {
                 let skipped = bytes.len().min(usize::try_from(self.skip).unwrap_or(usize::MAX));
@@ -73,77 +74,79 @@ impl Frames {
                 continue;
             }
             let seen = usize::from(self.seen);
-            let n = bytes.len().min(HEAD - seen);
+            let n = bytes.len().min(FRAME_HEADER - seen);
             self.head[seen..seen + n].copy_from_slice(&bytes[..n]);
             bytes = &bytes[n..];
             self.seen += u8::try_from(n).unwrap_or(0);
-            if usize::from(self.seen) == HEAD {
+            if usize::from(self.seen) == FRAME_HEADER {
                 let [a, b, c, kind, flags, ..] = self.head;
                 let len = u32::from_be_bytes([0, a, b, c]);
                 (self.skip, self.seen) = (len, 0);
-                began(FrameHead { kind, flags, len });
+                began(FrameHeader { kind, flags, len });
             }
         }
     }
 }
 
-/// What a connection may spend.
+/// A connection's budget.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    spare: u32,
-    /// Bytes of data that have not earned anything yet.
+    left: u32,
+    /// Bytes of data that have not refilled the budget yet.
     data: u32,
-    earned: Instant,
-    overspent: bool,
+    refilled: Instant,
+    exceeded: bool,
 }
 
 impl Budget {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { spare: FULL, data: 0, earned: now, overspent: false }
+        Self { left: FULL, data: 0, refilled: now, exceeded: false }
     }
 
-    /// The peer has sent these bytes. False, for ever, once it has overspent.
+    /// Accounts for bytes received from the peer. Returns false once the peer has exceeded its
+    /// budget, and from then on.
     pub(crate) fn received(&mut self, frames: &mut Frames, bytes: &[u8], now: Instant) -> bool {
-        let seconds = u32::try_from(now.saturating_duration_since(self.earned).as_secs()).unwrap_or(u32::MAX);
+        let seconds =
+            u32::try_from(now.saturating_duration_since(self.refilled).as_secs()).unwrap_or(u32::MAX);
         if seconds > 0 {
-            self.earned += Duration::from_secs(seconds.into());
-            self.earn(seconds.saturating_mul(PER_SECOND));
+            self.refilled += Duration::from_secs(seconds.into());
+            self.refill(seconds.saturating_mul(PER_SECOND));
         }
         frames.advance(bytes, |frame| match frame.kind {
-            DATA_FRAME if frame.len > 0 => self.earn_by_data(frame.len),
+            DATA_FRAME if frame.len > 0 => self.refill_by_data(frame.len),
             DATA_FRAME if frame.flags & END_STREAM != 0 => {}
-            HEADERS => self.earn(1),
+            HEADERS => self.refill(1),
             RST_STREAM => self.spend(RESET),
             CONTINUATION => self.spend(2),
             _ => self.spend(1),
         });
-        !self.overspent
+        !self.exceeded
     }
 
-    /// These bytes were sent to the peer.
+    /// Accounts for bytes sent to the peer.
     pub(crate) fn sent(&mut self, frames: &mut Frames, bytes: &[u8]) {
         frames.advance(bytes, |frame| {
             if matches!(frame.kind, DATA_FRAME | HEADERS) {
-                self.earn(SENT);
-                self.earn_by_data(frame.len);
+                self.refill(SENT);
+                self.refill_by_data(frame.len);
             }
         });
     }
 
-    fn earn(&mut self, n: u32) {
-        self.spare = self.spare.saturating_add(n).min(FULL);
+    fn refill(&mut self, n: u32) {
+        self.left = self.left.saturating_add(n).min(FULL);
     }
 
-    fn earn_by_data(&mut self, bytes: u32) {
+    fn refill_by_data(&mut self, bytes: u32) {
         self.data += bytes;
-        self.earn(self.data / DATA);
+        self.refill(self.data / DATA);
         self.data %= DATA;
     }
 
     fn spend(&mut self, n: u32) {
-        match self.spare.checked_sub(n) {
-            Some(left) => self.spare = left,
-            None => self.overspent = true,
+        match self.left.checked_sub(n) {
+            Some(left) => self.left = left,
+            None => self.exceeded = true,
         }
     }
 }
@@ -155,34 +158,34 @@ mod tests {
     fn frame(kind: u8, flags: u8, len: u32) -> Vec<u8> {
         let [_, a, b, c] = len.to_be_bytes();
         let mut frame = vec![a, b, c, kind, flags, 0, 0, 0, 1];
-        frame.resize(HEAD + len as usize, 7);
+        frame.resize(FRAME_HEADER + len as usize, 7);
         frame
     }
 
-    /// How many rounds of `frames` are let pass, up to 10,000.
+    /// Returns how many repetitions of `frames` stay within the budget, up to 10,000.
     fn rounds(frames: &[Vec<u8>]) -> usize {
         let now = Instant::now();
-        let (mut budget, mut follow) = (Budget::new(now), Frames::of_server());
+        let (mut budget, mut tracker) = (Budget::new(now), Frames::of_server());
         let round = frames.concat();
-        (0..10_000).take_while(|_| budget.received(&mut follow, &round, now)).count()
+        (0..10_000).take_while(|_| budget.received(&mut tracker, &round, now)).count()
     }
 
     #[test]
-    fn frames_are_found_however_they_arrive() {
+    fn frame_boundaries_do_not_depend_on_chunking() {
         let sent = [frame(0, 1, 0), frame(1, 4, 300), frame(0, 0, 70_000), frame(9, 0, 1)];
         let mut bytes = PREFACE.to_vec();
         bytes.extend(sent.concat());
         for piece in [1, 7, 9, 10, 4096, 1 << 20] {
-            let (mut follow, mut found) = (Frames::of_client(), Vec::new());
+            let (mut tracker, mut found) = (Frames::of_client(), Vec::new());
             for bytes in bytes.chunks(piece) {
-                follow.advance(bytes, |frame| found.push((frame.kind, frame.flags, frame.len)));
+                tracker.advance(bytes, |frame| found.push((frame.kind, frame.flags, frame.len)));
             }
             assert_eq!(found, [(0, 1, 0), (1, 4, 300), (0, 0, 70_000), (9, 0, 1)], "in pieces of {piece}");
         }
     }
 
     #[test]
-    fn every_kind_of_flood_ends() {
+    fn every_kind_of_flood_exceeds_the_budget() {
         let (headers, reset) = (frame(HEADERS, 5, 20), frame(RST_STREAM, 0, 4));
         assert_eq!(rounds(&[headers, reset]), 333, "rapid reset");
         assert_eq!(rounds(&[frame(6, 0, 8)]), 1000, "ping");
@@ -194,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn honest_use_goes_on_for_ever() {
+    fn normal_use_stays_within_the_budget() {
         let data = frame(DATA_FRAME, 0, 16_384);
         assert_eq!(rounds(&[frame(HEADERS, 5, 50)]), 10_000, "requests");
         assert_eq!(rounds(&[data, frame(6, 0, 8)]), 10_000, "an upload, with pings");
@@ -203,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn small_messages_may_be_answered_by_window_updates() {
+    fn window_updates_for_small_messages_stay_within_the_budget() {
         let now = Instant::now();
         let mut budget = Budget::new(now);
         let (mut there, mut back) = (Frames::of_server(), Frames::of_server());
@@ -214,15 +217,15 @@ mod tests {
     }
 
     #[test]
-    fn time_earns_and_a_flood_is_not_forgiven() {
+    fn budget_refills_over_time_but_a_flood_is_final() {
         let now = Instant::now();
-        let (mut budget, mut follow) = (Budget::new(now), Frames::of_server());
+        let (mut budget, mut tracker) = (Budget::new(now), Frames::of_server());
         for second in 0..100 {
             let pings = frame(6, 0, 8).repeat(50);
-            assert!(budget.received(&mut follow, &pings, now + Duration::from_secs(second)));
+            assert!(budget.received(&mut tracker, &pings, now + Duration::from_secs(second)));
         }
         let flood = frame(6, 0, 8).repeat(2000);
-        assert!(!budget.received(&mut follow, &flood, now + Duration::from_secs(100)));
-        assert!(!budget.received(&mut follow, &[], now + Duration::from_secs(1000)));
+        assert!(!budget.received(&mut tracker, &flood, now + Duration::from_secs(100)));
+        assert!(!budget.received(&mut tracker, &[], now + Duration::from_secs(1000)));
     }
 }

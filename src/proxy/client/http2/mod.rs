@@ -1,5 +1,5 @@
-//! HTTP/2 connections from clients (RFC 9113). Each stream is bridged: the request
-//! pipeline sees it as a connection with one HTTP/1.1 request.
+//! HTTP/2 connections from clients (RFC 9113). Each stream is bridged: the request pipeline sees a
+//! connection with one HTTP/1.1 request.
 
 pub(crate) mod connection;
 mod flood;

@@ -1,5 +1,4 @@
-//! A client's stream, to the pipeline: a connection with one HTTP/1.1 request
-//! on it, which is answered in HTTP/1.1.
+//! Bridges a client's stream: to the pipeline, it is a connection with one HTTP/1.1 exchange.
 
 use std::fmt;
 use std::io;
@@ -25,30 +24,30 @@ use crate::proxy::wire::websocket;
 pub(crate) struct ClientStream {
     inlet: Inlet,
     respond: SendResponse<Bytes>,
-    /// A response's head of which the end has not come yet.
+    /// An incomplete response head.
     text: Vec<u8>,
-    answer: Answer,
-    /// Is it to HEAD?
+    state: ResponseState,
+    /// Whether the request method is HEAD.
     head_only: bool,
-    /// The Sec-WebSocket-Accept that opens a tunnel, where one is asked for.
+    /// The expected Sec-WebSocket-Accept, if the client requested a WebSocket.
     accept: Option<String>,
 }
 
-/// How far the answer is.
-enum Answer {
-    /// Its head is to come.
+/// The state of the response.
+enum ResponseState {
+    /// Waiting for the head.
     Head,
     Body(Outlet),
     Tunnel(Outlet),
-    /// The client was told that there is no tunnel, whatever the backend says.
+    /// The client got a 502 because the backend did not open the tunnel.
     Refused,
 }
 
 impl ClientStream {
-    /// `random` makes the key of a WebSocket.
+    /// Creates a bridged stream. `random` supplies the WebSocket key.
     ///
     /// # Errors
-    /// If the request cannot be put as one of HTTP/1.1; then the stream was reset.
+    /// If HTTP/1.1 cannot express the request. The stream is then already reset.
     pub(crate) fn new(
         request: Request<RecvStream>,
         mut respond: SendResponse<Bytes>,
@@ -74,29 +73,29 @@ impl ClientStream {
             inlet: Inlet::new(recv, text, framing),
             respond,
             text: Vec::new(),
-            answer: Answer::Head,
+            state: ResponseState::Head,
             head_only: parts.method == Method::HEAD,
             accept: key.as_deref().map(websocket::accept_key),
         })
     }
 
     fn is_tunnel(&self) -> bool {
-        matches!(self.answer, Answer::Tunnel(_))
+        matches!(self.state, ResponseState::Tunnel(_))
     }
 
-    /// Nothing more is to be read: an end of the connection, if it is a tunnel.
-    /// Else the request has ended, and the client waits.
+    /// Handles the end of the client's data. For a tunnel this is EOF. Otherwise the client waits
+    /// for the response, and an error is ready once it resets the stream.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let gone = match &mut self.answer {
-            Answer::Refused => Poll::Ready(()),
-            Answer::Tunnel(_) => return Poll::Ready(Ok(0)),
-            Answer::Body(outlet) => outlet.poll_reset(cx),
-            Answer::Head => self.respond.poll_reset(cx).map(|_| ()),
+        let gone = match &mut self.state {
+            ResponseState::Refused => Poll::Ready(()),
+            ResponseState::Tunnel(_) => return Poll::Ready(Ok(0)),
+            ResponseState::Body(outlet) => outlet.poll_reset(cx),
+            ResponseState::Head => self.respond.poll_reset(cx).map(|_| ()),
         };
         gone.map(|()| Err(io::ErrorKind::ConnectionReset.into()))
     }
 
-    /// Takes bytes of the head; sends it once it is whole.
+    /// Buffers bytes of the head. Sends the head once it is complete.
     fn write_head(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let before = self.text.len();
         self.text.extend_from_slice(bytes);
@@ -119,7 +118,7 @@ impl ClientStream {
                 }
                 (StatusCode::OK, Payload::Raw)
             }
-            // To the client it would mean that there is a tunnel now.
+            // A 2xx response would tell the client that the tunnel is open.
             Some(_) if status.is_success() => return self.refuse_tunnel(),
             _ if matches!(framing, Framing::None | Framing::Length(0)) => (status, Payload::Ended),
             _ => (status, Payload::Framed(head::body(framing))),
@@ -127,13 +126,13 @@ impl ClientStream {
         let (ended, tunnel) = (matches!(payload, Payload::Ended), matches!(payload, Payload::Raw));
         let stream = self.respond.send_response(with_head(status, fields), ended)?;
         let outlet = Outlet::new(stream, payload);
-        self.answer = if tunnel { Answer::Tunnel(outlet) } else { Answer::Body(outlet) };
+        self.state = if tunnel { ResponseState::Tunnel(outlet) } else { ResponseState::Body(outlet) };
         Ok(())
     }
 
-    /// The backend did not open the WebSocket as it should.
+    /// Sends a 502, because the backend did not open the WebSocket.
     fn refuse_tunnel(&mut self) -> Result<(), ::h2::Error> {
-        self.answer = Answer::Refused;
+        self.state = ResponseState::Refused;
         self.respond.send_response(with_head(StatusCode::BAD_GATEWAY, HeaderMap::new()), true)?;
         Ok(())
     }
@@ -155,36 +154,36 @@ impl Bridge for ClientStream {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.answer {
-            Answer::Head => Poll::Ready(self.write_head(bytes)),
-            Answer::Body(outlet) | Answer::Tunnel(outlet) => outlet.poll_write(cx, bytes),
-            Answer::Refused => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        match &mut self.state {
+            ResponseState::Head => Poll::Ready(self.write_head(bytes)),
+            ResponseState::Body(outlet) | ResponseState::Tunnel(outlet) => outlet.poll_write(cx, bytes),
+            ResponseState::Refused => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
     }
 
     fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // What was taken had room at the client; the connection sees it out.
+        // Accepted bytes fit the flow-control window. The connection's task sends them.
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(match &mut self.answer {
-            Answer::Tunnel(outlet) => outlet.shut(),
-            Answer::Head | Answer::Body(_) | Answer::Refused => Ok(()),
+        Poll::Ready(match &mut self.state {
+            ResponseState::Tunnel(outlet) => outlet.shutdown(),
+            ResponseState::Head | ResponseState::Body(_) | ResponseState::Refused => Ok(()),
         })
     }
 
     fn abort(&mut self) {
-        match &mut self.answer {
-            Answer::Head => self.respond.send_reset(Reason::INTERNAL_ERROR),
-            Answer::Tunnel(outlet) => outlet.abort(Reason::CONNECT_ERROR),
-            Answer::Body(outlet) => outlet.abort(Reason::INTERNAL_ERROR),
-            Answer::Refused => {}
+        match &mut self.state {
+            ResponseState::Head => self.respond.send_reset(Reason::INTERNAL_ERROR),
+            ResponseState::Tunnel(outlet) => outlet.abort(Reason::CONNECT_ERROR),
+            ResponseState::Body(outlet) => outlet.abort(Reason::INTERNAL_ERROR),
+            ResponseState::Refused => {}
         }
     }
 
     fn has_refused_tunnel(&self) -> bool {
-        matches!(self.answer, Answer::Refused)
+        matches!(self.state, ResponseState::Refused)
     }
 }
 

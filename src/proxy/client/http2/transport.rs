@@ -1,5 +1,4 @@
-//! What the frames of an HTTP/2 connection go over: its stream, watched for
-//! floods.
+//! The transport of an HTTP/2 connection: a stream that counts frames to detect floods.
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
@@ -14,28 +13,28 @@ use crate::proxy::wire::buffer::Buffer;
 use crate::proxy::wire::stream::Stream;
 use crate::proxy::worker::Worker;
 
-/// What the connection knows of its transport.
+/// The state of a transport, shared with its connection.
 #[derive(Debug, Default)]
 pub(crate) struct WriteGauge {
     flooded: Cell<bool>,
-    /// Does the client not take what there is for it?
+    /// Whether the last write could not proceed.
     blocked: Cell<bool>,
-    /// Bytes, until they were asked for.
+    /// Bytes written since the last call of [`Self::taken`].
     written: Cell<usize>,
 }
 
 impl WriteGauge {
-    /// Has the client overspent its budget? Then nothing more is read of it.
+    /// Returns true if the client has exceeded its budget. Nothing more is read from it then.
     pub(crate) fn flooded(&self) -> bool {
         self.flooded.get()
     }
 
-    /// Does the client not take what there is for it?
+    /// Returns true if the client is not reading: the last write could not proceed.
     pub(crate) fn blocked(&self) -> bool {
         self.blocked.get()
     }
 
-    /// Bytes that the client has taken since this was asked last.
+    /// Returns the number of bytes written since the last call.
     pub(crate) fn taken(&self) -> usize {
         self.written.take()
     }
@@ -48,11 +47,11 @@ impl WriteGauge {
     }
 }
 
-/// A client's stream.
+/// A client's stream, with its flood budget.
 pub(crate) struct Transport {
     worker: Rc<Worker>,
     stream: Stream,
-    /// What was read before it was known to be HTTP/2.
+    /// Bytes read while detecting HTTP/2.
     held: Option<Buffer>,
     budget: Budget,
     received: Frames,
