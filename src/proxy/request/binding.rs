@@ -1,83 +1,44 @@
-//! Where affinity meets a request: what is remembered of its session, and
-//! what is to be remembered after its response.
+//! The session of a request: looks up its binding, and stores what the request changes.
 
 use crate::affinity::cookie::{self, CookieBinding, Opened};
-use crate::affinity::key::cookies::cookie_values;
 use crate::affinity::key::{FoundKey, RequestView};
 use crate::affinity::learn::{self, Learned, ResponseView};
 use crate::affinity::pick::{Binding, Tried, Verdict};
-use crate::affinity::{BackendId, KeyHash, Seed, Timestamp};
+use crate::affinity::recall::{Recalled, Store, recall};
+use crate::affinity::{KeyHash, Timestamp};
 use crate::model::Remember;
 use crate::model::snapshot::Memory;
 use crate::proxy::view::UpstreamView;
 
-/// What was found out about a request's session.
+/// A request's session.
 #[derive(Debug)]
 pub(crate) struct Session {
-    /// Its key; where the binding is in a cookie and the request has no key,
-    /// one made from the cookie, so that every proxy fails over alike.
+    /// Its key, from the request or derived from its sealed cookie.
     pub key: Option<KeyHash>,
-    /// Which source the key came from.
+    /// The index of the key's source; `None` if the key is not from the request.
     pub source: Option<usize>,
-    /// What is remembered.
+    /// Its binding when the request arrived.
     pub binding: Binding,
-    /// Our own cookie, opened.
+    /// The request's sealed cookie, if valid.
     opened: Option<Opened>,
 }
 
 impl Session {
-    /// Looks up what is remembered of this request's session.
+    /// Looks up the session of a request. `found` is the key found in the request.
     pub(crate) fn recall(
         upstream: &UpstreamView,
         found: Option<FoundKey>,
         request: &impl RequestView,
         now: Timestamp,
     ) -> Self {
-        let mut session = Self {
-            key: found.map(|f| f.hash),
-            source: found.map(|f| f.source),
-            binding: Binding::Absent,
-            opened: None,
+        let hash = found.map(|found| found.hash);
+        let Recalled { key, binding, cookie } =
+            recall(store(upstream), &upstream.state.cluster, hash, request, now);
+        let opened = match cookie {
+            CookieBinding::Bound(opened) => Some(opened),
+            CookieBinding::Absent | CookieBinding::Expired(_) | CookieBinding::Forged => None,
         };
-        match &upstream.state.memory {
-            Memory::None => session.binding = Binding::RingOnly,
-            Memory::Table(table) => {
-                if let Some(slot) = session.key.and_then(|key| table.lookup(key, now)) {
-                    session.binding = if upstream.state.cluster.index_of(slot).is_some() {
-                        Binding::To(slot)
-                    } else {
-                        Binding::Unknown
-                    };
-                }
-            }
-            Memory::Cookie(keys) => session.recall_from_cookie(upstream, keys, request, now),
-        }
-        session
-    }
-
-    fn recall_from_cookie(
-        &mut self,
-        upstream: &UpstreamView,
-        keys: &cookie::KeyRing,
-        request: &impl RequestView,
-        now: Timestamp,
-    ) {
-        let Remember::Cookie(config) = &upstream.state.config.affinity.remember else { return };
-        let values = cookie_values(request, config.name.as_bytes());
-        let name = &upstream.state.config.name;
-        self.binding = match cookie::read_binding(keys, name, values, now, config.max_age, config.max_idle) {
-            CookieBinding::Absent => Binding::Absent,
-            CookieBinding::Forged => Binding::Forged,
-            CookieBinding::Expired(_) => Binding::Expired,
-            CookieBinding::Bound(opened) => {
-                let members = upstream.state.cluster.members();
-                let slot = members.iter().find(|m| m.id == opened.backend).map(|m| m.slot);
-                let seed = upstream.state.config.affinity.seed;
-                self.key.get_or_insert_with(|| key_of(seed, &opened));
-                self.opened = Some(opened);
-                slot.map_or(Binding::Unknown, Binding::To)
-            }
-        };
+        Self { key, source: found.map(|found| found.source), binding, opened }
     }
 
     /// Writes the binding that a pick made, just before the request is sent.
@@ -176,10 +137,15 @@ pub(crate) fn own_cookie(upstream: &UpstreamView) -> Option<&str> {
     }
 }
 
-/// A key for a session that has none but its cookie.
-fn key_of(seed: Seed, opened: &Opened) -> KeyHash {
-    let mut id = Vec::with_capacity(BackendId::MAX_LEN + 4);
-    id.extend_from_slice(&opened.issued.0.to_le_bytes());
-    id.extend_from_slice(opened.backend.as_str().as_bytes());
-    KeyHash::of_id(seed, &id)
+/// Returns the store of an upstream's bindings.
+fn store(upstream: &UpstreamView) -> Store<'_> {
+    let config = &upstream.state.config;
+    match (&upstream.state.memory, &config.affinity.remember) {
+        (Memory::Table(table), _) => Store::Table(table),
+        (Memory::Cookie(keys), Remember::Cookie(cookie)) => {
+            Store::Cookie { keys, config: cookie, upstream: &config.name, seed: config.affinity.seed }
+        }
+        // Keys without cookie settings do not occur: both come from one configuration.
+        (Memory::None | Memory::Cookie(_), _) => Store::None,
+    }
 }
