@@ -24,7 +24,7 @@ use crate::proxy::wire::socket::Socket;
 use crate::proxy::wire::stream::Stream;
 
 /// How long a stream of HTTP/2 has to end after its response.
-const RUN_OUT: Duration = Duration::from_secs(5);
+const STREAM_END_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time between two words about a backend's TLS.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
@@ -79,7 +79,7 @@ impl BackendPool {
         self.settings.set(upstream.pool);
         self.max_in_use.set(backend.max_connections);
         if let Some(links) = &self.links {
-            links.keep_at_most(upstream.pool.max_idle);
+            links.set_max_idle(upstream.pool.max_idle);
         }
     }
 
@@ -88,18 +88,18 @@ impl BackendPool {
         self.settings.set(Settings { max_idle: 0, ..self.settings.get() });
         self.idle.borrow_mut().clear();
         if let Some(links) = &self.links {
-            links.keep_at_most(0);
+            links.set_max_idle(0);
         }
     }
 
     /// Takes one of the backend's places for a request, if it has one left.
-    pub(crate) fn begin(self: &Rc<Self>) -> Option<InUse> {
+    pub(crate) fn acquire(self: &Rc<Self>) -> Option<BackendPermit> {
         let limit = self.max_in_use.get();
         if limit.is_some() && !self.live.try_use(limit) {
             return None;
         }
         self.live.begin(self.worker);
-        Some(InUse { pool: Rc::clone(self), limited: limit.is_some() })
+        Some(BackendPermit { pool: Rc::clone(self), limited: limit.is_some() })
     }
 
     /// Does a new connection begin with a PROXY header that names the client?
@@ -138,24 +138,24 @@ impl BackendPool {
         announced: Option<Box<Announced>>,
     ) -> Result<BackendStream, ConnectError> {
         let Some(links) = &self.links else {
-            let (stream, counted) = self.connect_own(timeout, announced.as_deref()).await?;
+            let (stream, counted) = self.open_connection(timeout, announced.as_deref()).await?;
             return Ok(BackendStream::opened(stream, announced, counted));
         };
         let pool = Rc::clone(self);
         let connect = move || {
             let pool = Rc::clone(&pool);
-            async move { pool.connect_own(timeout, None).await }
+            async move { pool.open_connection(timeout, None).await }
         };
         // Boxed, so that others hold no room for it.
-        let seat = Box::pin(links.wait(timeout, connect)).await;
-        seat.map(http2::bridged).inspect_err(|error| {
+        let permit = Box::pin(links.wait(timeout, connect)).await;
+        permit.map(http2::bridged).inspect_err(|error| {
             if matches!(error, ConnectError::NotHttp2(_)) {
                 self.warn_of_mismatch(error);
             }
         })
     }
 
-    async fn connect_own(
+    async fn open_connection(
         &self,
         timeout: Duration,
         announced: Option<&Announced>,
@@ -213,7 +213,7 @@ impl BackendPool {
             if stream.is_quiet() {
                 tokio::task::spawn_local(async move {
                     let end = std::future::poll_fn(|cx| stream.poll_readable(cx));
-                    let _ = tokio::time::timeout(RUN_OUT, end).await;
+                    let _ = tokio::time::timeout(STREAM_END_TIMEOUT, end).await;
                 });
             }
             return;
@@ -261,19 +261,19 @@ impl BackendPool {
 
 /// One request's place at a backend; given back when dropped.
 #[derive(Debug)]
-pub(crate) struct InUse {
+pub(crate) struct BackendPermit {
     pool: Rc<BackendPool>,
     limited: bool,
 }
 
-impl InUse {
+impl BackendPermit {
     /// The backend's pool.
     pub(crate) fn pool(&self) -> &Rc<BackendPool> {
         &self.pool
     }
 }
 
-impl Drop for InUse {
+impl Drop for BackendPermit {
     fn drop(&mut self) {
         self.pool.live.end(self.pool.worker);
         if self.limited {

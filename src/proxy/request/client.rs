@@ -68,12 +68,12 @@ impl Client {
         }
     }
 
-    /// Sends bytes whole, `patience` at most.
+    /// Sends bytes whole, `timeout` at most.
     ///
     /// # Errors
     /// The socket's; `TimedOut`.
-    pub(crate) async fn send(&mut self, bytes: &[u8], patience: Duration) -> io::Result<()> {
-        self.deadline.set(patience);
+    pub(crate) async fn send(&mut self, bytes: &[u8], timeout: Duration) -> io::Result<()> {
+        self.deadline.set(timeout);
         let mut sent = 0;
         std::future::poll_fn(|cx| {
             while sent < bytes.len() {

@@ -77,7 +77,7 @@ pub(crate) enum ProxyError {
         /// Is all of the request there, to be sent again?
         replayable: bool,
         /// Is it only that the connection is about to end?
-        leaving: bool,
+        going_away: bool,
     },
     /// The backend has broken off the request's stream (HTTP/2).
     #[error("the backend reset the stream")]
@@ -224,7 +224,7 @@ impl ProxyError {
     }
 
     /// Does it count against the backend?
-    pub(crate) fn blames_backend(&self) -> bool {
+    pub(crate) fn counts_against_backend(&self) -> bool {
         match self {
             Self::Connect(_)
             | Self::BackendTls(_)
@@ -247,7 +247,7 @@ impl ProxyError {
     }
 
     /// Did it come after the connection: may it be of this request and no other?
-    pub(crate) fn is_of_the_request(&self) -> bool {
+    pub(crate) fn came_after_connecting(&self) -> bool {
         !matches!(self, Self::Connect(_) | Self::BackendTls(_) | Self::NotHttp2(_) | Self::ConnectTimeout)
     }
 

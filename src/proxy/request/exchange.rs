@@ -15,7 +15,7 @@ use crate::h1::{Body, BodyLimits, Framing};
 use crate::model::UpstreamTimeouts;
 use crate::proxy::backend::Fault;
 use crate::proxy::backend::lease::{BackendStream, Usage};
-use crate::proxy::backend::pool::InUse;
+use crate::proxy::backend::pool::BackendPermit;
 use crate::proxy::view::UpstreamView;
 use crate::proxy::wire::buffer::{Buffer, Size};
 use crate::proxy::wire::pace::{Look, Pace};
@@ -25,8 +25,8 @@ use crate::proxy::wire::transfer::{KEPT, Transfer, TransferError};
 pub(crate) struct Attempt<'a> {
     pub upstream: &'a UpstreamView,
     pub verdict: Verdict,
-    /// Its place at the backend.
-    pub place: InUse,
+    /// Its permit at the backend.
+    pub permit: BackendPermit,
     /// The connection.
     pub backend: BackendStream,
     /// The head, as the backend gets it.
@@ -46,7 +46,7 @@ pub(crate) struct Exchange<'r, 'w, 'a> {
     upload_pace: Pace,
     reply: ReplyReader,
     /// Is the client looked at for going away?
-    watch: bool,
+    watch_client: bool,
 }
 
 /// Sends the request and brings the response back.
@@ -59,7 +59,7 @@ pub(crate) async fn run(
     client: &mut Client,
     attempt: Attempt<'_>,
 ) -> Result<After, ProxyError> {
-    let Attempt { upstream, verdict, place, backend, out } = attempt;
+    let Attempt { upstream, verdict, permit, backend, out } = attempt;
     let Some(framing) = request.facts.as_ref().map(|facts| facts.framing) else {
         return Err(ProxyError::ClientGone);
     };
@@ -72,7 +72,7 @@ pub(crate) async fn run(
     if has_body {
         request.pass_head(client);
     }
-    let head_sent = out.len() as u64;
+    let head_len = out.len() as u64;
     let max_body = request.view.snapshot.config.limits.body_bytes;
     let mut upload =
         Transfer::new(out, Body::new(framing, BodyLimits::default()), false).limit_content(max_body);
@@ -81,7 +81,7 @@ pub(crate) async fn run(
     }
     upload.join(&mut client.held).map_err(|e| ProxyError::of_upload(&e))?;
     let out = worker.buffers.take_output();
-    let watch = request.view.snapshot.config.server.cancel_on_client_close;
+    let watch_client = request.view.snapshot.config.server.cancel_on_client_close;
     let mut exchange = Exchange {
         request,
         upstream,
@@ -92,7 +92,7 @@ pub(crate) async fn run(
         upload_ended: false,
         upload_pace: Pace::new(&timeouts),
         reply: ReplyReader::new(out),
-        watch,
+        watch_client,
     };
 
     client.deadline.set(if has_body { timeouts.body_idle } else { timeouts.response_head });
@@ -107,7 +107,7 @@ pub(crate) async fn run(
                     return Err(error);
                 }
             }
-            exchange.request.tally.bytes_in += exchange.upload.sent().saturating_sub(head_sent);
+            exchange.request.tally.bytes_in += exchange.upload.sent().saturating_sub(head_len);
             if exchange.request.tally.bytes_out > 0 && !exchange.reply.out.is_empty() {
                 // An interim response was cut: nothing that follows would be understood.
                 exchange.request.tally.status = error.status();
@@ -119,7 +119,7 @@ pub(crate) async fn run(
     if reply.upgraded {
         let Exchange { request, backend, held, reply, .. } = exchange;
         let upgraded = tunnel::Upgraded { backend, held, out: reply.out };
-        return tunnel::run(request, client, place, upgraded, &timeouts).await;
+        return tunnel::run(request, client, permit, upgraded, &timeouts).await;
     }
 
     let rechunk = reply.framing == ClientFraming::Chunked;
@@ -139,14 +139,14 @@ pub(crate) async fn run(
     let Exchange { request, backend, mut held, upload, .. } = exchange;
     request.tally.bytes_out += download.sent();
     // The head was counted as it came.
-    request.tally.bytes_in += upload.sent().saturating_sub(head_sent);
+    request.tally.bytes_in += upload.sent().saturating_sub(head_len);
     let uploaded = upload.is_complete();
     let clean = held.as_ref().is_none_or(Buffer::is_empty);
     worker.buffers.put_back(&mut held);
     worker.buffers.put_output(upload.into_output());
     worker.buffers.put_output(download.into_output());
     if result.is_ok() && reply.backend_persistent && uploaded && clean {
-        place.pool().keep(backend, worker.coarse_now());
+        permit.pool().keep(backend, worker.coarse_now());
     }
     result?;
     Ok(match (reply.client_persistent, uploaded) {
@@ -218,8 +218,8 @@ impl Exchange<'_, '_, '_> {
     /// Why there is no response.
     fn no_response(&self, fault: Fault) -> ProxyError {
         match fault {
-            Fault::Leaving => ProxyError::BackendRefused { replayable: true, leaving: true },
-            Fault::Refused => ProxyError::BackendRefused { replayable: true, leaving: false },
+            Fault::GoingAway => ProxyError::BackendRefused { replayable: true, going_away: true },
+            Fault::Refused => ProxyError::BackendRefused { replayable: true, going_away: false },
             Fault::Reset => ProxyError::BackendReset,
             Fault::Malformed => ProxyError::ResponseMalformed,
             Fault::Unsendable => ProxyError::Unsendable,
@@ -294,14 +294,14 @@ impl Exchange<'_, '_, '_> {
     /// Notices a client that goes away while it waits. What it sends ahead is
     /// kept for the next request, and then it is not looked at any more.
     fn poll_client_gone(&mut self, cx: &mut Context<'_>, client: &mut Client) -> Result<(), ProxyError> {
-        if !self.watch || !self.upload_ended {
+        if !self.watch_client || !self.upload_ended {
             return Ok(());
         }
         let before = client.held.as_ref().map_or(0, |held| held.filled().len());
         match client.poll_gone(cx, &self.request.worker.buffers) {
             Poll::Ready(true) => Err(ProxyError::ClientGone),
             Poll::Ready(false) => {
-                self.watch = false;
+                self.watch_client = false;
                 self.upload.keep_ahead(client.held.as_ref(), before);
                 Ok(())
             }

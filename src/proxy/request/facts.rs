@@ -11,7 +11,7 @@ use crate::model::Config;
 /// What a request's head says.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "facts that have nothing to do with each other")]
-pub(crate) struct Facts {
+pub(crate) struct RequestFacts {
     /// Bytes of the head that are still in the client's buffer.
     pub head_len: usize,
     /// How its body is framed.
@@ -54,13 +54,13 @@ pub(crate) enum Method {
     Other,
 }
 
-impl Facts {
+impl RequestFacts {
     pub(crate) fn new(
         head: &RequestHead<'_>,
         len: usize,
         client: &Client,
         config: &Config,
-        for_the_log: bool,
+        keep_text: bool,
     ) -> Self {
         let trusted = config.client_ip.trusts(client.origin.peer);
         let upgrade = head::asks_for_websocket(head);
@@ -73,8 +73,8 @@ impl Facts {
             expects_continue: head.expects_continue,
             upgrade,
             client_ip: config.client_ip.client_ip(client.origin.peer, head),
-            secure: client.origin.secure.is_some() || (trusted && head::says_https(head)),
-            text: (for_the_log || upgrade).then(|| Box::new(LogText::of(head))),
+            secure: client.origin.secure.is_some() || (trusted && head::forwarded_as_https(head)),
+            text: (keep_text || upgrade).then(|| Box::new(LogText::of(head))),
         }
     }
 

@@ -15,10 +15,10 @@ impl Request<'_> {
         // vain looks held against the backend, they would eject it for longer.
         let unreachable = matches!(error, ProxyError::Connect(_) | ProxyError::ConnectTimeout);
         let held = !upstream.state.config.affinity.hold.is_zero() && verdict.outcome == Outcome::Kept;
-        if error.blames_backend() && !(unreachable && held) {
+        if error.counts_against_backend() && !(unreachable && held) {
             upstream.pools[usize::from(verdict.member)].live().failed();
             let key = self.session.as_ref().and_then(|session| session.key);
-            let observation = match (error.is_of_the_request(), key) {
+            let observation = match (error.came_after_connecting(), key) {
                 (true, Some(key)) => Observation::BrokenOff(key),
                 _ => Observation::Failed,
             };
@@ -27,7 +27,7 @@ impl Request<'_> {
     }
 
     /// Is another attempt safe and allowed? Marks the failed member as tried.
-    pub(crate) fn may_go_on(&mut self, error: &ProxyError) -> bool {
+    pub(crate) fn may_retry(&mut self, error: &ProxyError) -> bool {
         let (Some(route), Some(verdict), Some(facts)) = (self.route, self.verdict, &self.facts) else {
             return false;
         };
@@ -47,22 +47,22 @@ impl Request<'_> {
         // What costs time, or was sent, is a retry, and those are bounded.
         // What was not looked at may be next time, once: its session is there.
         let refused = matches!(error, ProxyError::BackendRefused { .. });
-        let leaving = matches!(error, ProxyError::BackendRefused { leaving: true, .. });
-        let again = leaving || (refused && !self.fresh);
+        let going_away = matches!(error, ProxyError::BackendRefused { going_away: true, .. });
+        let again = going_away || (refused && !self.fresh_connection);
         let sent = matches!(error, ProxyError::BackendClosed { .. }) || again;
         let costly = sent || refused || matches!(error, ProxyError::ConnectTimeout);
         if costly {
             self.retries += 1;
             let spent = self.retries >= upstream.state.config.retry.attempts;
             // The end of a connection is no sign of a failing upstream.
-            if spent || !(leaving || upstream.budget.withdraw(Instant::now())) {
+            if spent || !(going_away || upstream.budget.withdraw(Instant::now())) {
                 return false;
             }
         }
         if sent {
             // The session is there if anywhere: try the same backend again, freshly. If
             // it has died, it refuses, and the walk goes on.
-            self.fresh = true;
+            self.fresh_connection = true;
         } else {
             self.tried.insert(verdict.member);
         }
@@ -70,7 +70,7 @@ impl Request<'_> {
     }
 
     /// Does the policy keep the session waiting for its own backend?
-    pub(crate) fn waits_for_its_backend(&self) -> bool {
+    pub(crate) fn never_fails_over(&self) -> bool {
         let failover = self.upstream().map(|upstream| upstream.policy.failover);
         failover == Some(Failover::None)
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::answer::{Answer, Redirect, write_answer};
 use super::client::{After, Client};
 use super::error::ProxyError;
-use super::facts::{Facts, LogText, Method};
+use super::facts::{LogText, Method, RequestFacts};
 use super::head::AffinityReport;
 use super::origin::Origin;
 use super::state::Request;
@@ -75,7 +75,8 @@ impl Request<'_> {
         let facts = self.facts.as_ref();
         // What follows on the connection is known only if the request had no body,
         // and a client of HTTP/1.0 would have to be told that it goes on.
-        let reusable = |f: &Facts| f.persistent && f.framing == Framing::None && f.version == Version::Http11;
+        let reusable =
+            |f: &RequestFacts| f.persistent && f.framing == Framing::None && f.version == Version::Http11;
         let persistent = facts.is_some_and(reusable)
             && matches!(status, 301 | 308 | 404 | 502 | 503 | 504)
             && !self.worker.draining();

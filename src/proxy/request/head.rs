@@ -44,7 +44,7 @@ pub(crate) fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: &R
     let mut takes_trailers = false;
     h1::copy_fields(out, &head.fields, |field| match field.kind {
         FieldKind::Te => {
-            takes_trailers |= names_trailers(field.value);
+            takes_trailers |= accepts_trailers(field.value);
             Edit::Drop
         }
         // Only Homing says these.
@@ -62,7 +62,7 @@ pub(crate) fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: &R
         FieldKind::ContentLength => Edit::Keep,
         _ if names_fields && head.connection.names(field.name) => Edit::Drop,
         FieldKind::Other if !forwarding.underscores && field.name.as_bytes().contains(&b'_') => Edit::Drop,
-        FieldKind::Other if is_claim(field.name, edits.trusted) => Edit::Drop,
+        FieldKind::Other if is_spoofed(field.name, edits.trusted) => Edit::Drop,
         _ => Edit::Keep,
     });
     if let Some(own) = edits.own_cookie {
@@ -99,14 +99,14 @@ pub(crate) fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: &R
 }
 
 /// Does TE say that trailers are welcome (RFC 9110 §10.1.4)?
-fn names_trailers(te: &[u8]) -> bool {
+fn accepts_trailers(te: &[u8]) -> bool {
     te.split(|byte| *byte == b',').any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
 /// Is it a field by another name, or a further one, of those that only a
 /// trusted peer (or nobody) may set? CGI and WSGI know no difference between
 /// `-` and `_` in names, so neither does this.
-fn is_claim(name: &str, trusted: bool) -> bool {
+fn is_spoofed(name: &str, trusted: bool) -> bool {
     let name = name.as_bytes();
     if name[0] | 0x20 != b'x' {
         return false;
@@ -333,7 +333,7 @@ pub(crate) fn write_report(out: &mut Vec<u8>, report: &AffinityReport<'_>) {
 }
 
 /// Does a proxy in front say that the request came over TLS?
-pub(crate) fn says_https(head: &RequestHead<'_>) -> bool {
+pub(crate) fn forwarded_as_https(head: &RequestHead<'_>) -> bool {
     let proto = head.fields.iter().find(|f| f.kind == FieldKind::XForwardedProto);
     // Of a list, the first is what the client spoke.
     let first = proto.and_then(|f| f.value.split(|b| *b == b',').next());

@@ -17,7 +17,7 @@ pub(crate) struct Origin {
     pub port: u16,
     /// The address that the client connected to, where known.
     pub destination: Option<SocketAddr>,
-    /// Facts from the TLS handshake; `None` without TLS.
+    /// RequestFacts from the TLS handshake; `None` without TLS.
     pub secure: Option<Box<Secure>>,
     /// Requests are redirected to https on this port.
     pub redirect_https: Option<u16>,
@@ -59,7 +59,7 @@ impl Secure {
     /// May it ask for this host (as in Host)? A client that named another host
     /// in its handshake may only if the certificate that it got is for both:
     /// then it may use the connection for both (RFC 9110 §7.4).
-    pub(crate) fn may_ask_for(&self, host: &str) -> bool {
+    pub(crate) fn allows_host(&self, host: &str) -> bool {
         let Some((name, identities)) = &self.server_name else { return true };
         let host = host_name(host);
         host.is_empty()

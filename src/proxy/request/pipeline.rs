@@ -4,7 +4,7 @@
 //! receive ─ read and parse the head (400, 408, 414, 431, 501, 505)
 //!   └ plan ─ route (404) → body limit (413) → key → session → pick (503) → head for the backend
 //!        └ hold ─ wait for the session's backend, then plan again
-//!        └ attempt ─ place (503) → connection (502, 504) → bind → exchange (502, 504)
+//!        └ attempt ─ permit (503) → connection (502, 504) → bind → exchange (502, 504)
 //!             └ next on the walk, if that is safe
 //! finish ─ what the client is told if nothing was, metrics, access log
 //! ```
@@ -19,7 +19,7 @@ use super::binding::{self, Session};
 use super::client::{After, Client};
 use super::error::ProxyError;
 use super::exchange::{self, Attempt};
-use super::facts::Facts;
+use super::facts::RequestFacts;
 use super::finish::Served;
 use super::head;
 use super::state::Request;
@@ -47,7 +47,7 @@ enum Attempted {
     /// The client has its response.
     Answered(After),
     /// Nothing was sent: another request of the session was bound first, and is to be followed.
-    Outrun,
+    LostRace,
 }
 
 /// Serves one request of a client whose first bytes are there or coming.
@@ -65,7 +65,7 @@ impl Request<'_> {
                 Plan::Redirect(redirect) => return Ok(Served::Redirected(redirect)),
                 Plan::Send(out) => match self.attempt(client, out).await {
                     Ok(Attempted::Answered(after)) => return Ok(Served::Forwarded(after)),
-                    Ok(Attempted::Outrun) => {
+                    Ok(Attempted::LostRace) => {
                         self.session = None;
                         plan = self.replan(client)?;
                         continue;
@@ -78,20 +78,19 @@ impl Request<'_> {
                     continue;
                 }
             };
-            let goes_on = self.may_go_on(&failed);
+            let retry = self.may_retry(&failed);
             // What is sent again to the same backend is judged by what comes of that.
-            if !(goes_on && matches!(failed, ProxyError::BackendClosed { .. })) {
+            if !(retry && matches!(failed, ProxyError::BackendClosed { .. })) {
                 self.observe_failure(&failed);
             }
-            if !goes_on {
+            if !retry {
                 return Err(failed);
             }
             plan = match self.replan(client) {
                 // Nobody is left: what the last one did says more than that, unless it
                 // was a connection that closed, and all that followed is that it went away.
                 Err(ProxyError::Unavailable(_))
-                    if !self.waits_for_its_backend()
-                        && !matches!(failed, ProxyError::BackendClosed { .. }) =>
+                    if !self.never_fails_over() && !matches!(failed, ProxyError::BackendClosed { .. }) =>
                 {
                     return Err(failed);
                 }
@@ -103,11 +102,11 @@ impl Request<'_> {
     /// Reads until the head is complete, then plans.
     async fn receive(&mut self, client: &mut Client) -> Result<Plan, ProxyError> {
         let view = Rc::clone(&self.view);
-        let mut waiting = false;
+        let mut waits = false;
         let worker = self.worker;
         std::future::poll_fn(|cx| {
             loop {
-                if let Some(planned) = self.plan_from_held(client) {
+                if let Some(planned) = self.try_plan(client) {
                     return Poll::Ready(planned);
                 }
                 match worker.buffers.poll_fill(&mut client.held, Size::Small, &mut client.stream, cx) {
@@ -116,8 +115,8 @@ impl Request<'_> {
                     Poll::Pending => break,
                 }
             }
-            if !waiting {
-                waiting = true;
+            if !waits {
+                waits = true;
                 client.deadline.set(view.snapshot.config.timeouts.request_head);
             }
             if client.deadline.expired(cx) {
@@ -131,11 +130,11 @@ impl Request<'_> {
     /// Plans again, from the head that is still in hand.
     fn replan(&mut self, client: &mut Client) -> Result<Plan, ProxyError> {
         client.scanned = 0;
-        self.plan_from_held(client).unwrap_or(Err(ProxyError::ClientGone))
+        self.try_plan(client).unwrap_or(Err(ProxyError::ClientGone))
     }
 
     /// Plans, if the head that is in hand is complete.
-    fn plan_from_held(&mut self, client: &mut Client) -> Option<Result<Plan, ProxyError>> {
+    fn try_plan(&mut self, client: &mut Client) -> Option<Result<Plan, ProxyError>> {
         let held = client.held.take()?;
         let planned = {
             let mut slots = FieldSlots::new();
@@ -158,14 +157,14 @@ impl Request<'_> {
             self.tally.started = Instant::now();
             self.tally.bytes_in = len as u64;
             self.origin = Some(Rc::clone(&client.origin));
-            self.facts = Some(Facts::new(head, len, client, config, self.worker.log().enabled()));
+            self.facts = Some(RequestFacts::new(head, len, client, config, self.worker.log().enabled()));
         }
 
         if let Some(facts) = &mut self.facts {
             // It is in hand again, if it was passed on with a body.
             facts.head_len = len;
         }
-        if client.origin.secure.as_ref().is_some_and(|secure| !secure.may_ask_for(head.host)) {
+        if client.origin.secure.as_ref().is_some_and(|secure| !secure.allows_host(head.host)) {
             return Err(ProxyError::Misdirected);
         }
         if let Some(redirect) = self.redirect(head, client) {
@@ -274,15 +273,15 @@ impl Request<'_> {
         };
         let view = Rc::clone(&self.view);
         let upstream = view.upstream_of(route);
-        let place = upstream.pools[usize::from(verdict.member)].begin().ok_or(ProxyError::Saturated)?;
+        let permit = upstream.pools[usize::from(verdict.member)].acquire().ok_or(ProxyError::Saturated)?;
         self.tally.attempts += 1;
 
-        let pool = Rc::clone(place.pool());
+        let pool = Rc::clone(permit.pool());
         // A session is not given to an heir who may be gone as well: it is asked first.
         let moves = verdict.rebind && verdict.outcome == Outcome::Moved;
         let client_ip = self.client_ip(client);
         let announced = pool.announces_clients().then(|| Box::new(client.origin.announced_as(client_ip)));
-        let idle = if self.fresh || moves { None } else { pool.take_idle(announced.as_deref()) };
+        let idle = if self.fresh_connection || moves { None } else { pool.take_idle(announced.as_deref()) };
         let backend = if let Some(stream) = idle {
             stream
         } else {
@@ -303,9 +302,9 @@ impl Request<'_> {
         if !agreed {
             pool.keep(backend, self.worker.coarse_now());
             self.tally.attempts -= 1;
-            return Ok(Attempted::Outrun);
+            return Ok(Attempted::LostRace);
         }
-        let attempt = Attempt { upstream, verdict, place, backend, out };
+        let attempt = Attempt { upstream, verdict, permit, backend, out };
         exchange::run(self, client, attempt).await.map(Attempted::Answered)
     }
 }

@@ -22,8 +22,8 @@ pub(crate) struct TunnelRoute {
     address: Address,
     /// The configuration that was asked last.
     config: Arc<Config>,
-    /// Since when the way is gone.
-    gone: Option<Instant>,
+    /// Since when the way is removed.
+    removed: Option<Instant>,
 }
 
 impl TunnelRoute {
@@ -39,24 +39,25 @@ impl TunnelRoute {
             backend: backend.id.clone(),
             address: backend.address.clone(),
             config: Arc::clone(&request.view.snapshot.config),
-            gone: None,
+            removed: None,
         })
     }
 
     /// When whoever goes this way is to leave it; `None` as long as it is configured.
-    pub(crate) fn ends(&mut self, worker: &Rc<Worker>) -> Option<Instant> {
+    pub(crate) fn closes_at(&mut self, worker: &Rc<Worker>) -> Option<Instant> {
         let view = worker.view();
         if !Arc::ptr_eq(&view.snapshot.config, &self.config) {
             self.config = Arc::clone(&view.snapshot.config);
-            // A way that was gone may be back.
-            self.gone = if self.leads_on(&view) { None } else { self.gone.or_else(|| Some(Instant::now())) };
+            // A way that was removed may be back.
+            self.removed =
+                if self.is_configured(&view) { None } else { self.removed.or_else(|| Some(Instant::now())) };
         }
-        self.gone.map(|since| since + self.config.server.shutdown_grace)
+        self.removed.map(|since| since + self.config.server.shutdown_grace)
     }
 
     /// Does the route still lead to the upstream, and has that still the backend,
     /// where it was?
-    fn leads_on(&self, view: &View) -> bool {
+    fn is_configured(&self, view: &View) -> bool {
         let found =
             view.router.find(&self.host, &self.path).map(|route| &view.upstream_of(route).state.config);
         found.is_some_and(|upstream| {

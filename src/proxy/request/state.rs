@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::binding::Session;
 use super::client::Client;
-use super::facts::Facts;
+use super::facts::RequestFacts;
 use super::origin::Origin;
 use crate::affinity::pick::{Tried, Verdict};
 use crate::proxy::view::{UpstreamView, View};
@@ -19,7 +19,7 @@ pub(crate) struct Request<'w> {
     pub(crate) worker: &'w Rc<Worker>,
     pub(crate) view: Rc<View>,
     /// What the head said; there once it was read.
-    pub(crate) facts: Option<Facts>,
+    pub(crate) facts: Option<RequestFacts>,
     /// Index of the route, once found.
     pub(crate) route: Option<usize>,
     pub(crate) session: Option<Session>,
@@ -29,7 +29,7 @@ pub(crate) struct Request<'w> {
     /// Until when the session's backend is waited for, once it was found missing.
     pub(crate) hold_until: Option<Instant>,
     /// Is the next attempt to use a new connection?
-    pub(crate) fresh: bool,
+    pub(crate) fresh_connection: bool,
     /// Attempts that cost time or were sent, and failed.
     pub(crate) retries: u32,
     /// Whose it is, once it is one.
@@ -72,7 +72,7 @@ impl<'w> Request<'w> {
             verdict: None,
             tried: Tried::default(),
             hold_until: None,
-            fresh: false,
+            fresh_connection: false,
             retries: 0,
             origin: None,
             recorded: false,

@@ -12,7 +12,7 @@ use super::removal::TunnelRoute;
 use super::state::Request;
 use crate::model::UpstreamTimeouts;
 use crate::proxy::backend::lease::BackendStream;
-use crate::proxy::backend::pool::InUse;
+use crate::proxy::backend::pool::BackendPermit;
 use crate::proxy::wire::buffer::{Buffer, Buffers, Size};
 use crate::proxy::wire::stream::Stream;
 use crate::proxy::wire::websocket::{self, Boundary};
@@ -49,7 +49,7 @@ enum Broken {
 pub(crate) async fn run(
     request: &mut Request<'_>,
     client: &mut Client,
-    place: InUse,
+    permit: BackendPermit,
     upgraded: Upgraded,
     timeouts: &UpstreamTimeouts,
 ) -> Result<After, ProxyError> {
@@ -65,23 +65,23 @@ pub(crate) async fn run(
     // When it is to take its leave, because its way was removed.
     let (mut leave, mut late): (Option<Instant>, bool) = (None, false);
     client.deadline.set(timeouts.tunnel_idle);
-    let mut farewell = false;
+    let mut closing = false;
     let client_broke = std::future::poll_fn(|cx| {
         let before = (up.moved, down.moved);
-        let ends = route.as_mut().and_then(|route| route.ends(worker));
-        let leave_now = ends.map(|end| end.checked_sub(FAREWELL).unwrap_or(end));
+        let ends = route.as_mut().and_then(|route| route.closes_at(worker));
+        let leave_now = ends.map(|end| end.checked_sub(CLOSE_TIMEOUT).unwrap_or(end));
         if leave_now != leave {
             (leave, late) = (leave_now, false);
-            client.deadline.set(patience(timeouts.tunnel_idle, leave));
+            client.deadline.set(idle_limit(timeouts.tunnel_idle, leave));
         }
-        if (worker.closing() || late) && !farewell {
-            farewell = true;
-            client.deadline.set(FAREWELL);
+        if (worker.closing() || late) && !closing {
+            closing = true;
+            client.deadline.set(CLOSE_TIMEOUT);
         }
-        if farewell {
+        if closing {
             // Only between two frames can a frame of ours go out.
-            up.say_farewell(websocket::GOING_AWAY_MASKED);
-            down.say_farewell(websocket::GOING_AWAY);
+            up.send_close(websocket::GOING_AWAY_MASKED);
+            down.send_close(websocket::GOING_AWAY);
         }
         let upward = up.poll(cx, buffers, &mut client.stream, &mut client.held, &mut backend);
         let downward = down.poll(cx, buffers, &mut backend, &mut held, &mut client.stream);
@@ -95,9 +95,9 @@ pub(crate) async fn run(
             (Err(Broken::Sink), _) => up.shut = true,
             _ => {}
         }
-        if farewell {
-            let upward = up.say_farewell(websocket::GOING_AWAY_MASKED);
-            let downward = down.say_farewell(websocket::GOING_AWAY);
+        if closing {
+            let upward = up.send_close(websocket::GOING_AWAY_MASKED);
+            let downward = down.send_close(websocket::GOING_AWAY);
             if upward || downward {
                 // Nothing else would have it written.
                 cx.waker().wake_by_ref();
@@ -106,13 +106,13 @@ pub(crate) async fn run(
         if up.shut && down.shut {
             return Poll::Ready(false);
         }
-        if before != (up.moved, down.moved) && !farewell {
-            client.deadline.set(patience(timeouts.tunnel_idle, leave));
+        if before != (up.moved, down.moved) && !closing {
+            client.deadline.set(idle_limit(timeouts.tunnel_idle, leave));
         }
         if !client.deadline.expired(cx) {
             return Poll::Pending;
         }
-        if leave.is_some() && !farewell {
+        if leave.is_some() && !closing {
             late = true;
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -124,15 +124,15 @@ pub(crate) async fn run(
     buffers.put_back(&mut held);
     request.tally.bytes_in += up.moved;
     request.tally.bytes_out += down.moved.max(head);
-    drop((backend, place));
+    drop((backend, permit));
     Ok(if client_broke { After::Abort } else { After::Linger })
 }
 
-/// How long both sides have to take their farewell.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// How long both sides have to take their closing.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a tunnel may be quiet that is to take its leave then.
-fn patience(idle: Duration, leave: Option<Instant>) -> Duration {
+fn idle_limit(idle: Duration, leave: Option<Instant>) -> Duration {
     leave.map_or(idle, |leave| idle.min(leave.saturating_duration_since(Instant::now())))
 }
 
@@ -190,7 +190,7 @@ impl Pipe {
 
     /// Ends this direction with a Close frame, if it is between two frames.
     /// True if it does now.
-    fn say_farewell(&mut self, frame: &[u8]) -> bool {
+    fn send_close(&mut self, frame: &[u8]) -> bool {
         let ends = !self.ended && self.written == self.out.len() && self.boundary.is_between_frames();
         if ends {
             self.ended = true;

@@ -10,7 +10,7 @@ use crate::proxy::bridge::head::Malformed;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// It was not looked at, as the connection is about to end (GOAWAY).
-    Leaving,
+    GoingAway,
     /// It was not looked at (`REFUSED_STREAM`).
     Refused,
     /// The backend has reset it.
@@ -29,7 +29,7 @@ impl Fault {
         match error.kind() {
             io::ErrorKind::InvalidInput => return Self::Unsendable,
             // The stream was not opened.
-            io::ErrorKind::NotConnected => return Self::Leaving,
+            io::ErrorKind::NotConnected => return Self::GoingAway,
             _ => {}
         }
         let Some(inner) = error.get_ref() else { return Self::Closed };
@@ -37,7 +37,7 @@ impl Fault {
             return Self::Malformed;
         }
         match inner.downcast_ref::<::h2::Error>() {
-            Some(error) if error.is_go_away() && error.is_remote() => Self::Leaving,
+            Some(error) if error.is_go_away() && error.is_remote() => Self::GoingAway,
             Some(error) if error.is_reset() && error.is_remote() => match error.reason() {
                 Some(Reason::REFUSED_STREAM) => Self::Refused,
                 _ => Self::Reset,

@@ -25,24 +25,24 @@ const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 const SEND_BUFFER: usize = 64 * 1024;
 /// The longest head, unpacked. What is too long for the limits is refused later.
 const HEAD: u32 = 256 * 1024;
-/// How long a backend that is doubted has to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a backend that is ping_wanted has to answer.
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an unused connection has to say goodbye.
-const FAREWELL: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a connection may be silent before that means anything.
-const SILENCE: Duration = Duration::from_secs(1);
+const MIN_SILENCE: Duration = Duration::from_secs(1);
 
 /// One HTTP/2 connection to a backend.
 pub(crate) struct Link {
     pub(crate) send: SendRequest<Bytes>,
     pub(super) streams: Cell<usize>,
     /// When the last response came over it.
-    heard: Cell<Option<Instant>>,
-    begun: Cell<bool>,
+    last_response: Cell<Option<Instant>>,
+    used: Cell<bool>,
     pub(super) idle_since: Cell<Instant>,
     /// Is the backend to show that it is there?
-    pub(crate) doubted: Cell<bool>,
+    pub(crate) ping_wanted: Cell<bool>,
     pub(crate) driver: RefCell<Option<Waker>>,
 }
 
@@ -51,10 +51,10 @@ impl Link {
         Self {
             send,
             streams: Cell::new(0),
-            heard: Cell::default(),
-            begun: Cell::new(false),
+            last_response: Cell::default(),
+            used: Cell::new(false),
             idle_since: Cell::new(Instant::now()),
-            doubted: Cell::new(false),
+            ping_wanted: Cell::new(false),
             driver: RefCell::default(),
         }
     }
@@ -62,20 +62,20 @@ impl Link {
     /// Counts a stream that begins. Returns what the connection was used for before.
     pub(super) fn begin_stream(&self) -> Usage {
         self.streams.set(self.streams.get() + 1);
-        match (self.begun.replace(true), self.heard.get()) {
+        match (self.used.replace(true), self.last_response.get()) {
             (false, _) => Usage::First,
             (true, None) => Usage::Early,
             (true, Some(_)) => Usage::Again,
         }
     }
 
-    /// May a stream be begun on it?
+    /// May a stream be used on it?
     pub(super) fn is_usable(&self) -> bool {
         self.end().is_none()
     }
 
     /// Has the backend announced its end (GOAWAY)?
-    pub(super) fn said_goodbye(&self) -> bool {
+    pub(super) fn is_going_away(&self) -> bool {
         self.end().is_some_and(|error| error.is_go_away() && error.is_remote())
     }
 
@@ -88,19 +88,19 @@ impl Link {
     }
 
     /// A response has come over it.
-    pub(crate) fn heard(&self) {
-        self.heard.set(Some(Instant::now()));
+    pub(crate) fn response_arrived(&self) {
+        self.last_response.set(Some(Instant::now()));
     }
 
     /// A request was given up that had waited since then. If nothing else came in
     /// the meantime, the backend is to show that it is there; not at once, as
     /// some take many a PING for an attack.
-    pub(crate) fn waited_in_vain(&self, since: Instant) {
-        let silent = self.heard.get().is_none_or(|heard| heard < since);
-        if !silent || since.elapsed() < SILENCE {
+    pub(crate) fn request_abandoned(&self, since: Instant) {
+        let silent = self.last_response.get().is_none_or(|last_response| last_response < since);
+        if !silent || since.elapsed() < MIN_SILENCE {
             return;
         }
-        self.doubted.set(true);
+        self.ping_wanted.set(true);
         if let Some(driver) = self.driver.borrow_mut().take() {
             driver.wake();
         }
@@ -160,44 +160,44 @@ pub(crate) struct Driver {
 impl Driver {
     /// Runs until the connection has ended.
     pub(crate) async fn run(mut self, link: &Weak<Link>) {
-        let mut asked = false;
-        let mut patience: Option<Pin<Box<Sleep>>> = None;
+        let mut pinged = false;
+        let mut timeout: Option<Pin<Box<Sleep>>> = None;
         std::future::poll_fn(|cx| {
             // Its streams know how it has ended.
             if Pin::new(&mut self.connection).poll(cx).is_ready() {
                 return Poll::Ready(());
             }
             // First, so that what is decided next is not decided by a word long answered.
-            if asked && self.answered(cx) {
-                (asked, patience) = (false, None);
+            if pinged && self.pong_received(cx) {
+                (pinged, timeout) = (false, None);
             }
             match link.upgrade() {
                 Some(link) => {
-                    if link.doubted.replace(false) && !asked && self.ask() {
-                        asked = true;
-                        patience = Some(Box::pin(tokio::time::sleep(PATIENCE)));
+                    if link.ping_wanted.replace(false) && !pinged && self.send_ping() {
+                        pinged = true;
+                        timeout = Some(Box::pin(tokio::time::sleep(PING_TIMEOUT)));
                         // The connection has something to say.
                         cx.waker().wake_by_ref();
                     }
                     *link.driver.borrow_mut() = Some(cx.waker().clone());
                 }
                 // It is not used any more, and is about to say so.
-                None if patience.is_none() => patience = Some(Box::pin(tokio::time::sleep(FAREWELL))),
+                None if timeout.is_none() => timeout = Some(Box::pin(tokio::time::sleep(CLOSE_TIMEOUT))),
                 None => {}
             }
-            match patience.as_mut() {
-                Some(patience) => patience.as_mut().poll(cx),
+            match timeout.as_mut() {
+                Some(timeout) => timeout.as_mut().poll(cx),
                 None => Poll::Pending,
             }
         })
         .await;
     }
 
-    fn ask(&mut self) -> bool {
+    fn send_ping(&mut self) -> bool {
         self.ping.as_mut().is_some_and(|ping| ping.send_ping(Ping::opaque()).is_ok())
     }
 
-    fn answered(&mut self, cx: &mut Context<'_>) -> bool {
+    fn pong_received(&mut self, cx: &mut Context<'_>) -> bool {
         self.ping.as_mut().is_none_or(|ping| ping.poll_pong(cx).is_ready())
     }
 }

@@ -19,10 +19,10 @@ use crate::proxy::backend::lease::{OpenConnection, Usage};
 use crate::proxy::wire::stream::Stream;
 
 /// What a backend is taken to allow before it was asked.
-const LIKELY_STREAMS: usize = 100;
+const ASSUMED_STREAMS: usize = 100;
 
 /// A request that waits for a stream.
-type Waiting = oneshot::Sender<Result<Seat, ConnectError>>;
+type Waiting = oneshot::Sender<Result<StreamPermit, ConnectError>>;
 
 /// The connections to one backend.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub(crate) struct Links {
 
 /// One stream's place on a connection.
 #[derive(Debug)]
-pub(crate) struct Seat {
+pub(crate) struct StreamPermit {
     pub(crate) link: Rc<Link>,
     links: Weak<Links>,
     /// What the connection had been through.
@@ -57,14 +57,14 @@ impl Links {
             open: RefCell::default(),
             waiting: RefCell::default(),
             opening: Cell::new(0),
-            allowed: Cell::new(LIKELY_STREAMS),
+            allowed: Cell::new(ASSUMED_STREAMS),
             max_idle: Cell::new(max_idle),
         })
     }
 
     /// As many connections without a stream are kept; with 0 each one ends with
     /// its last stream.
-    pub(crate) fn keep_at_most(&self, max_idle: usize) {
+    pub(crate) fn set_max_idle(&self, max_idle: usize) {
         self.max_idle.set(max_idle);
         if max_idle == 0 {
             self.open.borrow_mut().retain(|link| link.streams.get() > 0);
@@ -91,11 +91,11 @@ impl Links {
     }
 
     /// A stream on a connection that is there.
-    pub(crate) fn take(self: &Rc<Self>) -> Option<Seat> {
+    pub(crate) fn take(self: &Rc<Self>) -> Option<StreamPermit> {
         self.open.borrow_mut().retain(|link| link.is_usable());
         let open = self.open.borrow();
         let link = open.iter().find(|link| link.streams.get() < link.send.current_max_send_streams())?;
-        Some(Seat::new(link, self))
+        Some(StreamPermit::new(link, self))
     }
 
     /// A stream, once there is room for it on one that `connect` opens or on
@@ -107,25 +107,25 @@ impl Links {
         self: &Rc<Self>,
         timeout: Duration,
         connect: impl Fn() -> F + Clone + 'static,
-    ) -> Result<Seat, ConnectError>
+    ) -> Result<StreamPermit, ConnectError>
     where
         F: Future<Output = Result<(Stream, OpenConnection), ConnectError>> + 'static,
     {
-        if let Some(seat) = self.take() {
-            return Ok(seat);
+        if let Some(permit) = self.take() {
+            return Ok(permit);
         }
         let (waiting, offered) = oneshot::channel();
         self.waiting.borrow_mut().push_back(waiting);
-        self.open_more(timeout, &connect);
+        self.open_connections(timeout, &connect);
         match tokio::time::timeout(timeout, offered).await {
-            Ok(Ok(Ok(seat))) => Ok(seat),
+            Ok(Ok(Ok(permit))) => Ok(permit),
             Ok(Ok(Err(error))) => Err(error),
             Ok(Err(_)) | Err(_) => Err(ConnectError::TimedOut),
         }
     }
 
     /// Opens as many connections as those in line will need.
-    fn open_more<F>(self: &Rc<Self>, timeout: Duration, connect: &(impl Fn() -> F + Clone + 'static))
+    fn open_connections<F>(self: &Rc<Self>, timeout: Duration, connect: &(impl Fn() -> F + Clone + 'static))
     where
         F: Future<Output = Result<(Stream, OpenConnection), ConnectError>> + 'static,
     {
@@ -148,7 +148,7 @@ impl Links {
                     Ok((send, driver)) => {
                         links.add(send, driver);
                         // It may allow less than was thought.
-                        links.open_more(timeout, &connect);
+                        links.open_connections(timeout, &connect);
                     }
                     Err(error) => links.fail(&error),
                 }
@@ -158,13 +158,13 @@ impl Links {
 
     /// A connection is open: those in line get its streams.
     fn add(self: &Rc<Self>, send: SendRequest<Bytes>, driver: link::Driver) {
-        self.allowed.set(send.current_max_send_streams().clamp(1, LIKELY_STREAMS));
+        self.allowed.set(send.current_max_send_streams().clamp(1, ASSUMED_STREAMS));
         let link = Rc::new(Link::new(send));
         let (links, weak) = (Rc::downgrade(self), Rc::downgrade(&link));
         tokio::task::spawn_local(async move {
             driver.run(&weak).await;
             if let (Some(links), Some(link)) = (links.upgrade(), weak.upgrade()) {
-                links.ended(&link);
+                links.connection_ended(&link);
             }
         });
         self.open.borrow_mut().push(link);
@@ -173,9 +173,9 @@ impl Links {
 
     /// A connection has ended. If it broke, so have the others, most likely: the
     /// backend is gone. What is on them may go on.
-    fn ended(&self, link: &Rc<Link>) {
+    fn connection_ended(&self, link: &Rc<Link>) {
         let mut open = self.open.borrow_mut();
-        if link.streams.get() == 0 || link.said_goodbye() {
+        if link.streams.get() == 0 || link.is_going_away() {
             open.retain(|other| !Rc::ptr_eq(other, link));
         } else {
             open.clear();
@@ -195,12 +195,12 @@ impl Links {
             if self.waiting.borrow().is_empty() {
                 return;
             }
-            let Some(seat) = self.take() else { return };
-            let mut offered = Ok(seat);
-            while let Ok(seat) = offered {
+            let Some(permit) = self.take() else { return };
+            let mut offered = Ok(permit);
+            while let Ok(permit) = offered {
                 let Some(waiting) = self.waiting.borrow_mut().pop_front() else { return };
-                offered = match waiting.send(Ok(seat)) {
-                    Err(Ok(seat)) => Ok(seat),
+                offered = match waiting.send(Ok(permit)) {
+                    Err(Ok(permit)) => Ok(permit),
                     Ok(()) | Err(Err(_)) => Err(()),
                 };
             }
@@ -208,7 +208,7 @@ impl Links {
     }
 
     /// A stream has ended.
-    fn left(self: &Rc<Self>, link: &Rc<Link>) {
+    fn stream_ended(self: &Rc<Self>, link: &Rc<Link>) {
         if link.streams.get() == 0 {
             link.idle_since.set(Instant::now());
             let mut open = self.open.borrow_mut();
@@ -221,7 +221,7 @@ impl Links {
     }
 }
 
-impl Seat {
+impl StreamPermit {
     fn new(link: &Rc<Link>, links: &Rc<Links>) -> Self {
         Self {
             usage: link.begin_stream(),
@@ -237,11 +237,11 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
         self.link.streams.set(self.link.streams.get() - 1);
         if let Some(links) = self.links.upgrade() {
-            links.left(&self.link);
+            links.stream_ended(&self.link);
         }
     }
 }

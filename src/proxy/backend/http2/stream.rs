@@ -11,7 +11,7 @@ use ::h2::{Reason, RecvStream};
 use http::{Method, Response};
 use tokio::time::Instant;
 
-use super::links::Seat;
+use super::links::StreamPermit;
 use crate::h1::Framing;
 use crate::proxy::backend::lease::BackendStream;
 use crate::proxy::bridge::head::{self, Malformed};
@@ -22,7 +22,7 @@ use crate::proxy::wire::stream::{Bridge, Stream};
 
 /// A stream that is, or will be, opened at a backend.
 struct BackendSide {
-    seat: Seat,
+    permit: StreamPermit,
     /// A request's head of which the end has not come yet; then an interim
     /// response's.
     text: Vec<u8>,
@@ -30,35 +30,35 @@ struct BackendSide {
     read: usize,
     head_only: bool,
     outlet: Option<Outlet>,
-    answer: Answer,
+    response: ResponseState,
     /// When it was begun.
     since: Instant,
 }
 
-/// How far the answer is.
-enum Answer {
+/// How far the response is.
+enum ResponseState {
     /// The request's head is to come.
-    Unasked,
+    NoRequest,
     Awaited(ResponseFuture),
-    Coming(Inlet),
+    Arriving(Inlet),
     Failed(io::ErrorKind),
 }
 
-/// The stream that a request was given a seat for, as a backend connection of its own.
-pub(crate) fn bridged(seat: Seat) -> BackendStream {
-    let usage = seat.usage();
-    BackendStream::shared(Stream::Bridged(Box::new(BackendSide::new(seat))), usage)
+/// The stream that a request was given a permit for, as a backend connection of its own.
+pub(crate) fn bridged(permit: StreamPermit) -> BackendStream {
+    let usage = permit.usage();
+    BackendStream::shared(Stream::Bridged(Box::new(BackendSide::new(permit))), usage)
 }
 
 impl BackendSide {
-    fn new(seat: Seat) -> Self {
+    fn new(permit: StreamPermit) -> Self {
         Self {
-            seat,
+            permit,
             text: Vec::new(),
             read: 0,
             head_only: false,
             outlet: None,
-            answer: Answer::Unasked,
+            response: ResponseState::NoRequest,
             since: Instant::now(),
         }
     }
@@ -74,22 +74,22 @@ impl BackendSide {
     }
 
     fn open(&mut self, end: usize) -> io::Result<()> {
-        self.answer = Answer::Failed(io::ErrorKind::InvalidInput);
-        let request = RequestText::parse(&self.text[..end], self.seat.scheme);
+        self.response = ResponseState::Failed(io::ErrorKind::InvalidInput);
+        let request = RequestText::parse(&self.text[..end], self.permit.scheme);
         let RequestText { request, framing } = request.ok_or(io::ErrorKind::InvalidInput)?;
         self.head_only = request.method() == Method::HEAD;
         let ended = matches!(framing, Framing::None | Framing::Length(0));
         let payload = if ended { Payload::Ended } else { Payload::Framed(head::body(framing)) };
-        let mut send = self.seat.link.send.clone();
+        let mut send = self.permit.link.send.clone();
         let (response, stream) = send.send_request(request, ended).map_err(|error| {
             if error.is_io() || error.is_go_away() {
                 // It has ended in the meantime, and has seen nothing of this.
-                self.answer = Answer::Failed(io::ErrorKind::NotConnected);
+                self.response = ResponseState::Failed(io::ErrorKind::NotConnected);
             }
             io::Error::other(error)
         })?;
         self.outlet = Some(Outlet::new(stream, payload));
-        self.answer = Answer::Awaited(response);
+        self.response = ResponseState::Awaited(response);
         Ok(())
     }
 
@@ -99,14 +99,14 @@ impl BackendSide {
             if self.read < self.text.len() {
                 return Poll::Ready(Ok(true));
             }
-            match &mut self.answer {
+            match &mut self.response {
                 // What waits to be asked has nothing to say.
-                Answer::Unasked => return Poll::Ready(Ok(false)),
-                Answer::Failed(kind) => return Poll::Ready(Err((*kind).into())),
-                Answer::Coming(inlet) => return inlet.poll_fill(cx),
-                Answer::Awaited(_) => {
+                ResponseState::NoRequest => return Poll::Ready(Ok(false)),
+                ResponseState::Failed(kind) => return Poll::Ready(Err((*kind).into())),
+                ResponseState::Arriving(inlet) => return inlet.poll_fill(cx),
+                ResponseState::Awaited(_) => {
                     if let Err(error) = ready!(self.poll_head(cx)) {
-                        self.answer = Answer::Failed(error.kind());
+                        self.response = ResponseState::Failed(error.kind());
                         return Poll::Ready(Err(error));
                     }
                 }
@@ -116,7 +116,7 @@ impl BackendSide {
 
     /// Takes the next head, interim or final.
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Answer::Awaited(response) = &mut self.answer else { return Poll::Ready(Ok(())) };
+        let ResponseState::Awaited(response) = &mut self.response else { return Poll::Ready(Ok(())) };
         self.text.clear();
         self.read = 0;
         if let Some(interim) = ready!(response.poll_informational(cx)) {
@@ -127,8 +127,8 @@ impl BackendSide {
             );
         }
         let response = ready!(Pin::new(response).poll(cx)).map_err(io::Error::other)?;
-        self.seat.link.heard();
-        self.answer = Answer::Coming(self.begin(response).map_err(io::Error::other)?);
+        self.permit.link.response_arrived();
+        self.response = ResponseState::Arriving(self.begin(response).map_err(io::Error::other)?);
         Poll::Ready(Ok(()))
     }
 
@@ -157,7 +157,7 @@ impl Bridge for BackendSide {
         if !ready!(self.poll_fill(cx))? {
             return Poll::Ready(Ok(0));
         }
-        if let Answer::Coming(inlet) = &mut self.answer {
+        if let ResponseState::Arriving(inlet) = &mut self.response {
             return inlet.poll_read(cx, into);
         }
         let n = into.len().min(self.text.len() - self.read);
@@ -196,14 +196,14 @@ impl Bridge for BackendSide {
 impl Drop for BackendSide {
     fn drop(&mut self) {
         // Nothing came for as long as it was waited for: is the backend there at all?
-        if matches!(self.answer, Answer::Awaited(_)) {
-            self.seat.link.waited_in_vain(self.since);
+        if matches!(self.response, ResponseState::Awaited(_)) {
+            self.permit.link.request_abandoned(self.since);
         }
     }
 }
 
 impl fmt::Debug for BackendSide {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BackendSide").field("link", &self.seat.link).finish_non_exhaustive()
+        f.debug_struct("BackendSide").field("link", &self.permit.link).finish_non_exhaustive()
     }
 }
