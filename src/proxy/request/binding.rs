@@ -41,9 +41,9 @@ impl Session {
         Self { key, source: found.map(|found| found.source), binding, opened }
     }
 
-    /// Writes the binding that a pick made, just before the request is sent.
-    /// `false`: another request of the same session was faster, and bound it
-    /// to another backend; the pick is to be made again.
+    /// Stores the binding that a pick made, just before the request is sent. Returns false if
+    /// another request of the session has bound it to another backend first; the caller must then
+    /// pick again.
     pub(crate) fn bind(
         &self,
         upstream: &UpstreamView,
@@ -67,8 +67,8 @@ impl Session {
         true
     }
 
-    /// Learns from a response of `member`: ids that it mints are bound to it,
-    /// ids that it deletes are forgotten.
+    /// Learns from a response of `member`: binds session ids that it sets to `member`, and removes
+    /// the bindings of ids that it deletes.
     pub(crate) fn learn(
         &self,
         upstream: &UpstreamView,
@@ -80,23 +80,23 @@ impl Session {
         let affinity = &upstream.state.config.affinity;
         match learn::learn(&affinity.key, affinity.seed, now, response) {
             Learned::Nothing => {}
-            // The id that the request came with is not new: the pick has bound it, or
-            // left it bound to a backend that it returns to.
+            // The request had this id already: the pick has bound it, or has left it bound to the
+            // backend that the session returns to.
             Learned::Bind(found) if self.key == Some(found.hash) => {}
             Learned::Bind(found) => table.bind(found.hash, upstream.slot(member), now),
             Learned::Delete { source } if self.source != Some(source) => {}
             Learned::Delete { .. } | Learned::Release => {
-                // Unless it has moved on meanwhile: then it is another's to delete.
-                let here = |key| table.peek(key, now).is_none_or(|slot| slot == upstream.slot(member));
-                if let Some(key) = self.key.filter(|key| here(*key)) {
+                // A session that has moved since belongs to another backend.
+                let is_here = |key| table.peek(key, now).is_none_or(|slot| slot == upstream.slot(member));
+                if let Some(key) = self.key.filter(|key| is_here(*key)) {
                     table.remove(key);
                 }
             }
         }
     }
 
-    /// The Set-Cookie value that this response is to carry, and whether the
-    /// response must be marked private for it.
+    /// Returns the Set-Cookie value to add to the response, and whether the response must be marked
+    /// private. Calls `cacheable` only if a cookie is due.
     pub(crate) fn cookie_to_set(
         &self,
         upstream: &UpstreamView,
@@ -111,7 +111,7 @@ impl Session {
             return None;
         };
         let backend = match &self.opened {
-            // Temporarily elsewhere: the cookie goes on naming its own backend.
+            // A temporary failover: the cookie keeps naming the session's backend.
             Some(opened) if !verdict.rebind => &opened.backend,
             _ => upstream.id(verdict.member),
         };
@@ -129,7 +129,7 @@ impl Session {
     }
 }
 
-/// The name of the cookie that is ours, not the backend's.
+/// Returns the name of the sealed cookie, which backends must not see.
 pub(crate) fn own_cookie(upstream: &UpstreamView) -> Option<&str> {
     match &upstream.state.config.affinity.remember {
         Remember::Cookie(config) => Some(&config.name),

@@ -1,5 +1,5 @@
-//! A connection after its upgrade: bytes both ways until both sides have
-//! ended, nothing was said for too long, its way was removed, or Homing stops.
+//! A tunnel: copies bytes in both directions after an upgrade, until both sides have ended, the
+//! tunnel is idle for too long, its route is removed, or Homing stops.
 
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -20,32 +20,36 @@ use crate::proxy::wire::websocket::{self, Boundary};
 /// The backend's side of a tunnel, right after the 101.
 pub(crate) struct Upgraded {
     pub backend: BackendStream,
-    /// What the backend sent behind its head.
+    /// Bytes that the backend sent after its response head.
     pub held: Option<Buffer>,
-    /// The 101's head, on its way to the client.
+    /// The head of the 101, to be sent to the client.
     pub out: Vec<u8>,
 }
 
-/// Bytes from one side to the other.
+/// One direction of a tunnel.
 #[derive(Debug, Default)]
 struct Pipe {
-    /// Written before anything that is read.
+    /// Bytes to write before any that are read.
     out: Vec<u8>,
+    /// Bytes of `out` already written.
     written: usize,
+    /// Whether the source has ended.
     ended: bool,
+    /// Whether the sink was shut down.
     shut: bool,
+    /// Bytes written.
     moved: u64,
     boundary: Boundary,
 }
 
-/// Which side of a pipe has broken its connection.
+/// The side of a pipe that failed.
 #[derive(Debug)]
 enum Broken {
     Source,
     Sink,
 }
 
-/// Carries a tunnel to its end.
+/// Runs a tunnel until it ends.
 pub(crate) async fn run(
     request: &mut Request<'_>,
     client: &mut Client,
@@ -62,7 +66,7 @@ pub(crate) async fn run(
     let mut down = Pipe { out, ..Pipe::default() };
     let mut up = Pipe::default();
     let mut route = TunnelRoute::of(request);
-    // When it is to take its leave, because its way was removed.
+    // When the Close frames are sent because the route was removed, and whether that time has come.
     let (mut leave, mut late): (Option<Instant>, bool) = (None, false);
     client.deadline.set(timeouts.tunnel_idle);
     let mut closing = false;
@@ -79,7 +83,7 @@ pub(crate) async fn run(
             client.deadline.set(CLOSE_TIMEOUT);
         }
         if closing {
-            // Only between two frames can a frame of ours go out.
+            // A Close frame can only be sent between two frames.
             up.send_close(websocket::GOING_AWAY_MASKED);
             down.send_close(websocket::GOING_AWAY);
         }
@@ -87,7 +91,7 @@ pub(crate) async fn run(
         let downward = down.poll(cx, buffers, &mut backend, &mut held, &mut client.stream);
         match (upward, downward) {
             (Err(Broken::Source), _) | (_, Err(Broken::Sink)) => return Poll::Ready(true),
-            // The backend is gone, but what it said before is still to arrive.
+            // The backend is gone, but bytes that it sent before may still go to the client.
             (_, Err(Broken::Source)) => {
                 (up.shut, down.ended) = (true, true);
                 cx.waker().wake_by_ref();
@@ -99,7 +103,7 @@ pub(crate) async fn run(
             let upward = up.send_close(websocket::GOING_AWAY_MASKED);
             let downward = down.send_close(websocket::GOING_AWAY);
             if upward || downward {
-                // Nothing else would have it written.
+                // Nothing else wakes this task to write the frame.
                 cx.waker().wake_by_ref();
             }
         }
@@ -128,16 +132,16 @@ pub(crate) async fn run(
     Ok(if client_broke { After::Abort } else { After::Linger })
 }
 
-/// How long both sides have to take their closing.
+/// How long both sides have to end after a Close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a tunnel may be quiet that is to take its leave then.
+/// Returns how long a tunnel may be idle, up to the time when it must leave.
 fn idle_limit(idle: Duration, leave: Option<Instant>) -> Duration {
     leave.map_or(idle, |leave| idle.min(leave.saturating_duration_since(Instant::now())))
 }
 
 impl Pipe {
-    /// Moves on as far as it goes.
+    /// Copies as much as is possible without waiting.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -188,8 +192,7 @@ impl Pipe {
         Ok(())
     }
 
-    /// Ends this direction with a Close frame, if it is between two frames.
-    /// True if it does now.
+    /// Ends this direction with a Close frame if it is between two frames. Returns whether it did.
     fn send_close(&mut self, frame: &[u8]) -> bool {
         let ends = !self.ended && self.written == self.out.len() && self.boundary.is_between_frames();
         if ends {
