@@ -1,4 +1,4 @@
-//! What a stream's failure means for its request.
+//! What the failure of a stream means for its request.
 
 use std::io;
 
@@ -6,29 +6,29 @@ use ::h2::Reason;
 
 use crate::proxy::bridge::head::Malformed;
 
-/// Why a backend's stream gives no response, as far as HTTP/2 tells.
+/// Why a stream to a backend failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// It was not looked at, as the connection is about to end (GOAWAY).
+    /// It was not processed, because the connection is about to close (GOAWAY).
     GoingAway,
-    /// It was not looked at (`REFUSED_STREAM`).
+    /// It was not processed (`REFUSED_STREAM`).
     Refused,
-    /// The backend has reset it.
+    /// The backend reset it.
     Reset,
-    /// The response is not right.
+    /// The response is malformed.
     Malformed,
-    /// The request cannot be put in HTTP/2.
+    /// The request cannot be expressed in HTTP/2.
     Unsendable,
-    /// The connection broke.
+    /// The connection failed.
     Closed,
 }
 
 impl Fault {
-    /// What an error of a bridged stream is.
+    /// Classifies an error of a bridged stream.
     pub(crate) fn of(error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::InvalidInput => return Self::Unsendable,
-            // The stream was not opened.
+            // The connection ended before the stream was opened.
             io::ErrorKind::NotConnected => return Self::GoingAway,
             _ => {}
         }

@@ -1,4 +1,4 @@
-//! One HTTP/2 connection to a backend, from its first frame to its last.
+//! One HTTP/2 connection to a backend.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -17,32 +17,36 @@ use crate::proxy::backend::connect_error::ConnectError;
 use crate::proxy::backend::lease::{OpenConnection, Usage};
 use crate::proxy::wire::stream::Stream;
 
-/// Bytes of a response that may wait for a slow client …
+/// The flow-control window of a stream, in bytes: how much of a response may wait for a slow
+/// client.
 const STREAM_WINDOW: u32 = 256 * 1024;
-/// … and those of all on a connection: many slow ones do not stop the others.
+/// The flow-control window of a connection, in bytes. Large, so that many slow clients do not block
+/// the others.
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
-/// The most that is buffered of one request on its way out.
+/// Bytes of a request to buffer per stream.
 const SEND_BUFFER: usize = 64 * 1024;
-/// The longest head, unpacked. What is too long for the limits is refused later.
-const HEAD: u32 = 256 * 1024;
-/// How long a backend that is ping_wanted has to answer.
+/// The longest head, in decompressed bytes. The configured limits are checked later.
+const MAX_HEAD: u32 = 256 * 1024;
+/// How long the backend has to answer a PING.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long an unused connection has to say goodbye.
+/// How long an unused connection has to send its GOAWAY.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// How long a connection may be silent before that means anything.
+/// A request that waited for less than this causes no PING when it is abandoned.
 const MIN_SILENCE: Duration = Duration::from_secs(1);
 
 /// One HTTP/2 connection to a backend.
 pub(crate) struct Link {
     pub(crate) send: SendRequest<Bytes>,
+    /// Open streams.
     pub(super) streams: Cell<usize>,
-    /// When the last response came over it.
+    /// When the last response head arrived.
     last_response: Cell<Option<Instant>>,
+    /// Whether a stream was opened before.
     used: Cell<bool>,
     pub(super) idle_since: Cell<Instant>,
-    /// Is the backend to show that it is there?
+    /// Whether the driver must send a PING.
     pub(crate) ping_wanted: Cell<bool>,
+    /// Wakes the driver.
     pub(crate) driver: RefCell<Option<Waker>>,
 }
 
@@ -59,7 +63,7 @@ impl Link {
         }
     }
 
-    /// Counts a stream that begins. Returns what the connection was used for before.
+    /// Counts a new stream. Returns what the connection was used for before.
     pub(super) fn begin_stream(&self) -> Usage {
         self.streams.set(self.streams.get() + 1);
         match (self.used.replace(true), self.last_response.get()) {
@@ -69,17 +73,17 @@ impl Link {
         }
     }
 
-    /// May a stream be used on it?
+    /// Returns whether the connection takes new streams.
     pub(super) fn is_usable(&self) -> bool {
         self.end().is_none()
     }
 
-    /// Has the backend announced its end (GOAWAY)?
+    /// Returns whether the backend has sent GOAWAY.
     pub(super) fn is_going_away(&self) -> bool {
         self.end().is_some_and(|error| error.is_go_away() && error.is_remote())
     }
 
-    /// What it has ended with, or will.
+    /// Returns the error that ended the connection, or will end it.
     fn end(&self) -> Option<::h2::Error> {
         match self.send.clone().poll_ready(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Err(error)) => Some(error),
@@ -87,16 +91,16 @@ impl Link {
         }
     }
 
-    /// A response has come over it.
+    /// Notes that a response head arrived.
     pub(crate) fn response_arrived(&self) {
         self.last_response.set(Some(Instant::now()));
     }
 
-    /// A request was given up that had waited since then. If nothing else came in
-    /// the meantime, the backend is to show that it is there; not at once, as
-    /// some take many a PING for an attack.
+    /// Notes that a request was abandoned that had waited since `since`. If no response arrived on
+    /// the connection in the meantime, the driver sends a PING. Not after every short wait, because
+    /// some servers take many PINGs for an attack.
     pub(crate) fn request_abandoned(&self, since: Instant) {
-        let silent = self.last_response.get().is_none_or(|last_response| last_response < since);
+        let silent = self.last_response.get().is_none_or(|last| last < since);
         if !silent || since.elapsed() < MIN_SILENCE {
             return;
         }
@@ -113,10 +117,10 @@ impl fmt::Debug for Link {
     }
 }
 
-/// Shakes hands: ends once the backend has said how many streams it takes.
+/// Performs the HTTP/2 handshake. Returns once the backend has said how many streams it allows.
 ///
 /// # Errors
-/// The connection's; that the backend does not speak HTTP/2.
+/// The connection failed, or the backend does not speak HTTP/2.
 pub(crate) async fn open(
     stream: Stream,
     counted: OpenConnection,
@@ -126,14 +130,14 @@ pub(crate) async fn open(
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER)
-        .max_header_list_size(HEAD)
+        .max_header_list_size(MAX_HEAD)
         .enable_push(false)
-        // Until the backend has said it.
+        // Opens no stream before the backend's SETTINGS.
         .initial_max_send_streams(0);
     let (send, mut connection) = builder.handshake::<_, Bytes>(stream).await.map_err(failure)?;
     let ping = connection.ping_pong();
     std::future::poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
-        Poll::Ready(Ok(())) => Poll::Ready(Err(ConnectError::NotHttp2("it closed the connection".into()))),
+        Poll::Ready(Ok(())) => Poll::Ready(Err(ConnectError::NotHttp2("connection closed".into()))),
         Poll::Ready(Err(error)) => Poll::Ready(Err(failure(error))),
         Poll::Pending if send.current_max_send_streams() > 0 => Poll::Ready(Ok(())),
         Poll::Pending => Poll::Pending,
@@ -142,6 +146,7 @@ pub(crate) async fn open(
     Ok((send, Driver { connection, ping, _counted: counted }))
 }
 
+/// Converts an error of the handshake.
 fn failure(error: ::h2::Error) -> ConnectError {
     let text = error.to_string();
     match error.into_io() {
@@ -150,7 +155,7 @@ fn failure(error: ::h2::Error) -> ConnectError {
     }
 }
 
-/// What moves a connection's frames.
+/// Sends and receives a connection's frames.
 pub(crate) struct Driver {
     connection: Connection<Stream, Bytes>,
     ping: Option<PingPong>,
@@ -158,16 +163,16 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    /// Runs until the connection has ended.
+    /// Runs until the connection ends, or a PING is not answered in time.
     pub(crate) async fn run(mut self, link: &Weak<Link>) {
         let mut pinged = false;
         let mut timeout: Option<Pin<Box<Sleep>>> = None;
         std::future::poll_fn(|cx| {
-            // Its streams know how it has ended.
+            // The streams get the error, if there is one.
             if Pin::new(&mut self.connection).poll(cx).is_ready() {
                 return Poll::Ready(());
             }
-            // First, so that what is decided next is not decided by a word long answered.
+            // Before the rest, so that a pong that is here already counts before the timeout.
             if pinged && self.pong_received(cx) {
                 (pinged, timeout) = (false, None);
             }
@@ -176,12 +181,12 @@ impl Driver {
                     if link.ping_wanted.replace(false) && !pinged && self.send_ping() {
                         pinged = true;
                         timeout = Some(Box::pin(tokio::time::sleep(PING_TIMEOUT)));
-                        // The connection has something to say.
+                        // The connection must be polled again to send the PING.
                         cx.waker().wake_by_ref();
                     }
                     *link.driver.borrow_mut() = Some(cx.waker().clone());
                 }
-                // It is not used any more, and is about to say so.
+                // The connection is no longer used and is about to send GOAWAY.
                 None if timeout.is_none() => timeout = Some(Box::pin(tokio::time::sleep(CLOSE_TIMEOUT))),
                 None => {}
             }
@@ -193,10 +198,12 @@ impl Driver {
         .await;
     }
 
+    /// Queues a PING. Returns false if one cannot be sent.
     fn send_ping(&mut self) -> bool {
         self.ping.as_mut().is_some_and(|ping| ping.send_ping(Ping::opaque()).is_ok())
     }
 
+    /// Returns whether the PING was answered.
     fn pong_received(&mut self, cx: &mut Context<'_>) -> bool {
         self.ping.as_mut().is_none_or(|ping| ping.poll_pong(cx).is_ready())
     }

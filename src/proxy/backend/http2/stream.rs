@@ -1,5 +1,5 @@
-//! A stream of a backend's connection, to the pipeline: a connection that
-//! takes one HTTP/1.1 request and answers in HTTP/1.1.
+//! A bridged stream to a backend. The pipeline sees a connection that takes one HTTP/1.1 request
+//! and returns an HTTP/1.1 response.
 
 use std::fmt;
 use std::io;
@@ -20,31 +20,34 @@ use crate::proxy::bridge::outlet::{Outlet, Payload};
 use crate::proxy::bridge::request_text::RequestText;
 use crate::proxy::wire::stream::{Bridge, Stream};
 
-/// A stream that is, or will be, opened at a backend.
+/// A stream to a backend. It is opened once the request head was written.
 struct BackendSide {
     permit: StreamPermit,
-    /// A request's head of which the end has not come yet; then an interim
-    /// response's.
+    /// The request head until it is complete; after that, the head of an interim response.
     text: Vec<u8>,
-    /// So much of an interim response's was read.
+    /// Bytes of the interim response already read.
     read: usize,
+    /// Whether the response has no body (HEAD).
     head_only: bool,
     outlet: Option<Outlet>,
     response: ResponseState,
-    /// When it was begun.
+    /// When the request got the stream.
     since: Instant,
 }
 
-/// How far the response is.
+/// The state of the response.
 enum ResponseState {
-    /// The request's head is to come.
+    /// The request head is not complete.
     NoRequest,
+    /// The request was sent; the final response head has not arrived.
     Awaited(ResponseFuture),
+    /// The final head arrived; head and body are read from here.
     Arriving(Inlet),
+    /// There will be no response.
     Failed(io::ErrorKind),
 }
 
-/// The stream that a request was given a permit for, as a backend connection of its own.
+/// Turns a permit into a backend connection for one request.
 pub(crate) fn bridged(permit: StreamPermit) -> BackendStream {
     let usage = permit.usage();
     BackendStream::shared(Stream::Bridged(Box::new(BackendSide::new(permit))), usage)
@@ -63,7 +66,7 @@ impl BackendSide {
         }
     }
 
-    /// Takes bytes of the head; opens the stream once it is whole.
+    /// Takes bytes of the request head. Opens the stream once the head is complete.
     fn write_head(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let before = self.text.len();
         self.text.extend_from_slice(bytes);
@@ -73,6 +76,7 @@ impl BackendSide {
         opened.map(|()| end - before)
     }
 
+    /// Opens the stream with the head in `text[..end]`.
     fn open(&mut self, end: usize) -> io::Result<()> {
         self.response = ResponseState::Failed(io::ErrorKind::InvalidInput);
         let request = RequestText::parse(&self.text[..end], self.permit.scheme);
@@ -83,7 +87,7 @@ impl BackendSide {
         let mut send = self.permit.link.send.clone();
         let (response, stream) = send.send_request(request, ended).map_err(|error| {
             if error.is_io() || error.is_go_away() {
-                // It has ended in the meantime, and has seen nothing of this.
+                // The connection has ended in the meantime, before it sent the request.
                 self.response = ResponseState::Failed(io::ErrorKind::NotConnected);
             }
             io::Error::other(error)
@@ -93,14 +97,14 @@ impl BackendSide {
         Ok(())
     }
 
-    /// Sees that there is something to read; false if there will be nothing more.
+    /// Waits until there are bytes to read. Ready with false at the end of the response.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         loop {
             if self.read < self.text.len() {
                 return Poll::Ready(Ok(true));
             }
             match &mut self.response {
-                // What waits to be asked has nothing to say.
+                // No request was sent, so there is no response.
                 ResponseState::NoRequest => return Poll::Ready(Ok(false)),
                 ResponseState::Failed(kind) => return Poll::Ready(Err((*kind).into())),
                 ResponseState::Arriving(inlet) => return inlet.poll_fill(cx),
@@ -114,7 +118,7 @@ impl BackendSide {
         }
     }
 
-    /// Takes the next head, interim or final.
+    /// Reads the next response head, interim or final.
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let ResponseState::Awaited(response) = &mut self.response else { return Poll::Ready(Ok(())) };
         self.text.clear();
@@ -132,6 +136,7 @@ impl BackendSide {
         Poll::Ready(Ok(()))
     }
 
+    /// Writes the final response head as HTTP/1.1 and returns the reader for head and body.
     fn begin(&mut self, response: Response<RecvStream>) -> Result<Inlet, Malformed> {
         let (parts, recv) = response.into_parts();
         let response = Response::from_parts(parts, ());
@@ -178,7 +183,7 @@ impl Bridge for BackendSide {
     }
 
     fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // What was taken had room at the backend; the connection sees it out.
+        // Accepted bytes fit the flow-control window, and the connection's driver sends them.
         Poll::Ready(Ok(()))
     }
 
@@ -195,7 +200,7 @@ impl Bridge for BackendSide {
 
 impl Drop for BackendSide {
     fn drop(&mut self) {
-        // Nothing came for as long as it was waited for: is the backend there at all?
+        // No response arrived: the backend may be dead.
         if matches!(self.response, ResponseState::Awaited(_)) {
             self.permit.link.request_abandoned(self.since);
         }
