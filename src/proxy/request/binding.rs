@@ -3,7 +3,7 @@
 use crate::affinity::cookie::{self, CookieBinding, Opened};
 use crate::affinity::key::{FoundKey, RequestView};
 use crate::affinity::learn::{self, Learned, ResponseView};
-use crate::affinity::pick::{Binding, Tried, Verdict};
+use crate::affinity::pick::{self, Binding, Tried, Verdict};
 use crate::affinity::recall::{Recalled, Store, recall};
 use crate::affinity::{KeyHash, Timestamp};
 use crate::model::Remember;
@@ -135,6 +135,19 @@ pub(crate) fn own_cookie(upstream: &UpstreamView) -> Option<&str> {
         Remember::Cookie(config) => Some(&config.name),
         _ => None,
     }
+}
+
+/// Returns the backend and successor to announce to the backend, if the upstream announces them.
+pub(crate) fn announce(
+    upstream: &UpstreamView,
+    key: Option<KeyHash>,
+    member: u16,
+) -> Option<(&str, Option<&str>)> {
+    let successor = |key| pick::successor(&upstream.state.cluster, key, member);
+    upstream.state.config.affinity.announce.then(|| {
+        let successor = key.and_then(successor).map(|next| upstream.id(next).as_str());
+        (upstream.id(member).as_str(), successor)
+    })
 }
 
 /// Returns the store of an upstream's bindings.

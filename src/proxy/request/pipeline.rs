@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! serve
-//!  ├ receive ─ read and parse the request head (400, 408, 414, 431, 501, 505), then plan
-//!  │   plan ─ host (421) → redirect → route (404) → check (413, 501)
-//!  │           → session → pick (503) → head for the backend
-//!  ├ run ─ follow the plan until the client has its response
-//!  │   hold ─ wait for the session's backend, then plan again
-//!  │   attempt ─ permit (503) → connection (502, 503, 504) → bind → exchange (502, 504)
-//!  │   replan_after ─ after a failure: plan again if a retry is safe
+//!  ├ run
+//!  │  ├ receive ─ read and parse the request head (400, 408, 414, 431, 501, 505), then plan
+//!  │  ├ plan ─ host (421) → redirect → route (404) → check (413, 501)
+//!  │  │         → session → pick (503) → head for the backend
+//!  │  ├ hold ─ wait for the session's backend, then plan again
+//!  │  ├ attempt ─ permit (503) → connection (502, 503, 504) → bind → exchange (502, 504)
+//!  │  └ replan_after ─ after a failure: plan again if a retry is safe
 //!  └ finish ─ the error response if no backend answered, metrics, access log
 //! ```
 //!
@@ -64,6 +64,7 @@ pub(crate) async fn serve(worker: &Rc<Worker>, client: &mut Client) -> After {
 }
 
 impl Request<'_> {
+    /// Follows one plan after another until the client has its response.
     async fn run(&mut self, client: &mut Client) -> Result<Served, ProxyError> {
         let mut plan = self.receive(client).await?;
         loop {
@@ -76,6 +77,7 @@ impl Request<'_> {
                 Plan::Send(head) => match self.attempt(client, head).await {
                     Ok(Attempted::Answered(after)) => return Ok(Served::Forwarded(after)),
                     Ok(Attempted::LostRace) => {
+                        // Finds the other request's binding.
                         self.session = None;
                         self.replan(client)?
                     }
@@ -195,7 +197,7 @@ impl Request<'_> {
         Ok(view.upstream_of(route))
     }
 
-    /// Rejects an upgrade that the upstream's protocol does not have, and a body that is too large.
+    /// Rejects upgrades to an HTTP/2 upstream, and bodies that are too large.
     fn check_request(&self, head: &RequestHead<'_>, upstream: &UpstreamView) -> Result<(), ProxyError> {
         let upgrade = self.facts.as_ref().is_some_and(|facts| facts.upgrade);
         if upgrade && upstream.state.config.protocol.is_http2() {
@@ -207,7 +209,7 @@ impl Request<'_> {
         }
     }
 
-    /// Finds the key, and the session's binding.
+    /// Finds the request's key and its session's binding.
     fn recall_session(&self, head: &RequestHead<'_>, client: &Client, upstream: &UpstreamView) -> Session {
         let affinity = &upstream.state.config.affinity;
         let identity = key::ClientIdentity {
@@ -248,13 +250,7 @@ impl Request<'_> {
         verdict: Verdict,
     ) -> Vec<u8> {
         let config = &self.view.snapshot.config;
-        let key = self.session.as_ref().and_then(|s| s.key);
-        let announce = upstream.state.config.affinity.announce.then(|| {
-            let successor = key
-                .and_then(|key| pick::successor(&upstream.state.cluster, key, verdict.member))
-                .map(|next| upstream.id(next).as_str());
-            (upstream.id(verdict.member).as_str(), successor)
-        });
+        let key = self.session.as_ref().and_then(|session| session.key);
         let edits = head::RequestEdits {
             peer: client.origin.peer,
             trusted: config.client_ip.trusts(client.origin.peer),
@@ -264,7 +260,7 @@ impl Request<'_> {
             version: if client.origin.http2 { "2" } else { head::via_version(head.version) },
             certificate: client.origin.secure.as_ref().and_then(|secure| secure.certificate()),
             own_cookie: binding::own_cookie(upstream),
-            announce,
+            announce: binding::announce(upstream, key, verdict.member),
             upgrade: self.facts.as_ref().is_some_and(|facts| facts.upgrade),
         };
         let mut out = self.worker.buffers.take_output();

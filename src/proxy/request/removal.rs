@@ -44,7 +44,7 @@ impl TunnelRoute {
     }
 
     /// Returns when the tunnel must close; `None` while its route is configured.
-    pub(crate) fn closes_at(&mut self, worker: &Rc<Worker>) -> Option<Instant> {
+    pub(crate) fn must_end_by(&mut self, worker: &Rc<Worker>) -> Option<Instant> {
         let view = worker.view();
         if !Arc::ptr_eq(&view.snapshot.config, &self.config) {
             self.config = Arc::clone(&view.snapshot.config);

@@ -44,7 +44,7 @@ struct Pipe {
 
 /// The side of a pipe that failed.
 #[derive(Debug)]
-enum Broken {
+enum Failed {
     Source,
     Sink,
 }
@@ -66,19 +66,19 @@ pub(crate) async fn run(
     let mut down = Pipe { out, ..Pipe::default() };
     let mut up = Pipe::default();
     let mut route = TunnelRoute::of(request);
-    // When the Close frames are sent because the route was removed, and whether that time has come.
-    let (mut leave, mut late): (Option<Instant>, bool) = (None, false);
+    // When to send Close frames because the route was removed, and whether that time has come.
+    let (mut close_at, mut close_due): (Option<Instant>, bool) = (None, false);
     client.deadline.set(timeouts.tunnel_idle);
     let mut closing = false;
-    let client_broke = std::future::poll_fn(|cx| {
+    let client_failed = std::future::poll_fn(|cx| {
         let before = (up.moved, down.moved);
-        let ends = route.as_mut().and_then(|route| route.closes_at(worker));
-        let leave_now = ends.map(|end| end.checked_sub(CLOSE_TIMEOUT).unwrap_or(end));
-        if leave_now != leave {
-            (leave, late) = (leave_now, false);
-            client.deadline.set(idle_limit(timeouts.tunnel_idle, leave));
+        let must_end = route.as_mut().and_then(|route| route.must_end_by(worker));
+        let new_close_at = must_end.map(|end| end.checked_sub(CLOSE_TIMEOUT).unwrap_or(end));
+        if new_close_at != close_at {
+            (close_at, close_due) = (new_close_at, false);
+            client.deadline.set(idle_limit(timeouts.tunnel_idle, close_at));
         }
-        if (worker.closing() || late) && !closing {
+        if (worker.closing() || close_due) && !closing {
             closing = true;
             client.deadline.set(CLOSE_TIMEOUT);
         }
@@ -90,13 +90,13 @@ pub(crate) async fn run(
         let upward = up.poll(cx, buffers, &mut client.stream, &mut client.held, &mut backend);
         let downward = down.poll(cx, buffers, &mut backend, &mut held, &mut client.stream);
         match (upward, downward) {
-            (Err(Broken::Source), _) | (_, Err(Broken::Sink)) => return Poll::Ready(true),
+            (Err(Failed::Source), _) | (_, Err(Failed::Sink)) => return Poll::Ready(true),
             // The backend is gone, but bytes that it sent before may still go to the client.
-            (_, Err(Broken::Source)) => {
+            (_, Err(Failed::Source)) => {
                 (up.shut, down.ended) = (true, true);
                 cx.waker().wake_by_ref();
             }
-            (Err(Broken::Sink), _) => up.shut = true,
+            (Err(Failed::Sink), _) => up.shut = true,
             _ => {}
         }
         if closing {
@@ -111,13 +111,13 @@ pub(crate) async fn run(
             return Poll::Ready(false);
         }
         if before != (up.moved, down.moved) && !closing {
-            client.deadline.set(idle_limit(timeouts.tunnel_idle, leave));
+            client.deadline.set(idle_limit(timeouts.tunnel_idle, close_at));
         }
         if !client.deadline.expired(cx) {
             return Poll::Pending;
         }
-        if leave.is_some() && !closing {
-            late = true;
+        if close_at.is_some() && !closing {
+            close_due = true;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -129,15 +129,15 @@ pub(crate) async fn run(
     request.tally.bytes_in += up.moved;
     request.tally.bytes_out += down.moved.max(head);
     drop((backend, permit));
-    Ok(if client_broke { After::Abort } else { After::Linger })
+    Ok(if client_failed { After::Abort } else { After::Linger })
 }
 
 /// How long both sides have to end after a Close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Returns how long a tunnel may be idle, up to the time when it must leave.
-fn idle_limit(idle: Duration, leave: Option<Instant>) -> Duration {
-    leave.map_or(idle, |leave| idle.min(leave.saturating_duration_since(Instant::now())))
+/// Returns how long a tunnel may be idle, up to the time when it must close.
+fn idle_limit(idle: Duration, close_at: Option<Instant>) -> Duration {
+    close_at.map_or(idle, |close_at| idle.min(close_at.saturating_duration_since(Instant::now())))
 }
 
 impl Pipe {
@@ -149,7 +149,7 @@ impl Pipe {
         source: &mut Stream,
         held: &mut Option<Buffer>,
         sink: &mut Stream,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), Failed> {
         while !self.shut {
             if self.written < self.out.len() {
                 match sink.poll_write(cx, &self.out[self.written..]) {
@@ -157,7 +157,7 @@ impl Pipe {
                         self.written += n;
                         self.moved += n as u64;
                     }
-                    Poll::Ready(Err(_)) => return Err(Broken::Sink),
+                    Poll::Ready(Err(_)) => return Err(Failed::Sink),
                     Poll::Pending => return Ok(()),
                 }
             } else if let Some(buffer) = held.as_mut().filter(|b| !b.is_empty() && !self.ended) {
@@ -167,7 +167,7 @@ impl Pipe {
                         self.moved += n as u64;
                         buffer.consume(n);
                     }
-                    Poll::Ready(Err(_)) => return Err(Broken::Sink),
+                    Poll::Ready(Err(_)) => return Err(Failed::Sink),
                     Poll::Pending => return Ok(()),
                 }
             } else if self.ended {
@@ -179,10 +179,10 @@ impl Pipe {
                 match buffers.poll_fill(held, Size::Large, source, cx) {
                     Poll::Ready(Ok(0)) => self.ended = true,
                     Poll::Ready(Ok(_)) => {}
-                    Poll::Ready(Err(_)) => return Err(Broken::Source),
+                    Poll::Ready(Err(_)) => return Err(Failed::Source),
                     Poll::Pending => {
                         return match sink.poll_flush(cx) {
-                            Poll::Ready(Err(_)) => Err(Broken::Sink),
+                            Poll::Ready(Err(_)) => Err(Failed::Sink),
                             _ => Ok(()),
                         };
                     }
