@@ -107,7 +107,8 @@ impl BackendPool {
         self.proxy_protocol.is_some()
     }
 
-    /// Returns an idle connection. With `announced`, only one that was announced for this client.
+    /// Returns an idle connection, or a stream of an open HTTP/2 connection. With `announced`, only
+    /// a connection that was announced for this client.
     pub(crate) fn take_idle(&self, announced: Option<&Announced>) -> Option<BackendStream> {
         if let Some(links) = &self.links {
             return links.take().map(http2::bridged);
@@ -146,7 +147,7 @@ impl BackendPool {
             let pool = Rc::clone(&pool);
             async move { pool.open_connection(timeout, None).await }
         };
-        // Boxed, so that futures of HTTP/1.1 requests are not larger for it.
+        // Boxed to keep the futures of HTTP/1.1 requests small.
         let permit = Box::pin(links.wait(timeout, connect)).await;
         permit.map(http2::bridged).inspect_err(|error| {
             if matches!(error, ConnectError::NotHttp2(_)) {
@@ -172,7 +173,7 @@ impl BackendPool {
                 socket.write_all(&header).await?;
             }
             let Some(tls) = &self.tls else { return Ok(Stream::new(socket)) };
-            // Boxed, so that futures of plain connections are not larger for it.
+            // Boxed to keep the futures of connections without TLS small.
             Box::pin(tls.connect(socket)).await
         };
         let connected = tokio::time::timeout(timeout, connecting).await;

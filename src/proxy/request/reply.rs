@@ -97,7 +97,7 @@ impl ReplyReader {
         let Some(facts) = &request.facts else { return Err(ProxyError::ClientGone) };
         let worker = request.worker;
         let upgraded = head.status == 101;
-        // A rest of the request body would be lost, or taken for bytes of the tunnel.
+        // The rest of the request body would be lost, or taken for bytes of the tunnel.
         if upgraded && !(facts.upgrade && uploaded) {
             return Err(ProxyError::UnaskedUpgrade);
         }

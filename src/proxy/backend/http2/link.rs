@@ -96,9 +96,9 @@ impl Link {
         self.last_response.set(Some(Instant::now()));
     }
 
-    /// Notes that a request was abandoned that had waited since `since`. If no response arrived on
-    /// the connection in the meantime, the driver sends a PING. Not after every short wait, because
-    /// some servers take many PINGs for an attack.
+    /// Notes that a request was abandoned after waiting since `since`. If no response arrived on
+    /// the connection in the meantime, the driver sends a PING to see whether the backend is alive.
+    /// A short wait causes none, because some servers take many PINGs for an attack.
     pub(crate) fn request_abandoned(&self, since: Instant) {
         let silent = self.last_response.get().is_none_or(|last| last < since);
         if !silent || since.elapsed() < MIN_SILENCE {
@@ -172,7 +172,7 @@ impl Driver {
             if Pin::new(&mut self.connection).poll(cx).is_ready() {
                 return Poll::Ready(());
             }
-            // Before the rest, so that a pong that is here already counts before the timeout.
+            // Checked first, so that a PING already answered neither times out nor delays the next.
             if pinged && self.pong_received(cx) {
                 (pinged, timeout) = (false, None);
             }

@@ -45,7 +45,7 @@ pub(crate) struct Links {
 pub(crate) struct StreamPermit {
     pub(crate) link: Rc<Link>,
     links: Weak<Links>,
-    /// The use of the connection before this stream.
+    /// What the connection was used for before.
     usage: Usage,
     pub(crate) scheme: &'static str,
 }
@@ -71,7 +71,8 @@ impl Links {
         }
     }
 
-    /// Closes connections that have been idle for `timeout` or have failed.
+    /// Closes connections that have been idle for `timeout`, and drops those that take no new
+    /// streams.
     pub(crate) fn sweep(&self, now: Instant, timeout: Duration) {
         let expired = |link: &Link| {
             link.streams.get() == 0 && now.saturating_duration_since(link.idle_since.get()) >= timeout
