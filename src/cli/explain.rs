@@ -1,6 +1,7 @@
 //! `homing explain`: shows which backend a request would go to, and why.
 
 mod asked;
+mod question;
 
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -8,56 +9,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use self::asked::Asked;
+pub use self::question::Question;
 use super::check::{self, BAD, GOOD};
 use crate::affinity::client_ip::ClientIpPolicy;
-use crate::affinity::cookie::{CookieBinding, CookieConfig, KeyRing, read_binding};
+use crate::affinity::cookie::{CookieBinding, KeyRing};
 use crate::affinity::explain::{Explanation, Step, explain};
-use crate::affinity::key::cookies::cookie_values;
 use crate::affinity::key::{self, FoundKey, KeySource, find_key};
 use crate::affinity::pick::{Binding, Decision, Idle, Policy, Query, Reason, Tried, Verdict};
+use crate::affinity::recall::{Recalled, Store, recall};
 use crate::affinity::table::{Table, file};
-use crate::affinity::{AdminState, BackendId, Cluster, Health, Member, Slot, Timestamp};
+use crate::affinity::{AdminState, BackendId, Cluster, Health, KeyHash, Member, Slot, Timestamp};
 use crate::config;
 use crate::model::router::Router;
 use crate::model::{Config, Remember, TableConfig, Upstream};
-
-/// A request, and assumptions about the backends.
-#[derive(Debug, Clone, clap::Args)]
-pub struct Question {
-    /// Configuration file.
-    #[arg(long, short, value_name = "FILE", default_value = "proxy.toml")]
-    pub config: PathBuf,
-    /// IP address of the peer that sends the request.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
-    pub ip: IpAddr,
-    /// Subject of the client certificate, as in X-Client-Cert-Subject, or its SHA-256 fingerprint if it has none.
-    #[arg(long, value_name = "SUBJECT")]
-    pub client_cert: Option<String>,
-    /// Cookies of the request: `SID=x` or `SID=x; theme=dark`. May be repeated.
-    #[arg(long = "cookie", value_name = "NAME=VALUE")]
-    pub cookies: Vec<String>,
-    /// Header of the request: `Name: value`. May be repeated.
-    #[arg(long = "header", value_name = "NAME: VALUE")]
-    pub headers: Vec<String>,
-    /// Host of the request.
-    #[arg(long, value_name = "HOST")]
-    pub host: Option<String>,
-    /// Path and query of the request.
-    #[arg(long, value_name = "PATH", default_value = "/")]
-    pub path: String,
-    /// Saved table to use instead of the configured one.
-    #[arg(long, value_name = "FILE")]
-    pub table: Option<PathBuf>,
-    /// Assume that this backend is down. May be repeated.
-    #[arg(long = "down", value_name = "ID")]
-    pub down: Vec<String>,
-    /// Assume that this backend is draining. May be repeated.
-    #[arg(long = "drain", value_name = "ID")]
-    pub drain: Vec<String>,
-    /// Assume that this backend is in maintenance. May be repeated.
-    #[arg(long = "maint", value_name = "ID")]
-    pub maint: Vec<String>,
-}
 
 /// Explains a request. Returns the exit status and the output. `now` decides which
 /// bindings have expired.
@@ -89,13 +53,14 @@ fn answer(question: &Question, config: &Config, now: Timestamp) -> Result<String
     let affinity = &upstream.affinity;
     let certificate = question.client_cert.as_deref();
     let key_client = key::ClientIdentity { ip: client, certificate };
-    let key = find_key(&affinity.key, affinity.seed, config.client_ip.mask, &request, key_client);
-    line(&mut text, "key", &named(&affinity.key, key));
-    let (binding, told) = binding(question, upstream, &cluster, &request, key, now)?;
+    let found = find_key(&affinity.key, affinity.seed, config.client_ip.mask, &request, key_client);
+    let hash = found.map(|found| found.hash);
+    let (Recalled { key, binding, .. }, told) = binding(question, upstream, &cluster, &request, hash, now)?;
+    line(&mut text, "key", &named(&affinity.key, found, key));
     line(&mut text, "binding", &told);
     let policy = Policy { failover: affinity.failover, balance_percent: affinity.balance_percent };
     let tried = Tried::default();
-    let ask = |may_hold| Query { key: key.map(|key| key.hash), binding, tried: &tried, may_hold, random: 0 };
+    let ask = |may_hold| Query { key, binding, tried: &tried, may_hold, random: 0 };
     let explanation = explain(&cluster, policy, &Idle, &ask(!affinity.hold.is_zero()));
     told_explanation(&mut text, &cluster, &explanation);
     if let Decision::Hold(member) = explanation.decision {
@@ -159,12 +124,14 @@ fn cluster(upstream: &Upstream, question: &Question) -> Result<Cluster, String> 
     Ok(Cluster::new(ring, members))
 }
 
-/// Describes the key by its source and hash. The value may be as secret as a password.
-fn named(sources: &[KeySource], key: Option<FoundKey>) -> String {
-    match key {
-        None if sources.is_empty() => "none configured".to_owned(),
-        None => "none, no source is present".to_owned(),
-        Some(FoundKey { source, hash }) => {
+/// Describes the key by its source and hash. The value may be as secret as a password. `key` is
+/// the key found in the request, or the one derived from the sealed cookie.
+fn named(sources: &[KeySource], found: Option<FoundKey>, key: Option<KeyHash>) -> String {
+    match (found, key) {
+        (None, Some(hash)) => format!("derived from the cookie, hash {:016x}", hash.0),
+        (None, None) if sources.is_empty() => "none configured".to_owned(),
+        (None, None) => "none, no source is present".to_owned(),
+        (Some(FoundKey { source, hash }), _) => {
             let name = sources.get(source).map(ToString::to_string).unwrap_or_default();
             let absent: Vec<_> = sources.iter().take(source).map(ToString::to_string).collect();
             let absent =
@@ -180,38 +147,61 @@ fn binding(
     upstream: &Upstream,
     cluster: &Cluster,
     request: &Asked,
-    key: Option<FoundKey>,
+    key: Option<KeyHash>,
     now: Timestamp,
-) -> Result<(Binding, String), String> {
+) -> Result<(Recalled, String), String> {
+    let recall = |store| recall(store, cluster, key, request, now);
+    let unknown = Recalled { key, binding: Binding::Absent, cookie: CookieBinding::Absent };
     match &upstream.affinity.remember {
-        Remember::None => Ok((Binding::RingOnly, "none, the hash decides".to_owned())),
-        Remember::Table(table) => in_table(question, upstream, table, key, now),
-        Remember::Cookie(cookie) => Ok(in_cookie(cookie, upstream, cluster, request, now)),
+        Remember::None => Ok((recall(Store::None), "none, the hash decides".to_owned())),
+        Remember::Table(config) => {
+            let configured = config.file.as_deref().filter(|path| path.exists());
+            let Some(path) = question.table.as_deref().or(configured) else {
+                let told = "unknown, the table is in the running proxy; assuming a new session";
+                return Ok((unknown, told.to_owned()));
+            };
+            if key.is_none() {
+                return Ok((unknown, "none without a key".to_owned()));
+            }
+            let recalled = recall(Store::Table(&loaded(path, upstream, config, now)?));
+            let told = in_table(upstream, path, recalled.binding);
+            Ok((recalled, told))
+        }
+        Remember::Cookie(config) if config.keys.is_empty() => {
+            let told = "unknown, without keys_file only the running proxy can open its cookies";
+            Ok((unknown, told.to_owned()))
+        }
+        Remember::Cookie(config) => {
+            let keys: Vec<[u8; 32]> = config.keys.iter().map(|key| key.0).collect();
+            let keys = &KeyRing::new(&keys);
+            let seed = upstream.affinity.seed;
+            let recalled = recall(Store::Cookie { keys, config, upstream: &upstream.name, seed });
+            let told = in_cookie(&config.name, &recalled.cookie);
+            Ok((recalled, told))
+        }
     }
 }
 
-fn in_table(
-    question: &Question,
-    upstream: &Upstream,
-    config: &TableConfig,
-    key: Option<FoundKey>,
-    now: Timestamp,
-) -> Result<(Binding, String), String> {
-    let configured = config.file.as_deref().filter(|path| path.exists());
-    let Some(path) = question.table.as_deref().or(configured) else {
-        let told = "unknown, the table is in the running proxy; assuming a new session";
-        return Ok((Binding::Absent, told.to_owned()));
-    };
-    let Some(key) = key else { return Ok((Binding::Absent, "none without a key".to_owned())) };
-    let table = loaded(path, upstream, config, now)?;
-    let place = format!("in {}", path.display());
-    Ok(match table.peek(key.hash, now) {
-        Some(slot) => {
+/// Describes a binding found in a saved table.
+fn in_table(upstream: &Upstream, path: &Path, binding: Binding) -> String {
+    let path = path.display();
+    match binding {
+        Binding::To(slot) => {
             let id = upstream.backends.get(usize::from(slot.0)).map_or("?", |backend| backend.id.as_str());
-            (Binding::To(slot), format!("{id}, {place}"))
+            format!("{id}, in {path}")
         }
-        None => (Binding::Absent, format!("none {place}, new session")),
-    })
+        _ => format!("none in {path}, new session"),
+    }
+}
+
+/// Describes a binding found in the cookie `name`.
+fn in_cookie(name: &str, found: &CookieBinding) -> String {
+    match found {
+        CookieBinding::Absent => format!("no cookie {name}, new session"),
+        CookieBinding::Forged => format!("cookie {name} is forged or sealed with another key"),
+        CookieBinding::Expired(opened) => format!("{}, in cookie {name}, but expired", opened.backend),
+        CookieBinding::Bound(opened) => format!("{}, in cookie {name}", opened.backend),
+    }
 }
 
 /// Loads a saved table. The slot of a backend is its index.
@@ -229,38 +219,6 @@ fn loaded(path: &Path, upstream: &Upstream, config: &TableConfig, now: Timestamp
         format!("{}: {}", path.display(), causes.join(": "))
     })?;
     Ok(table)
-}
-
-fn in_cookie(
-    config: &CookieConfig,
-    upstream: &Upstream,
-    cluster: &Cluster,
-    request: &Asked,
-    now: Timestamp,
-) -> (Binding, String) {
-    let name = &config.name;
-    if config.keys.is_empty() {
-        let told = "unknown, without keys_file only the running proxy can open its cookies";
-        return (Binding::Absent, told.to_owned());
-    }
-    let keys: Vec<[u8; 32]> = config.keys.iter().map(|key| key.0).collect();
-    let values = cookie_values(request, name.as_bytes());
-    let ring = KeyRing::new(&keys);
-    let found = read_binding(&ring, &upstream.name, values, now, config.max_age, config.max_idle);
-    let slot = |id: &BackendId| cluster.members().iter().find(|member| member.id == *id).map(|m| m.slot);
-    match found {
-        CookieBinding::Absent => (Binding::Absent, format!("no cookie {name}, new session")),
-        CookieBinding::Forged => {
-            (Binding::Forged, format!("cookie {name} is forged or sealed with another key"))
-        }
-        CookieBinding::Expired(opened) => {
-            (Binding::Expired, format!("{}, in cookie {name}, but expired", opened.backend))
-        }
-        CookieBinding::Bound(opened) => {
-            let binding = slot(&opened.backend).map_or(Binding::Unknown, Binding::To);
-            (binding, format!("{}, in cookie {name}", opened.backend))
-        }
-    }
 }
 
 /// Writes home, walk and successor.

@@ -1,6 +1,6 @@
 //! The request that `homing explain` explains.
 
-use super::Question;
+use super::question::Question;
 use crate::affinity::key::RequestView;
 use crate::model::router::host_name;
 

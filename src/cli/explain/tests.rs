@@ -123,7 +123,7 @@ fn saved_table_shows_the_binding() {
     let key = place.line(&arguments, "key");
     let hash = u64::from_str_radix(key.split("hash ").nth(1).unwrap(), 16).unwrap();
     let table = Table::new(10, 3600);
-    table.bind(crate::affinity::KeyHash(hash), Slot(0), NOW);
+    table.bind(KeyHash(hash), Slot(0), NOW);
     file::save(&table, &place.path("sessions.table"), upstream.affinity.seed, NOW, |_| Some(away.id.clone()))
         .unwrap();
     assert_eq!(place.line(&arguments, "binding"), format!("{}, in sessions.table", away.id));
@@ -159,10 +159,22 @@ fn sealed_cookie_shows_the_binding() {
     let line = |cookie: &str, name| place.line(&["--cookie", cookie], name);
     assert_eq!(line(&cookie("node2", 60), "binding"), "node2, in cookie h");
     assert_eq!(line(&cookie("node2", 60), "decision"), "node2, kept");
-    assert_eq!(line(&cookie("node9", 60), "decision"), "any eligible backend, moved (removed)");
+    let removed = line(&cookie("node9", 60), "decision");
+    assert!(removed.starts_with("node") && removed.ends_with(", moved (removed)"), "{removed}");
     assert_eq!(line(&cookie("node2", 90_000), "binding"), "node2, in cookie h, but expired");
     assert_eq!(line("h=forged", "binding"), "cookie h is forged or sealed with another key");
     assert_eq!(line("other=1", "binding"), "no cookie h, new session");
+}
+
+#[test]
+fn sealed_cookie_without_a_key_fails_over_as_in_the_proxy() {
+    let (place, cookie) = (sealing(), cookie("node2", 60));
+    let key = place.line(&["--cookie", &cookie], "key");
+    assert!(key.starts_with("derived from the cookie, hash "), "{key}");
+    // The proxy announces the heir of the key that it derives from the cookie.
+    let successor = place.line(&["--cookie", &cookie], "successor");
+    let decision = place.line(&["--cookie", &cookie, "--down", "node2"], "decision");
+    assert_eq!(decision, format!("{successor}, moved (backend_down)"));
 }
 
 #[test]

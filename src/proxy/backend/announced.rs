@@ -15,23 +15,23 @@ use crate::proxy_protocol::{self, Header};
 pub(crate) struct Announced {
     pub(crate) source: SocketAddr,
     pub(crate) destination: SocketAddr,
-    /// The client connection; dead once that is closed.
+    /// The client connection. Dead once it is closed.
     pub(crate) client: Weak<dyn Any>,
 }
 
 impl Announced {
-    /// Do both name the same client connection, with the same addresses?
+    /// Returns whether both name the same client connection, with the same addresses.
     pub(crate) fn same_as(&self, other: &Self) -> bool {
         (self.source, self.destination) == (other.source, other.destination)
             && self.client.ptr_eq(&other.client)
     }
 
-    /// Is the client's connection closed?
+    /// Returns whether the client connection is closed.
     pub(crate) fn client_is_gone(&self) -> bool {
         self.client.strong_count() == 0
     }
 
-    /// The PROXY header to send.
+    /// Returns the PROXY header to send.
     pub(crate) fn header(&self, version: ProxyVersion) -> Vec<u8> {
         let header = Header::Tcp { source: self.source, destination: self.destination };
         let mut out = Vec::new();

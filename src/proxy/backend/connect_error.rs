@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-/// Why a connection could not be opened. Cheap to clone: requests that waited for the
-/// same connection share it.
+/// Why a connection could not be opened. Cheap to clone, because requests that waited for the same
+/// connection share it.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum ConnectError {
-    /// No connection within the connect timeout.
+    /// The connect timeout has passed.
     #[error("timed out")]
     TimedOut,
     /// Homing, or the whole system, is out of file descriptors.
@@ -27,7 +27,8 @@ pub(crate) enum ConnectError {
 }
 
 impl ConnectError {
-    /// The handshake failed, whatever the system's reason: the backend's TLS is at fault.
+    /// Converts an error of the TLS handshake. It counts as a TLS error even if the system reports
+    /// a timeout or a lack of file descriptors.
     pub(crate) fn of_handshake(error: io::Error) -> Self {
         match Self::from(error) {
             Self::NotHttp2(why) => Self::NotHttp2(why),
@@ -56,7 +57,7 @@ impl From<io::Error> for ConnectError {
     }
 }
 
-/// Did it fail because no file descriptor was left, in the process or the system?
+/// Returns whether the process or the system was out of file descriptors.
 pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }

@@ -14,7 +14,7 @@ pub(crate) struct BackendStream {
     usage: Usage,
     /// The client that the PROXY header named, if one was sent.
     announced: Option<Box<Announced>>,
-    /// `None` for a stream of a shared connection, which is counted once itself.
+    /// `None` for a stream of a shared connection, which is counted as a whole.
     _counted: Option<OpenConnection>,
 }
 
@@ -25,7 +25,7 @@ pub(crate) enum Usage {
     First,
     /// Opened for another request, but no response has arrived on it yet.
     Early,
-    /// Has served a response before. If it closes now, that says nothing about the backend.
+    /// Has served a response before. If it closes now, the backend may still be healthy.
     Again,
 }
 
@@ -48,32 +48,32 @@ impl Drop for OpenConnection {
 }
 
 impl BackendStream {
-    /// A connection that this request opened for itself.
+    /// Wraps a connection that the request opened for itself.
     pub(crate) fn opened(stream: Stream, announced: Option<Box<Announced>>, counted: OpenConnection) -> Self {
         Self { stream, usage: Usage::First, announced, _counted: Some(counted) }
     }
 
-    /// A stream of a shared HTTP/2 connection.
+    /// Wraps a stream of a shared HTTP/2 connection.
     pub(crate) fn shared(stream: Stream, usage: Usage) -> Self {
         Self { stream, usage, announced: None, _counted: None }
     }
 
-    /// The same connection, taken from the pool for another request.
+    /// Marks the connection as taken from the pool for another request.
     pub(crate) fn reused(self) -> Self {
         Self { usage: Usage::Again, ..self }
     }
 
-    /// What its connection was used for before.
+    /// Returns what the connection was used for before.
     pub(crate) fn usage(&self) -> Usage {
         self.usage
     }
 
-    /// Was it announced for this client connection?
+    /// Returns whether the connection was announced for this client connection.
     pub(crate) fn is_for(&self, announced: &Announced) -> bool {
         self.announced.as_ref().is_some_and(|own| own.same_as(announced))
     }
 
-    /// Was it announced for a client that has disconnected?
+    /// Returns whether the connection was announced for a client that has disconnected.
     pub(crate) fn is_orphaned(&self) -> bool {
         self.announced.as_ref().is_some_and(|own| own.client_is_gone())
     }

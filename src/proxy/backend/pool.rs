@@ -1,8 +1,7 @@
-//! Connections to one backend, of one worker: no lock, no sharing.
+//! The pool of connections to one backend. Each worker has its own, so there are no locks.
 //!
-//! The connection used last is used first, so that the others age and go. One
-//! that has anything to read while it waits (its end, or bytes nobody asked
-//! for) is not used again.
+//! The connection used last is reused first, so that the others reach the idle timeout. An idle
+//! connection with anything to read (its end, or unexpected bytes) is not reused.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -24,28 +23,29 @@ use crate::proxy::wire::socket::Socket;
 use crate::proxy::wire::stream::Stream;
 use crate::tls;
 
-/// How long a stream of HTTP/2 has to end after its response.
-const RUN_OUT: Duration = Duration::from_secs(5);
-/// Time between two words about a backend's TLS.
+/// How long an HTTP/2 stream has to end after its response.
+const STREAM_END_TIMEOUT: Duration = Duration::from_secs(5);
+/// The shortest time between two log lines about failed handshakes.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
-/// A worker's connections to one backend, and its share of the counters.
+/// A worker's connections to one backend.
 #[derive(Debug)]
 pub(crate) struct BackendPool {
     worker: usize,
     address: Address,
-    /// The address as a Host, for requests that name none.
+    /// The address as a Host, for requests without one.
     authority: Box<str>,
     tls: Option<BackendTls>,
-    /// Are clients announced?
+    /// The version of the PROXY header to send, if any.
     proxy_protocol: Option<ProxyVersion>,
     /// When a failed handshake was last logged.
     warned: Cell<Option<Instant>>,
     live: Arc<BackendLive>,
     settings: Cell<Settings>,
     max_in_use: Cell<Option<u32>>,
+    /// Idle HTTP/1.1 connections, last used last.
     idle: RefCell<Vec<Idle>>,
-    /// Its connections, if it speaks HTTP/2.
+    /// The connections, if the backend speaks HTTP/2.
     links: Option<Rc<Links>>,
 }
 
@@ -56,7 +56,7 @@ struct Idle {
 }
 
 impl BackendPool {
-    /// An empty pool.
+    /// Creates an empty pool.
     pub(crate) fn new(
         worker: usize,
         backend: &Backend,
@@ -80,40 +80,41 @@ impl BackendPool {
         }
     }
 
-    /// The settings after a reload.
+    /// Applies the settings of a reload.
     pub(crate) fn configure(&self, backend: &Backend, upstream: &Upstream) {
         self.settings.set(upstream.pool);
         self.max_in_use.set(backend.max_connections);
         if let Some(links) = &self.links {
-            links.keep_at_most(upstream.pool.max_idle);
+            links.set_max_idle(upstream.pool.max_idle);
         }
     }
 
-    /// No request will be sent here any more: nothing is kept from now on.
+    /// Closes idle connections and keeps none from now on. For a backend that was removed.
     pub(crate) fn retire(&self) {
         self.settings.set(Settings { max_idle: 0, ..self.settings.get() });
         self.idle.borrow_mut().clear();
         if let Some(links) = &self.links {
-            links.keep_at_most(0);
+            links.set_max_idle(0);
         }
     }
 
-    /// Takes one of the backend's places for a request, if it has one left.
-    pub(crate) fn begin(self: &Rc<Self>) -> Option<InUse> {
+    /// Returns a permit for one request, unless the backend is at its connection limit.
+    pub(crate) fn acquire(self: &Rc<Self>) -> Option<BackendPermit> {
         let limit = self.max_in_use.get();
         if limit.is_some() && !self.live.try_use(limit) {
             return None;
         }
         self.live.begin(self.worker);
-        Some(InUse { pool: Rc::clone(self), limited: limit.is_some() })
+        Some(BackendPermit { pool: Rc::clone(self), limited: limit.is_some() })
     }
 
-    /// Does a new connection begin with a PROXY header that names the client?
+    /// Returns whether new connections start with a PROXY header that names the client.
     pub(crate) fn announces_clients(&self) -> bool {
         self.proxy_protocol.is_some()
     }
 
-    /// A connection that waits to be used again, by whom it is for.
+    /// Returns an idle connection, or a stream of an open HTTP/2 connection. With `announced`, only
+    /// a connection that was announced for this client.
     pub(crate) fn take_idle(&self, announced: Option<&Announced>) -> Option<BackendStream> {
         if let Some(links) = &self.links {
             return links.take().map(http2::bridged);
@@ -133,35 +134,36 @@ impl BackendPool {
         }
     }
 
-    /// Opens a connection, and says whom it is for; to a backend that speaks
-    /// HTTP/2 only if none has room.
+    /// Opens a connection and sends the PROXY header if `announced`. For HTTP/2, returns a stream
+    /// of an open connection if one has room.
     ///
     /// # Errors
-    /// The system's; `TimedOut` after `timeout`.
+    /// The connection could not be opened, or `timeout` has passed.
     pub(crate) async fn connect(
         self: &Rc<Self>,
         timeout: Duration,
         announced: Option<Box<Announced>>,
     ) -> Result<BackendStream, ConnectError> {
         let Some(links) = &self.links else {
-            let (stream, counted) = self.connect_own(timeout, announced.as_deref()).await?;
+            let (stream, counted) = self.open_connection(timeout, announced.as_deref()).await?;
             return Ok(BackendStream::opened(stream, announced, counted));
         };
         let pool = Rc::clone(self);
         let connect = move || {
             let pool = Rc::clone(&pool);
-            async move { pool.connect_own(timeout, None).await }
+            async move { pool.open_connection(timeout, None).await }
         };
-        // Boxed, so that others hold no room for it.
-        let seat = Box::pin(links.wait(timeout, connect)).await;
-        seat.map(http2::bridged).inspect_err(|error| {
+        // Boxed to keep the futures of HTTP/1.1 requests small.
+        let permit = Box::pin(links.wait(timeout, connect)).await;
+        permit.map(http2::bridged).inspect_err(|error| {
             if matches!(error, ConnectError::NotHttp2(_)) {
                 self.warn_of_mismatch(error);
             }
         })
     }
 
-    async fn connect_own(
+    /// Opens a socket, sends the PROXY header, and performs the TLS handshake.
+    async fn open_connection(
         &self,
         timeout: Duration,
         announced: Option<&Announced>,
@@ -177,7 +179,7 @@ impl BackendPool {
                 socket.write_all(&header).await?;
             }
             let Some(tls) = &self.tls else { return Ok(Stream::new(socket)) };
-            // Boxed, so that plain connections hold no room for it.
+            // Boxed to keep the futures of connections without TLS small.
             Box::pin(tls.connect(socket)).await
         };
         let connected = tokio::time::timeout(timeout, connecting).await;
@@ -201,8 +203,8 @@ impl BackendPool {
         }
     }
 
-    /// Do its connections begin as the upstream says: encrypted, announced, in
-    /// which protocol?
+    /// Returns whether connections of this pool have the upstream's TLS settings, protocol and
+    /// PROXY header.
     pub(crate) fn fits(&self, upstream: &Upstream, tls: Option<&Arc<tls::Client>>) -> bool {
         let same_tls = match (&self.tls, tls) {
             (Some(own), Some(tls)) => own.is_from(tls),
@@ -212,14 +214,14 @@ impl BackendPool {
         same_tls && same_protocol && self.proxy_protocol == upstream.proxy_protocol
     }
 
-    /// Keeps a connection whose exchange ended cleanly; `now` may be a tick old.
+    /// Keeps a connection whose exchange ended cleanly. `now` may be a tick old.
     pub(crate) fn keep(&self, mut stream: BackendStream, now: Instant) {
         if self.links.is_some() {
-            // Its last frame may be on its way: leaving now would look like giving up.
+            // The stream's last frame may not have arrived. Dropping the stream now would reset it.
             if stream.is_quiet() {
                 tokio::task::spawn_local(async move {
                     let end = std::future::poll_fn(|cx| stream.poll_readable(cx));
-                    let _ = tokio::time::timeout(RUN_OUT, end).await;
+                    let _ = tokio::time::timeout(STREAM_END_TIMEOUT, end).await;
                 });
             }
             return;
@@ -234,8 +236,8 @@ impl BackendPool {
         }
     }
 
-    /// Closes what has waited too long, was closed by the backend, or is for a
-    /// client that is gone.
+    /// Closes connections that are past the idle timeout, were closed by the backend, or were
+    /// announced for a client that is gone.
     pub(crate) fn sweep(&self, now: Instant) {
         let timeout = self.settings.get().idle_timeout;
         if let Some(links) = &self.links {
@@ -246,7 +248,7 @@ impl BackendPool {
         });
     }
 
-    /// Closes the idle connection that has waited longest; false if there is none.
+    /// Closes the connection that has been idle longest. Returns false if there is none.
     pub(crate) fn drop_oldest(&self) -> bool {
         let mut idle = self.idle.borrow_mut();
         let some = !idle.is_empty();
@@ -254,32 +256,33 @@ impl BackendPool {
         some || self.links.as_ref().is_some_and(|links| links.drop_oldest())
     }
 
-    /// The backend's address as a Host, for requests that name none.
+    /// Returns the backend's address as a Host, for requests without one.
     pub(crate) fn authority(&self) -> &str {
         &self.authority
     }
 
-    /// The backend's counters.
+    /// Returns the backend's counters.
     pub(crate) fn live(&self) -> &BackendLive {
         &self.live
     }
 }
 
-/// One request's place at a backend; given back when dropped.
+/// A permit for one request at a backend. Counts the request as in flight until dropped.
 #[derive(Debug)]
-pub(crate) struct InUse {
+pub(crate) struct BackendPermit {
     pool: Rc<BackendPool>,
+    /// Whether it counts against the backend's connection limit.
     limited: bool,
 }
 
-impl InUse {
-    /// The backend's pool.
+impl BackendPermit {
+    /// Returns the backend's pool.
     pub(crate) fn pool(&self) -> &Rc<BackendPool> {
         &self.pool
     }
 }
 
-impl Drop for InUse {
+impl Drop for BackendPermit {
     fn drop(&mut self) {
         self.pool.live.end(self.pool.worker);
         if self.limited {

@@ -14,7 +14,7 @@ use crate::proxy::wire::socket::Socket;
 use crate::proxy::wire::stream::Stream;
 use crate::tls;
 
-/// TLS sessions kept per backend and worker, for resumption.
+/// TLS sessions kept for resumption, per backend and worker.
 const SESSIONS: usize = 8;
 
 /// How connections to a backend are encrypted.
@@ -22,7 +22,7 @@ const SESSIONS: usize = 8;
 pub(crate) struct BackendTls {
     client: Arc<tls::Client>,
     name: Option<ServerName<'static>>,
-    /// The shared configuration, and our copy of it with this backend's sessions.
+    /// The shared configuration, and a copy of it with this backend's sessions.
     config: RefCell<Option<(Arc<ClientConfig>, Arc<ClientConfig>)>>,
 }
 
@@ -32,7 +32,7 @@ impl BackendTls {
         Self { client, name, config: RefCell::default() }
     }
 
-    /// Was it made from these settings?
+    /// Returns whether it was created from these settings.
     pub(crate) fn is_from(&self, client: &Arc<tls::Client>) -> bool {
         Arc::ptr_eq(&self.client, client)
     }
@@ -40,7 +40,7 @@ impl BackendTls {
     /// Performs the handshake.
     ///
     /// # Errors
-    /// [`ConnectError::Tls`], or [`ConnectError::NotHttp2`] where the backend rejects ALPN.
+    /// [`ConnectError::Tls`], or [`ConnectError::NotHttp2`] if the backend rejects ALPN.
     pub(crate) async fn connect(&self, socket: Socket) -> Result<Stream, ConnectError> {
         let (Some(name), Some(config)) = (self.name.clone(), self.config()) else {
             let error = io::Error::new(io::ErrorKind::InvalidInput, "TLS is not configured");
@@ -51,6 +51,7 @@ impl BackendTls {
         Ok(Stream::Tls(Box::new(TlsStream::Client(stream))))
     }
 
+    /// Returns the current configuration. It changes when certificates are reloaded.
     fn config(&self) -> Option<Arc<ClientConfig>> {
         let current = self.client.config()?;
         let mut own = self.config.borrow_mut();

@@ -1,4 +1,4 @@
-//! Responses that Homing makes itself: errors, refusals and redirects.
+//! Homing's own responses: errors, refusals and redirects.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,17 +6,17 @@ use super::head::{self, AffinityReport};
 use crate::h1;
 use crate::model::router::without_port;
 
-/// A redirect to https, which `redirect_https` asks for.
+/// A redirect to https (`redirect_https`).
 #[derive(Debug)]
 pub(crate) struct Redirect {
     /// 301 or 308.
     pub status: u16,
-    /// The whole URL.
+    /// The absolute URL.
     pub location: String,
 }
 
 impl Redirect {
-    /// To the same URL with https, on this port.
+    /// Redirects to the same URL with https, on this port.
     pub(crate) fn to_https(method: &str, host: &str, port: u16, path_and_query: &str) -> Self {
         let host = without_port(host);
         let path = if path_and_query.starts_with('/') { path_and_query } else { "/" };
@@ -33,24 +33,24 @@ impl Redirect {
 /// A response of Homing's own.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Answer<'a> {
-    /// Its status.
+    /// The status.
     pub status: u16,
-    /// One word that says why.
+    /// The error code, such as `no_route`.
     pub code: &'a str,
-    /// When another try is worth it.
+    /// The value of Retry-After.
     pub retry_after: Option<Duration>,
-    /// Where else to ask.
+    /// The value of Location.
     pub location: Option<&'a str>,
-    /// X-Affinity-Outcome, where it was asked for.
+    /// The value of X-Affinity-Outcome, if enabled.
     pub report: Option<AffinityReport<'a>>,
-    /// Is it without its body?
+    /// Whether to leave out the body (HEAD).
     pub head_only: bool,
-    /// Does the connection go on?
+    /// Whether the connection stays open.
     pub persistent: bool,
 }
 
 impl<'a> Answer<'a> {
-    /// The last one on its connection.
+    /// Creates a response with a body, after which the connection is closed.
     pub(crate) fn new(status: u16, code: &'a str) -> Self {
         Self {
             status,
@@ -64,7 +64,7 @@ impl<'a> Answer<'a> {
     }
 }
 
-/// Appends the response that tells the client.
+/// Appends the response to `out`.
 pub(crate) fn write_answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
     let Answer { status, code, retry_after, location, report, head_only, persistent } = *answer;
     let reason = reason_phrase(status);
@@ -93,7 +93,7 @@ pub(crate) fn write_answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
     }
 }
 
-/// The phrase of a status that Homing itself answers with.
+/// Returns the reason phrase of a status.
 fn reason_phrase(status: u16) -> &'static str {
     http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or("Error")
 }
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_redirect_keeps_host_path_and_query_and_changes_the_port() {
+    fn redirect_keeps_host_path_and_query_and_sets_the_port() {
         let location = |host, port, path| Redirect::to_https("GET", host, port, path).location;
         assert_eq!(location("a.example:8080", 443, "/x?y"), "https://a.example/x?y");
         assert_eq!(location("[::1]:80", 8443, "/"), "https://[::1]:8443/");
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn only_get_and_head_are_redirected_with_301() {
+    fn only_get_and_head_get_a_301() {
         let status = |method| Redirect::to_https(method, "a", 443, "/").status;
         assert_eq!((status("GET"), status("HEAD"), status("POST")), (301, 301, 308));
     }

@@ -1,88 +1,49 @@
-//! Where affinity meets a request: what is remembered of its session, and
-//! what is to be remembered after its response.
+//! The session of a request: looks up its binding, and stores what the request changes.
 
 use crate::affinity::cookie::{self, CookieBinding, Opened};
-use crate::affinity::key::cookies::cookie_values;
 use crate::affinity::key::{FoundKey, RequestView};
 use crate::affinity::learn::{self, Learned, ResponseView};
-use crate::affinity::pick::{Binding, Tried, Verdict};
-use crate::affinity::{BackendId, KeyHash, Seed, Timestamp};
+use crate::affinity::pick::{self, Binding, Tried, Verdict};
+use crate::affinity::recall::{Recalled, Store, recall};
+use crate::affinity::{KeyHash, Timestamp};
 use crate::model::Remember;
 use crate::model::snapshot::Memory;
 use crate::proxy::view::UpstreamView;
 
-/// What was found out about a request's session.
+/// A request's session.
 #[derive(Debug)]
 pub(crate) struct Session {
-    /// Its key; where the binding is in a cookie and the request has no key,
-    /// one made from the cookie, so that every proxy fails over alike.
+    /// Its key, from the request or derived from its sealed cookie.
     pub key: Option<KeyHash>,
-    /// Which source the key came from.
+    /// The index of the key's source; `None` if the key is not from the request.
     pub source: Option<usize>,
-    /// What is remembered.
+    /// Its binding when the request arrived.
     pub binding: Binding,
-    /// Our own cookie, opened.
+    /// The request's sealed cookie, if valid.
     opened: Option<Opened>,
 }
 
 impl Session {
-    /// Looks up what is remembered of this request's session.
+    /// Looks up the session of a request. `found` is the key found in the request.
     pub(crate) fn recall(
         upstream: &UpstreamView,
         found: Option<FoundKey>,
         request: &impl RequestView,
         now: Timestamp,
     ) -> Self {
-        let mut session = Self {
-            key: found.map(|f| f.hash),
-            source: found.map(|f| f.source),
-            binding: Binding::Absent,
-            opened: None,
+        let hash = found.map(|found| found.hash);
+        let Recalled { key, binding, cookie } =
+            recall(store(upstream), &upstream.state.cluster, hash, request, now);
+        let opened = match cookie {
+            CookieBinding::Bound(opened) => Some(opened),
+            CookieBinding::Absent | CookieBinding::Expired(_) | CookieBinding::Forged => None,
         };
-        match &upstream.state.memory {
-            Memory::None => session.binding = Binding::RingOnly,
-            Memory::Table(table) => {
-                if let Some(slot) = session.key.and_then(|key| table.lookup(key, now)) {
-                    session.binding = if upstream.state.cluster.index_of(slot).is_some() {
-                        Binding::To(slot)
-                    } else {
-                        Binding::Unknown
-                    };
-                }
-            }
-            Memory::Cookie(keys) => session.recall_from_cookie(upstream, keys, request, now),
-        }
-        session
+        Self { key, source: found.map(|found| found.source), binding, opened }
     }
 
-    fn recall_from_cookie(
-        &mut self,
-        upstream: &UpstreamView,
-        keys: &cookie::KeyRing,
-        request: &impl RequestView,
-        now: Timestamp,
-    ) {
-        let Remember::Cookie(config) = &upstream.state.config.affinity.remember else { return };
-        let values = cookie_values(request, config.name.as_bytes());
-        let name = &upstream.state.config.name;
-        self.binding = match cookie::read_binding(keys, name, values, now, config.max_age, config.max_idle) {
-            CookieBinding::Absent => Binding::Absent,
-            CookieBinding::Forged => Binding::Forged,
-            CookieBinding::Expired(_) => Binding::Expired,
-            CookieBinding::Bound(opened) => {
-                let members = upstream.state.cluster.members();
-                let slot = members.iter().find(|m| m.id == opened.backend).map(|m| m.slot);
-                let seed = upstream.state.config.affinity.seed;
-                self.key.get_or_insert_with(|| key_of(seed, &opened));
-                self.opened = Some(opened);
-                slot.map_or(Binding::Unknown, Binding::To)
-            }
-        };
-    }
-
-    /// Writes the binding that a pick made, just before the request is sent.
-    /// `false`: another request of the same session was faster, and bound it
-    /// to another backend; the pick is to be made again.
+    /// Stores the binding that a pick made, just before the request is sent. Returns false if
+    /// another request of the session has bound it to another backend first; the caller must then
+    /// pick again.
     pub(crate) fn bind(
         &self,
         upstream: &UpstreamView,
@@ -106,8 +67,8 @@ impl Session {
         true
     }
 
-    /// Learns from a response of `member`: ids that it mints are bound to it,
-    /// ids that it deletes are forgotten.
+    /// Learns from a response of `member`: binds session ids that it sets to `member`, and removes
+    /// the bindings of ids that it deletes.
     pub(crate) fn learn(
         &self,
         upstream: &UpstreamView,
@@ -119,23 +80,23 @@ impl Session {
         let affinity = &upstream.state.config.affinity;
         match learn::learn(&affinity.key, affinity.seed, now, response) {
             Learned::Nothing => {}
-            // The id that the request came with is not new: the pick has bound it, or
-            // left it bound to a backend that it returns to.
+            // The request had this id already: the pick has bound it, or has left it bound to the
+            // backend that the session returns to.
             Learned::Bind(found) if self.key == Some(found.hash) => {}
             Learned::Bind(found) => table.bind(found.hash, upstream.slot(member), now),
             Learned::Delete { source } if self.source != Some(source) => {}
             Learned::Delete { .. } | Learned::Release => {
-                // Unless it has moved on meanwhile: then it is another's to delete.
-                let here = |key| table.peek(key, now).is_none_or(|slot| slot == upstream.slot(member));
-                if let Some(key) = self.key.filter(|key| here(*key)) {
+                // A session that has moved since belongs to another backend.
+                let is_here = |key| table.peek(key, now).is_none_or(|slot| slot == upstream.slot(member));
+                if let Some(key) = self.key.filter(|key| is_here(*key)) {
                     table.remove(key);
                 }
             }
         }
     }
 
-    /// The Set-Cookie value that this response is to carry, and whether the
-    /// response must be marked private for it.
+    /// Returns the Set-Cookie value to add to the response, and whether the response must be marked
+    /// private. Calls `cacheable` only if a cookie is due.
     pub(crate) fn cookie_to_set(
         &self,
         upstream: &UpstreamView,
@@ -150,7 +111,7 @@ impl Session {
             return None;
         };
         let backend = match &self.opened {
-            // Temporarily elsewhere: the cookie goes on naming its own backend.
+            // A temporary failover: the cookie keeps naming the session's backend.
             Some(opened) if !verdict.rebind => &opened.backend,
             _ => upstream.id(verdict.member),
         };
@@ -168,7 +129,7 @@ impl Session {
     }
 }
 
-/// The name of the cookie that is ours, not the backend's.
+/// Returns the name of the sealed cookie, which backends must not see.
 pub(crate) fn own_cookie(upstream: &UpstreamView) -> Option<&str> {
     match &upstream.state.config.affinity.remember {
         Remember::Cookie(config) => Some(&config.name),
@@ -176,10 +137,28 @@ pub(crate) fn own_cookie(upstream: &UpstreamView) -> Option<&str> {
     }
 }
 
-/// A key for a session that has none but its cookie.
-fn key_of(seed: Seed, opened: &Opened) -> KeyHash {
-    let mut id = Vec::with_capacity(BackendId::MAX_LEN + 4);
-    id.extend_from_slice(&opened.issued.0.to_le_bytes());
-    id.extend_from_slice(opened.backend.as_str().as_bytes());
-    KeyHash::of_id(seed, &id)
+/// Returns the backend and successor to announce to the backend, if the upstream announces them.
+pub(crate) fn announce(
+    upstream: &UpstreamView,
+    key: Option<KeyHash>,
+    member: u16,
+) -> Option<(&str, Option<&str>)> {
+    let successor = |key| pick::successor(&upstream.state.cluster, key, member);
+    upstream.state.config.affinity.announce.then(|| {
+        let successor = key.and_then(successor).map(|next| upstream.id(next).as_str());
+        (upstream.id(member).as_str(), successor)
+    })
+}
+
+/// Returns the store of an upstream's bindings.
+fn store(upstream: &UpstreamView) -> Store<'_> {
+    let config = &upstream.state.config;
+    match (&upstream.state.memory, &config.affinity.remember) {
+        (Memory::Table(table), _) => Store::Table(table),
+        (Memory::Cookie(keys), Remember::Cookie(cookie)) => {
+            Store::Cookie { keys, config: cookie, upstream: &config.name, seed: config.affinity.seed }
+        }
+        // Keys without cookie settings do not occur: both come from one configuration.
+        (Memory::None | Memory::Cookie(_), _) => Store::None,
+    }
 }

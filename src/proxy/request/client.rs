@@ -1,4 +1,4 @@
-//! The client side of a request: its connection, or its stream of one.
+//! The client side of a request: a connection, or one stream of an HTTP/2 connection.
 
 use std::io;
 use std::rc::Rc;
@@ -10,70 +10,70 @@ use crate::proxy::wire::buffer::{Buffer, Buffers, Size};
 use crate::proxy::wire::deadline::Deadline;
 use crate::proxy::wire::stream::Stream;
 
-/// A client connection.
+/// A client connection, or one bridged stream.
 #[derive(Debug)]
 pub(crate) struct Client {
-    /// Its socket.
+    /// The connection's bytes.
     pub stream: Stream,
-    /// Bytes that were read and not yet used.
+    /// Bytes read but not yet used.
     pub held: Option<Buffer>,
-    /// How far the search for the head's end got.
+    /// Bytes of `held` already searched for the end of the head.
     pub scanned: usize,
-    /// Who it is.
+    /// The address and handshake of the connection.
     pub origin: Rc<Origin>,
-    /// Its deadline.
+    /// The deadline of whatever the connection waits for.
     pub deadline: Deadline,
 }
 
-/// What becomes of the connection after a request.
+/// What to do with the connection after a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum After {
-    /// It waits for the next.
+    /// Wait for the next request.
     Next,
-    /// It is closed once the client has its response.
+    /// Close it once the client has the response.
     Linger,
-    /// It is broken off, so that a response that is not whole does not look it.
+    /// Reset it, which makes a truncated response visible to the client.
     Abort,
 }
 
 impl Client {
-    /// A client that has sent nothing yet.
+    /// Creates a client that has sent nothing yet.
     pub(crate) fn new(stream: Stream, origin: Rc<Origin>, deadline: Deadline) -> Self {
         Self { stream, held: None, scanned: 0, origin, deadline }
     }
 
-    /// `http` or `https`.
+    /// Returns `http` or `https`.
     pub(crate) fn scheme(&self) -> &'static str {
         if self.origin.secure.is_some() { "https" } else { "http" }
     }
 
-    /// Is the client gone? Ready and false: it has sent something ahead, which is
-    /// kept for its next request; it need not be looked at any more.
+    /// Polls for the client's disconnect. Ready with true if it is gone. Ready with false if it has
+    /// sent more bytes, which are kept for its next request; stop polling then.
     pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>, buffers: &Buffers) -> Poll<bool> {
         if self.stream.poll_readable(cx).is_pending() {
             return Poll::Pending;
         }
         match buffers.poll_fill(&mut self.held, Size::Small, &mut self.stream, cx) {
             Poll::Ready(Ok(n)) => Poll::Ready(n == 0),
-            // A full buffer of requests sent ahead: no reason to give up.
+            // A buffer full of pipelined requests is no disconnect.
             Poll::Ready(Err(error)) => Poll::Ready(error.kind() != io::ErrorKind::OutOfMemory),
             Poll::Pending => Poll::Pending,
         }
     }
 
-    /// Waits until the client is gone; for ever, once it has sent something ahead.
+    /// Waits until the client is gone. Never returns if the client sends more bytes first.
     pub(crate) async fn gone(&mut self, buffers: &Buffers) {
         if !std::future::poll_fn(|cx| self.poll_gone(cx, buffers)).await {
             std::future::pending::<()>().await;
         }
     }
 
-    /// Sends bytes whole, `patience` at most.
+    /// Sends all bytes within `timeout`.
     ///
     /// # Errors
-    /// The socket's; `TimedOut`.
-    pub(crate) async fn send(&mut self, bytes: &[u8], patience: Duration) -> io::Result<()> {
-        self.deadline.set(patience);
+    /// An error of the socket, or `TimedOut`.
+    pub(crate) async fn send(&mut self, bytes: &[u8], timeout: Duration) -> io::Result<()> {
+        self.deadline.set(timeout);
         let mut sent = 0;
         std::future::poll_fn(|cx| {
             while sent < bytes.len() {

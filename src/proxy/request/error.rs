@@ -1,120 +1,119 @@
-//! What can go wrong with a request, whose fault it is, what the client is
-//! told, and whether another attempt is safe. Errors become responses here
-//! and nowhere else.
+//! The errors of a request: status, code, whether they count against the backend, and whether
+//! another attempt is safe. This is the only place where errors get a status.
 
 use crate::affinity::pick::Reason;
 use crate::h1::{BodyError, HeadError};
 use crate::proxy::backend::connect_error::ConnectError;
 use crate::proxy::wire::transfer::TransferError;
 
-/// Why a request was not answered by a backend, or not to its end.
+/// Why a request got no complete response from a backend.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProxyError {
-    /// The request's head is not right.
-    #[error("request head: {0}")]
+    /// The request head is malformed.
+    #[error("invalid request head: {0}")]
     RequestHead(HeadError),
-    /// The request's head did not come to its end in time.
-    #[error("the request head took too long")]
+    /// The request head was not complete in time.
+    #[error("request head timed out")]
     RequestHeadTimeout,
-    /// The request's body is not framed right.
-    #[error("request body: {0}")]
+    /// The framing of the request body is malformed.
+    #[error("invalid request body: {0}")]
     RequestBody(BodyError),
-    /// The request's body is larger than the limit.
-    #[error("the request body is too large")]
+    /// The request body is larger than the limit.
+    #[error("request body too large")]
     RequestBodyTooLarge,
-    /// The request's body stopped coming.
-    #[error("the request body stalled")]
+    /// The client stopped sending the request body.
+    #[error("request body timed out")]
     RequestBodyTimeout,
-    /// The request's body comes too slowly.
-    #[error("the request body comes too slowly")]
+    /// The client sends the request body below the minimum rate.
+    #[error("request body below the minimum rate")]
     RequestBodyTooSlow,
-    /// The client closed or broke its connection.
-    #[error("the client is gone")]
+    /// The client closed or reset its connection.
+    #[error("client disconnected")]
     ClientGone,
-    /// The client does not take its response.
-    #[error("the client does not read")]
+    /// The client stopped reading the response.
+    #[error("client stopped reading")]
     ClientStalled,
-    /// The client takes its response too slowly.
-    #[error("the client reads too slowly")]
+    /// The client reads the response below the minimum rate.
+    #[error("client reads below the minimum rate")]
     ClientTooSlow,
-    /// The client has named another host in its TLS handshake, and the
-    /// certificate that it got is not for this one.
-    #[error("the host is not the one of the TLS handshake")]
+    /// The client named another host in its TLS handshake, and the certificate that it got does not
+    /// cover this one.
+    #[error("host does not match the TLS server name")]
     Misdirected,
-    /// No route takes the request's host and path.
-    #[error("no route takes this host and path")]
+    /// No route matches the request's host and path.
+    #[error("no matching route")]
     NoRoute,
-    /// Nobody may serve the session now.
-    #[error("no backend may serve this session")]
+    /// No backend may serve the session now.
+    #[error("no backend available")]
     Unavailable(Option<Reason>),
-    /// The backend has no place left.
-    #[error("the backend is at its limit")]
+    /// The backend is at its connection limit.
+    #[error("backend is at its connection limit")]
     Saturated,
-    /// Homing has no descriptor left for a connection to the backend.
-    #[error("no file descriptor is left")]
+    /// Homing is out of file descriptors for a connection to the backend.
+    #[error("out of file descriptors")]
     NoDescriptors,
-    /// The backend could not be connected to.
-    #[error("connect: {0}")]
+    /// The connection to the backend failed.
+    #[error("connect to backend: {0}")]
     Connect(#[source] ConnectError),
-    /// The backend's TLS is not as configured, or broke off.
-    #[error("TLS with the backend: {0}")]
+    /// The TLS handshake with the backend failed.
+    #[error("connect to backend: {0}")]
     BackendTls(#[source] ConnectError),
-    /// It did not accept in time.
-    #[error("connect timed out")]
+    /// The backend did not accept the connection in time.
+    #[error("connect to backend timed out")]
     ConnectTimeout,
-    /// The backend closed or broke its connection before its response.
-    #[error("the backend closed before its response")]
+    /// The backend closed or reset the connection before it responded.
+    #[error("backend closed the connection before it responded")]
     BackendClosed {
-        /// Was it a connection that had served before?
+        /// Whether the connection had served a request before.
         reused: bool,
     },
-    /// The backend speaks another protocol than it should.
+    /// The backend does not speak HTTP/2.
     #[error("{0}")]
     NotHttp2(#[source] ConnectError),
-    /// The backend has not looked at the request, and said so (HTTP/2).
-    #[error("the backend did not take the request")]
+    /// The backend has refused the request unprocessed (HTTP/2).
+    #[error("backend refused the request")]
     BackendRefused {
-        /// Is all of the request there, to be sent again?
+        /// Whether Homing still has the whole request and can send it again.
         replayable: bool,
-        /// Is it only that the connection is about to end?
-        leaving: bool,
+        /// Whether the reason is that the connection is about to close (GOAWAY).
+        going_away: bool,
     },
-    /// The backend has broken off the request's stream (HTTP/2).
-    #[error("the backend reset the stream")]
+    /// The backend has reset the request's stream (HTTP/2).
+    #[error("backend reset the stream")]
     BackendReset,
-    /// The response is not right (HTTP/2).
-    #[error("the response is malformed")]
+    /// The response is malformed (HTTP/2).
+    #[error("invalid response")]
     ResponseMalformed,
-    /// HTTP/2 cannot say what the request is for.
-    #[error("the request cannot be sent over HTTP/2")]
+    /// The request cannot be expressed in HTTP/2.
+    #[error("request cannot be sent over HTTP/2")]
     Unsendable,
-    /// A tunnel was asked for, which the backend's protocol has not.
-    #[error("no tunnel leads over HTTP/2 to a backend")]
+    /// The request asks for an upgrade, but the upstream speaks HTTP/2.
+    #[error("upgrade to an HTTP/2 upstream is not supported")]
     NoTunnel,
-    /// The response's head did not come in time.
-    #[error("the response head took too long")]
+    /// The response head was not complete in time.
+    #[error("response head timed out")]
     ResponseHeadTimeout,
-    /// The response's head is not right.
-    #[error("response head: {0}")]
+    /// The response head is malformed.
+    #[error("invalid response head: {0}")]
     ResponseHead(HeadError),
-    /// The backend sends interim responses (1xx) without end.
+    /// The backend sent too many interim responses (1xx).
     #[error("too many interim responses")]
     TooManyInterim,
-    /// The backend upgrades a connection that was not asked to be.
-    #[error("the backend switched protocols unasked")]
+    /// The backend sent a 101 to a request that asked for no upgrade, or before the request was
+    /// complete.
+    #[error("unexpected 101 from backend")]
     UnaskedUpgrade,
-    /// The backend was asked for a WebSocket and answered something else that
-    /// looks like success.
-    #[error("the backend did not open the WebSocket")]
+    /// The client asked for a WebSocket, and the backend answered with a success that is not a 101.
+    #[error("backend did not upgrade to WebSocket")]
     NoUpgrade,
-    /// The backend broke off in its response.
-    #[error("the backend broke off in its response")]
+    /// The backend closed the connection within its response.
+    #[error("response truncated")]
     ResponseTruncated,
-    /// The response's body is not framed right.
-    #[error("response body: {0}")]
+    /// The framing of the response body is malformed.
+    #[error("invalid response body: {0}")]
     ResponseBody(BodyError),
-    /// The response's body stopped coming.
-    #[error("the response body stalled")]
+    /// The backend stopped sending the response body.
+    #[error("response body timed out")]
     ResponseBodyTimeout,
 }
 
@@ -131,17 +130,17 @@ impl From<ConnectError> for ProxyError {
 }
 
 impl ProxyError {
-    /// What a failed transfer of the request's body means; the client is its source.
+    /// Converts the error of a request body's transfer. Its source is the client.
     pub(crate) fn of_upload(error: &TransferError) -> Self {
         match error {
-            // The sink is the backend; it is told apart where it matters.
+            // The sink is the backend. Callers that must tell them apart check for it first.
             TransferError::Source | TransferError::Sink => Self::ClientGone,
             TransferError::Framing(error) => Self::RequestBody(*error),
             TransferError::TooLarge => Self::RequestBodyTooLarge,
         }
     }
 
-    /// What a failed transfer of the response's body means; the client is its sink.
+    /// Converts the error of a response body's transfer. Its sink is the client.
     pub(crate) fn of_download(error: &TransferError) -> Self {
         match error {
             TransferError::Source => Self::ResponseTruncated,
@@ -150,8 +149,8 @@ impl ProxyError {
         }
     }
 
-    /// The status the client is told, while it can be told any; 499 stands in
-    /// the log for a client that was gone.
+    /// Returns the status for the client, if no other was sent. 499 is only logged: the client is
+    /// gone.
     pub(crate) fn status(&self) -> u16 {
         match self {
             Self::RequestHead(error) => error.status(),
@@ -163,7 +162,7 @@ impl ProxyError {
             Self::NoTunnel => 501,
             Self::NoRoute => 404,
             Self::Misdirected => 421,
-            // Nothing was sent, and whoever else might serve was asked: it is worth another try.
+            // The request was not processed, and no other backend could take it: worth a retry.
             Self::Unavailable(_)
             | Self::Saturated
             | Self::NoDescriptors
@@ -185,7 +184,7 @@ impl ProxyError {
         }
     }
 
-    /// One word for logs and metrics.
+    /// Returns the error code for logs, metrics and the response body.
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::RequestHead(error) => error.code(),
@@ -223,8 +222,8 @@ impl ProxyError {
         }
     }
 
-    /// Does it count against the backend?
-    pub(crate) fn blames_backend(&self) -> bool {
+    /// Returns whether the error counts against the backend.
+    pub(crate) fn counts_against_backend(&self) -> bool {
         match self {
             Self::Connect(_)
             | Self::BackendTls(_)
@@ -240,24 +239,25 @@ impl ProxyError {
             | Self::ResponseTruncated
             | Self::ResponseBody(_)
             | Self::ResponseBodyTimeout => true,
-            // A connection that had served before may close at any time.
+            // An idle keep-alive connection may close at any time.
             Self::BackendClosed { reused } => !reused,
             _ => false,
         }
     }
 
-    /// Did it come after the connection: may it be of this request and no other?
-    pub(crate) fn is_of_the_request(&self) -> bool {
+    /// Returns whether the error came after the backend was connected. Such an error may be caused
+    /// by this particular request.
+    pub(crate) fn came_after_connecting(&self) -> bool {
         !matches!(self, Self::Connect(_) | Self::BackendTls(_) | Self::NotHttp2(_) | Self::ConnectTimeout)
     }
 
-    /// May the request go on to another attempt? Nothing of it was processed if
-    /// there was no connection; if a connection closed without a word, the backend
-    /// may have died at work: only what may be done twice is sent again.
+    /// Returns whether another attempt is safe. Without a connection, nothing was processed. If the
+    /// backend closed the connection without a response, it may have failed while it processed the
+    /// request, so only `replayable` requests are sent again.
     pub(crate) fn allows_retry(&self, replayable: bool) -> bool {
         match self {
             Self::Connect(_) | Self::BackendTls(_) | Self::NotHttp2(_) | Self::ConnectTimeout => true,
-            // Not processed either; but what is not kept cannot be sent again.
+            // Not processed either, but only a request that was kept whole can be sent again.
             Self::BackendRefused { replayable, .. } => *replayable,
             Self::BackendClosed { .. } => replayable,
             _ => false,

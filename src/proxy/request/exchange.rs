@@ -1,5 +1,5 @@
-//! One request sent to one backend, and its response brought back: both
-//! directions in one task, each as fast as the slower of its two sides.
+//! The exchange with one backend: sends the request and brings the response back. Both directions
+//! run in one task, each with backpressure from its receiver.
 
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -15,51 +15,50 @@ use crate::h1::{Body, BodyLimits, Framing};
 use crate::model::UpstreamTimeouts;
 use crate::proxy::backend::Fault;
 use crate::proxy::backend::lease::{BackendStream, Usage};
-use crate::proxy::backend::pool::InUse;
+use crate::proxy::backend::pool::BackendPermit;
 use crate::proxy::view::UpstreamView;
 use crate::proxy::wire::buffer::{Buffer, Size};
 use crate::proxy::wire::pace::{Pace, PaceStatus};
 use crate::proxy::wire::transfer::{KEPT, Transfer, TransferError};
 
-/// A request on its way to a backend.
+/// The input of an exchange.
 pub(crate) struct Attempt<'a> {
     pub upstream: &'a UpstreamView,
     pub verdict: Verdict,
-    /// Its place at the backend.
-    pub place: InUse,
-    /// The connection.
+    /// The permit for this request, held until the response ends.
+    pub permit: BackendPermit,
+    /// The connection to the backend.
     pub backend: BackendStream,
-    /// The head, as the backend gets it.
+    /// The request head to send to the backend.
     pub out: Vec<u8>,
 }
 
-/// The two directions while they run.
+/// A running exchange.
 pub(crate) struct Exchange<'r, 'w, 'a> {
     request: &'r mut Request<'w>,
     upstream: &'a UpstreamView,
     verdict: Verdict,
     backend: BackendStream,
-    /// Bytes of the response that were read and not yet passed on.
+    /// Bytes of the response read but not yet used.
     held: Option<Buffer>,
     upload: Transfer,
     upload_ended: bool,
     upload_pace: Pace,
     reply: ReplyReader,
-    /// Is the client looked at for going away?
-    watch: bool,
+    /// Whether to watch for the client's disconnect.
+    watch_client: bool,
 }
 
 /// Sends the request and brings the response back.
 ///
 /// # Errors
-/// Whatever keeps the response from being passed on whole. As long as
-/// `tally.status` is 0 the client has been told nothing.
+/// The client did not get the complete response. While `tally.status` is 0, it got nothing at all.
 pub(crate) async fn run(
     request: &mut Request<'_>,
     client: &mut Client,
     attempt: Attempt<'_>,
 ) -> Result<After, ProxyError> {
-    let Attempt { upstream, verdict, place, backend, out } = attempt;
+    let Attempt { upstream, verdict, permit, backend, out } = attempt;
     let Some(framing) = request.facts.as_ref().map(|facts| facts.framing) else {
         return Err(ProxyError::ClientGone);
     };
@@ -72,7 +71,7 @@ pub(crate) async fn run(
     if has_body {
         request.pass_head(client);
     }
-    let head_sent = out.len() as u64;
+    let head_len = out.len() as u64;
     let max_body = request.view.snapshot.config.limits.body_bytes;
     let mut upload =
         Transfer::new(out, Body::new(framing, BodyLimits::default()), false).limit_content(max_body);
@@ -81,7 +80,7 @@ pub(crate) async fn run(
     }
     upload.join(&mut client.held).map_err(|e| ProxyError::of_upload(&e))?;
     let out = worker.buffers.take_output();
-    let watch = request.view.snapshot.config.server.cancel_on_client_close;
+    let watch_client = request.view.snapshot.config.server.cancel_on_client_close;
     let mut exchange = Exchange {
         request,
         upstream,
@@ -92,7 +91,7 @@ pub(crate) async fn run(
         upload_ended: false,
         upload_pace: Pace::new(&timeouts),
         reply: ReplyReader::new(out),
-        watch,
+        watch_client,
     };
 
     client.deadline.set(if has_body { timeouts.body_idle } else { timeouts.response_head });
@@ -107,9 +106,9 @@ pub(crate) async fn run(
                     return Err(error);
                 }
             }
-            exchange.request.tally.bytes_in += exchange.upload.sent().saturating_sub(head_sent);
+            exchange.request.tally.bytes_in += exchange.upload.sent().saturating_sub(head_len);
             if exchange.request.tally.bytes_out > 0 && !exchange.reply.out.is_empty() {
-                // An interim response was cut: nothing that follows would be understood.
+                // An interim response was cut off, so the client could not parse what follows.
                 exchange.request.tally.status = error.status();
             }
             return Err(error);
@@ -119,14 +118,14 @@ pub(crate) async fn run(
     if reply.upgraded {
         let Exchange { request, backend, held, reply, .. } = exchange;
         let upgraded = tunnel::Upgraded { backend, held, out: reply.out };
-        return tunnel::run(request, client, place, upgraded, &timeouts).await;
+        return tunnel::run(request, client, permit, upgraded, &timeouts).await;
     }
 
     let rechunk = reply.framing == ClientFraming::Chunked;
     let mut download = Transfer::new(std::mem::take(&mut exchange.reply.out), reply.body, rechunk);
     let mut result = download.join(&mut exchange.held).map_err(|e| ProxyError::of_download(&e));
     if result.is_err() {
-        // Nothing of it was sent: the client can still be told.
+        // Nothing was sent yet, so the client can still get an error response.
         exchange.request.tally.status = 0;
     } else {
         client.deadline.set(timeouts.body_idle);
@@ -138,15 +137,15 @@ pub(crate) async fn run(
 
     let Exchange { request, backend, mut held, upload, .. } = exchange;
     request.tally.bytes_out += download.sent();
-    // The head was counted as it came.
-    request.tally.bytes_in += upload.sent().saturating_sub(head_sent);
+    // The request head was counted when it was read.
+    request.tally.bytes_in += upload.sent().saturating_sub(head_len);
     let uploaded = upload.is_complete();
     let clean = held.as_ref().is_none_or(Buffer::is_empty);
     worker.buffers.put_back(&mut held);
     worker.buffers.put_output(upload.into_output());
     worker.buffers.put_output(download.into_output());
     if result.is_ok() && reply.backend_persistent && uploaded && clean {
-        place.pool().keep(backend, worker.coarse_now());
+        permit.pool().keep(backend, worker.coarse_now());
     }
     result?;
     Ok(match (reply.client_persistent, uploaded) {
@@ -156,7 +155,7 @@ pub(crate) async fn run(
 }
 
 impl Exchange<'_, '_, '_> {
-    /// Sends the request and waits for the response's head.
+    /// Sends the request until the response head arrives.
     fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
@@ -215,11 +214,11 @@ impl Exchange<'_, '_, '_> {
         Poll::Pending
     }
 
-    /// Why there is no response.
+    /// Returns the error for a stream that ended without a response.
     fn no_response(&self, fault: Fault) -> ProxyError {
         match fault {
-            Fault::Leaving => ProxyError::BackendRefused { replayable: true, leaving: true },
-            Fault::Refused => ProxyError::BackendRefused { replayable: true, leaving: false },
+            Fault::GoingAway => ProxyError::BackendRefused { replayable: true, going_away: true },
+            Fault::Refused => ProxyError::BackendRefused { replayable: true, going_away: false },
             Fault::Reset => ProxyError::BackendReset,
             Fault::Malformed => ProxyError::ResponseMalformed,
             Fault::Unsendable => ProxyError::Unsendable,
@@ -227,9 +226,9 @@ impl Exchange<'_, '_, '_> {
         }
     }
 
-    /// Moves the request's body on. It may pause for `idle`; once it has ended,
-    /// the next of the response is awaited for `then`. Once the backend has
-    /// begun to answer it may come as it likes: then it is a conversation.
+    /// Sends more of the request. The body may pause for `idle`; once it is complete, the deadline
+    /// for the response is `then`. `paced` enforces the minimum rate. After the response has begun
+    /// there is none, because client and backend may take turns.
     fn poll_upload(
         &mut self,
         cx: &mut Context<'_>,
@@ -248,7 +247,7 @@ impl Exchange<'_, '_, '_> {
                 client.deadline.set(then);
                 Ok(())
             }
-            // The backend does not want the rest: its response may be there already.
+            // The backend takes no more of the body. Its response may have arrived already.
             Poll::Ready(Err(TransferError::Sink)) => {
                 self.upload_ended = true;
                 Ok(())
@@ -267,13 +266,13 @@ impl Exchange<'_, '_, '_> {
         }
     }
 
-    /// Does the client wait for the backend to ask for the body?
+    /// Returns whether the client waits for a 100 from the backend before it sends the body.
     fn awaits_continue(&self) -> bool {
         let expects = self.request.facts.as_ref().is_some_and(|facts| facts.expects_continue);
         expects && self.reply.interim == 0 && !self.upload.has_begun_body()
     }
 
-    /// Sends interim responses as soon as the client takes them.
+    /// Sends interim responses to the client, as far as it takes them now.
     fn poll_interim(&mut self, cx: &mut Context<'_>, client: &mut Client) -> Result<(), ProxyError> {
         while !self.reply.out.is_empty() {
             match client.stream.poll_write(cx, &self.reply.out) {
@@ -291,17 +290,17 @@ impl Exchange<'_, '_, '_> {
         }
     }
 
-    /// Notices a client that goes away while it waits. What it sends ahead is
-    /// kept for the next request, and then it is not looked at any more.
+    /// Checks for the client's disconnect while it waits for the response. Bytes that it sends
+    /// ahead are kept for its next request, and end the watch.
     fn poll_client_gone(&mut self, cx: &mut Context<'_>, client: &mut Client) -> Result<(), ProxyError> {
-        if !self.watch || !self.upload_ended {
+        if !self.watch_client || !self.upload_ended {
             return Ok(());
         }
         let before = client.held.as_ref().map_or(0, |held| held.filled().len());
         match client.poll_gone(cx, &self.request.worker.buffers) {
             Poll::Ready(true) => Err(ProxyError::ClientGone),
             Poll::Ready(false) => {
-                self.watch = false;
+                self.watch_client = false;
                 self.upload.keep_ahead(client.held.as_ref(), before);
                 Ok(())
             }
@@ -309,7 +308,8 @@ impl Exchange<'_, '_, '_> {
         }
     }
 
-    /// Brings the response's body back, the rest of the request's meanwhile forth.
+    /// Sends more of the response body to the client, and the rest of the request body to the
+    /// backend.
     fn poll_body(
         &mut self,
         cx: &mut Context<'_>,
@@ -340,7 +340,7 @@ impl Exchange<'_, '_, '_> {
             let upload_stalls = !self.upload_ended && self.upload.is_blocked_by_source();
             return Poll::Ready(Err(match (download.is_blocked_by_source(), upload_stalls) {
                 (false, _) => ProxyError::ClientStalled,
-                // The backend may be waiting for it: not its fault.
+                // The backend may be waiting for the request body: this is not its fault.
                 (true, true) => ProxyError::RequestBodyTimeout,
                 (true, false) => ProxyError::ResponseBodyTimeout,
             }));

@@ -1,5 +1,4 @@
-//! What a request's head says that matters after the bytes it was read from
-//! are gone.
+//! Facts from a request head that are needed after its bytes are gone.
 
 use std::net::IpAddr;
 
@@ -8,59 +7,60 @@ use super::head;
 use crate::h1::{Framing, MAX_METHOD, RequestHead, Version};
 use crate::model::Config;
 
-/// What a request's head says.
+/// Facts from a request head.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "facts that have nothing to do with each other")]
-pub(crate) struct Facts {
+#[expect(clippy::struct_excessive_bools, reason = "the flags are independent")]
+pub(crate) struct RequestFacts {
     /// Bytes of the head that are still in the client's buffer.
     pub head_len: usize,
-    /// How its body is framed.
+    /// The framing of the body.
     pub framing: Framing,
-    /// Its version.
+    /// The HTTP version.
     pub version: Version,
-    /// Its method, as far as that matters.
+    /// The kind of method.
     pub method: Method,
-    /// Would the client send another request?
+    /// Whether the client may send another request on the connection.
     pub persistent: bool,
-    /// Does the client wait to be asked for the body?
+    /// Whether the client waits for a 100 before it sends the body (`Expect: 100-continue`).
     pub expects_continue: bool,
-    /// Does it ask for an upgrade?
+    /// Whether the request asks for a WebSocket.
     pub upgrade: bool,
-    /// The client, through trusted proxies.
+    /// The client's address, as seen through trusted proxies.
     pub client_ip: IpAddr,
-    /// Did it come over TLS, here or at a trusted proxy?
+    /// Whether the request came over TLS, here or at a trusted proxy.
     pub secure: bool,
-    /// What the access log wants, if there is one, and a tunnel, if it becomes one.
+    /// The text for the access log and for a tunnel's route. `None` if neither needs it.
     pub text: Option<Box<LogText>>,
 }
 
-/// The words of a request that the access log shows, and that found its route.
+/// The parts of a request that the access log shows and that select its route.
 #[derive(Debug)]
 pub(crate) struct LogText {
     pub method: String,
     pub host: String,
-    /// Without the query, which may hold secrets.
+    /// The path without the query, which may contain secrets.
     pub path: String,
 }
 
-/// Methods, as far as they differ for a proxy.
+/// The methods that a proxy must tell apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Method {
     Get,
     Head,
-    /// OPTIONS, TRACE, PUT, DELETE: may be sent twice (RFC 9110 §9.2.2).
+    /// OPTIONS, TRACE, PUT, DELETE: safe to send twice (RFC 9110 §9.2.2).
     Idempotent,
-    /// POST, PATCH and all that is unknown.
+    /// POST, PATCH and unknown methods.
     Other,
 }
 
-impl Facts {
+impl RequestFacts {
+    /// Collects the facts of a head of `len` bytes. `keep_text`: the access log is enabled.
     pub(crate) fn new(
         head: &RequestHead<'_>,
         len: usize,
         client: &Client,
         config: &Config,
-        for_the_log: bool,
+        keep_text: bool,
     ) -> Self {
         let trusted = config.client_ip.trusts(client.origin.peer);
         let upgrade = head::asks_for_websocket(head);
@@ -73,13 +73,13 @@ impl Facts {
             expects_continue: head.expects_continue,
             upgrade,
             client_ip: config.client_ip.client_ip(client.origin.peer, head),
-            secure: client.origin.secure.is_some() || (trusted && head::says_https(head)),
-            text: (for_the_log || upgrade).then(|| Box::new(LogText::of(head))),
+            secure: client.origin.secure.is_some() || (trusted && head::forwarded_as_https(head)),
+            text: (keep_text || upgrade).then(|| Box::new(LogText::of(head))),
         }
     }
 
-    /// May it be sent again after it may have been processed? Only what means
-    /// the same twice, and has no body that is gone by then.
+    /// Returns whether the request may be sent again although a backend may have processed it. It
+    /// must be idempotent and have no body, which would be gone by then.
     pub(crate) fn replayable(&self) -> bool {
         self.method != Method::Other && self.framing == Framing::None && !self.upgrade
     }
@@ -94,7 +94,7 @@ impl LogText {
 }
 
 impl LogText {
-    /// The words of a request line, if these bytes begin with one, whatever follows.
+    /// Reads the request line that these bytes start with, whether or not the rest is valid.
     pub(crate) fn of_bytes(bytes: &[u8]) -> Option<Self> {
         let start = bytes.iter().position(|byte| !b"\r\n".contains(byte))?;
         let line = bytes[start..].split(|byte| b"\r\n".contains(byte)).next()?;
@@ -120,7 +120,7 @@ impl Method {
         }
     }
 
-    /// A method that has the same consequences for the response.
+    /// Returns a method whose responses follow the same rules.
     pub(crate) fn like(self) -> &'static str {
         match self {
             Self::Get => "GET",

@@ -1,5 +1,5 @@
-//! How a request ends: what the client gets if no backend answered, and what is counted and
-//! logged.
+//! The end of a request: sends Homing's own response if no backend answered, then counts and logs
+//! the request.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -7,23 +7,23 @@ use std::time::Duration;
 use super::answer::{Answer, Redirect, write_answer};
 use super::client::{After, Client};
 use super::error::ProxyError;
-use super::facts::{Facts, LogText, Method};
+use super::facts::{LogText, Method, RequestFacts};
 use super::head::AffinityReport;
 use super::origin::Origin;
 use super::state::Request;
 use crate::h1::{Framing, Version};
 use crate::telemetry::Record;
 
-/// How a request was served, if nothing failed.
+/// How a request was served without an error.
 pub(crate) enum Served {
     /// A backend answered.
     Forwarded(After),
-    /// Homing sends the client elsewhere.
+    /// Homing redirects the client.
     Redirected(Redirect),
 }
 
 impl Request<'_> {
-    /// Answers the client if no backend did, and counts the request.
+    /// Answers the client if no backend did, and counts and logs the request.
     pub(crate) async fn finish(mut self, client: &mut Client, result: Result<Served, ProxyError>) -> After {
         client.deadline.clear();
         let result = if client.stream.has_refused_tunnel() { Err(self.refused_tunnel()) } else { result };
@@ -36,7 +36,7 @@ impl Request<'_> {
             }
             Err(error) => {
                 let after = match error {
-                    // Nobody is left to answer.
+                    // There is no client to answer.
                     ProxyError::ClientGone | ProxyError::ClientStalled | ProxyError::ClientTooSlow
                         if self.tally.status == 0 =>
                     {
@@ -52,14 +52,14 @@ impl Request<'_> {
         after
     }
 
-    /// The client was told already.
+    /// Returns the error of a tunnel that the bridge has refused and answered already.
     fn refused_tunnel(&mut self) -> ProxyError {
         let error = ProxyError::NoUpgrade;
         (self.tally.status, self.tally.tunnel) = (error.status(), false);
         error
     }
 
-    /// Sends an answer of Homing's own, unless the response has begun.
+    /// Sends Homing's own response, unless another response has begun.
     async fn answer(
         &mut self,
         client: &mut Client,
@@ -68,14 +68,15 @@ impl Request<'_> {
         location: Option<&str>,
     ) -> After {
         if self.tally.status != 0 {
-            // All that is left is to make the truncation visible.
+            // Makes the truncation visible to the client.
             return After::Abort;
         }
         self.tally.status = status;
         let facts = self.facts.as_ref();
-        // What follows on the connection is known only if the request had no body,
-        // and a client of HTTP/1.0 would have to be told that it goes on.
-        let reusable = |f: &Facts| f.persistent && f.framing == Framing::None && f.version == Version::Http11;
+        // After a request with a body, unread bytes of it may follow on the connection. An HTTP/1.0
+        // client expects the connection to close.
+        let reusable =
+            |f: &RequestFacts| f.persistent && f.framing == Framing::None && f.version == Version::Http11;
         let persistent = facts.is_some_and(reusable)
             && matches!(status, 301 | 308 | 404 | 502 | 503 | 504)
             && !self.worker.draining();
@@ -109,7 +110,7 @@ impl Request<'_> {
         }
     }
 
-    /// What the log says of a head that was refused, as far as it can be read.
+    /// Returns the request line of a head that was rejected, as far as it is readable.
     fn readable_line(&self, client: &Client) -> Option<LogText> {
         if self.facts.is_some() || !self.worker.log().enabled() {
             return None;
@@ -117,6 +118,7 @@ impl Request<'_> {
         client.held.as_ref().and_then(|held| LogText::of_bytes(held.filled()))
     }
 
+    /// Counts and logs the request. `refused` is the request line of a rejected head.
     fn record(&mut self, origin: &Origin, error: Option<&'static str>, refused: Option<&LogText>) {
         self.recorded = true;
         let tally = &self.tally;
@@ -158,7 +160,7 @@ impl Request<'_> {
 }
 
 impl Drop for Request<'_> {
-    /// Cut off at the end of the grace period, it is counted and logged all the same.
+    /// Counts and logs a request that was cut off at the end of the grace period.
     fn drop(&mut self) {
         if let (false, Some(origin)) = (self.recorded, self.origin.take()) {
             self.record(&origin, Some("shutdown"), None);

@@ -1,4 +1,4 @@
-//! Heads on their way through: what is left out, what is set, what is added.
+//! Rewrites heads: which headers Homing drops, replaces and adds.
 
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -8,32 +8,32 @@ use crate::affinity::pick::{Outcome, Reason};
 use crate::h1::{self, Edit, Field, FieldKind, RequestHead, ResponseHead, Version};
 use crate::model::Forwarding;
 
-/// What a backend is told beside what the client said.
+/// The changes to a request head.
 #[derive(Debug)]
 pub(crate) struct RequestEdits<'a> {
     /// The peer of the client connection.
     pub peer: IpAddr,
-    /// Are its forwarding fields believed?
+    /// Whether the peer's forwarding headers are trusted.
     pub trusted: bool,
-    /// Host where the request names none (HTTP/1.0).
+    /// The Host for a request without one (HTTP/1.0).
     pub default_host: &'a str,
-    /// Which fields are set.
+    /// Which forwarding headers to set.
     pub forwarding: &'a Forwarding,
     /// `http` or `https`.
     pub scheme: &'static str,
-    /// The version that the client speaks, as in Via.
+    /// The client's HTTP version, as in Via.
     pub version: &'static str,
-    /// Subject and digest of the client's certificate.
+    /// The subject and digest of the client's certificate.
     pub certificate: Option<(&'a str, &'a str)>,
-    /// A cookie of ours that is not the backend's business.
+    /// The name of the sealed cookie, which is removed.
     pub own_cookie: Option<&'a str>,
-    /// X-Affinity-Backend and X-Affinity-Successor.
+    /// The values of X-Affinity-Backend and X-Affinity-Successor.
     pub announce: Option<(&'a str, Option<&'a str>)>,
-    /// Is the connection to be upgraded?
+    /// Whether to ask the backend for the upgrade.
     pub upgrade: bool,
 }
 
-/// Appends the request's head as the backend gets it.
+/// Appends the request head for the backend.
 pub(crate) fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: &RequestEdits<'_>) {
     h1::write_request_line(out, head.method, head.target.path_and_query());
     let host = if head.host.is_empty() { edits.default_host } else { head.host };
@@ -44,25 +44,24 @@ pub(crate) fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: &R
     let mut takes_trailers = false;
     h1::copy_fields(out, &head.fields, |field| match field.kind {
         FieldKind::Te => {
-            takes_trailers |= names_trailers(field.value);
+            takes_trailers |= accepts_trailers(field.value);
             Edit::Drop
         }
-        // Only Homing says these.
+        // Only Homing sets these.
         FieldKind::Host | FieldKind::Affinity | FieldKind::ClientCert => Edit::Drop,
         FieldKind::Cookie if edits.own_cookie.is_some() => Edit::Drop,
-        // What an untrusted peer says of others is not passed on, whether or not
-        // something better is said instead.
+        // Forwarding headers of an untrusted peer are dropped even if Homing sets none of its own.
         FieldKind::XForwardedFor if forwarding.x_forwarded || !edits.trusted => Edit::Drop,
         FieldKind::XForwardedProto | FieldKind::XForwardedHost if !edits.trusted => Edit::Drop,
         FieldKind::Forwarded if forwarding.forwarded || !edits.trusted => Edit::Drop,
         FieldKind::Expect if http10 => Edit::Drop,
-        // Framing was checked and is passed through as it is.
+        // The framing was validated and does not change.
         FieldKind::TransferEncoding => Edit::Keep,
         kind if h1::is_hop_by_hop(kind) => Edit::Drop,
         FieldKind::ContentLength => Edit::Keep,
         _ if names_fields && head.connection.names(field.name) => Edit::Drop,
         FieldKind::Other if !forwarding.underscores && field.name.as_bytes().contains(&b'_') => Edit::Drop,
-        FieldKind::Other if is_claim(field.name, edits.trusted) => Edit::Drop,
+        FieldKind::Other if is_spoofed(field.name, edits.trusted) => Edit::Drop,
         _ => Edit::Keep,
     });
     if let Some(own) = edits.own_cookie {
@@ -91,22 +90,22 @@ pub(crate) fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: &R
         h1::write_field(out, "connection", b"upgrade");
         h1::write_field(out, "upgrade", protocol);
     } else if takes_trailers && !http10 {
-        // Some backends send trailers only where they are asked for; they go through.
+        // Some backends send trailers only to those who ask for them. Homing forwards trailers.
         h1::write_field(out, "te", b"trailers");
         h1::write_field(out, "connection", b"te");
     }
     h1::end_head(out);
 }
 
-/// Does TE say that trailers are welcome (RFC 9110 §10.1.4)?
-fn names_trailers(te: &[u8]) -> bool {
+/// Returns whether a TE value accepts trailers (RFC 9110 §10.1.4).
+fn accepts_trailers(te: &[u8]) -> bool {
     te.split(|byte| *byte == b',').any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
-/// Is it a field by another name, or a further one, of those that only a
-/// trusted peer (or nobody) may set? CGI and WSGI know no difference between
-/// `-` and `_` in names, so neither does this.
-fn is_claim(name: &str, trusted: bool) -> bool {
+/// Returns whether a header is in a family that only Homing (`X-Affinity-*`) or a trusted peer
+/// (`X-Forwarded-*`, `X-Real-IP*`) may set. Treats `_` in a name as `-`, because CGI and WSGI
+/// do not distinguish them.
+fn is_spoofed(name: &str, trusted: bool) -> bool {
     let name = name.as_bytes();
     if name[0] | 0x20 != b'x' {
         return false;
@@ -118,7 +117,7 @@ fn is_claim(name: &str, trusted: bool) -> bool {
     starts(b"x-affinity-") || (!trusted && (starts(b"x-forwarded-") || starts(b"x-real-ip")))
 }
 
-/// The client's cookies but ours.
+/// Writes the client's cookies without the sealed cookie.
 fn write_cookies_without(out: &mut Vec<u8>, head: &RequestHead<'_>, own: &str) {
     let mut rest = Vec::new();
     for field in head.fields.iter().filter(|f| f.kind == FieldKind::Cookie) {
@@ -131,8 +130,8 @@ fn write_cookies_without(out: &mut Vec<u8>, head: &RequestHead<'_>, own: &str) {
     }
 }
 
-/// X-Forwarded-For is the believed list and the peer; -Proto and -Host are what
-/// a trusted proxy says, or what is seen here.
+/// Writes X-Forwarded-For: the trusted list, then the peer. Writes X-Forwarded-Proto and
+/// X-Forwarded-Host as seen here, unless a trusted proxy has set them.
 fn write_x_forwarded(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: &RequestEdits<'_>) {
     out.extend_from_slice(b"x-forwarded-for: ");
     let (mut proto, mut host) = (false, false);
@@ -159,7 +158,7 @@ fn write_x_forwarded(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: &RequestE
     }
 }
 
-/// Forwarded (RFC 7239): the believed elements and one of our own.
+/// Writes Forwarded (RFC 7239): the trusted elements, then one for the peer.
 fn write_forwarded(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: &RequestEdits<'_>) {
     out.extend_from_slice(b"forwarded: ");
     if edits.trusted {
@@ -178,7 +177,7 @@ fn write_forwarded(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: &RequestEdi
         }
     }
     if !head.host.is_empty() {
-        // A Host that was accepted holds nothing that would end a quoted string.
+        // The parser accepts no Host that could end a quoted string.
         out.extend_from_slice(b";host=\"");
         out.extend_from_slice(head.host.as_bytes());
         out.push(b'"');
@@ -188,7 +187,7 @@ fn write_forwarded(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: &RequestEdi
     out.extend_from_slice(b"\r\n");
 }
 
-/// A version of HTTP/1, as in Via.
+/// Returns a version as written in Via.
 pub(crate) fn via_version(version: Version) -> &'static str {
     match version {
         Version::Http10 => "1.0",
@@ -224,39 +223,39 @@ fn write_ip(out: &mut Vec<u8>, ip: IpAddr) {
     }
 }
 
-/// What the client is told beside what the backend said.
+/// The changes to a response head.
 #[derive(Debug)]
 pub(crate) struct ResponseEdits<'a> {
-    /// Does the client connection go on?
+    /// Whether the client connection stays open.
     pub persistent: bool,
-    /// The client's version.
+    /// The client's HTTP version.
     pub version: Version,
-    /// The body's framing towards the client.
+    /// The framing of the body sent to the client.
     pub framing: ClientFraming,
-    /// The Via pseudonym is taken from here.
+    /// The settings with the Via pseudonym.
     pub forwarding: &'a Forwarding,
-    /// X-Affinity-Outcome, where it was asked for.
+    /// The value of X-Affinity-Outcome, if enabled.
     pub report: Option<AffinityReport<'a>>,
-    /// Our cookie, a whole Set-Cookie value.
+    /// The Set-Cookie value with the sealed cookie.
     pub set_cookie: Option<&'a [u8]>,
-    /// Is `private` added to Cache-Control?
+    /// Whether to add `Cache-Control: private`.
     pub make_private: bool,
-    /// The protocol of a 101.
+    /// The protocol that a 101 switches to.
     pub upgrade: Option<&'a [u8]>,
 }
 
-/// How a response's body is framed towards the client.
+/// The framing of a response body sent to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ClientFraming {
-    /// As the backend framed it.
+    /// The backend's framing.
     Same,
-    /// In chunks, where the backend's ended with its connection.
+    /// Chunked. The backend's body ends with its connection.
     Chunked,
-    /// Ended by the connection's end, for a client of HTTP/1.0.
+    /// The body ends with the connection (HTTP/1.0 clients).
     UntilClose,
 }
 
-/// What X-Affinity-Outcome says.
+/// The value of X-Affinity-Outcome.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AffinityReport<'a> {
     pub outcome: Outcome,
@@ -264,12 +263,12 @@ pub(crate) struct AffinityReport<'a> {
     pub backend: &'a str,
 }
 
-/// Appends the response's head as the client gets it.
+/// Appends the response head for the client.
 pub(crate) fn write_response(out: &mut Vec<u8>, head: &ResponseHead<'_>, edits: &ResponseEdits<'_>) {
     h1::write_status_line(out, head.status, head.reason);
     let names_fields = head.connection.options().next().is_some();
     h1::copy_fields(out, &head.fields, |field: &Field<'_>| match field.kind {
-        // Never to a client of HTTP/1.0, even where there is no body (RFC 9112 §6.1).
+        // Never sent to an HTTP/1.0 client, even without a body (RFC 9112 §6.1).
         FieldKind::TransferEncoding
             if edits.framing == ClientFraming::Same && edits.version == Version::Http11 =>
         {
@@ -277,7 +276,7 @@ pub(crate) fn write_response(out: &mut Vec<u8>, head: &ResponseHead<'_>, edits: 
         }
         FieldKind::TransferEncoding | FieldKind::Affinity => Edit::Drop,
         kind if h1::is_hop_by_hop(kind) => Edit::Drop,
-        // RFC 9110 §8.6: never there.
+        // Not allowed in these responses (RFC 9110 §8.6).
         FieldKind::ContentLength if matches!(head.status, 101 | 204) => Edit::Drop,
         FieldKind::ContentLength => Edit::Keep,
         _ if names_fields && head.connection.names(field.name) => Edit::Drop,
@@ -307,8 +306,8 @@ pub(crate) fn write_response(out: &mut Vec<u8>, head: &ResponseHead<'_>, edits: 
     h1::end_head(out);
 }
 
-/// Appends an interim response (1xx, not 101) as it came, without what is not
-/// the client's business and without Content-Length (RFC 9110 §8.6).
+/// Appends an interim response (1xx, not 101) without hop-by-hop and affinity headers, and without
+/// Content-Length (RFC 9110 §8.6).
 pub(crate) fn write_interim(out: &mut Vec<u8>, head: &ResponseHead<'_>) {
     h1::write_status_line(out, head.status, head.reason);
     h1::copy_fields(out, &head.fields, |field| match field.kind {
@@ -332,16 +331,16 @@ pub(crate) fn write_report(out: &mut Vec<u8>, report: &AffinityReport<'_>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Does a proxy in front say that the request came over TLS?
-pub(crate) fn says_https(head: &RequestHead<'_>) -> bool {
+/// Returns whether X-Forwarded-Proto says that the client used https.
+pub(crate) fn forwarded_as_https(head: &RequestHead<'_>) -> bool {
     let proto = head.fields.iter().find(|f| f.kind == FieldKind::XForwardedProto);
-    // Of a list, the first is what the client spoke.
+    // The first entry of a list is the client's.
     let first = proto.and_then(|f| f.value.split(|b| *b == b',').next());
     first.is_some_and(|scheme| scheme.trim_ascii().eq_ignore_ascii_case(b"https"))
 }
 
-/// Does it ask for WebSocket? No other upgrade is passed on: what Homing
-/// cannot follow, it does not carry.
+/// Returns whether a request asks for a WebSocket. Homing forwards no other upgrade, because it
+/// could not follow the protocol.
 pub(crate) fn asks_for_websocket(head: &RequestHead<'_>) -> bool {
     head.upgrade.is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
 }

@@ -1,4 +1,4 @@
-//! Waiting for a session's backend that may come back, before failing over.
+//! The hold: waits for a session's backend to come back before failing over.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,14 +13,13 @@ use crate::affinity::Member;
 use crate::affinity::pick::{Binding, Tried};
 use crate::proxy::view::{UpstreamView, View};
 
-/// Time between two looks at a backend that is waited for although its checks
-/// say that it is up.
+/// How long to wait before another attempt at a backend that refuses connections but is up
+/// according to its health checks.
 const HOLD_STEP: Duration = Duration::from_millis(100);
 
 impl Request<'_> {
-    /// May it still be waited for the session's backend? Only while that is
-    /// away for less than the configured time: one that is long dead is not
-    /// waited for by every session anew.
+    /// Returns whether the request may wait for its session's backend. The time counts from when
+    /// the backend went away, so that sessions do not each wait for a backend that is long dead.
     pub(crate) fn may_hold(&self, upstream: &UpstreamView, session: &Session) -> bool {
         let hold = upstream.state.config.affinity.hold;
         if hold.is_zero() {
@@ -35,18 +34,21 @@ impl Request<'_> {
         until.is_none_or(|until| Instant::now() < until)
     }
 
-    /// Waits until a member may be back, as long as the configuration allows
-    /// and the client does not go away.
+    /// Waits until a member may be back, but no longer than the configured hold. Then forgets the
+    /// route, the session and the members tried.
+    ///
+    /// # Errors
+    /// [`ProxyError::ClientGone`] if the client disconnects.
     pub(crate) async fn hold(&mut self, member: u16, client: &mut Client) -> Result<(), ProxyError> {
         let Some(route) = self.route else { return Err(ProxyError::ClientGone) };
         let upstream = self.view.upstream_of(route);
         let (name, slot) = (Arc::clone(&upstream.state.config.name), upstream.slot(member));
         let since = upstream.away_since(member).unwrap_or_else(Instant::now);
         let until = *self.hold_until.get_or_insert(since + upstream.state.config.affinity.hold);
-        let said_to_be_up = upstream.state.cluster.members()[usize::from(member)].eligible_for_existing();
+        let is_up = upstream.state.cluster.members()[usize::from(member)].eligible_for_existing();
         let wait = async {
-            if said_to_be_up {
-                // The checks have not noticed, or do not agree: look again soon.
+            if is_up {
+                // The health checks have not noticed the failure yet: try again soon.
                 tokio::time::sleep_until(until.min(Instant::now() + HOLD_STEP)).await;
                 return;
             }
@@ -58,13 +60,13 @@ impl Request<'_> {
             };
             self.worker.wait_until(until, back).await;
         };
-        let watched = self.view.snapshot.config.server.cancel_on_client_close;
+        let watch_client = self.view.snapshot.config.server.cancel_on_client_close;
         tokio::select! {
             () = wait => {}
-            () = client.gone(&self.worker.buffers), if watched => return Err(ProxyError::ClientGone),
+            () = client.gone(&self.worker.buffers), if watch_client => return Err(ProxyError::ClientGone),
         }
-        // Routes, members and the session's binding may have changed meanwhile;
-        // indices into the old view mean nothing in the new one.
+        // The configuration and the session's binding may have changed. Indices into the old view
+        // are not valid in the new one.
         self.tried = Tried::default();
         (self.route, self.verdict, self.session) = (None, None, None);
         self.view = self.worker.view();

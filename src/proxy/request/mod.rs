@@ -1,4 +1,4 @@
-//! One request, from its head to the last byte of its response. Start with `pipeline.rs`.
+//! Serves one request, from its head to the last byte of its response. Start with `pipeline.rs`.
 
 mod answer;
 mod binding;

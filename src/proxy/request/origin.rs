@@ -1,4 +1,4 @@
-//! Where a client's requests come from: the same for all requests of a connection.
+//! Where a client's requests come from. All requests of a connection have the same origin.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::{Rc, Weak};
@@ -11,23 +11,23 @@ use crate::tls::Identities;
 /// The client side of a connection, as known from its socket and handshake.
 #[derive(Debug)]
 pub(crate) struct Origin {
-    /// The peer's address. IPv4-mapped addresses are IPv4.
+    /// The peer's address. IPv4-mapped addresses are converted to IPv4.
     pub peer: IpAddr,
     /// The peer's port.
     pub port: u16,
-    /// The address that the client connected to, where known.
+    /// The address that the client connected to, if known.
     pub destination: Option<SocketAddr>,
     /// Facts from the TLS handshake; `None` without TLS.
     pub secure: Option<Box<Secure>>,
-    /// Requests are redirected to https on this port.
+    /// The https port to redirect requests to, if the listener redirects.
     pub redirect_https: Option<u16>,
-    /// Is the connection HTTP/2?
+    /// Whether the connection is HTTP/2.
     pub http2: bool,
 }
 
 impl Origin {
-    /// How a backend is told of a client with this address, who came on this connection. The
-    /// port is the peer's if the peer is the client, and 0 if a proxy named the client.
+    /// Returns what a PROXY header tells a backend about a client of this connection. The port is
+    /// the peer's if the peer is the client, and 0 if a trusted proxy named the client.
     pub(crate) fn announced_as(self: &Rc<Self>, client_ip: IpAddr) -> Announced {
         let port = if client_ip == self.peer { self.port } else { 0 };
         let unspecified: IpAddr = match client_ip {
@@ -43,23 +43,21 @@ impl Origin {
     }
 }
 
-/// What is known of a client by its handshake.
+/// Facts from a client's TLS handshake.
 #[derive(Debug)]
 pub(crate) struct Secure {
-    /// The host that it asked for (SNI), in lower case, and the certificates it
-    /// was chosen from.
+    /// The server name (SNI), in lower case, and the certificates that it selected from.
     pub server_name: Option<(Box<str>, Arc<Identities>)>,
-    /// Did it choose HTTP/2 (ALPN)?
+    /// Whether ALPN selected HTTP/2.
     pub(crate) http2: bool,
-    /// Its certificate's subject and digest.
+    /// The subject and digest of the client's certificate.
     pub certificate: Option<Box<(String, String)>>,
 }
 
 impl Secure {
-    /// May it ask for this host (as in Host)? A client that named another host
-    /// in its handshake may only if the certificate that it got is for both:
-    /// then it may use the connection for both (RFC 9110 §7.4).
-    pub(crate) fn may_ask_for(&self, host: &str) -> bool {
+    /// Returns whether a request on this connection may have this Host. If the client named another
+    /// server in its handshake, the certificate that it got must cover both names (RFC 9110 §7.4).
+    pub(crate) fn allows_host(&self, host: &str) -> bool {
         let Some((name, identities)) = &self.server_name else { return true };
         let host = host_name(host);
         host.is_empty()
@@ -67,12 +65,13 @@ impl Secure {
             || identities.covers(name, &host.to_ascii_lowercase())
     }
 
-    /// Subject and digest of its certificate, if it showed one.
+    /// Returns the subject and digest of the client's certificate, if it sent one.
     pub(crate) fn certificate(&self) -> Option<(&str, &str)> {
         self.certificate.as_deref().map(|(subject, digest)| (subject.as_str(), digest.as_str()))
     }
 
-    /// What its certificate calls it: its subject or, where that is empty, its digest.
+    /// Returns the name in the client's certificate: its subject, or its digest if the subject is
+    /// empty.
     pub(crate) fn certificate_name(&self) -> Option<&str> {
         let (subject, digest) = self.certificate()?;
         Some(if subject.is_empty() { digest } else { subject })

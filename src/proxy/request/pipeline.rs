@@ -1,13 +1,19 @@
-//! One request, from its head to the last byte of its response. Read this first.
+//! The path of a request, from its first byte to the access log. Read this first.
 //!
 //! ```text
-//! receive ─ read and parse the head (400, 408, 414, 431, 501, 505)
-//!   └ plan ─ route (404) → body limit (413) → key → session → pick (503) → head for the backend
-//!        └ hold ─ wait for the session's backend, then plan again
-//!        └ attempt ─ place (503) → connection (502, 504) → bind → exchange (502, 504)
-//!             └ next on the walk, if that is safe
-//! finish ─ what the client is told if nothing was, metrics, access log
+//! serve
+//!  ├ run
+//!  │  ├ receive ─ read and parse the request head (400, 408, 414, 431, 501, 505), then plan
+//!  │  ├ plan ─ host (421) → redirect → route (404) → check (413, 501)
+//!  │  │         → session → pick (503) → head for the backend
+//!  │  ├ hold ─ wait for the session's backend, then plan again
+//!  │  ├ attempt ─ permit (503) → connection (502, 503, 504) → bind → exchange (502, 504)
+//!  │  └ replan_after ─ after a failure: plan again if a retry is safe
+//!  └ finish ─ the error response if no backend answered, metrics, access log
 //! ```
+//!
+//! The request head stays in the client's buffer until a backend answers or the body is sent. Each
+//! plan parses it again and writes the head for its backend from it.
 
 use std::rc::Rc;
 use std::task::Poll;
@@ -19,7 +25,7 @@ use super::binding::{self, Session};
 use super::client::{After, Client};
 use super::error::ProxyError;
 use super::exchange::{self, Attempt};
-use super::facts::Facts;
+use super::facts::RequestFacts;
 use super::finish::Served;
 use super::head;
 use super::state::Request;
@@ -28,13 +34,13 @@ use crate::affinity::pick::{self, Decision, Outcome, Query, Verdict};
 use crate::h1::{self, FieldSlots, Framing, Parsed, RequestHead};
 use crate::model::snapshot::Memory;
 use crate::proxy::backend::lease::Usage;
-use crate::proxy::view::UpstreamView;
+use crate::proxy::view::{UpstreamView, View};
 use crate::proxy::wire::buffer::Size;
 use crate::proxy::worker::Worker;
 
 /// What to do with the request next.
 enum Plan {
-    /// Homing answers it itself.
+    /// Answer it with a redirect.
     Redirect(Redirect),
     /// Send this head to the picked member.
     Send(Vec<u8>),
@@ -42,15 +48,15 @@ enum Plan {
     Hold(u16),
 }
 
-/// What came of an attempt.
+/// The result of an attempt that did not fail.
 enum Attempted {
     /// The client has its response.
     Answered(After),
-    /// Nothing was sent: another request of the session was bound first, and is to be followed.
-    Outrun,
+    /// Nothing was sent: another request of the session bound it to another backend first.
+    LostRace,
 }
 
-/// Serves one request of a client whose first bytes are there or coming.
+/// Serves one request. The client's first bytes may not have arrived yet.
 pub(crate) async fn serve(worker: &Rc<Worker>, client: &mut Client) -> After {
     let mut request = Request::new(worker);
     let result = request.run(client).await;
@@ -58,44 +64,25 @@ pub(crate) async fn serve(worker: &Rc<Worker>, client: &mut Client) -> After {
 }
 
 impl Request<'_> {
+    /// Follows one plan after another until the client has its response.
     async fn run(&mut self, client: &mut Client) -> Result<Served, ProxyError> {
         let mut plan = self.receive(client).await?;
         loop {
-            let failed = match plan {
+            plan = match plan {
                 Plan::Redirect(redirect) => return Ok(Served::Redirected(redirect)),
-                Plan::Send(out) => match self.attempt(client, out).await {
-                    Ok(Attempted::Answered(after)) => return Ok(Served::Forwarded(after)),
-                    Ok(Attempted::Outrun) => {
-                        self.session = None;
-                        plan = self.replan(client)?;
-                        continue;
-                    }
-                    Err(error) => error,
-                },
                 Plan::Hold(member) => {
                     self.hold(member, client).await?;
-                    plan = self.replan(client)?;
-                    continue;
+                    self.replan(client)?
                 }
-            };
-            let goes_on = self.may_go_on(&failed);
-            // What is sent again to the same backend is judged by what comes of that.
-            if !(goes_on && matches!(failed, ProxyError::BackendClosed { .. })) {
-                self.observe_failure(&failed);
-            }
-            if !goes_on {
-                return Err(failed);
-            }
-            plan = match self.replan(client) {
-                // Nobody is left: what the last one did says more than that, unless it
-                // was a connection that closed, and all that followed is that it went away.
-                Err(ProxyError::Unavailable(_))
-                    if !self.waits_for_its_backend()
-                        && !matches!(failed, ProxyError::BackendClosed { .. }) =>
-                {
-                    return Err(failed);
-                }
-                next => next?,
+                Plan::Send(head) => match self.attempt(client, head).await {
+                    Ok(Attempted::Answered(after)) => return Ok(Served::Forwarded(after)),
+                    Ok(Attempted::LostRace) => {
+                        // Finds the other request's binding.
+                        self.session = None;
+                        self.replan(client)?
+                    }
+                    Err(failure) => self.replan_after(failure, client)?,
+                },
             };
         }
     }
@@ -107,7 +94,7 @@ impl Request<'_> {
         let worker = self.worker;
         std::future::poll_fn(|cx| {
             loop {
-                if let Some(planned) = self.plan_from_held(client) {
+                if let Some(planned) = self.try_plan(client) {
                     return Poll::Ready(planned);
                 }
                 match worker.buffers.poll_fill(&mut client.held, Size::Small, &mut client.stream, cx) {
@@ -128,14 +115,8 @@ impl Request<'_> {
         .await
     }
 
-    /// Plans again, from the head that is still in hand.
-    fn replan(&mut self, client: &mut Client) -> Result<Plan, ProxyError> {
-        client.scanned = 0;
-        self.plan_from_held(client).unwrap_or(Err(ProxyError::ClientGone))
-    }
-
-    /// Plans, if the head that is in hand is complete.
-    fn plan_from_held(&mut self, client: &mut Client) -> Option<Result<Plan, ProxyError>> {
+    /// Plans if the head in the client's buffer is complete.
+    fn try_plan(&mut self, client: &mut Client) -> Option<Result<Plan, ProxyError>> {
         let held = client.held.take()?;
         let planned = {
             let mut slots = FieldSlots::new();
@@ -149,51 +130,21 @@ impl Request<'_> {
         planned
     }
 
-    /// Decides where the request goes and writes the head it goes there with.
+    /// Decides where the request goes, and writes the head to send there.
     fn plan(&mut self, head: &RequestHead<'_>, len: usize, client: &Client) -> Result<Plan, ProxyError> {
         let view = Rc::clone(&self.view);
-        let config = &view.snapshot.config;
         let first = self.facts.is_none();
-        if first {
-            self.tally.started = Instant::now();
-            self.tally.bytes_in = len as u64;
-            self.origin = Some(Rc::clone(&client.origin));
-            self.facts = Some(Facts::new(head, len, client, config, self.worker.log().enabled()));
-        }
-
-        if let Some(facts) = &mut self.facts {
-            // It is in hand again, if it was passed on with a body.
-            facts.head_len = len;
-        }
-        if client.origin.secure.as_ref().is_some_and(|secure| !secure.may_ask_for(head.host)) {
+        self.note_facts(head, len, client);
+        if client.origin.secure.as_ref().is_some_and(|secure| !secure.allows_host(head.host)) {
             return Err(ProxyError::Misdirected);
         }
         if let Some(redirect) = self.redirect(head, client) {
             return Ok(Plan::Redirect(redirect));
         }
-        // `OPTIONS *` asks the server as a whole: it goes where its root does.
-        let path = match head.target.path_and_query() {
-            "*" => "/",
-            path => path,
-        };
-        let route = view.router.find(head.host, path).ok_or(ProxyError::NoRoute)?;
-        self.route = Some(route);
-        let upstream = view.upstream_of(route);
-        if upstream.state.config.protocol.is_http2() && self.facts.as_ref().is_some_and(|f| f.upgrade) {
-            return Err(ProxyError::NoTunnel);
-        }
-        if matches!((head.framing, config.limits.body_bytes), (Framing::Length(n), Some(max)) if n > max) {
-            return Err(ProxyError::RequestBodyTooLarge);
-        }
-
+        let upstream = self.find_upstream(head, &view)?;
+        self.check_request(head, upstream)?;
         if self.session.is_none() {
-            let affinity = &upstream.state.config.affinity;
-            let asker = key::ClientIdentity {
-                ip: self.facts.as_ref().map_or(client.origin.peer, |facts| facts.client_ip),
-                certificate: client.origin.secure.as_ref().and_then(|secure| secure.certificate_name()),
-            };
-            let found = key::find_key(&affinity.key, affinity.seed, config.client_ip.mask, head, asker);
-            self.session = Some(Session::recall(upstream, found, head, self.worker.now()));
+            self.session = Some(self.recall_session(head, client, upstream));
         }
         if first {
             upstream.budget.deposit();
@@ -208,14 +159,69 @@ impl Request<'_> {
         }
     }
 
-    /// The redirect to https, if the listener asks for it and the request came without TLS.
+    /// Notes what the rest of the request needs to know of its head.
+    fn note_facts(&mut self, head: &RequestHead<'_>, len: usize, client: &Client) {
+        if let Some(facts) = &mut self.facts {
+            // A head that was passed on with its body is back in the buffer.
+            facts.head_len = len;
+            return;
+        }
+        let config = &self.view.snapshot.config;
+        self.tally.started = Instant::now();
+        self.tally.bytes_in = len as u64;
+        self.origin = Some(Rc::clone(&client.origin));
+        self.facts = Some(RequestFacts::new(head, len, client, config, self.worker.log().enabled()));
+    }
+
+    /// Returns the redirect to https, if the listener redirects and the request came without TLS.
     fn redirect(&self, head: &RequestHead<'_>, client: &Client) -> Option<Redirect> {
         let port = client.origin.redirect_https?;
-        // An HTTP/1.0 client that names no host cannot be redirected.
+        // An HTTP/1.0 request without a Host cannot be redirected.
         let plain = self.facts.as_ref().is_some_and(|facts| !facts.secure) && !head.host.is_empty();
         plain.then(|| Redirect::to_https(head.method, head.host, port, head.target.path_and_query()))
     }
 
+    /// Finds the route and returns its upstream.
+    fn find_upstream<'v>(
+        &mut self,
+        head: &RequestHead<'_>,
+        view: &'v View,
+    ) -> Result<&'v UpstreamView, ProxyError> {
+        // `OPTIONS *` is about the server as a whole. It takes the route of `/`.
+        let path = match head.target.path_and_query() {
+            "*" => "/",
+            path => path,
+        };
+        let route = view.router.find(head.host, path).ok_or(ProxyError::NoRoute)?;
+        self.route = Some(route);
+        Ok(view.upstream_of(route))
+    }
+
+    /// Rejects upgrades to an HTTP/2 upstream, and bodies that are too large.
+    fn check_request(&self, head: &RequestHead<'_>, upstream: &UpstreamView) -> Result<(), ProxyError> {
+        let upgrade = self.facts.as_ref().is_some_and(|facts| facts.upgrade);
+        if upgrade && upstream.state.config.protocol.is_http2() {
+            return Err(ProxyError::NoTunnel);
+        }
+        match (head.framing, self.view.snapshot.config.limits.body_bytes) {
+            (Framing::Length(len), Some(max)) if len > max => Err(ProxyError::RequestBodyTooLarge),
+            _ => Ok(()),
+        }
+    }
+
+    /// Finds the request's key and its session's binding.
+    fn recall_session(&self, head: &RequestHead<'_>, client: &Client, upstream: &UpstreamView) -> Session {
+        let affinity = &upstream.state.config.affinity;
+        let identity = key::ClientIdentity {
+            ip: self.client_ip(client),
+            certificate: client.origin.secure.as_ref().and_then(|secure| secure.certificate_name()),
+        };
+        let mask = self.view.snapshot.config.client_ip.mask;
+        let found = key::find_key(&affinity.key, affinity.seed, mask, head, identity);
+        Session::recall(upstream, found, head, self.worker.now())
+    }
+
+    /// Picks a member of the upstream.
     fn pick(&self, upstream: &UpstreamView) -> Result<Decision, ProxyError> {
         let Some(session) = &self.session else { return Err(ProxyError::Unavailable(None)) };
         let query = Query {
@@ -226,7 +232,7 @@ impl Request<'_> {
             random: self.worker.random(),
         };
         let mut decision = pick::pick(&upstream.state.cluster, upstream.policy, upstream, &query);
-        // Without a key, a sealed cookie makes a session of the visit all the same.
+        // With sealed cookies, a request without a key starts a session too.
         if let (Memory::Cookie(_), Decision::Send(verdict)) = (&upstream.state.memory, &mut decision)
             && verdict.outcome == Outcome::Unkeyed
         {
@@ -235,6 +241,7 @@ impl Request<'_> {
         Ok(decision)
     }
 
+    /// Writes the head for the picked member.
     fn write_head(
         &self,
         head: &RequestHead<'_>,
@@ -243,13 +250,7 @@ impl Request<'_> {
         verdict: Verdict,
     ) -> Vec<u8> {
         let config = &self.view.snapshot.config;
-        let key = self.session.as_ref().and_then(|s| s.key);
-        let announce = upstream.state.config.affinity.announce.then(|| {
-            let successor = key
-                .and_then(|key| pick::successor(&upstream.state.cluster, key, verdict.member))
-                .map(|next| upstream.id(next).as_str());
-            (upstream.id(verdict.member).as_str(), successor)
-        });
+        let key = self.session.as_ref().and_then(|session| session.key);
         let edits = head::RequestEdits {
             peer: client.origin.peer,
             trusted: config.client_ip.trusts(client.origin.peer),
@@ -259,7 +260,7 @@ impl Request<'_> {
             version: if client.origin.http2 { "2" } else { head::via_version(head.version) },
             certificate: client.origin.secure.as_ref().and_then(|secure| secure.certificate()),
             own_cookie: binding::own_cookie(upstream),
-            announce,
+            announce: binding::announce(upstream, key, verdict.member),
             upgrade: self.facts.as_ref().is_some_and(|facts| facts.upgrade),
         };
         let mut out = self.worker.buffers.take_output();
@@ -267,45 +268,68 @@ impl Request<'_> {
         out
     }
 
-    /// One attempt at the picked member.
-    async fn attempt(&mut self, client: &mut Client, out: Vec<u8>) -> Result<Attempted, ProxyError> {
+    /// Sends the request to the picked member and brings the response back.
+    async fn attempt(&mut self, client: &mut Client, head: Vec<u8>) -> Result<Attempted, ProxyError> {
         let (Some(route), Some(verdict)) = (self.route, self.verdict) else {
             return Err(ProxyError::Unavailable(None));
         };
         let view = Rc::clone(&self.view);
         let upstream = view.upstream_of(route);
-        let place = upstream.pools[usize::from(verdict.member)].begin().ok_or(ProxyError::Saturated)?;
+        let permit = upstream.pools[usize::from(verdict.member)].acquire().ok_or(ProxyError::Saturated)?;
         self.tally.attempts += 1;
 
-        let pool = Rc::clone(place.pool());
-        // A session is not given to an heir who may be gone as well: it is asked first.
+        let pool = Rc::clone(permit.pool());
+        // The heir may be down too. A new connection shows that before the session is bound to it.
         let moves = verdict.rebind && verdict.outcome == Outcome::Moved;
         let client_ip = self.client_ip(client);
         let announced = pool.announces_clients().then(|| Box::new(client.origin.announced_as(client_ip)));
-        let idle = if self.fresh || moves { None } else { pool.take_idle(announced.as_deref()) };
+        let idle = if self.fresh_connection || moves { None } else { pool.take_idle(announced.as_deref()) };
         let backend = if let Some(stream) = idle {
             stream
         } else {
-            let began = Instant::now();
+            let started = Instant::now();
             let connected =
                 self.worker.connect(&pool, upstream.state.config.timeouts.connect, announced).await;
-            self.tally.connect += began.elapsed();
+            self.tally.connect += started.elapsed();
             connected?
         };
         match backend.usage() {
             Usage::First => upstream.metrics.connection_opened(),
             Usage::Early | Usage::Again => upstream.metrics.connection_reused(),
         }
-        let agreed = self
-            .session
-            .as_ref()
-            .is_none_or(|session| session.bind(upstream, verdict, &self.tried, self.worker.now()));
-        if !agreed {
+        let session = self.session.as_ref();
+        if session.is_some_and(|session| !session.bind(upstream, verdict, &self.tried, self.worker.now())) {
             pool.keep(backend, self.worker.coarse_now());
             self.tally.attempts -= 1;
-            return Ok(Attempted::Outrun);
+            return Ok(Attempted::LostRace);
         }
-        let attempt = Attempt { upstream, verdict, place, backend, out };
+        let attempt = Attempt { upstream, verdict, permit, backend, out: head };
         exchange::run(self, client, attempt).await.map(Attempted::Answered)
+    }
+
+    /// Plans again after a failed attempt. Returns the failure if it is final.
+    fn replan_after(&mut self, failure: ProxyError, client: &mut Client) -> Result<Plan, ProxyError> {
+        let retry = self.may_retry(&failure);
+        let closed = matches!(failure, ProxyError::BackendClosed { .. });
+        // The same backend gets another attempt after it closed a connection. The result of that
+        // one counts.
+        if !(retry && closed) {
+            self.observe_failure(&failure);
+        }
+        if !retry {
+            return Err(failure);
+        }
+        match self.replan(client) {
+            // No backend is left. The last failure says more than that, unless it was only a
+            // closed connection and the backend has gone away since.
+            Err(ProxyError::Unavailable(_)) if !closed && !self.never_fails_over() => Err(failure),
+            next => next,
+        }
+    }
+
+    /// Plans again with the head that is still in the client's buffer.
+    fn replan(&mut self, client: &mut Client) -> Result<Plan, ProxyError> {
+        client.scanned = 0;
+        self.try_plan(client).unwrap_or(Err(ProxyError::ClientGone))
     }
 }

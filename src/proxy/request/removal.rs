@@ -1,5 +1,5 @@
-//! What becomes of a tunnel when the configuration changes: a reload cuts none,
-//! but one whose route or backend it has removed has the grace period to end.
+//! Tunnels after a reload. A tunnel stays open as long as its route and backend are configured;
+//! once they are removed, it has the grace period to end.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::model::{Address, Config};
 use crate::proxy::view::View;
 use crate::proxy::worker::Worker;
 
-/// The way that a tunnel took, and whether it is still configured.
+/// The route and backend of a tunnel, and whether they are still configured.
 #[derive(Debug)]
 pub(crate) struct TunnelRoute {
     host: String,
@@ -20,14 +20,14 @@ pub(crate) struct TunnelRoute {
     upstream: Arc<str>,
     backend: BackendId,
     address: Address,
-    /// The configuration that was asked last.
+    /// The configuration checked last.
     config: Arc<Config>,
-    /// Since when the way is gone.
-    gone: Option<Instant>,
+    /// When the route or backend was found removed.
+    removed: Option<Instant>,
 }
 
 impl TunnelRoute {
-    /// The way of this request; `None` if it took none.
+    /// Returns the route of a request; `None` if it has none.
     pub(crate) fn of(request: &Request<'_>) -> Option<Self> {
         let text = request.facts.as_ref()?.text.as_ref()?;
         let upstream = request.upstream()?;
@@ -39,24 +39,25 @@ impl TunnelRoute {
             backend: backend.id.clone(),
             address: backend.address.clone(),
             config: Arc::clone(&request.view.snapshot.config),
-            gone: None,
+            removed: None,
         })
     }
 
-    /// When whoever goes this way is to leave it; `None` as long as it is configured.
-    pub(crate) fn ends(&mut self, worker: &Rc<Worker>) -> Option<Instant> {
+    /// Returns when the tunnel must close; `None` while its route is configured.
+    pub(crate) fn must_end_by(&mut self, worker: &Rc<Worker>) -> Option<Instant> {
         let view = worker.view();
         if !Arc::ptr_eq(&view.snapshot.config, &self.config) {
             self.config = Arc::clone(&view.snapshot.config);
-            // A way that was gone may be back.
-            self.gone = if self.leads_on(&view) { None } else { self.gone.or_else(|| Some(Instant::now())) };
+            // Another reload may have restored it.
+            self.removed =
+                if self.is_configured(&view) { None } else { self.removed.or_else(|| Some(Instant::now())) };
         }
-        self.gone.map(|since| since + self.config.server.shutdown_grace)
+        self.removed.map(|since| since + self.config.server.shutdown_grace)
     }
 
-    /// Does the route still lead to the upstream, and has that still the backend,
-    /// where it was?
-    fn leads_on(&self, view: &View) -> bool {
+    /// Returns whether the host and path still lead to the upstream, and the upstream still has the
+    /// backend at the same address.
+    fn is_configured(&self, view: &View) -> bool {
         let found =
             view.router.find(&self.host, &self.path).map(|route| &view.upstream_of(route).state.config);
         found.is_some_and(|upstream| {

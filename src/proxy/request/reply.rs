@@ -1,5 +1,5 @@
-//! A response's head: what it means, what is learned from it, and what the
-//! client is told.
+//! Reads response heads: decides how the response is framed, updates the session, and writes the
+//! head for the client.
 
 use tokio::time::Instant;
 
@@ -13,45 +13,45 @@ use crate::model::snapshot::Observation;
 use crate::proxy::view::UpstreamView;
 use crate::proxy::wire::buffer::Buffer;
 
-/// Interim responses taken before the final one; more is abuse.
+/// The most interim responses accepted before the final one.
 const MAX_INTERIM: u32 = 16;
 
-/// What is known once the response's head is there.
+/// What the final response head decides.
 pub(crate) struct Reply {
-    /// Will the backend's connection serve again?
+    /// Whether the backend connection can be reused.
     pub backend_persistent: bool,
-    /// Will the client's?
+    /// Whether the client connection stays open.
     pub client_persistent: bool,
-    /// Is it a 101: a tunnel begins?
+    /// Whether a tunnel begins (101).
     pub upgraded: bool,
-    /// The body as it comes from the backend.
+    /// The body from the backend.
     pub body: Body,
-    /// How it goes to the client.
+    /// The framing of the body sent to the client.
     pub framing: ClientFraming,
 }
 
-/// Reads a response's heads: interim ones, then the final one.
+/// Reads the heads of a response: interim ones, then the final one.
 #[derive(Debug, Default)]
 pub(crate) struct ReplyReader {
-    /// Heads on their way to the client.
+    /// Heads to send to the client.
     pub out: Vec<u8>,
     /// Interim responses so far.
     pub interim: u32,
-    /// How far the search for the end of the head got.
+    /// Bytes already searched for the end of the head.
     scanned: usize,
 }
 
 impl ReplyReader {
-    /// A reader that writes what the client gets to `out`.
+    /// Creates a reader that writes the heads for the client to `out`.
     pub(crate) fn new(out: Vec<u8>) -> Self {
         Self { out, ..Self::default() }
     }
 
-    /// Reads one head from `buffer`. Returns how many bytes it took, and what the response
-    /// means if it was the final head. 0 bytes: the head is not complete.
+    /// Reads one head from `buffer`. Returns the number of bytes used, and the reply if it was the
+    /// final head. 0 bytes: the head is not complete yet.
     ///
     /// # Errors
-    /// Whatever is wrong with the response; it is not passed on then.
+    /// The head is invalid or unexpected. Nothing was written for the client.
     pub(crate) fn read(
         &mut self,
         buffer: &Buffer,
@@ -85,7 +85,7 @@ impl ReplyReader {
         }
     }
 
-    /// The final head: what it means, and what the client gets.
+    /// Handles the final head and writes the head for the client.
     fn reply_to(
         &mut self,
         head: &ResponseHead<'_>,
@@ -97,7 +97,7 @@ impl ReplyReader {
         let Some(facts) = &request.facts else { return Err(ProxyError::ClientGone) };
         let worker = request.worker;
         let upgraded = head.status == 101;
-        // What is still to come of the request would be lost, or taken for the tunnel's.
+        // The rest of the request body would be lost, or taken for bytes of the tunnel.
         if upgraded && !(facts.upgrade && uploaded) {
             return Err(ProxyError::UnaskedUpgrade);
         }
@@ -112,8 +112,8 @@ impl ReplyReader {
             }
             (framing, _) => Body::new(framing, BodyLimits::default()),
         };
-        // What a backend that answers early leaves of the request cannot be told
-        // from the next one: the client is to know that there will be none.
+        // After an early response, the rest of the request body could be taken for the next
+        // request. The client must learn from this response that the connection closes.
         let client_persistent =
             facts.persistent && framing != ClientFraming::UntilClose && uploaded && !worker.draining();
         let now = worker.now();

@@ -8,55 +8,56 @@ use tokio::time::Instant;
 
 use super::binding::Session;
 use super::client::Client;
-use super::facts::Facts;
+use super::facts::RequestFacts;
 use super::origin::Origin;
 use crate::affinity::pick::{Tried, Verdict};
 use crate::proxy::view::{UpstreamView, View};
 use crate::proxy::worker::Worker;
 
-/// A request that is being served.
+/// A request while it is served.
 pub(crate) struct Request<'w> {
     pub(crate) worker: &'w Rc<Worker>,
     pub(crate) view: Rc<View>,
-    /// What the head said; there once it was read.
-    pub(crate) facts: Option<Facts>,
-    /// Index of the route, once found.
+    /// Facts from the head, once it was read.
+    pub(crate) facts: Option<RequestFacts>,
+    /// The index of the route, once found.
     pub(crate) route: Option<usize>,
     pub(crate) session: Option<Session>,
     /// The latest pick.
     pub(crate) verdict: Option<Verdict>,
+    /// The members not to try again.
     pub(crate) tried: Tried,
-    /// Until when the session's backend is waited for, once it was found missing.
+    /// The end of the hold, once the request waits for its session's backend.
     pub(crate) hold_until: Option<Instant>,
-    /// Is the next attempt to use a new connection?
-    pub(crate) fresh: bool,
-    /// Attempts that cost time or were sent, and failed.
+    /// Whether the next attempt must use a new connection.
+    pub(crate) fresh_connection: bool,
+    /// Failed attempts that count as retries: those that took time or were sent.
     pub(crate) retries: u32,
-    /// Whose it is, once it is one.
+    /// The client, once the head was read.
     pub(crate) origin: Option<Rc<Origin>>,
-    /// Has it been counted?
+    /// Whether the request was counted and logged.
     pub(crate) recorded: bool,
     pub(crate) tally: Tally,
 }
 
-/// What is counted of a request.
+/// A request's numbers for the metrics and the access log.
 #[derive(Debug)]
 pub(crate) struct Tally {
-    /// When its head was complete.
+    /// When the request head was complete.
     pub started: Instant,
-    /// When its response's head was.
+    /// When the response head was complete.
     pub first_byte: Option<Instant>,
-    /// Time spent connecting.
+    /// The time spent connecting to backends.
     pub connect: Duration,
-    /// Backends tried.
+    /// The attempts made.
     pub attempts: u32,
-    /// The status sent to the client; 0 before.
+    /// The status sent to the client; 0 until one is sent.
     pub status: u16,
-    /// Bytes of its head and body.
+    /// Bytes received from the client: head and body.
     pub bytes_in: u64,
     /// Bytes sent to the client.
     pub bytes_out: u64,
-    /// Was it a tunnel?
+    /// Whether the request became a tunnel.
     pub tunnel: bool,
 }
 
@@ -72,7 +73,7 @@ impl<'w> Request<'w> {
             verdict: None,
             tried: Tried::default(),
             hold_until: None,
-            fresh: false,
+            fresh_connection: false,
             retries: 0,
             origin: None,
             recorded: false,
@@ -89,18 +90,17 @@ impl<'w> Request<'w> {
         }
     }
 
-    /// The upstream that the route leads to.
+    /// Returns the route's upstream, once the route is known.
     pub(crate) fn upstream(&self) -> Option<&UpstreamView> {
         self.route.map(|route| self.view.upstream_of(route))
     }
 
-    /// The client's address, through trusted proxies.
+    /// Returns the client's address, as seen through trusted proxies.
     pub(crate) fn client_ip(&self, client: &Client) -> IpAddr {
         self.facts.as_ref().map_or(client.origin.peer, |facts| facts.client_ip)
     }
 
-    /// The head is done with: what follows it in the client's buffer is its
-    /// body, or the next request.
+    /// Removes the head from the client's buffer. The body, or the next request, follows it there.
     pub(crate) fn pass_head(&mut self, client: &mut Client) {
         let Some(facts) = self.facts.as_mut() else { return };
         let head = std::mem::take(&mut facts.head_len);

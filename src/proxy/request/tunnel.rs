@@ -1,5 +1,5 @@
-//! A connection after its upgrade: bytes both ways until both sides have
-//! ended, nothing was said for too long, its way was removed, or Homing stops.
+//! A tunnel: copies bytes in both directions after an upgrade, until both sides have ended, the
+//! tunnel is idle for too long, its route is removed, or Homing stops.
 
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::removal::TunnelRoute;
 use super::state::Request;
 use crate::model::UpstreamTimeouts;
 use crate::proxy::backend::lease::BackendStream;
-use crate::proxy::backend::pool::InUse;
+use crate::proxy::backend::pool::BackendPermit;
 use crate::proxy::wire::buffer::{Buffer, Buffers, Size};
 use crate::proxy::wire::stream::Stream;
 use crate::proxy::wire::websocket::{self, Boundary};
@@ -20,36 +20,40 @@ use crate::proxy::wire::websocket::{self, Boundary};
 /// The backend's side of a tunnel, right after the 101.
 pub(crate) struct Upgraded {
     pub backend: BackendStream,
-    /// What the backend sent behind its head.
+    /// Bytes that the backend sent after its response head.
     pub held: Option<Buffer>,
-    /// The 101's head, on its way to the client.
+    /// The head of the 101, to be sent to the client.
     pub out: Vec<u8>,
 }
 
-/// Bytes from one side to the other.
+/// One direction of a tunnel.
 #[derive(Debug, Default)]
 struct Pipe {
-    /// Written before anything that is read.
+    /// Bytes to write before any that are read.
     out: Vec<u8>,
+    /// Bytes of `out` already written.
     written: usize,
+    /// Whether the source has ended.
     ended: bool,
+    /// Whether the sink was shut down.
     shut: bool,
+    /// Bytes written.
     moved: u64,
     boundary: Boundary,
 }
 
-/// Which side of a pipe has broken its connection.
+/// The side of a pipe that failed.
 #[derive(Debug)]
-enum Broken {
+enum Failed {
     Source,
     Sink,
 }
 
-/// Carries a tunnel to its end.
+/// Runs a tunnel until it ends.
 pub(crate) async fn run(
     request: &mut Request<'_>,
     client: &mut Client,
-    place: InUse,
+    permit: BackendPermit,
     upgraded: Upgraded,
     timeouts: &UpstreamTimeouts,
 ) -> Result<After, ProxyError> {
@@ -62,58 +66,58 @@ pub(crate) async fn run(
     let mut down = Pipe { out, ..Pipe::default() };
     let mut up = Pipe::default();
     let mut route = TunnelRoute::of(request);
-    // When it is to take its leave, because its way was removed.
-    let (mut leave, mut late): (Option<Instant>, bool) = (None, false);
+    // When to send Close frames because the route was removed, and whether that time has come.
+    let (mut close_at, mut close_due): (Option<Instant>, bool) = (None, false);
     client.deadline.set(timeouts.tunnel_idle);
-    let mut farewell = false;
-    let client_broke = std::future::poll_fn(|cx| {
+    let mut closing = false;
+    let client_failed = std::future::poll_fn(|cx| {
         let before = (up.moved, down.moved);
-        let ends = route.as_mut().and_then(|route| route.ends(worker));
-        let leave_now = ends.map(|end| end.checked_sub(FAREWELL).unwrap_or(end));
-        if leave_now != leave {
-            (leave, late) = (leave_now, false);
-            client.deadline.set(patience(timeouts.tunnel_idle, leave));
+        let must_end = route.as_mut().and_then(|route| route.must_end_by(worker));
+        let new_close_at = must_end.map(|end| end.checked_sub(CLOSE_TIMEOUT).unwrap_or(end));
+        if new_close_at != close_at {
+            (close_at, close_due) = (new_close_at, false);
+            client.deadline.set(idle_limit(timeouts.tunnel_idle, close_at));
         }
-        if (worker.closing() || late) && !farewell {
-            farewell = true;
-            client.deadline.set(FAREWELL);
+        if (worker.closing() || close_due) && !closing {
+            closing = true;
+            client.deadline.set(CLOSE_TIMEOUT);
         }
-        if farewell {
-            // Only between two frames can a frame of ours go out.
-            up.say_farewell(websocket::GOING_AWAY_MASKED);
-            down.say_farewell(websocket::GOING_AWAY);
+        if closing {
+            // A Close frame can only be sent between two frames.
+            up.send_close(websocket::GOING_AWAY_MASKED);
+            down.send_close(websocket::GOING_AWAY);
         }
         let upward = up.poll(cx, buffers, &mut client.stream, &mut client.held, &mut backend);
         let downward = down.poll(cx, buffers, &mut backend, &mut held, &mut client.stream);
         match (upward, downward) {
-            (Err(Broken::Source), _) | (_, Err(Broken::Sink)) => return Poll::Ready(true),
-            // The backend is gone, but what it said before is still to arrive.
-            (_, Err(Broken::Source)) => {
+            (Err(Failed::Source), _) | (_, Err(Failed::Sink)) => return Poll::Ready(true),
+            // The backend is gone, but bytes that it sent before may still go to the client.
+            (_, Err(Failed::Source)) => {
                 (up.shut, down.ended) = (true, true);
                 cx.waker().wake_by_ref();
             }
-            (Err(Broken::Sink), _) => up.shut = true,
+            (Err(Failed::Sink), _) => up.shut = true,
             _ => {}
         }
-        if farewell {
-            let upward = up.say_farewell(websocket::GOING_AWAY_MASKED);
-            let downward = down.say_farewell(websocket::GOING_AWAY);
+        if closing {
+            let upward = up.send_close(websocket::GOING_AWAY_MASKED);
+            let downward = down.send_close(websocket::GOING_AWAY);
             if upward || downward {
-                // Nothing else would have it written.
+                // Nothing else wakes this task to write the frame.
                 cx.waker().wake_by_ref();
             }
         }
         if up.shut && down.shut {
             return Poll::Ready(false);
         }
-        if before != (up.moved, down.moved) && !farewell {
-            client.deadline.set(patience(timeouts.tunnel_idle, leave));
+        if before != (up.moved, down.moved) && !closing {
+            client.deadline.set(idle_limit(timeouts.tunnel_idle, close_at));
         }
         if !client.deadline.expired(cx) {
             return Poll::Pending;
         }
-        if leave.is_some() && !farewell {
-            late = true;
+        if close_at.is_some() && !closing {
+            close_due = true;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -124,20 +128,20 @@ pub(crate) async fn run(
     buffers.put_back(&mut held);
     request.tally.bytes_in += up.moved;
     request.tally.bytes_out += down.moved.max(head);
-    drop((backend, place));
-    Ok(if client_broke { After::Abort } else { After::Linger })
+    drop((backend, permit));
+    Ok(if client_failed { After::Abort } else { After::Linger })
 }
 
-/// How long both sides have to take their farewell.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// How long both sides have to end after a Close frame.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a tunnel may be quiet that is to take its leave then.
-fn patience(idle: Duration, leave: Option<Instant>) -> Duration {
-    leave.map_or(idle, |leave| idle.min(leave.saturating_duration_since(Instant::now())))
+/// Returns how long a tunnel may be idle, up to the time when it must close.
+fn idle_limit(idle: Duration, close_at: Option<Instant>) -> Duration {
+    close_at.map_or(idle, |close_at| idle.min(close_at.saturating_duration_since(Instant::now())))
 }
 
 impl Pipe {
-    /// Moves on as far as it goes.
+    /// Copies as much as is possible without waiting.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -145,7 +149,7 @@ impl Pipe {
         source: &mut Stream,
         held: &mut Option<Buffer>,
         sink: &mut Stream,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), Failed> {
         while !self.shut {
             if self.written < self.out.len() {
                 match sink.poll_write(cx, &self.out[self.written..]) {
@@ -153,7 +157,7 @@ impl Pipe {
                         self.written += n;
                         self.moved += n as u64;
                     }
-                    Poll::Ready(Err(_)) => return Err(Broken::Sink),
+                    Poll::Ready(Err(_)) => return Err(Failed::Sink),
                     Poll::Pending => return Ok(()),
                 }
             } else if let Some(buffer) = held.as_mut().filter(|b| !b.is_empty() && !self.ended) {
@@ -163,7 +167,7 @@ impl Pipe {
                         self.moved += n as u64;
                         buffer.consume(n);
                     }
-                    Poll::Ready(Err(_)) => return Err(Broken::Sink),
+                    Poll::Ready(Err(_)) => return Err(Failed::Sink),
                     Poll::Pending => return Ok(()),
                 }
             } else if self.ended {
@@ -175,10 +179,10 @@ impl Pipe {
                 match buffers.poll_fill(held, Size::Large, source, cx) {
                     Poll::Ready(Ok(0)) => self.ended = true,
                     Poll::Ready(Ok(_)) => {}
-                    Poll::Ready(Err(_)) => return Err(Broken::Source),
+                    Poll::Ready(Err(_)) => return Err(Failed::Source),
                     Poll::Pending => {
                         return match sink.poll_flush(cx) {
-                            Poll::Ready(Err(_)) => Err(Broken::Sink),
+                            Poll::Ready(Err(_)) => Err(Failed::Sink),
                             _ => Ok(()),
                         };
                     }
@@ -188,9 +192,8 @@ impl Pipe {
         Ok(())
     }
 
-    /// Ends this direction with a Close frame, if it is between two frames.
-    /// True if it does now.
-    fn say_farewell(&mut self, frame: &[u8]) -> bool {
+    /// Ends this direction with a Close frame if it is between two frames. Returns whether it did.
+    fn send_close(&mut self, frame: &[u8]) -> bool {
         let ends = !self.ended && self.written == self.out.len() && self.boundary.is_between_frames();
         if ends {
             self.ended = true;

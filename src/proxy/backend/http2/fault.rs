@@ -1,4 +1,4 @@
-//! What a stream's failure means for its request.
+//! What the failure of a stream means for its request.
 
 use std::io;
 
@@ -6,30 +6,30 @@ use ::h2::Reason;
 
 use crate::proxy::bridge::head::Malformed;
 
-/// Why a backend's stream gives no response, as far as HTTP/2 tells.
+/// Why a stream to a backend failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// It was not looked at, as the connection is about to end (GOAWAY).
-    Leaving,
-    /// It was not looked at (`REFUSED_STREAM`).
+    /// It was not processed, because the connection is about to close (GOAWAY).
+    GoingAway,
+    /// It was not processed (`REFUSED_STREAM`).
     Refused,
-    /// The backend has reset it.
+    /// The backend reset it.
     Reset,
-    /// The response is not right.
+    /// The response is malformed.
     Malformed,
-    /// The request cannot be put in HTTP/2.
+    /// The request cannot be expressed in HTTP/2.
     Unsendable,
-    /// The connection broke.
+    /// The connection failed.
     Closed,
 }
 
 impl Fault {
-    /// What an error of a bridged stream is.
+    /// Classifies an error of a bridged stream.
     pub(crate) fn of(error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::InvalidInput => return Self::Unsendable,
-            // The stream was not opened.
-            io::ErrorKind::NotConnected => return Self::Leaving,
+            // The connection ended before the stream was opened.
+            io::ErrorKind::NotConnected => return Self::GoingAway,
             _ => {}
         }
         let Some(inner) = error.get_ref() else { return Self::Closed };
@@ -37,7 +37,7 @@ impl Fault {
             return Self::Malformed;
         }
         match inner.downcast_ref::<::h2::Error>() {
-            Some(error) if error.is_go_away() && error.is_remote() => Self::Leaving,
+            Some(error) if error.is_go_away() && error.is_remote() => Self::GoingAway,
             Some(error) if error.is_reset() && error.is_remote() => match error.reason() {
                 Some(Reason::REFUSED_STREAM) => Self::Refused,
                 _ => Self::Reset,

@@ -1,4 +1,4 @@
-//! One HTTP/2 connection to a backend, from its first frame to its last.
+//! One HTTP/2 connection to a backend.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -17,32 +17,36 @@ use crate::proxy::backend::connect_error::ConnectError;
 use crate::proxy::backend::lease::{OpenConnection, Usage};
 use crate::proxy::wire::stream::Stream;
 
-/// Bytes of a response that may wait for a slow client …
+/// The flow-control window of a stream, in bytes: how much of a response may wait for a slow
+/// client.
 const STREAM_WINDOW: u32 = 256 * 1024;
-/// … and those of all on a connection: many slow ones do not stop the others.
+/// The flow-control window of a connection, in bytes. Large, so that many slow clients do not block
+/// the others.
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
-/// The most that is buffered of one request on its way out.
+/// Bytes of a request to buffer per stream.
 const SEND_BUFFER: usize = 64 * 1024;
-/// The longest head, unpacked. What is too long for the limits is refused later.
-const HEAD: u32 = 256 * 1024;
-/// How long a backend that is doubted has to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How long an unused connection has to say goodbye.
-const FAREWELL: Duration = Duration::from_secs(1);
-
-/// How long a connection may be silent before that means anything.
-const SILENCE: Duration = Duration::from_secs(1);
+/// The longest head, in decompressed bytes. The configured limits are checked later.
+const MAX_HEAD: u32 = 256 * 1024;
+/// How long the backend has to answer a PING.
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an unused connection has to send its GOAWAY.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// A request that waited for less than this causes no PING when it is abandoned.
+const MIN_SILENCE: Duration = Duration::from_secs(1);
 
 /// One HTTP/2 connection to a backend.
 pub(crate) struct Link {
     pub(crate) send: SendRequest<Bytes>,
+    /// Open streams.
     pub(super) streams: Cell<usize>,
-    /// When the last response came over it.
-    heard: Cell<Option<Instant>>,
-    begun: Cell<bool>,
+    /// When the last response head arrived.
+    last_response: Cell<Option<Instant>>,
+    /// Whether a stream was opened before.
+    used: Cell<bool>,
     pub(super) idle_since: Cell<Instant>,
-    /// Is the backend to show that it is there?
-    pub(crate) doubted: Cell<bool>,
+    /// Whether the driver must send a PING.
+    pub(crate) ping_wanted: Cell<bool>,
+    /// Wakes the driver.
     pub(crate) driver: RefCell<Option<Waker>>,
 }
 
@@ -51,35 +55,35 @@ impl Link {
         Self {
             send,
             streams: Cell::new(0),
-            heard: Cell::default(),
-            begun: Cell::new(false),
+            last_response: Cell::default(),
+            used: Cell::new(false),
             idle_since: Cell::new(Instant::now()),
-            doubted: Cell::new(false),
+            ping_wanted: Cell::new(false),
             driver: RefCell::default(),
         }
     }
 
-    /// Counts a stream that begins. Returns what the connection was used for before.
+    /// Counts a new stream. Returns what the connection was used for before.
     pub(super) fn begin_stream(&self) -> Usage {
         self.streams.set(self.streams.get() + 1);
-        match (self.begun.replace(true), self.heard.get()) {
+        match (self.used.replace(true), self.last_response.get()) {
             (false, _) => Usage::First,
             (true, None) => Usage::Early,
             (true, Some(_)) => Usage::Again,
         }
     }
 
-    /// May a stream be begun on it?
+    /// Returns whether the connection takes new streams.
     pub(super) fn is_usable(&self) -> bool {
         self.end().is_none()
     }
 
-    /// Has the backend announced its end (GOAWAY)?
-    pub(super) fn said_goodbye(&self) -> bool {
+    /// Returns whether the backend has sent GOAWAY.
+    pub(super) fn is_going_away(&self) -> bool {
         self.end().is_some_and(|error| error.is_go_away() && error.is_remote())
     }
 
-    /// What it has ended with, or will.
+    /// Returns the error that ended the connection, or will end it.
     fn end(&self) -> Option<::h2::Error> {
         match self.send.clone().poll_ready(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Err(error)) => Some(error),
@@ -87,20 +91,20 @@ impl Link {
         }
     }
 
-    /// A response has come over it.
-    pub(crate) fn heard(&self) {
-        self.heard.set(Some(Instant::now()));
+    /// Notes that a response head arrived.
+    pub(crate) fn response_arrived(&self) {
+        self.last_response.set(Some(Instant::now()));
     }
 
-    /// A request was given up that had waited since then. If nothing else came in
-    /// the meantime, the backend is to show that it is there; not at once, as
-    /// some take many a PING for an attack.
-    pub(crate) fn waited_in_vain(&self, since: Instant) {
-        let silent = self.heard.get().is_none_or(|heard| heard < since);
-        if !silent || since.elapsed() < SILENCE {
+    /// Notes that a request was abandoned after waiting since `since`. If no response arrived on
+    /// the connection in the meantime, the driver sends a PING to see whether the backend is alive.
+    /// A short wait causes none, because some servers take many PINGs for an attack.
+    pub(crate) fn request_abandoned(&self, since: Instant) {
+        let silent = self.last_response.get().is_none_or(|last| last < since);
+        if !silent || since.elapsed() < MIN_SILENCE {
             return;
         }
-        self.doubted.set(true);
+        self.ping_wanted.set(true);
         if let Some(driver) = self.driver.borrow_mut().take() {
             driver.wake();
         }
@@ -113,10 +117,10 @@ impl fmt::Debug for Link {
     }
 }
 
-/// Shakes hands: ends once the backend has said how many streams it takes.
+/// Performs the HTTP/2 handshake. Returns once the backend has said how many streams it allows.
 ///
 /// # Errors
-/// The connection's; that the backend does not speak HTTP/2.
+/// The connection failed, or the backend does not speak HTTP/2.
 pub(crate) async fn open(
     stream: Stream,
     counted: OpenConnection,
@@ -126,14 +130,14 @@ pub(crate) async fn open(
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER)
-        .max_header_list_size(HEAD)
+        .max_header_list_size(MAX_HEAD)
         .enable_push(false)
-        // Until the backend has said it.
+        // Opens no stream before the backend's SETTINGS.
         .initial_max_send_streams(0);
     let (send, mut connection) = builder.handshake::<_, Bytes>(stream).await.map_err(failure)?;
     let ping = connection.ping_pong();
     std::future::poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
-        Poll::Ready(Ok(())) => Poll::Ready(Err(ConnectError::NotHttp2("it closed the connection".into()))),
+        Poll::Ready(Ok(())) => Poll::Ready(Err(ConnectError::NotHttp2("connection closed".into()))),
         Poll::Ready(Err(error)) => Poll::Ready(Err(failure(error))),
         Poll::Pending if send.current_max_send_streams() > 0 => Poll::Ready(Ok(())),
         Poll::Pending => Poll::Pending,
@@ -142,6 +146,7 @@ pub(crate) async fn open(
     Ok((send, Driver { connection, ping, _counted: counted }))
 }
 
+/// Converts an error of the handshake.
 fn failure(error: ::h2::Error) -> ConnectError {
     let text = error.to_string();
     match error.into_io() {
@@ -150,7 +155,7 @@ fn failure(error: ::h2::Error) -> ConnectError {
     }
 }
 
-/// What moves a connection's frames.
+/// Sends and receives a connection's frames.
 pub(crate) struct Driver {
     connection: Connection<Stream, Bytes>,
     ping: Option<PingPong>,
@@ -158,46 +163,48 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    /// Runs until the connection has ended.
+    /// Runs until the connection ends, or a PING is not answered in time.
     pub(crate) async fn run(mut self, link: &Weak<Link>) {
-        let mut asked = false;
-        let mut patience: Option<Pin<Box<Sleep>>> = None;
+        let mut pinged = false;
+        let mut timeout: Option<Pin<Box<Sleep>>> = None;
         std::future::poll_fn(|cx| {
-            // Its streams know how it has ended.
+            // The streams get the error, if there is one.
             if Pin::new(&mut self.connection).poll(cx).is_ready() {
                 return Poll::Ready(());
             }
-            // First, so that what is decided next is not decided by a word long answered.
-            if asked && self.answered(cx) {
-                (asked, patience) = (false, None);
+            // Checked first, so that a PING already answered neither times out nor delays the next.
+            if pinged && self.pong_received(cx) {
+                (pinged, timeout) = (false, None);
             }
             match link.upgrade() {
                 Some(link) => {
-                    if link.doubted.replace(false) && !asked && self.ask() {
-                        asked = true;
-                        patience = Some(Box::pin(tokio::time::sleep(PATIENCE)));
-                        // The connection has something to say.
+                    if link.ping_wanted.replace(false) && !pinged && self.send_ping() {
+                        pinged = true;
+                        timeout = Some(Box::pin(tokio::time::sleep(PING_TIMEOUT)));
+                        // The connection must be polled again to send the PING.
                         cx.waker().wake_by_ref();
                     }
                     *link.driver.borrow_mut() = Some(cx.waker().clone());
                 }
-                // It is not used any more, and is about to say so.
-                None if patience.is_none() => patience = Some(Box::pin(tokio::time::sleep(FAREWELL))),
+                // The connection is no longer used and is about to send GOAWAY.
+                None if timeout.is_none() => timeout = Some(Box::pin(tokio::time::sleep(CLOSE_TIMEOUT))),
                 None => {}
             }
-            match patience.as_mut() {
-                Some(patience) => patience.as_mut().poll(cx),
+            match timeout.as_mut() {
+                Some(timeout) => timeout.as_mut().poll(cx),
                 None => Poll::Pending,
             }
         })
         .await;
     }
 
-    fn ask(&mut self) -> bool {
+    /// Queues a PING. Returns false if one cannot be sent.
+    fn send_ping(&mut self) -> bool {
         self.ping.as_mut().is_some_and(|ping| ping.send_ping(Ping::opaque()).is_ok())
     }
 
-    fn answered(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Returns whether the PING was answered.
+    fn pong_received(&mut self, cx: &mut Context<'_>) -> bool {
         self.ping.as_mut().is_none_or(|ping| ping.poll_pong(cx).is_ready())
     }
 }

@@ -1,7 +1,7 @@
-//! The HTTP/2 connections to one backend, of one worker: requests share them.
+//! A worker's HTTP/2 connections to one backend. Requests share them.
 //!
-//! A request takes a stream of the first one that has room. As long as none
-//! has, it waits in line for one that is being opened, or for a stream to end.
+//! A request gets a stream of the first connection that has room. If none has, it waits in a queue
+//! for a new connection, or for another stream to end.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -18,68 +18,69 @@ use crate::proxy::backend::connect_error::ConnectError;
 use crate::proxy::backend::lease::{OpenConnection, Usage};
 use crate::proxy::wire::stream::Stream;
 
-/// What a backend is taken to allow before it was asked.
-const LIKELY_STREAMS: usize = 100;
+/// The streams that a backend is assumed to allow per connection until it has said so.
+const ASSUMED_STREAMS: usize = 100;
 
-/// A request that waits for a stream.
-type Waiting = oneshot::Sender<Result<Seat, ConnectError>>;
+/// A queued request.
+type Waiting = oneshot::Sender<Result<StreamPermit, ConnectError>>;
 
 /// The connections to one backend.
 #[derive(Debug)]
 pub(crate) struct Links {
-    /// The scheme of its requests.
+    /// The scheme of the requests.
     scheme: &'static str,
     open: RefCell<Vec<Rc<Link>>>,
+    /// The queue.
     waiting: RefCell<VecDeque<Waiting>>,
-    /// Connections that are being opened.
+    /// The number of connections being opened.
     opening: Cell<usize>,
-    /// Streams that the backend allowed on the last connection.
+    /// The streams that the backend allowed on its latest connection.
     allowed: Cell<usize>,
-    /// Connections kept without a stream.
+    /// The most idle connections to keep.
     max_idle: Cell<usize>,
 }
 
-/// One stream's place on a connection.
+/// A permit for one stream on a connection. Counts as a stream until dropped.
 #[derive(Debug)]
-pub(crate) struct Seat {
+pub(crate) struct StreamPermit {
     pub(crate) link: Rc<Link>,
     links: Weak<Links>,
-    /// What the connection had been through.
+    /// What the connection was used for before.
     usage: Usage,
     pub(crate) scheme: &'static str,
 }
 
 impl Links {
-    /// None yet; `tls`: will they be encrypted?
+    /// Creates an empty set. `tls`: whether the connections will be encrypted.
     pub(crate) fn new(tls: bool, max_idle: usize) -> Rc<Self> {
         Rc::new(Self {
             scheme: if tls { "https" } else { "http" },
             open: RefCell::default(),
             waiting: RefCell::default(),
             opening: Cell::new(0),
-            allowed: Cell::new(LIKELY_STREAMS),
+            allowed: Cell::new(ASSUMED_STREAMS),
             max_idle: Cell::new(max_idle),
         })
     }
 
-    /// As many connections without a stream are kept; with 0 each one ends with
-    /// its last stream.
-    pub(crate) fn keep_at_most(&self, max_idle: usize) {
+    /// Sets how many idle connections to keep. With 0, a connection closes with its last stream.
+    pub(crate) fn set_max_idle(&self, max_idle: usize) {
         self.max_idle.set(max_idle);
         if max_idle == 0 {
             self.open.borrow_mut().retain(|link| link.streams.get() > 0);
         }
     }
 
-    /// Lets go of what has rested too long.
+    /// Closes connections that have been idle for `timeout`, and drops those that take no new
+    /// streams.
     pub(crate) fn sweep(&self, now: Instant, timeout: Duration) {
-        let rests = |link: &Link| {
+        let expired = |link: &Link| {
             link.streams.get() == 0 && now.saturating_duration_since(link.idle_since.get()) >= timeout
         };
-        self.open.borrow_mut().retain(|link| !rests(link) && link.is_usable());
+        self.open.borrow_mut().retain(|link| !expired(link) && link.is_usable());
     }
 
-    /// Lets go of the one that has rested longest; false if none does.
+    /// Closes the connection that has been idle longest. Returns false if none is idle.
     pub(crate) fn drop_oldest(&self) -> bool {
         let mut open = self.open.borrow_mut();
         let idle = (0..).zip(open.iter()).filter(|(_, link)| link.streams.get() == 0);
@@ -90,50 +91,49 @@ impl Links {
         })
     }
 
-    /// A stream on a connection that is there.
-    pub(crate) fn take(self: &Rc<Self>) -> Option<Seat> {
+    /// Returns a stream on an open connection, if one has room.
+    pub(crate) fn take(self: &Rc<Self>) -> Option<StreamPermit> {
         self.open.borrow_mut().retain(|link| link.is_usable());
         let open = self.open.borrow();
         let link = open.iter().find(|link| link.streams.get() < link.send.current_max_send_streams())?;
-        Some(Seat::new(link, self))
+        Some(StreamPermit::new(link, self))
     }
 
-    /// A stream, once there is room for it on one that `connect` opens or on
-    /// another.
+    /// Waits for a stream, on a connection that `connect` opens or on another one.
     ///
     /// # Errors
-    /// What opening failed of; `TimedOut` after `timeout`.
+    /// A connection could not be opened, or `timeout` has passed.
     pub(crate) async fn wait<F>(
         self: &Rc<Self>,
         timeout: Duration,
         connect: impl Fn() -> F + Clone + 'static,
-    ) -> Result<Seat, ConnectError>
+    ) -> Result<StreamPermit, ConnectError>
     where
         F: Future<Output = Result<(Stream, OpenConnection), ConnectError>> + 'static,
     {
-        if let Some(seat) = self.take() {
-            return Ok(seat);
+        if let Some(permit) = self.take() {
+            return Ok(permit);
         }
         let (waiting, offered) = oneshot::channel();
         self.waiting.borrow_mut().push_back(waiting);
-        self.open_more(timeout, &connect);
+        self.open_connections(timeout, &connect);
         match tokio::time::timeout(timeout, offered).await {
-            Ok(Ok(Ok(seat))) => Ok(seat),
+            Ok(Ok(Ok(permit))) => Ok(permit),
             Ok(Ok(Err(error))) => Err(error),
             Ok(Err(_)) | Err(_) => Err(ConnectError::TimedOut),
         }
     }
 
-    /// Opens as many connections as those in line will need.
-    fn open_more<F>(self: &Rc<Self>, timeout: Duration, connect: &(impl Fn() -> F + Clone + 'static))
+    /// Opens as many connections as the queue needs.
+    fn open_connections<F>(self: &Rc<Self>, timeout: Duration, connect: &(impl Fn() -> F + Clone + 'static))
     where
         F: Future<Output = Result<(Stream, OpenConnection), ConnectError>> + 'static,
     {
-        let mut line = self.waiting.borrow_mut();
-        // Who has given up needs none.
-        line.retain(|waiting| !waiting.is_closed());
-        let wanted = line.len().div_ceil(self.allowed.get().max(1));
-        drop(line);
+        let mut queue = self.waiting.borrow_mut();
+        // Timed-out waiters need no connection.
+        queue.retain(|waiting| !waiting.is_closed());
+        let wanted = queue.len().div_ceil(self.allowed.get().max(1));
+        drop(queue);
         while self.opening.get() < wanted {
             self.opening.set(self.opening.get() + 1);
             let (links, connect, connecting) = (Rc::clone(self), connect.clone(), connect());
@@ -147,8 +147,8 @@ impl Links {
                 match opened.unwrap_or(Err(ConnectError::TimedOut)) {
                     Ok((send, driver)) => {
                         links.add(send, driver);
-                        // It may allow less than was thought.
-                        links.open_more(timeout, &connect);
+                        // It may allow fewer streams than assumed.
+                        links.open_connections(timeout, &connect);
                     }
                     Err(error) => links.fail(&error),
                 }
@@ -156,59 +156,61 @@ impl Links {
         }
     }
 
-    /// A connection is open: those in line get its streams.
+    /// Adds an open connection and gives its streams to the queue.
     fn add(self: &Rc<Self>, send: SendRequest<Bytes>, driver: link::Driver) {
-        self.allowed.set(send.current_max_send_streams().clamp(1, LIKELY_STREAMS));
+        self.allowed.set(send.current_max_send_streams().clamp(1, ASSUMED_STREAMS));
         let link = Rc::new(Link::new(send));
         let (links, weak) = (Rc::downgrade(self), Rc::downgrade(&link));
         tokio::task::spawn_local(async move {
             driver.run(&weak).await;
             if let (Some(links), Some(link)) = (links.upgrade(), weak.upgrade()) {
-                links.ended(&link);
+                links.connection_ended(&link);
             }
         });
         self.open.borrow_mut().push(link);
         self.offer();
     }
 
-    /// A connection has ended. If it broke, so have the others, most likely: the
-    /// backend is gone. What is on them may go on.
-    fn ended(&self, link: &Rc<Link>) {
+    /// Removes a connection that has ended. If it failed, the backend is probably gone, so no other
+    /// connection gets new streams either. Streams already open continue.
+    fn connection_ended(&self, link: &Rc<Link>) {
         let mut open = self.open.borrow_mut();
-        if link.streams.get() == 0 || link.said_goodbye() {
+        if link.streams.get() == 0 || link.is_going_away() {
             open.retain(|other| !Rc::ptr_eq(other, link));
         } else {
             open.clear();
         }
     }
 
+    /// Fails all queued requests.
     fn fail(&self, error: &ConnectError) {
         for waiting in self.waiting.take() {
-            // Who waits no longer need not know.
+            // Fails if the waiter has timed out.
             let _ = waiting.send(Err(error.clone()));
         }
     }
 
-    /// Gives what room there is to those in line.
+    /// Gives free streams to the queue.
     fn offer(self: &Rc<Self>) {
         loop {
             if self.waiting.borrow().is_empty() {
                 return;
             }
-            let Some(seat) = self.take() else { return };
-            let mut offered = Ok(seat);
-            while let Ok(seat) = offered {
+            let Some(permit) = self.take() else { return };
+            let mut offered = Ok(permit);
+            while let Ok(permit) = offered {
                 let Some(waiting) = self.waiting.borrow_mut().pop_front() else { return };
-                offered = match waiting.send(Ok(seat)) {
-                    Err(Ok(seat)) => Ok(seat),
+                offered = match waiting.send(Ok(permit)) {
+                    Err(Ok(permit)) => Ok(permit),
                     Ok(()) | Err(Err(_)) => Err(()),
                 };
             }
         }
     }
 
-    /// A stream has ended.
-    fn left(self: &Rc<Self>, link: &Rc<Link>) {
+    /// Handles the end of a stream: closes the connection if too many are idle, then serves the
+    /// queue.
+    fn stream_ended(self: &Rc<Self>, link: &Rc<Link>) {
         if link.streams.get() == 0 {
             link.idle_since.set(Instant::now());
             let mut open = self.open.borrow_mut();
@@ -221,7 +223,7 @@ impl Links {
     }
 }
 
-impl Seat {
+impl StreamPermit {
     fn new(link: &Rc<Link>, links: &Rc<Links>) -> Self {
         Self {
             usage: link.begin_stream(),
@@ -231,17 +233,17 @@ impl Seat {
         }
     }
 
-    /// What the connection was used for before.
+    /// Returns what the connection was used for before.
     pub(crate) fn usage(&self) -> Usage {
         self.usage
     }
 }
 
-impl Drop for Seat {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
         self.link.streams.set(self.link.streams.get() - 1);
         if let Some(links) = self.links.upgrade() {
-            links.left(&self.link);
+            links.stream_ended(&self.link);
         }
     }
 }

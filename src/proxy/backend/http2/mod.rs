@@ -1,5 +1,5 @@
-//! HTTP/2 connections to backends. Requests share them; each request's stream is
-//! bridged, so that the request pipeline sees a connection of its own.
+//! HTTP/2 connections to backends. Requests share them. Each request's stream is bridged, so that
+//! the pipeline sees a connection of its own.
 
 mod fault;
 mod link;

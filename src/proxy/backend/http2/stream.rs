@@ -1,5 +1,5 @@
-//! A stream of a backend's connection, to the pipeline: a connection that
-//! takes one HTTP/1.1 request and answers in HTTP/1.1.
+//! A bridged stream to a backend. The pipeline sees a connection that takes one HTTP/1.1 request
+//! and returns an HTTP/1.1 response.
 
 use std::fmt;
 use std::io;
@@ -11,7 +11,7 @@ use ::h2::{Reason, RecvStream};
 use http::{Method, Response};
 use tokio::time::Instant;
 
-use super::links::Seat;
+use super::links::StreamPermit;
 use crate::h1::Framing;
 use crate::proxy::backend::lease::BackendStream;
 use crate::proxy::bridge::head::{self, Malformed};
@@ -20,50 +20,53 @@ use crate::proxy::bridge::outlet::{Outlet, Payload};
 use crate::proxy::bridge::request_text::RequestText;
 use crate::proxy::wire::stream::{Bridge, Stream};
 
-/// A stream that is, or will be, opened at a backend.
+/// A stream to a backend. It is opened once the request head was written.
 struct BackendSide {
-    seat: Seat,
-    /// A request's head of which the end has not come yet; then an interim
-    /// response's.
+    permit: StreamPermit,
+    /// The request head until it is complete; after that, the head of an interim response.
     text: Vec<u8>,
-    /// So much of an interim response's was read.
+    /// Bytes of the interim response already read.
     read: usize,
+    /// Whether the response has no body (HEAD).
     head_only: bool,
     outlet: Option<Outlet>,
-    answer: Answer,
-    /// When it was begun.
+    response: ResponseState,
+    /// When the request got the stream.
     since: Instant,
 }
 
-/// How far the answer is.
-enum Answer {
-    /// The request's head is to come.
-    Unasked,
+/// The state of the response.
+enum ResponseState {
+    /// The request head is not complete.
+    NoRequest,
+    /// The request was sent; the final response head has not arrived.
     Awaited(ResponseFuture),
-    Coming(Inlet),
+    /// The final head arrived; head and body are read from here.
+    Arriving(Inlet),
+    /// There will be no response.
     Failed(io::ErrorKind),
 }
 
-/// The stream that a request was given a seat for, as a backend connection of its own.
-pub(crate) fn bridged(seat: Seat) -> BackendStream {
-    let usage = seat.usage();
-    BackendStream::shared(Stream::Bridged(Box::new(BackendSide::new(seat))), usage)
+/// Turns a permit into a backend connection for one request.
+pub(crate) fn bridged(permit: StreamPermit) -> BackendStream {
+    let usage = permit.usage();
+    BackendStream::shared(Stream::Bridged(Box::new(BackendSide::new(permit))), usage)
 }
 
 impl BackendSide {
-    fn new(seat: Seat) -> Self {
+    fn new(permit: StreamPermit) -> Self {
         Self {
-            seat,
+            permit,
             text: Vec::new(),
             read: 0,
             head_only: false,
             outlet: None,
-            answer: Answer::Unasked,
+            response: ResponseState::NoRequest,
             since: Instant::now(),
         }
     }
 
-    /// Takes bytes of the head; opens the stream once it is whole.
+    /// Takes bytes of the request head. Opens the stream once the head is complete.
     fn write_head(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let before = self.text.len();
         self.text.extend_from_slice(bytes);
@@ -73,40 +76,41 @@ impl BackendSide {
         opened.map(|()| end - before)
     }
 
+    /// Opens the stream with the head in `text[..end]`.
     fn open(&mut self, end: usize) -> io::Result<()> {
-        self.answer = Answer::Failed(io::ErrorKind::InvalidInput);
-        let request = RequestText::parse(&self.text[..end], self.seat.scheme);
+        self.response = ResponseState::Failed(io::ErrorKind::InvalidInput);
+        let request = RequestText::parse(&self.text[..end], self.permit.scheme);
         let RequestText { request, framing } = request.ok_or(io::ErrorKind::InvalidInput)?;
         self.head_only = request.method() == Method::HEAD;
         let ended = matches!(framing, Framing::None | Framing::Length(0));
         let payload = if ended { Payload::Ended } else { Payload::Framed(head::body(framing)) };
-        let mut send = self.seat.link.send.clone();
+        let mut send = self.permit.link.send.clone();
         let (response, stream) = send.send_request(request, ended).map_err(|error| {
             if error.is_io() || error.is_go_away() {
-                // It has ended in the meantime, and has seen nothing of this.
-                self.answer = Answer::Failed(io::ErrorKind::NotConnected);
+                // The connection has ended in the meantime, before it sent the request.
+                self.response = ResponseState::Failed(io::ErrorKind::NotConnected);
             }
             io::Error::other(error)
         })?;
         self.outlet = Some(Outlet::new(stream, payload));
-        self.answer = Answer::Awaited(response);
+        self.response = ResponseState::Awaited(response);
         Ok(())
     }
 
-    /// Sees that there is something to read; false if there will be nothing more.
+    /// Waits until there are bytes to read. Ready with false at the end of the response.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         loop {
             if self.read < self.text.len() {
                 return Poll::Ready(Ok(true));
             }
-            match &mut self.answer {
-                // What waits to be asked has nothing to say.
-                Answer::Unasked => return Poll::Ready(Ok(false)),
-                Answer::Failed(kind) => return Poll::Ready(Err((*kind).into())),
-                Answer::Coming(inlet) => return inlet.poll_fill(cx),
-                Answer::Awaited(_) => {
+            match &mut self.response {
+                // No request was sent, so there is no response.
+                ResponseState::NoRequest => return Poll::Ready(Ok(false)),
+                ResponseState::Failed(kind) => return Poll::Ready(Err((*kind).into())),
+                ResponseState::Arriving(inlet) => return inlet.poll_fill(cx),
+                ResponseState::Awaited(_) => {
                     if let Err(error) = ready!(self.poll_head(cx)) {
-                        self.answer = Answer::Failed(error.kind());
+                        self.response = ResponseState::Failed(error.kind());
                         return Poll::Ready(Err(error));
                     }
                 }
@@ -114,9 +118,9 @@ impl BackendSide {
         }
     }
 
-    /// Takes the next head, interim or final.
+    /// Reads the next response head, interim or final.
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Answer::Awaited(response) = &mut self.answer else { return Poll::Ready(Ok(())) };
+        let ResponseState::Awaited(response) = &mut self.response else { return Poll::Ready(Ok(())) };
         self.text.clear();
         self.read = 0;
         if let Some(interim) = ready!(response.poll_informational(cx)) {
@@ -127,11 +131,12 @@ impl BackendSide {
             );
         }
         let response = ready!(Pin::new(response).poll(cx)).map_err(io::Error::other)?;
-        self.seat.link.heard();
-        self.answer = Answer::Coming(self.begin(response).map_err(io::Error::other)?);
+        self.permit.link.response_arrived();
+        self.response = ResponseState::Arriving(self.begin(response).map_err(io::Error::other)?);
         Poll::Ready(Ok(()))
     }
 
+    /// Writes the final response head as HTTP/1.1 and returns the reader for head and body.
     fn begin(&mut self, response: Response<RecvStream>) -> Result<Inlet, Malformed> {
         let (parts, recv) = response.into_parts();
         let response = Response::from_parts(parts, ());
@@ -157,7 +162,7 @@ impl Bridge for BackendSide {
         if !ready!(self.poll_fill(cx))? {
             return Poll::Ready(Ok(0));
         }
-        if let Answer::Coming(inlet) = &mut self.answer {
+        if let ResponseState::Arriving(inlet) = &mut self.response {
             return inlet.poll_read(cx, into);
         }
         let n = into.len().min(self.text.len() - self.read);
@@ -178,7 +183,7 @@ impl Bridge for BackendSide {
     }
 
     fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // What was taken had room at the backend; the connection sees it out.
+        // Accepted bytes fit the flow-control window, and the connection's driver sends them.
         Poll::Ready(Ok(()))
     }
 
@@ -195,15 +200,15 @@ impl Bridge for BackendSide {
 
 impl Drop for BackendSide {
     fn drop(&mut self) {
-        // Nothing came for as long as it was waited for: is the backend there at all?
-        if matches!(self.answer, Answer::Awaited(_)) {
-            self.seat.link.waited_in_vain(self.since);
+        // No response arrived: the backend may be dead.
+        if matches!(self.response, ResponseState::Awaited(_)) {
+            self.permit.link.request_abandoned(self.since);
         }
     }
 }
 
 impl fmt::Debug for BackendSide {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BackendSide").field("link", &self.seat.link).finish_non_exhaustive()
+        f.debug_struct("BackendSide").field("link", &self.permit.link).finish_non_exhaustive()
     }
 }
