@@ -95,9 +95,12 @@ fn pick(cluster: Cluster, keys: Vec<KeyHash>, binding: Binding) -> (u64, Cluster
     (subjects::pick_each(&cluster, &keys, black_box(binding)), cluster, keys)
 }
 
-/// A key ring and a backend of the fleet.
+/// A key ring and a backend to seal.
 fn sealing() -> (KeyRing, BackendId) {
-    (subjects::key_ring(), subjects::backends().swap_remove(0).0)
+    let (keys, backend) = (subjects::key_ring(), subjects::backends().swap_remove(0).0);
+    // The first nonce of a process seeds the random number generator.
+    subjects::seal(&keys, &backend);
+    (keys, backend)
 }
 
 /// A key ring and a value it has sealed.
@@ -135,6 +138,4 @@ library_benchmark_group!(
     ]
 );
 
-fn main() {
-    main!(library_benchmark_groups = [h1, affinity]);
-}
+main!(library_benchmark_groups = [h1, affinity]);

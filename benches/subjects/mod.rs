@@ -8,6 +8,7 @@ use std::hint::black_box;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ahash::RandomState;
 use homing::affinity::client_ip::Mask;
 use homing::affinity::cookie::KeyRing;
 use homing::affinity::key::{Client, KeySource, find_key};
@@ -183,7 +184,7 @@ pub(crate) fn ring_successor(ring: &Ring, keys: &[KeyHash]) -> u64 {
 
 /// A full table of 100,000 sessions; the keys of run 0 are bound last.
 pub(crate) fn full_table() -> Table {
-    let table = Table::new(100_000, 1800);
+    let table = Table::with_hasher(100_000, 1800, RandomState::with_seeds(1, 2, 3, 4));
     for run in (0..100).rev() {
         table_insert(&table, &keys(run));
     }
