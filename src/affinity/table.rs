@@ -49,13 +49,19 @@ impl Table {
     /// The number of shards depends on `max_entries` and is fixed: about one per 4096 entries, from
     /// 1 (so that small tables evict exactly) to 4096.
     pub fn new(max_entries: usize, ttl: u32) -> Self {
+        Self::with_hasher(max_entries, ttl, RandomState::new())
+    }
+
+    /// As [`Table::new`], with a given hasher. Benchmarks need a fixed one to do the same work each time;
+    /// a server needs a random one, or clients can choose ids that collide.
+    pub fn with_hasher(max_entries: usize, ttl: u32, hasher: RandomState) -> Self {
         let shards = match max_entries / ENTRIES_PER_SHARD {
             0 => 1,
             wanted => wanted.next_power_of_two().clamp(MIN_SHARDS, MAX_SHARDS),
         };
         Self {
             shards: (0..shards).map(|_| Mutex::new(Shard::new())).collect(),
-            hasher: RandomState::new(),
+            hasher,
             total: AtomicUsize::new(0),
             counts: SlotCounts::new(),
             max_entries: AtomicUsize::new(max_entries.max(1)),

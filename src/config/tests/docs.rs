@@ -60,3 +60,24 @@ fn complete_examples_in_the_documentation_are_valid_without_warnings() {
     }
     assert!(checked >= 4, "only {checked} complete examples found");
 }
+
+#[test]
+fn examples_are_accepted_without_a_warning_and_listed() {
+    let folder = root().join("examples");
+    let index = fs::read_to_string(folder.join("README.md")).unwrap();
+    let mut examples = 0;
+    for entry in fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        if name == "README.md" {
+            continue;
+        }
+        assert!(index.contains(&format!("]({name})")), "examples/README.md does not list {name}");
+        let text = fs::read_to_string(&path).unwrap();
+        let loaded = parse_sealed_off(&text, &name, SECRET).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(render_all(&loaded.warnings, false), "", "{name}");
+        examples += 1;
+    }
+    let listed = index.lines().filter(|line| line.starts_with("| [`")).count();
+    assert_eq!(listed, examples, "examples/README.md lists a file that is missing");
+}
