@@ -16,12 +16,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::control::{self, ControlHandle, ReloadSummary};
+use crate::dial::names::Names;
 use crate::model::{Bind, Config};
 use crate::proxy::event_loop::Command;
 use crate::telemetry::{AccessLog, Metrics};
@@ -41,7 +41,8 @@ const CLOSE_TUNNELS_BEFORE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Running {
     shared: Arc<Shared>,
-    background: Background,
+    /// Runs the control plane and the admin listener until dropped.
+    _background: Background,
     threads: WorkerThreads,
     cancel: CancellationToken,
     admin: Option<SocketAddr>,
@@ -62,18 +63,20 @@ pub fn start(config: Config, file: Option<&Path>) -> Result<Running, AppError> {
     let admin = admin_port::bind(&config)?;
 
     let count = config.server.workers.get();
+    let names = Names::new(background.handle(), config.server.resolve_every);
     let (cancel, tracker) = (CancellationToken::new(), TaskTracker::new());
     let (control, snapshots) =
-        control::start(Arc::new(config), Arc::new(tls), count, &tracker, cancel.clone());
+        control::start(Arc::new(config), Arc::new(tls), count, &names, &tracker, cancel.clone());
     tables::load(&control);
     let metrics = Arc::new(Metrics::new(count));
     metrics.watch_access_log(&log);
-    let (workers, threads) = workers::start(count, &snapshots, &control, &metrics, &log)?;
+    let (workers, threads) = workers::start(count, &snapshots, &control, &metrics, &log, &names)?;
 
     let shared = Arc::new(Shared {
         control,
         metrics,
         log,
+        names,
         workers,
         listeners: Listeners::default(),
         draining: AtomicBool::new(false),
@@ -84,7 +87,7 @@ pub fn start(config: Config, file: Option<&Path>) -> Result<Running, AppError> {
     tracker.spawn(cancel.clone().run_until_cancelled_owned(certificates::watch(shared.control.clone())));
     let admin = admin.map(|listener| AdminPort::serve(listener, &shared, &tracker, &cancel));
     drop(entered);
-    Ok(Running { shared, background, threads, cancel, admin: admin.flatten() })
+    Ok(Running { shared, _background: background, threads, cancel, admin: admin.flatten() })
 }
 
 impl Running {
@@ -106,11 +109,6 @@ impl Running {
     /// Renders the metrics, as the admin listener does.
     pub fn metrics(&self) -> String {
         self.shared.metrics.render(&self.shared.control.snapshot())
-    }
-
-    /// Returns the control runtime, for tasks off the request path.
-    pub fn handle(&self) -> Option<&Handle> {
-        self.background.handle()
     }
 
     /// Applies a new configuration. Connections, bindings, counters and

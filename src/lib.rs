@@ -13,6 +13,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod demo;
+pub mod dial;
 #[cfg(test)]
 mod fixture;
 pub mod h1;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use ahash::RandomState;
 use homing::affinity::client_ip::Mask;
 use homing::affinity::cookie::KeyRing;
-use homing::affinity::key::{Client, KeySource, find_key};
+use homing::affinity::key::{ClientIdentity, KeySource, find_key};
 use homing::affinity::pick::{Binding, Decision, Failover, Idle, Policy, Query, Tried, pick};
 use homing::affinity::ring::Ring;
 use homing::affinity::table::Table;
@@ -149,7 +149,7 @@ pub(crate) fn key_source(name: &str) -> [KeySource; 1] {
 /// Finds and hashes the key of a request.
 pub(crate) fn key(sources: &[KeySource], head: &RequestHead<'_>) -> KeyHash {
     let mask = Mask { v4: 32, v6: 64 };
-    let client = Client { ip: IpAddr::from([192, 0, 2, 1]), certificate: None };
+    let client = ClientIdentity { ip: IpAddr::from([192, 0, 2, 1]), certificate: None };
     find_key(black_box(sources), SEED, mask, black_box(head), client).unwrap().hash
 }
 

@@ -6,13 +6,15 @@ use super::error::AppError;
 
 /// A runtime that may be dropped anywhere, even in a task of another runtime.
 #[derive(Debug)]
-pub(super) struct Background(Option<Runtime>);
+pub(super) struct Background(Option<Runtime>, Handle);
 
 impl Background {
     pub(super) fn new() -> Result<Self, AppError> {
         let runtime =
             Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build();
-        Ok(Self(Some(runtime.map_err(AppError::Thread)?)))
+        let runtime = runtime.map_err(AppError::Thread)?;
+        let handle = runtime.handle().clone();
+        Ok(Self(Some(runtime), handle))
     }
 
     /// Enters the runtime, so that tasks spawned here run on it.
@@ -20,8 +22,8 @@ impl Background {
         self.0.as_ref().map(Runtime::enter)
     }
 
-    pub(super) fn handle(&self) -> Option<&Handle> {
-        self.0.as_ref().map(Runtime::handle)
+    pub(super) fn handle(&self) -> Handle {
+        self.1.clone()
     }
 }
 

@@ -18,7 +18,9 @@ impl Shared {
         // The number of workers changes with a restart only.
         bound.server.workers = old.config.server.workers;
         let changes = self.listeners.changes(&bound)?;
+        let resolve_every = new.server.resolve_every;
         let summary = self.control.reload(new, tls).await?;
+        self.names.set_interval(resolve_every);
         self.listeners.apply(&self.workers, changes, &self.control.snapshot());
         Ok(summary)
     }

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use super::listeners::Listeners;
 use super::workers::Workers;
 use crate::control::ControlHandle;
+use crate::dial::names::Names;
 use crate::telemetry::{AccessLog, Metrics};
 
 /// State shared by the admin listener, the signal handlers and [`Running`].
@@ -15,6 +16,7 @@ pub(super) struct Shared {
     pub(super) control: ControlHandle,
     pub(super) metrics: Arc<Metrics>,
     pub(super) log: AccessLog,
+    pub(super) names: Arc<Names>,
     pub(super) workers: Workers,
     pub(super) listeners: Listeners,
     pub(super) draining: AtomicBool,

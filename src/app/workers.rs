@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::error::AppError;
 use crate::control::ControlHandle;
+use crate::dial::names::Names;
 use crate::model::snapshot::Snapshot;
 use crate::proxy::connection_counts::ConnectionCounts;
 use crate::proxy::event_loop::{self, Command};
@@ -70,6 +71,7 @@ pub(super) fn start(
     control: &ControlHandle,
     metrics: &Metrics,
     log: &AccessLog,
+    names: &Arc<Names>,
 ) -> Result<(Workers, WorkerThreads), AppError> {
     let connections = Arc::new(AtomicUsize::new(0));
     let clients = Arc::new(ConnectionCounts::default());
@@ -82,6 +84,7 @@ pub(super) fn start(
             index,
             reports: control.reporter(),
             metrics: metrics.worker(index),
+            names: Arc::clone(names),
             log: log.clone(),
             connections: Arc::clone(&connections),
             clients: Arc::clone(&clients),

@@ -17,6 +17,7 @@ use super::slots::{SlotRegistry, TooManyBackends};
 use super::state::{ControlState, Effects, Event, UnknownBackend};
 use super::transition::Transition;
 use crate::affinity::{AdminState, BackendId, Slot, Timestamp};
+use crate::dial::names::Names;
 use crate::model::Config;
 use crate::model::live_tls::LiveTls;
 use crate::model::snapshot::{Memory, Report, Snapshot};
@@ -30,6 +31,7 @@ pub fn start(
     config: Arc<Config>,
     tls: Arc<LiveTls>,
     workers: usize,
+    names: &Arc<Names>,
     tracker: &TaskTracker,
     cancel: CancellationToken,
 ) -> (ControlHandle, watch::Receiver<Arc<Snapshot>>) {
@@ -45,7 +47,7 @@ pub fn start(
         published: published.clone(),
         slots: Arc::clone(state.slots()),
     };
-    let probers = Probers::new(check_sender, tracker.clone(), cancel.clone());
+    let probers = Probers::new(check_sender, Arc::clone(names), tracker.clone(), cancel.clone());
     let controller = Controller { state, began, publisher, probers };
     let inbox = Inbox { commands, checks, reports };
     tracker.spawn(async move { cancel.run_until_cancelled(controller.run(inbox)).await });

@@ -8,27 +8,18 @@ mod exchange;
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, HeaderValue, USER_AGENT};
 use http::{Request, Uri, Version};
 use http_body_util::Empty;
-use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpStream, UnixStream};
-use tokio::task::JoinHandle;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
-use tokio_util::either::Either;
 
-use crate::model::{Address, Probe, ProxyVersion};
+use crate::dial::connect_error::ConnectError;
+use crate::dial::dialer::{Connection, Dialer};
+use crate::dial::socket::Socket;
+use crate::model::{Probe, ProxyVersion};
 use crate::proxy_protocol::{self, Header};
-use crate::tls;
-
-/// The connection of a check.
-type Connection = Either<TcpStream, UnixStream>;
 
 /// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,30 +65,19 @@ impl fmt::Display for ProbeFailure {
 /// Checks one backend repeatedly, one check at a time.
 #[derive(Debug)]
 pub struct Prober {
-    address: Address,
+    dialer: Dialer,
     probe: Probe,
     timeout: Duration,
-    /// TLS settings for HTTP requests; `None`: plain HTTP.
-    tls: Option<Arc<tls::Client>>,
     /// Whether to send HTTP/2 requests.
     http2: bool,
     /// Version of the PROXY header that marks the connection as Homing's own.
     proxy_protocol: Option<ProxyVersion>,
-    /// A name lookup that outlived its check. The next check waits for it instead of starting another,
-    /// so a dead resolver cannot pile up threads.
-    lookup: Option<JoinHandle<io::Result<Vec<SocketAddr>>>>,
 }
 
 impl Prober {
-    /// Creates a prober for the backend at `address`. A check fails after `timeout`.
-    pub fn new(address: Address, probe: Probe, timeout: Duration) -> Self {
-        Self { address, probe, timeout, tls: None, http2: false, proxy_protocol: None, lookup: None }
-    }
-
-    /// Sends HTTP requests over TLS.
-    #[must_use]
-    pub fn with_tls(self, tls: Option<Arc<tls::Client>>) -> Self {
-        Self { tls, ..self }
+    /// Creates a prober that connects with `dialer`. A check fails after `timeout`.
+    pub fn new(dialer: Dialer, probe: Probe, timeout: Duration) -> Self {
+        Self { dialer, probe, timeout, http2: false, proxy_protocol: None }
     }
 
     /// Sends HTTP/2 requests.
@@ -122,75 +102,48 @@ impl Prober {
         }
     }
 
-    async fn try_check(&mut self) -> Result<ProbeResult, ProbeFailure> {
-        let mut stream = self.connect().await?;
-        if let Some(version) = self.proxy_protocol {
-            let header = own_header(version, &stream);
-            stream.write_all(&header).await.map_err(|error| ProbeFailure::Connect(error.kind()))?;
+    async fn try_check(&self) -> Result<ProbeResult, ProbeFailure> {
+        if let Some(name) = self.dialer.name() {
+            name.refresh();
         }
-        match &self.probe {
-            Probe::Tcp => Ok(ProbeResult::Pass),
-            Probe::Http { method, path, host, expect_status, drain_status } => {
-                let host = host.clone().unwrap_or_else(|| self.address.authority());
-                let request = CheckRequest { method, path, host: &host };
-                let status = match &self.tls {
-                    None if self.http2 => exchange::http2(stream, request.http2("http")).await,
-                    None => exchange::http1(stream, request.http1()).await,
-                    Some(tls) => {
-                        let stream = encrypt(tls, &self.address, stream).await.ok_or(ProbeFailure::Tls)?;
-                        if self.http2 {
-                            if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
-                                return Err(ProbeFailure::Tls);
-                            }
-                            exchange::http2(stream, request.http2("https")).await
-                        } else {
-                            exchange::http1(stream, request.http1()).await
-                        }
-                    }
-                };
-                let status = status.ok_or(ProbeFailure::Protocol)?;
-                Ok(judge(status, expect_status, drain_status))
-            }
-        }
-    }
-
-    async fn connect(&mut self) -> Result<Connection, ProbeFailure> {
-        let addresses = match &self.address {
-            Address::Unix(path) => {
-                let connected = UnixStream::connect(path).await;
-                return connected.map(Either::Right).map_err(|error| ProbeFailure::Connect(error.kind()));
-            }
-            Address::Ip(address) => vec![*address],
-            Address::Name(host, port) => {
-                let (host, port) = (host.clone(), *port);
-                let lookup = self.lookup.get_or_insert_with(|| {
-                    tokio::spawn(async move {
-                        tokio::net::lookup_host((host.as_str(), port)).await.map(Iterator::collect)
-                    })
-                });
-                let found = lookup.await;
-                self.lookup = None;
-                found.map_err(|_| ProbeFailure::Resolve)?.map_err(|_| ProbeFailure::Resolve)?
-            }
+        let socket = self.dialer.open().await?;
+        let header = self.proxy_protocol.map(|version| own_header(version, &socket));
+        let connection = self.dialer.start(socket, header.as_deref()).await?;
+        let Probe::Http { method, path, host, expect_status, drain_status } = &self.probe else {
+            return Ok(ProbeResult::Pass);
         };
-        let mut failure = ProbeFailure::Resolve;
-        for address in addresses {
-            match TcpStream::connect(address).await {
-                Ok(stream) => return Ok(Either::Left(stream)),
-                Err(error) => failure = ProbeFailure::Connect(error.kind()),
-            }
+        let host = host.clone().unwrap_or_else(|| self.dialer.address().authority());
+        let request = CheckRequest { method, path, host: &host };
+        let scheme = if matches!(connection, Connection::Tls(_)) { "https" } else { "http" };
+        let status = if self.http2 {
+            exchange::http2(connection, request.http2(scheme)).await
+        } else {
+            exchange::http1(connection, request.http1()).await
+        };
+        let status = status.ok_or(ProbeFailure::Protocol)?;
+        Ok(judge(status, expect_status, drain_status))
+    }
+}
+
+impl From<ConnectError> for ProbeFailure {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::TimedOut => Self::Timeout,
+            ConnectError::NoDescriptors => Self::Connect(io::ErrorKind::Other),
+            ConnectError::Resolve(_) => Self::Resolve,
+            ConnectError::Tls(_) | ConnectError::NotHttp2(_) => Self::Tls,
+            ConnectError::Io(error) => Self::Connect(error.kind()),
         }
-        Err(failure)
     }
 }
 
 /// Returns the PROXY header of a connection that has no client.
-fn own_header(version: ProxyVersion, stream: &Connection) -> Vec<u8> {
+fn own_header(version: ProxyVersion, socket: &Socket) -> Vec<u8> {
     let mut out = Vec::new();
     match version {
         // Not UNKNOWN: some receivers reject it (§2.1 of the protocol).
         ProxyVersion::V1 => {
-            let addresses = own_addresses(stream).unwrap_or(Header::Unknown);
+            let addresses = own_addresses(socket).unwrap_or(Header::Unknown);
             proxy_protocol::write_v1(&mut out, addresses);
         }
         ProxyVersion::V2 => proxy_protocol::write_v2(&mut out, Header::Local),
@@ -198,9 +151,8 @@ fn own_header(version: ProxyVersion, stream: &Connection) -> Vec<u8> {
     out
 }
 
-fn own_addresses(stream: &Connection) -> Option<Header> {
-    let Either::Left(tcp) = stream else { return None };
-    Some(Header::Tcp { source: tcp.local_addr().ok()?, destination: tcp.peer_addr().ok()? })
+fn own_addresses(socket: &Socket) -> Option<Header> {
+    Some(Header::Tcp { source: socket.local_address()?, destination: socket.peer_address()? })
 }
 
 /// The request of a check.
@@ -234,18 +186,6 @@ impl CheckRequest<'_> {
             .header(USER_AGENT, Self::AGENT)
             .body(())
             .ok()
-    }
-}
-
-/// Performs a full TLS handshake, since each check uses a new connection.
-async fn encrypt(tls: &tls::Client, address: &Address, stream: Connection) -> Option<TlsStream<Connection>> {
-    let (config, name) = (tls.config()?, tls.server_name(&address.host())?);
-    match TlsConnector::from(config).connect(name, stream).await {
-        Ok(stream) => Some(stream),
-        Err(error) => {
-            tracing::debug!(backend = %address, %error, "TLS handshake with backend failed");
-            None
-        }
     }
 }
 

@@ -14,8 +14,10 @@ use tokio_util::task::TaskTracker;
 
 use super::probe::{ProbeResult, Prober};
 use crate::affinity::{AdminState, Slot};
+use crate::dial::dialer::Dialer;
+use crate::dial::names::Names;
 use crate::model::snapshot::Snapshot;
-use crate::model::{Address, HealthCheck, ProxyVersion, Upstream};
+use crate::model::{Address, HealthCheck, Probe, ProxyVersion, Upstream};
 use crate::tls;
 
 /// A finished check.
@@ -37,6 +39,7 @@ pub(super) struct Checked {
 pub(super) struct Probers {
     tasks: HashMap<(Arc<str>, Slot), Task>,
     results: mpsc::Sender<Checked>,
+    names: Arc<Names>,
     tracker: TaskTracker,
     cancel: CancellationToken,
 }
@@ -55,10 +58,11 @@ impl Probers {
     /// Creates an empty set. Tasks will send to `results`.
     pub(super) fn new(
         results: mpsc::Sender<Checked>,
+        names: Arc<Names>,
         tracker: TaskTracker,
         cancel: CancellationToken,
     ) -> Self {
-        Self { tasks: HashMap::new(), results, tracker, cancel }
+        Self { tasks: HashMap::new(), results, names, tracker, cancel }
     }
 
     /// Stops, starts and restarts tasks to match `snapshot`. Backends in maintenance are not checked.
@@ -100,8 +104,14 @@ impl Probers {
     ) -> Task {
         let stop = self.cancel.child_token();
         let (tls, http2) = (tls.cloned(), config.protocol.is_http2());
-        let prober = Prober::new(address.clone(), check.probe.clone(), check.timeout)
-            .with_tls(tls.clone())
+        let dialer = Dialer::new(address.clone(), &self.names);
+        let dialer = match check.probe {
+            // A TCP check only connects.
+            Probe::Tcp => dialer,
+            // No sessions: each check performs a full handshake.
+            Probe::Http { .. } => dialer.with_tls(tls.as_ref(), 0).with_http2(http2),
+        };
+        let prober = Prober::new(dialer, check.probe.clone(), check.timeout)
             .with_http2(http2)
             .with_proxy_protocol(config.proxy_protocol);
         let run = run(upstream, slot, prober, delay, self.results.clone());

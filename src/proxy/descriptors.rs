@@ -10,11 +10,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::backend::announced::Announced;
-use super::backend::connect_error::ConnectError;
 use super::backend::lease::BackendStream;
 use super::backend::pool::BackendPool;
 use super::wire::deadline::Class;
 use super::worker::Worker;
+use crate::dial::connect_error::ConnectError;
 
 impl Worker {
     /// Returns true if this client may keep its descriptor. Makes room for it if needed.

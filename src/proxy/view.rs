@@ -11,6 +11,7 @@ use super::listener_settings::ListenerSettings;
 use super::retry_budget::RetryBudget;
 use crate::affinity::pick::{Loads, Policy};
 use crate::affinity::{BackendId, Slot};
+use crate::dial::names::Names;
 use crate::h1::HeadLimits;
 use crate::model::router::Router;
 use crate::model::snapshot::{Observation, Report, Snapshot, UpstreamState};
@@ -61,6 +62,7 @@ impl View {
         worker: usize,
         snapshot: Arc<Snapshot>,
         metrics: &WorkerMetrics,
+        names: &Names,
         previous: Option<&Self>,
     ) -> Self {
         let mut pools: AHashMap<PoolKey, Rc<BackendPool>> = AHashMap::new();
@@ -89,7 +91,7 @@ impl View {
                         if let Some(pool) = other {
                             pool.retire();
                         }
-                        Rc::new(BackendPool::new(worker, backend, Arc::clone(live), config, tls))
+                        Rc::new(BackendPool::new(worker, backend, Arc::clone(live), config, tls, names))
                     }
                 }
             });

@@ -18,6 +18,7 @@ use super::wire::buffer::Buffers;
 use super::wire::deadline::Deadlines;
 use super::wire::descriptor_reserve::DescriptorReserve;
 use crate::affinity::Timestamp;
+use crate::dial::names::Names;
 use crate::model::snapshot::{Report, Snapshot};
 use crate::telemetry::{AccessLog, WorkerMetrics};
 
@@ -30,6 +31,8 @@ pub struct Shared {
     pub reports: mpsc::Sender<Report>,
     /// This worker's metrics.
     pub metrics: Arc<WorkerMetrics>,
+    /// Addresses of backends that are given by name.
+    pub names: Arc<Names>,
     /// The access log.
     pub log: AccessLog,
     /// Open client connections of all workers.
@@ -74,7 +77,13 @@ impl Worker {
             deadlines: Rc::default(),
             descriptors: DescriptorReserve::new(),
             handshakes: Cell::new(0),
-            view: RefCell::new(Rc::new(View::new(shared.index, snapshot, &shared.metrics, None))),
+            view: RefCell::new(Rc::new(View::new(
+                shared.index,
+                snapshot,
+                &shared.metrics,
+                &shared.names,
+                None,
+            ))),
             view_changed: Notify::new(),
             connections: Cell::new(0),
             became_idle: Notify::new(),
@@ -96,7 +105,8 @@ impl Worker {
         self.buffers.set_head_bytes(snapshot.config.limits.head_bytes);
         let before = self.view();
         let reloaded = !Arc::ptr_eq(&before.snapshot.config, &snapshot.config);
-        let view = View::new(self.shared.index, snapshot, &self.shared.metrics, Some(&before));
+        let view =
+            View::new(self.shared.index, snapshot, &self.shared.metrics, &self.shared.names, Some(&before));
         self.view.replace(Rc::new(view));
         if reloaded {
             // Tunnels check whether their route still exists.

@@ -18,13 +18,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("h1", &["affinity"]),
     ("tls", &["secret"]),
     ("model", &["affinity", "tls"]),
+    ("dial", &["model", "tls"]),
     ("config", &["affinity", "model", "secret", "tls"]),
     ("telemetry", &["affinity", "model"]),
-    ("proxy", &["affinity", "h1", "model", "proxy_protocol", "telemetry", "tls"]),
-    ("control", &["affinity", "model", "proxy_protocol", "tls"]),
+    ("proxy", &["affinity", "dial", "h1", "model", "proxy_protocol", "telemetry", "tls"]),
+    ("control", &["affinity", "dial", "model", "proxy_protocol", "tls"]),
     ("admin", &["affinity", "model", "telemetry"]),
     ("demo", &[]),
-    ("app", &["admin", "affinity", "config", "control", "model", "proxy", "telemetry", "tls"]),
+    ("app", &["admin", "affinity", "config", "control", "dial", "model", "proxy", "telemetry", "tls"]),
     ("cli", &["affinity", "app", "config", "demo", "model", "telemetry", "tls"]),
 ];
 

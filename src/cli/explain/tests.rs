@@ -1,5 +1,7 @@
 use clap::Parser;
 
+use std::path::PathBuf;
+
 use super::*;
 
 const NOW: Timestamp = Timestamp(1_800_000_000);

@@ -44,7 +44,7 @@ pub(in crate::config) static UPSTREAM_KEY: Free = table("upstream", &UPSTREAM);
 static SERVER: Table = Table {
     path: "server",
     doc: "The process.",
-    keys: &[&WORKERS, &SHUTDOWN_GRACE, &ADMIN, &ON_CLIENT_CLOSE],
+    keys: &[&WORKERS, &SHUTDOWN_GRACE, &RESOLVE_EVERY, &ADMIN, &ON_CLIENT_CLOSE],
 };
 pub(in crate::config) const WORKER_BOUNDS: Int<usize> = Int { least: 1, most: 1024 };
 pub(in crate::config) static WORKERS: Free = Free {
@@ -60,6 +60,13 @@ pub(in crate::config) static SHUTDOWN_GRACE: Key<Time> = Key {
     default: Duration::from_secs(30),
     doc: "How long a graceful shutdown waits for requests in flight before it closes their connections. Also how \
           long a tunnel stays open after a reload has removed its route or backend.",
+};
+pub(in crate::config) static RESOLVE_EVERY: Key<Time> = Key {
+    name: "resolve_every",
+    rule: Time { least: Duration::from_millis(100), most: Duration::from_secs(DAY) },
+    default: Duration::from_secs(2),
+    doc: "How often the host names of backends are looked up again. Connections to an address that a name no longer \
+          has are closed when they become idle.",
 };
 pub(in crate::config) static ADMIN: Free = Free {
     name: "admin",

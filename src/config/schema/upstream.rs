@@ -145,8 +145,8 @@ pub(in crate::config) static ADDRESS: Free = Free {
     name: "address",
     shape: "\"host:port\" or \"unix:/path\"",
     absent: "required",
-    doc: "Address of the backend: host and port, or a Unix domain socket. Host names are resolved for each \
-          connection attempt.",
+    doc: "Address of the backend: host and port, or a Unix domain socket. Host names are looked up \
+          again every `server.resolve_every`.",
     table: None,
 };
 pub(in crate::config) static WEIGHT: Key<Int<u16>> = Key {

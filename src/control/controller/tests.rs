@@ -8,10 +8,12 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 
 use super::*;
 use crate::affinity::{Health, Member};
 use crate::control::fixture::{S, config, upstream};
+use crate::dial::names::Names;
 use crate::model::live_tls::LiveTls;
 use crate::model::snapshot::Observation;
 use crate::model::{Address, HealthCheck, PassiveCheck, Probe, Remember, TableConfig, Upstream};
@@ -103,7 +105,9 @@ struct Control {
 impl Control {
     fn start(web: Upstream) -> Self {
         let (tracker, cancel) = (TaskTracker::new(), CancellationToken::new());
-        let (handle, published) = start(config(vec![web]), Arc::default(), 2, &tracker, cancel.clone());
+        let names = Names::new(Handle::current(), Duration::from_secs(60));
+        let (handle, published) =
+            start(config(vec![web]), Arc::default(), 2, &names, &tracker, cancel.clone());
         Self { handle, published, tracker, cancel }
     }
 

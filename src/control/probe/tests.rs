@@ -1,10 +1,13 @@
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::dial::names::Names;
+use crate::model::Address;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -35,8 +38,13 @@ async fn server(answer: &'static [u8]) -> (SocketAddr, mpsc::UnboundedReceiver<S
     (address, heads)
 }
 
+/// Connects without TLS.
+fn dialer(address: Address) -> Dialer {
+    Dialer::new(address, &Names::new(Handle::current(), TIMEOUT))
+}
+
 async fn check(address: SocketAddr, probe: Probe, timeout: Duration) -> ProbeResult {
-    Prober::new(Address::Ip(address), probe, timeout).check().await
+    Prober::new(dialer(Address::Ip(address)), probe, timeout).check().await
 }
 
 async fn answer(bytes: &'static [u8]) -> ProbeResult {
@@ -137,7 +145,7 @@ async fn request_is_complete_and_has_a_user_agent() {
 async fn name_is_resolved_and_sent_as_host() {
     let (address, mut heads) = server(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
     let named = Address::Name("localhost".into(), address.port());
-    let mut prober = Prober::new(named, http("/"), TIMEOUT);
+    let mut prober = Prober::new(dialer(named), http("/"), TIMEOUT);
     for _ in 0..2 {
         assert_eq!(prober.check().await, ProbeResult::Pass);
         let head = heads.recv().await.unwrap().to_ascii_lowercase();
@@ -149,7 +157,7 @@ async fn name_is_resolved_and_sent_as_host() {
 async fn unresolvable_name_fails() {
     // `.invalid` never resolves (RFC 6761 section 6.4), but some resolvers are slow to say so.
     let named = Address::Name("no-such-host.invalid".into(), 80);
-    let result = Prober::new(named, Probe::Tcp, TIMEOUT).check().await;
+    let result = Prober::new(dialer(named), Probe::Tcp, TIMEOUT).check().await;
     assert!(matches!(result, ProbeResult::Fail(ProbeFailure::Resolve | ProbeFailure::Timeout)), "{result:?}");
 }
 

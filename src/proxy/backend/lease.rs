@@ -1,5 +1,6 @@
 //! A connection to a backend, leased to one request.
 
+use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ pub(crate) struct BackendStream {
     /// The client that the PROXY header named, if one was sent.
     announced: Option<Box<Announced>>,
     /// `None` for a stream of a shared connection, which is counted as a whole.
-    _counted: Option<OpenConnection>,
+    counted: Option<OpenConnection>,
 }
 
 /// What a connection was used for before this request.
@@ -31,31 +32,40 @@ pub(crate) enum Usage {
 
 /// Counts one open connection to a backend until dropped.
 #[derive(Debug)]
-pub(crate) struct OpenConnection(Arc<BackendLive>);
+pub(crate) struct OpenConnection {
+    live: Arc<BackendLive>,
+    /// The address that it goes to, if the backend is given by name.
+    peer: Option<SocketAddr>,
+}
 
 impl OpenConnection {
     /// Counts a connection that was just opened.
-    pub(crate) fn new(live: &Arc<BackendLive>) -> Self {
+    pub(crate) fn new(live: &Arc<BackendLive>, peer: Option<SocketAddr>) -> Self {
         live.opened();
-        Self(Arc::clone(live))
+        Self { live: Arc::clone(live), peer }
+    }
+
+    /// Returns the address that it goes to, if the backend is given by name.
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        self.peer
     }
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.0.closed();
+        self.live.closed();
     }
 }
 
 impl BackendStream {
     /// Wraps a connection that the request opened for itself.
     pub(crate) fn opened(stream: Stream, announced: Option<Box<Announced>>, counted: OpenConnection) -> Self {
-        Self { stream, usage: Usage::First, announced, _counted: Some(counted) }
+        Self { stream, usage: Usage::First, announced, counted: Some(counted) }
     }
 
     /// Wraps a stream of a shared HTTP/2 connection.
     pub(crate) fn shared(stream: Stream, usage: Usage) -> Self {
-        Self { stream, usage, announced: None, _counted: None }
+        Self { stream, usage, announced: None, counted: None }
     }
 
     /// Marks the connection as taken from the pool for another request.
@@ -66,6 +76,11 @@ impl BackendStream {
     /// Returns what the connection was used for before.
     pub(crate) fn usage(&self) -> Usage {
         self.usage
+    }
+
+    /// Returns the address that it goes to, if the backend is given by name.
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        self.counted.as_ref().and_then(OpenConnection::peer)
     }
 
     /// Returns whether the connection was announced for this client connection.

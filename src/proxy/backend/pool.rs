@@ -8,23 +8,24 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
+use tokio_rustls::TlsStream;
 
 use super::announced::Announced;
-use super::connect_error::ConnectError;
 use super::http2::{self, Links};
 use super::lease::{BackendStream, OpenConnection};
-use super::tls::BackendTls;
+use crate::dial::connect_error::ConnectError;
+use crate::dial::dialer::{Connection, Dialer};
+use crate::dial::names::{Name, Names};
 use crate::model::live::BackendLive;
-use crate::model::{Address, Backend, Pool as Settings, ProxyVersion, Upstream};
-use crate::proxy::wire::socket::Socket;
+use crate::model::{Backend, Pool as Settings, ProxyVersion, Upstream};
 use crate::proxy::wire::stream::Stream;
 use crate::tls;
 
 /// How long an HTTP/2 stream has to end after its response.
 const STREAM_END_TIMEOUT: Duration = Duration::from_secs(5);
+/// TLS sessions kept for resumption, per backend and worker.
+const TLS_SESSIONS: usize = 8;
 /// The shortest time between two log lines about failed handshakes.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
@@ -32,10 +33,11 @@ const WARN_EVERY: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct BackendPool {
     worker: usize,
-    address: Address,
+    dialer: Dialer,
+    /// The version of the name's addresses that connections were last compared with.
+    name_version: Cell<u64>,
     /// The address as a Host, for requests without one.
     authority: Box<str>,
-    tls: Option<BackendTls>,
     /// The version of the PROXY header to send, if any.
     proxy_protocol: Option<ProxyVersion>,
     /// When a failed handshake was last logged.
@@ -63,15 +65,18 @@ impl BackendPool {
         live: Arc<BackendLive>,
         upstream: &Upstream,
         tls: Option<&Arc<tls::Client>>,
+        names: &Names,
     ) -> Self {
+        let http2 = upstream.protocol.is_http2();
+        let dialer = Dialer::new(backend.address.clone(), names);
         let links = || Links::new(tls.is_some(), upstream.pool.max_idle);
         Self {
-            links: upstream.protocol.is_http2().then(links),
+            links: http2.then(links),
             proxy_protocol: upstream.proxy_protocol,
-            tls: tls.map(|client| BackendTls::new(Arc::clone(client), backend)),
+            dialer: dialer.with_tls(tls, TLS_SESSIONS).with_http2(http2),
+            name_version: Cell::new(0),
             warned: Cell::default(),
             worker,
-            address: backend.address.clone(),
             authority: backend.address.authority().into_boxed_str(),
             live,
             settings: Cell::new(upstream.pool),
@@ -116,6 +121,7 @@ impl BackendPool {
     /// Returns an idle connection, or a stream of an open HTTP/2 connection. With `announced`, only
     /// a connection that was announced for this client.
     pub(crate) fn take_idle(&self, announced: Option<&Announced>) -> Option<BackendStream> {
+        self.drop_moved();
         if let Some(links) = &self.links {
             return links.take().map(http2::bridged);
         }
@@ -170,28 +176,21 @@ impl BackendPool {
     ) -> Result<(Stream, OpenConnection), ConnectError> {
         let header = announced.zip(self.proxy_protocol).map(|(who, version)| who.header(version));
         let connecting = async {
-            let mut socket = match &self.address {
-                Address::Ip(address) => Socket::from(TcpStream::connect(address).await?),
-                Address::Name(host, port) => TcpStream::connect((host.as_str(), *port)).await?.into(),
-                Address::Unix(path) => UnixStream::connect(path).await?.into(),
+            let socket = self.dialer.open().await?;
+            let peer = self.dialer.name().and_then(|_| socket.peer_address());
+            let stream = match self.dialer.start(socket, header.as_deref()).await? {
+                Connection::Plain(socket) => Stream::new(socket),
+                Connection::Tls(stream) => Stream::Tls(Box::new(TlsStream::Client(*stream))),
             };
-            if let Some(header) = header {
-                socket.write_all(&header).await?;
-            }
-            let Some(tls) = &self.tls else { return Ok(Stream::new(socket)) };
-            // Boxed to keep the futures of connections without TLS small.
-            Box::pin(tls.connect(socket)).await
+            Ok((stream, peer))
         };
         let connected = tokio::time::timeout(timeout, connecting).await;
-        let stream = connected.unwrap_or(Err(ConnectError::TimedOut)).inspect_err(|error| {
+        let (stream, peer) = connected.unwrap_or(Err(ConnectError::TimedOut)).inspect_err(|error| {
             if matches!(error, ConnectError::Tls(_)) {
                 self.warn_of_mismatch(error);
             }
         })?;
-        if self.links.is_some() && !stream.chose_http2() {
-            return Err(ConnectError::NotHttp2("h2 not selected by ALPN".into()));
-        }
-        Ok((stream, OpenConnection::new(&self.live)))
+        Ok((stream, OpenConnection::new(&self.live, peer)))
     }
 
     /// Logs a TLS or protocol mismatch, at most once per [`WARN_EVERY`].
@@ -199,19 +198,15 @@ impl BackendPool {
         let now = Instant::now();
         if self.warned.get().is_none_or(|at| now.duration_since(at) >= WARN_EVERY) {
             self.warned.set(Some(now));
-            tracing::warn!(backend = %self.address, %error, "backend TLS or protocol mismatch");
+            tracing::warn!(backend = %self.dialer.address(), %error, "backend TLS or protocol mismatch");
         }
     }
 
     /// Returns whether connections of this pool have the upstream's TLS settings, protocol and
     /// PROXY header.
     pub(crate) fn fits(&self, upstream: &Upstream, tls: Option<&Arc<tls::Client>>) -> bool {
-        let same_tls = match (&self.tls, tls) {
-            (Some(own), Some(tls)) => own.is_from(tls),
-            (own, tls) => own.is_none() && tls.is_none(),
-        };
         let same_protocol = self.links.is_some() == upstream.protocol.is_http2();
-        same_tls && same_protocol && self.proxy_protocol == upstream.proxy_protocol
+        self.dialer.has_tls(tls) && same_protocol && self.proxy_protocol == upstream.proxy_protocol
     }
 
     /// Keeps a connection whose exchange ended cleanly. `now` may be a tick old.
@@ -224,6 +219,10 @@ impl BackendPool {
                     let _ = tokio::time::timeout(STREAM_END_TIMEOUT, end).await;
                 });
             }
+            return;
+        }
+        let moved = |name: &Name| stream.peer().is_some_and(|peer| !name.has(peer));
+        if self.dialer.name().is_some_and(|name| moved(name)) {
             return;
         }
         let mut idle = self.idle.borrow_mut();
@@ -239,6 +238,10 @@ impl BackendPool {
     /// Closes connections that are past the idle timeout, were closed by the backend, or were
     /// announced for a client that is gone.
     pub(crate) fn sweep(&self, now: Instant) {
+        if let Some(name) = self.dialer.name() {
+            name.refresh();
+            self.drop_moved();
+        }
         let timeout = self.settings.get().idle_timeout;
         if let Some(links) = &self.links {
             links.sweep(now, timeout);
@@ -246,6 +249,18 @@ impl BackendPool {
         self.idle.borrow_mut().retain_mut(|Idle { stream, since }| {
             now.saturating_duration_since(*since) < timeout && !stream.is_orphaned() && stream.is_quiet()
         });
+    }
+
+    /// Closes idle connections to addresses that the backend's name no longer has.
+    fn drop_moved(&self) {
+        let Some(name) = self.dialer.name() else { return };
+        if self.name_version.replace(name.version()) == name.version() {
+            return;
+        }
+        self.idle.borrow_mut().retain(|idle| idle.stream.peer().is_none_or(|peer| name.has(peer)));
+        if let Some(links) = &self.links {
+            links.retain(|peer| name.has(peer));
+        }
     }
 
     /// Closes the connection that has been idle longest. Returns false if there is none.

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::listener::Listening;
-use crate::proxy::wire::socket::Socket;
+use crate::dial::socket::Socket;
 
 /// The peer address of a client on a Unix domain socket. Such a client is on this machine, and is
 /// trusted if the loopback address is.

@@ -10,9 +10,9 @@ use std::time::Duration;
 use rustls::{HandshakeKind, ProtocolVersion};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
+use crate::dial::socket::Socket;
 use crate::proxy::request::origin::Secure;
 use crate::proxy::wire::deadline::{Class, Deadline};
-use crate::proxy::wire::socket::Socket;
 use crate::proxy::wire::stream::Stream;
 use crate::proxy::worker::Worker;
 use crate::tls;

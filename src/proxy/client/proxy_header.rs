@@ -14,10 +14,10 @@ use super::acceptor::Arrival;
 use super::connection;
 use super::handshake::HandshakeDeadline;
 use super::refusal::{place_for, refuse};
+use crate::dial::socket::Socket;
 use crate::model::ProxyProtocol;
 use crate::proxy::connection_counts::CountedClient;
 use crate::proxy::listener_settings::ListenerSettings;
-use crate::proxy::wire::socket::Socket;
 use crate::proxy::worker::Worker;
 use crate::proxy_protocol::{self, Header, MAX_V2_BYTES, Parsed};
 

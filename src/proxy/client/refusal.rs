@@ -3,9 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use crate::dial::socket::Socket;
 use crate::proxy::connection_counts::CountedClient;
 use crate::proxy::request::{Answer, write_answer};
-use crate::proxy::wire::socket::Socket;
 use crate::proxy::worker::Worker;
 use crate::telemetry::Refusal;
 

@@ -2,8 +2,8 @@
 //! another attempt is safe. This is the only place where errors get a status.
 
 use crate::affinity::pick::Reason;
+use crate::dial::connect_error::ConnectError;
 use crate::h1::{BodyError, HeadError};
-use crate::proxy::backend::connect_error::ConnectError;
 use crate::proxy::wire::transfer::TransferError;
 
 /// Why a request got no complete response from a backend.
@@ -124,7 +124,7 @@ impl From<ConnectError> for ProxyError {
             ConnectError::NoDescriptors => Self::NoDescriptors,
             ConnectError::NotHttp2(_) => Self::NotHttp2(error),
             ConnectError::Tls(_) => Self::BackendTls(error),
-            ConnectError::Io(_) => Self::Connect(error),
+            ConnectError::Resolve(_) | ConnectError::Io(_) => Self::Connect(error),
         }
     }
 }

@@ -4,7 +4,6 @@ pub(crate) mod buffer;
 pub(crate) mod deadline;
 pub(crate) mod descriptor_reserve;
 pub(crate) mod pace;
-pub(crate) mod socket;
 pub(crate) mod stream;
 pub(crate) mod transfer;
 pub(crate) mod websocket;

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsStream;
 
-use super::socket::Socket;
+use crate::dial::socket::Socket;
 
 /// A connected byte stream.
 #[derive(Debug)]
@@ -123,14 +123,6 @@ impl Stream {
             Self::Plain(socket) => socket.poll_read_ready(cx),
             Self::Tls(tls) => Pin::new(tls).poll_fill_buf(cx).map_ok(|_| ()),
             Self::Bridged(bridge) => bridge.poll_readable(cx),
-        }
-    }
-
-    /// Returns true if a backend connection can carry HTTP/2. Over TLS, ALPN must have chosen it.
-    pub(crate) fn chose_http2(&self) -> bool {
-        match self {
-            Self::Tls(tls) => tls.get_ref().1.alpn_protocol() == Some(b"h2"),
-            Self::Plain(_) | Self::Bridged(_) => true,
         }
     }
 

@@ -259,8 +259,8 @@ mod tests {
     use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
     use super::*;
+    use crate::dial::socket::Socket;
     use crate::h1::{BodyLimits, Framing};
-    use crate::proxy::wire::socket::Socket;
 
     /// Returns both sides of a TLS connection.
     async fn encrypted() -> (Stream, TlsStream<Socket>) {

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Weak;
 use std::task::{Context, Poll, Waker};
@@ -13,7 +14,7 @@ use ::h2::{Ping, PingPong};
 use bytes::Bytes;
 use tokio::time::{Instant, Sleep};
 
-use crate::proxy::backend::connect_error::ConnectError;
+use crate::dial::connect_error::ConnectError;
 use crate::proxy::backend::lease::{OpenConnection, Usage};
 use crate::proxy::wire::stream::Stream;
 
@@ -37,6 +38,8 @@ const MIN_SILENCE: Duration = Duration::from_secs(1);
 /// One HTTP/2 connection to a backend.
 pub(crate) struct Link {
     pub(crate) send: SendRequest<Bytes>,
+    /// The address that it goes to, if the backend is given by name.
+    pub(super) peer: Option<SocketAddr>,
     /// Open streams.
     pub(super) streams: Cell<usize>,
     /// When the last response head arrived.
@@ -51,9 +54,10 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(send: SendRequest<Bytes>) -> Self {
+    pub(super) fn new(send: SendRequest<Bytes>, peer: Option<SocketAddr>) -> Self {
         Self {
             send,
+            peer,
             streams: Cell::new(0),
             last_response: Cell::default(),
             used: Cell::new(false),
@@ -143,7 +147,7 @@ pub(crate) async fn open(
         Poll::Pending => Poll::Pending,
     })
     .await?;
-    Ok((send, Driver { connection, ping, _counted: counted }))
+    Ok((send, Driver { connection, ping, counted }))
 }
 
 /// Converts an error of the handshake.
@@ -159,10 +163,15 @@ fn failure(error: ::h2::Error) -> ConnectError {
 pub(crate) struct Driver {
     connection: Connection<Stream, Bytes>,
     ping: Option<PingPong>,
-    _counted: OpenConnection,
+    counted: OpenConnection,
 }
 
 impl Driver {
+    /// Returns the address of the connection, if the backend is given by name.
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        self.counted.peer()
+    }
+
     /// Runs until the connection ends, or a PING is not answered in time.
     pub(crate) async fn run(mut self, link: &Weak<Link>) {
         let mut pinged = false;

@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::link::{self, Link};
-use crate::proxy::backend::connect_error::ConnectError;
+use crate::dial::connect_error::ConnectError;
 use crate::proxy::backend::lease::{OpenConnection, Usage};
 use crate::proxy::wire::stream::Stream;
 
@@ -78,6 +79,11 @@ impl Links {
             link.streams.get() == 0 && now.saturating_duration_since(link.idle_since.get()) >= timeout
         };
         self.open.borrow_mut().retain(|link| !expired(link) && link.is_usable());
+    }
+
+    /// Drops connections to other addresses than those that `keep` accepts. Their streams continue.
+    pub(crate) fn retain(&self, keep: impl Fn(SocketAddr) -> bool) {
+        self.open.borrow_mut().retain(|link| link.peer.is_none_or(&keep));
     }
 
     /// Closes the connection that has been idle longest. Returns false if none is idle.
@@ -159,7 +165,7 @@ impl Links {
     /// Adds an open connection and gives its streams to the queue.
     fn add(self: &Rc<Self>, send: SendRequest<Bytes>, driver: link::Driver) {
         self.allowed.set(send.current_max_send_streams().clamp(1, ASSUMED_STREAMS));
-        let link = Rc::new(Link::new(send));
+        let link = Rc::new(Link::new(send, driver.peer()));
         let (links, weak) = (Rc::downgrade(self), Rc::downgrade(&link));
         tokio::task::spawn_local(async move {
             driver.run(&weak).await;

@@ -8,13 +8,16 @@ use rustix::io::Errno;
 /// Why a connection could not be opened. Cheap to clone, because requests that waited for the same
 /// connection share it.
 #[derive(Debug, Clone, thiserror::Error)]
-pub(crate) enum ConnectError {
+pub enum ConnectError {
     /// The connect timeout has passed.
     #[error("timed out")]
     TimedOut,
     /// Homing, or the whole system, is out of file descriptors.
     #[error("out of file descriptors")]
     NoDescriptors,
+    /// The backend's name has no addresses.
+    #[error("cannot resolve {0}")]
+    Resolve(Arc<str>),
     /// The TLS handshake failed.
     #[error("TLS handshake: {0}")]
     Tls(#[source] Arc<io::Error>),
@@ -29,11 +32,13 @@ pub(crate) enum ConnectError {
 impl ConnectError {
     /// Converts an error of the TLS handshake. It counts as a TLS error even if the system reports
     /// a timeout or a lack of file descriptors.
-    pub(crate) fn of_handshake(error: io::Error) -> Self {
+    pub fn of_handshake(error: io::Error) -> Self {
         match Self::from(error) {
             Self::NotHttp2(why) => Self::NotHttp2(why),
             Self::Tls(error) | Self::Io(error) => Self::Tls(error),
-            other @ (Self::TimedOut | Self::NoDescriptors) => Self::Tls(Arc::new(io::Error::other(other))),
+            other @ (Self::TimedOut | Self::NoDescriptors | Self::Resolve(_)) => {
+                Self::Tls(Arc::new(io::Error::other(other)))
+            }
         }
     }
 }
@@ -58,6 +63,6 @@ impl From<io::Error> for ConnectError {
 }
 
 /// Returns whether the process or the system was out of file descriptors.
-pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
+pub fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }

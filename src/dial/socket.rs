@@ -14,7 +14,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 /// A connected socket.
 #[derive(Debug)]
-pub(crate) enum Socket {
+pub enum Socket {
     /// TCP.
     Tcp(TcpStream),
     /// A Unix domain socket.
@@ -47,15 +47,23 @@ impl AsFd for Socket {
 impl Socket {
     /// Makes closing the socket reset the connection. Unix domain sockets have no reset and close
     /// normally.
-    pub(crate) fn reset_on_close(&self) {
+    pub fn reset_on_close(&self) {
         if let Self::Tcp(socket) = self {
             // Fails only if the connection is already gone.
             let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
         }
     }
 
+    /// Returns the address of the other end; `None` for a Unix domain socket.
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(socket) => socket.peer_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
+
     /// Returns the local IP address and port. `None` for a Unix domain socket.
-    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
+    pub fn local_address(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(socket) => socket.local_addr().ok(),
             Self::Unix(_) => None,
@@ -63,7 +71,7 @@ impl Socket {
     }
 
     /// Ready when there is something to read: bytes, EOF or an error.
-    pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(socket) => socket.poll_read_ready(cx),
             Self::Unix(socket) => socket.poll_read_ready(cx),
@@ -74,7 +82,7 @@ impl Socket {
     ///
     /// # Errors
     /// I/O errors, including `WouldBlock`.
-    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(socket) => socket.try_write(bytes),
             Self::Unix(socket) => socket.try_write(bytes),
@@ -84,12 +92,7 @@ impl Socket {
     /// Peeks at the received bytes once there are more than `known` of them. Returns their number,
     /// or 0 at EOF. A peer that closes its side after at most `known` bytes is waited for like one
     /// that sends nothing.
-    pub(crate) fn poll_peek(
-        &self,
-        cx: &mut Context<'_>,
-        into: &mut [u8],
-        known: usize,
-    ) -> Poll<io::Result<usize>> {
+    pub fn poll_peek(&self, cx: &mut Context<'_>, into: &mut [u8], known: usize) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.poll_read_ready(cx))?;
             let mut peek = || {
