@@ -168,6 +168,9 @@ struct Common {
     /// Homing binary [default: build it from source].
     #[arg(long)]
     homing: Option<PathBuf>,
+    /// Another Homing binary to compare with, such as that of an earlier commit. Only for wrk and h2load.
+    #[arg(long)]
+    before: Option<PathBuf>,
     /// Also write the result to bench/results.
     #[arg(long)]
     save: bool,
@@ -243,14 +246,16 @@ fn run_wrk(args: &WrkArgs) -> Result<()> {
         idle: if cases.contains(&CaseName::Idle) { args.connections as usize } else { 0 },
         pin: !args.no_pin,
     };
-    let subjects = names.iter().zip(&products).map(|(name, product)| match name {
+    let before = args.common.before.clone().map(|path| Homing::new(Some(path))).transpose()?;
+    let mut subjects: Vec<_> = before.iter().map(|homing| compared(homing, Affinity::Table)).collect();
+    subjects.extend(names.iter().zip(&products).map(|(name, product)| match name {
         Name::Blind | Name::Nginx | Name::Haproxy => {
             cost::Subject::new(product.name(), product.as_ref(), Affinity::HashCookie)
         }
         Name::Homing => cost::Subject::new("Homing", product.as_ref(), Affinity::Table),
         Name::HomingRing => cost::Subject::new("Homing (ring)", product.as_ref(), Affinity::HashCookie),
-    });
-    run_cost("wrk", "What a request costs", &plan, subjects.collect(), args.common.save)
+    }));
+    run_cost("wrk", "What a request costs", &plan, subjects, args.common.save)
 }
 
 fn run_h2load(args: &H2loadArgs) -> Result<()> {
@@ -267,10 +272,19 @@ fn run_h2load(args: &H2loadArgs) -> Result<()> {
         pin: !args.no_pin,
     };
     // h2load sends the same headers with all requests, so only the address can be the key.
-    let subjects = products
-        .iter()
-        .map(|product| cost::Subject::new(product.name(), product.as_ref(), Affinity::Address));
-    run_cost("h2load", "What an HTTP/2 request costs", &plan, subjects.collect(), args.common.save)
+    let before = args.common.before.clone().map(|path| Homing::new(Some(path))).transpose()?;
+    let mut subjects: Vec<_> = before.iter().map(|homing| compared(homing, Affinity::Address)).collect();
+    subjects.extend(
+        products
+            .iter()
+            .map(|product| cost::Subject::new(product.name(), product.as_ref(), Affinity::Address)),
+    );
+    run_cost("h2load", "What an HTTP/2 request costs", &plan, subjects, args.common.save)
+}
+
+/// Returns the subject for `--before`.
+fn compared(homing: &Homing, affinity: Affinity) -> cost::Subject<'_> {
+    cost::Subject::new(cost::BEFORE, homing, affinity)
 }
 
 fn run_cost(

@@ -33,6 +33,9 @@ const BACKENDS: u8 = 3;
 /// Length of the warm-up load, which opens connections and fills caches.
 const WARM_UP: Duration = Duration::from_millis(500);
 
+/// The name of the Homing binary that another one is compared with.
+pub const BEFORE: &str = "Homing before";
+
 /// A kind of load.
 pub trait Case {
     /// Returns its name in tables.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Case, Measurement, Plan, Subject};
+use super::{BEFORE, Case, Measurement, Plan, Subject};
 use crate::table::{Table, median};
 
 /// From this response length on, the report shows bytes per second instead of requests.
@@ -44,6 +44,10 @@ fn table(case: &dyn Case, index: usize, subjects: &[Subject<'_>]) -> Table {
     if blind.is_some() {
         head.push("× blind copy");
     }
+    let before = of(BEFORE);
+    if before.is_some() {
+        head.push("× before");
+    }
     head.extend(["vs nginx", "vs HAProxy"]);
     let mut table = Table::new(head);
     for subject in subjects {
@@ -66,6 +70,7 @@ fn table(case: &dyn Case, index: usize, subjects: &[Subject<'_>]) -> Table {
             format!("{:.1}", middle(&Measurement::user)),
         ]);
         row.extend(blind.map(|blind| format!("{:.2}", ratio(rounds, blind))));
+        row.extend(before.map(|before| format!("{:.3}", ratio(rounds, before))));
         row.extend([or_dash(versus("nginx")), or_dash(versus("HAProxy"))]);
         table.row(row);
     }
