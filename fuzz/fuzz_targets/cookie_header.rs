@@ -5,7 +5,7 @@
 
 mod message;
 
-use homing::affinity::cookie::{Stripped, strip_cookie};
+use homing::affinity::cookie::{OwnCookies, Stripped, strip_cookie};
 use homing::affinity::key::cookies::cookie_pairs;
 use homing::affinity::key::{KeySource, find_id};
 use libfuzzer_sys::fuzz_target;
@@ -28,9 +28,15 @@ fuzz_target!(|data: &[u8]| {
         }
     }
     for line in message.lines {
-        let others: Vec<_> = cookie_pairs(line).filter(|pair| pair.name != b"S").collect();
+        // Only the first cookies of a name are looked at.
+        let mut ours = 0;
+        let mut is_other = |name: &[u8]| {
+            ours += usize::from(name == b"S");
+            name != b"S" || ours > OwnCookies::MAX
+        };
+        let others: Vec<_> = cookie_pairs(line).filter(|pair| is_other(pair.name)).collect();
         let mut out = Vec::new();
-        let left = match strip_cookie(&mut out, line, b"S") {
+        let left = match strip_cookie(&mut out, line, |name| name == b"S", OwnCookies::ALL, &mut 0) {
             Stripped::Unchanged => line,
             Stripped::Changed => &out,
             Stripped::Empty => b"",

@@ -141,7 +141,7 @@ fn ready(backend: &dyn AdminBackend) -> Response<Full<Bytes>> {
 
 fn status(backend: &dyn AdminBackend) -> Response<Full<Bytes>> {
     let snapshot = backend.snapshot();
-    match serde_json::to_vec_pretty(&Status::of(&snapshot, backend.draining())) {
+    match serde_json::to_vec_pretty(&Status::of(&snapshot, backend)) {
         Ok(mut json) => {
             json.push(b'\n');
             page(StatusCode::OK, JSON, json)

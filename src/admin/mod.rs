@@ -15,6 +15,7 @@ mod tests;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use crate::affinity::recall::Layer;
 use crate::affinity::{AdminState, BackendId};
 use crate::model::snapshot::Snapshot;
 
@@ -29,6 +30,8 @@ pub trait AdminBackend: Send + Sync + 'static {
     fn snapshot(&self) -> Arc<Snapshot>;
     /// Returns the metrics in the Prometheus text format.
     fn metrics_text(&self) -> String;
+    /// Returns the requests of an upstream whose session was known, by layer of memory.
+    fn recalled(&self, upstream: &str) -> Vec<(Layer, u64)>;
     /// Returns whether the process is shutting down.
     fn draining(&self) -> bool;
     /// Sets a backend's admin state. The upstream and the backend exist in the current snapshot.

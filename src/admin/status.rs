@@ -1,9 +1,12 @@
 //! `GET /status`: the current state as JSON.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
-use crate::model::snapshot::{Memory, Snapshot, UpstreamState};
-use crate::model::{Bind, Remember};
+use super::AdminBackend;
+use crate::model::Bind;
+use crate::model::snapshot::{Snapshot, UpstreamState};
 use crate::telemetry::active_part;
 
 #[derive(Debug, Serialize)]
@@ -25,6 +28,8 @@ struct ListenerStatus<'a> {
 struct UpstreamStatus<'a> {
     name: &'a str,
     remember: &'static str,
+    /// Requests whose session was known, by the layer of memory that knew it.
+    recalled: BTreeMap<&'static str, u64>,
     ring: RingStatus,
     table: Option<TableStatus>,
     backends: Vec<BackendStatus<'a>>,
@@ -62,11 +67,11 @@ struct BackendStatus<'a> {
 }
 
 impl<'a> Status<'a> {
-    pub(super) fn of(snapshot: &'a Snapshot, draining: bool) -> Self {
+    pub(super) fn of(snapshot: &'a Snapshot, backend: &dyn AdminBackend) -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION"),
             generation: snapshot.generation,
-            draining,
+            draining: backend.draining(),
             workers: snapshot.config.server.workers.get(),
             listeners: snapshot
                 .config
@@ -74,23 +79,20 @@ impl<'a> Status<'a> {
                 .iter()
                 .map(|listener| ListenerStatus { bind: &listener.bind })
                 .collect(),
-            upstreams: snapshot.upstreams.iter().map(|upstream| UpstreamStatus::of(upstream)).collect(),
+            upstreams: snapshot
+                .upstreams
+                .iter()
+                .map(|upstream| UpstreamStatus::of(upstream, backend))
+                .collect(),
         }
     }
 }
 
 impl<'a> UpstreamStatus<'a> {
-    fn of(state: &'a UpstreamState) -> Self {
+    fn of(state: &'a UpstreamState, backend: &dyn AdminBackend) -> Self {
+        let recalled = backend.recalled(&state.config.name);
         let affinity = &state.config.affinity;
-        let remember = match &affinity.remember {
-            Remember::None => "none",
-            Remember::Table(_) => "table",
-            Remember::Cookie(_) => "cookie",
-        };
-        let table = match &state.memory {
-            Memory::Table(table) => Some(table),
-            Memory::None | Memory::Cookie(_) => None,
-        };
+        let table = state.table();
         let ring = state.cluster.ring();
         let members = state.cluster.members().iter().zip(&state.config.backends).zip(&state.live);
         let backends = members.zip(0..).zip(ring.shares()).map(|((parts, index), ring_share)| {
@@ -111,7 +113,8 @@ impl<'a> UpstreamStatus<'a> {
         });
         Self {
             name: &state.config.name,
-            remember,
+            remember: affinity.remember.as_str(),
+            recalled: recalled.into_iter().map(|(layer, requests)| (layer.as_str(), requests)).collect(),
             ring: RingStatus { digest: format!("{:016x}", ring.digest()), vnodes: affinity.vnodes },
             table: table.map(|table| TableStatus { entries: table.len(), max_entries: table.max_entries() }),
             backends: backends.collect(),

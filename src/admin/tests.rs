@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::affinity::Health;
+use crate::affinity::recall::Layer;
 use crate::model::snapshot::UpstreamState;
 use crate::telemetry::{Metrics, fixture};
 
@@ -25,6 +26,10 @@ struct Fake {
 impl AdminBackend for Fake {
     fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshot.lock())
+    }
+
+    fn recalled(&self, _: &str) -> Vec<(Layer, u64)> {
+        vec![(Layer::Table, 7)]
     }
 
     fn metrics_text(&self) -> String {
@@ -180,7 +185,7 @@ async fn status_shows_backends_and_tables() {
             "version": env!("CARGO_PKG_VERSION"), "generation": 42, "draining": false, "workers": 1,
             "listeners": [{ "bind": "127.0.0.1:8080" }],
             "upstreams": [{
-                "name": "shop", "remember": "table", "ring": { "digest": digest, "vnodes": 64 },
+                "name": "shop", "remember": "table", "recalled": { "table": 7 }, "ring": { "digest": digest, "vnodes": 64 },
                 "table": { "entries": 0, "max_entries": 1000 },
                 "backends": [
                     { "id": "node1", "address": "127.0.0.1:8001", "state": "drain", "health": "up", "weight": 1,

@@ -11,7 +11,7 @@ use super::{AdminState, Cluster, Health, KeyHash};
 pub struct Explanation {
     /// The member that the ring gives the key, regardless of its state; `None` without a key.
     pub home: Option<u16>,
-    /// The member that the session is bound to, if it is configured.
+    /// The member that the session is bound to, or that a hint points to, if it is configured.
     pub bound: Option<u16>,
     /// The key's walk; empty without a key. It is the same whether or not the session is kept: it
     /// shows where the session would go.
@@ -76,7 +76,7 @@ pub fn explain(cluster: &Cluster, policy: Policy, loads: &impl Loads, query: &Qu
     Explanation {
         home: query.key.and_then(|key| cluster.ring().home(key)),
         bound: match query.binding {
-            Binding::To(slot) => cluster.index_of(slot),
+            Binding::To(slot) | Binding::Hint(slot) => cluster.index_of(slot),
             _ => None,
         },
         steps: query.key.map_or_else(Vec::new, |key| steps(cluster, policy, loads, query, key)),
@@ -92,7 +92,8 @@ fn steps(
     query: &Query<'_>,
     key: KeyHash,
 ) -> Vec<Step> {
-    let is_new = matches!(query.binding, Binding::Absent | Binding::Expired | Binding::Forged);
+    let is_new =
+        matches!(query.binding, Binding::Absent | Binding::Expired | Binding::Forged | Binding::Hint(_));
     let cap = policy.balance_percent.filter(|_| is_new).map(|percent| Cap::new(cluster, loads, percent));
     let passed = |member: u16, replica: u32| {
         let state = &cluster.members()[usize::from(member)];

@@ -24,7 +24,7 @@ impl fmt::Debug for Seed {
 
 /// The hash of a session's key: its position on the ring and its name in the table. The key itself
 /// is not stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct KeyHash(pub u64);
 
 impl KeyHash {

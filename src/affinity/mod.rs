@@ -4,9 +4,11 @@
 //! the affinity contract can therefore be a property test. A request passes through:
 //!
 //! 1. [`key`] finds what identifies the session (cookie, header, address, …);
-//! 2. [`table`] or [`cookie`] says which backend the session is bound to ([`recall`] asks them);
+//! 2. [`table`] and [`cookie`] say which backend the session is bound to ([`recall`] asks them);
 //! 3. [`pick`] decides, from the [`ring`] and the state of the backends;
 //! 4. [`learn`] reads the response for session ids that the backend set.
+//!
+//! [`crowd`] notices when one address brings most of the new sessions.
 //!
 //! `docs/lexicon.md` defines the terms.
 
@@ -14,6 +16,7 @@ pub mod backend;
 pub mod client_ip;
 pub mod cluster;
 pub mod cookie;
+pub mod crowd;
 pub mod explain;
 pub mod hash;
 pub mod key;

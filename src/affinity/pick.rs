@@ -40,6 +40,8 @@ pub enum Binding {
     Expired,
     /// Claims a binding that is not authentic.
     Forged,
+    /// A new session of a client that has been at the backend in this slot.
+    Hint(Slot),
 }
 
 /// The affinity outcome of a request.
@@ -86,6 +88,8 @@ pub enum Reason {
     /// The backend cannot take more: it is at its load cap or connection limit, or in slow start
     /// and not open to this key yet.
     Capacity,
+    /// The client's last session is at the backend.
+    Hint,
 }
 
 impl Reason {
@@ -99,6 +103,7 @@ impl Reason {
             Self::Expired => "expired",
             Self::Forged => "forged",
             Self::Capacity => "capacity",
+            Self::Hint => "hint",
         }
     }
 }
@@ -168,6 +173,7 @@ pub fn pick(cluster: &Cluster, policy: Policy, loads: &impl Loads, query: &Query
         Binding::Absent => ask.new_session(None),
         Binding::Expired => ask.new_session(Some(Reason::Expired)),
         Binding::Forged => ask.new_session(Some(Reason::Forged)),
+        Binding::Hint(slot) => ask.near(slot),
     }
 }
 
@@ -251,6 +257,16 @@ impl<L: Loads> Ask<'_, L> {
                 Decision::Unavailable(Some(if full { Reason::Capacity } else { self.why_not(home) }))
             }
         }
+    }
+
+    /// Decides for a new session of a client that has been at the backend in `slot`: it is placed
+    /// there if that backend has room for new sessions.
+    fn near(&self, slot: Slot) -> Decision {
+        let hinted = self.cluster.index_of(slot).filter(|member| self.placement().has_room(*member));
+        let Some(member) = hinted else { return self.new_session(None) };
+        let home = self.query.key.and_then(|key| self.cluster.ring().home(key));
+        let outcome = if self.query.key.is_some() { Outcome::New } else { Outcome::Unkeyed };
+        send(member, outcome, (home != Some(member)).then_some(Reason::Hint), true)
     }
 
     /// Decides for a session that leaves its backend. Loads are ignored: every proxy must find the

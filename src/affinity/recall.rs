@@ -1,30 +1,65 @@
-//! Looks up the binding of a request's session.
+//! Looks up the binding of a request's session in the layers of memory.
 
-use super::cookie::{CookieBinding, CookieConfig, KeyRing, Opened, read_binding};
-use super::key::cookies::cookie_values;
+use super::cookie::{CookieBinding, CookieConfig, Jar, KeyRing, Opened, OwnCookies, Owner, read_binding};
+use super::key::cookies::values_named;
+use super::key::{FoundKey, KeySource};
 use super::message::RequestView;
 use super::pick::Binding;
 use super::table::Table;
-use super::{BackendId, Cluster, KeyHash, Seed, Timestamp};
+use super::{BackendId, Cluster, KeyHash, Seed, Slot, Timestamp};
 
-/// Where an upstream keeps its bindings.
+/// A place where bindings are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layer {
+    /// The table in this proxy.
+    Table,
+    /// A sealed cookie at the client.
+    Cookie,
+}
+
+impl Layer {
+    /// Returns the name used in the configuration, in logs and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Table => "table",
+            Self::Cookie => "cookie",
+        }
+    }
+}
+
+/// An upstream's memory of bindings. Without any layer, the ring alone decides.
 #[derive(Debug, Clone, Copy)]
-pub enum Store<'a> {
-    /// Nowhere: the ring alone decides.
-    None,
-    /// In the table.
-    Table(&'a Table),
-    /// At the client, in a sealed cookie.
-    Cookie {
-        /// The keys that open it.
-        keys: &'a KeyRing,
-        /// The cookie's settings.
-        config: &'a CookieConfig,
-        /// The upstream's name; a cookie opens only for the upstream that sealed it.
-        upstream: &'a str,
-        /// The ring's seed.
-        seed: Seed,
-    },
+pub struct Layers<'a> {
+    /// The upstream's name; a cookie opens only for the upstream that sealed it.
+    pub upstream: &'a str,
+    /// The upstream's key sources.
+    pub sources: &'a [KeySource],
+    /// The ring's seed.
+    pub seed: Seed,
+    /// The table.
+    pub table: Option<TableLayer<'a>>,
+    /// The sealed cookie.
+    pub cookie: Option<CookieLayer<'a>>,
+    /// The layer that is believed if they disagree and neither is known to be newer.
+    pub first: Layer,
+}
+
+/// The table as a layer.
+#[derive(Debug, Clone, Copy)]
+pub struct TableLayer<'a> {
+    /// The table.
+    pub table: &'a Table,
+    /// Whether it only helps the cookie: it keeps what clients have not brought back yet.
+    pub helper: bool,
+}
+
+/// The sealed cookie as a layer.
+#[derive(Debug, Clone, Copy)]
+pub struct CookieLayer<'a> {
+    /// The keys that open it.
+    pub keys: &'a KeyRing,
+    /// The cookie's settings.
+    pub config: &'a CookieConfig,
 }
 
 /// The result of [`recall`].
@@ -35,45 +70,123 @@ pub struct Recalled {
     pub key: Option<KeyHash>,
     /// The binding to pick with.
     pub binding: Binding,
+    /// The layer that the binding is from.
+    pub layer: Option<Layer>,
+    /// Whether the table is behind the cookie.
+    pub table_behind: bool,
+    /// Whom the request's cookie must speak for.
+    pub owner: Owner,
     /// The request's cookie; [`CookieBinding::Absent`] unless bindings are kept in cookies.
     pub cookie: CookieBinding,
+    /// Which of the request's cookies with our name are ours.
+    pub own: OwnCookies,
 }
 
-/// Looks up the binding of a request's session. `key` is the key found in the request.
+/// A binding found in the table.
+#[derive(Debug, Clone, Copy)]
+struct InTable {
+    slot: Slot,
+    /// When it was last used; of a helper, when it was bound.
+    seen: Timestamp,
+}
+
+/// Looks up the binding of a request's session. `found` is the key found in the request.
 ///
-/// A binding found in the table is marked as used at `now`.
+/// A binding found in the table is marked as used at `now`, unless the table only helps the cookie.
 pub fn recall(
-    store: Store<'_>,
+    layers: &Layers<'_>,
     cluster: &Cluster,
-    key: Option<KeyHash>,
+    found: Option<FoundKey>,
     request: &impl RequestView,
     now: Timestamp,
 ) -> Recalled {
-    let mut recalled = Recalled { key, binding: Binding::Absent, cookie: CookieBinding::Absent };
-    match store {
-        Store::None => recalled.binding = Binding::RingOnly,
-        Store::Table(table) => {
-            if let Some(slot) = key.and_then(|key| table.lookup(key, now)) {
-                let configured = cluster.index_of(slot).is_some();
-                recalled.binding = if configured { Binding::To(slot) } else { Binding::Unknown };
+    let owner = Owner::of(layers.sources, found);
+    let mut recalled = Recalled {
+        key: found.map(|found| found.hash),
+        binding: Binding::Absent,
+        layer: None,
+        table_behind: false,
+        owner,
+        cookie: CookieBinding::Absent,
+        own: OwnCookies::default(),
+    };
+    if layers.table.is_none() && layers.cookie.is_none() {
+        recalled.binding = Binding::RingOnly;
+        return recalled;
+    }
+    let in_table = layers.in_table(recalled.key, owner, now);
+    if let Some(CookieLayer { keys, config }) = layers.cookie {
+        let values = values_named(request, |name| config.is_named(name));
+        let Jar { binding, own } =
+            read_binding(keys, layers.upstream, values, owner, now, config.max_age, config.max_idle);
+        (recalled.cookie, recalled.own) = (binding, own);
+    }
+    let slot_of = |opened: &Opened| {
+        let member = cluster.members().iter().find(|member| member.id == opened.backend);
+        member.map(|member| member.slot)
+    };
+    let max_age = layers.cookie.and_then(|layer| layer.config.max_age);
+    let (layer, slot) = match (&recalled.cookie, in_table) {
+        // The operator has set an absolute end, whatever the table knows.
+        (CookieBinding::Expired(opened), Some(_))
+            if owner.is_named_by(opened) && opened.too_old(now, max_age) =>
+        {
+            recalled.binding = Binding::Expired;
+            return recalled;
+        }
+        (CookieBinding::Bound(opened), known) => {
+            let slot = slot_of(opened);
+            match known.filter(|known| Some(known.slot) != slot) {
+                Some(other) if layers.believes_table(owner, opened, other) => {
+                    (Layer::Table, Some(other.slot))
+                }
+                other => {
+                    // A helper need not know what clients bring, but must not contradict it.
+                    let helper = layers.table.is_none_or(|layer| layer.helper);
+                    recalled.table_behind = other.is_some() || (known.is_none() && !helper);
+                    let both = known.is_some() && other.is_none() && owner != Owner::Client;
+                    (if both { layers.first } else { Layer::Cookie }, slot)
+                }
             }
         }
-        Store::Cookie { keys, config, upstream, seed } => {
-            let values = cookie_values(request, config.name.as_bytes());
-            recalled.cookie = read_binding(keys, upstream, values, now, config.max_age, config.max_idle);
-            recalled.binding = match &recalled.cookie {
-                CookieBinding::Absent => Binding::Absent,
-                CookieBinding::Forged => Binding::Forged,
+        (_, Some(known)) => (Layer::Table, Some(known.slot)),
+        (without_binding, None) => {
+            recalled.binding = match without_binding {
+                CookieBinding::Hint(opened) => slot_of(opened).map_or(Binding::Absent, Binding::Hint),
                 CookieBinding::Expired(_) => Binding::Expired,
-                CookieBinding::Bound(opened) => {
-                    recalled.key = Some(key.unwrap_or_else(|| key_of(seed, opened)));
-                    let member = cluster.members().iter().find(|member| member.id == opened.backend);
-                    member.map_or(Binding::Unknown, |member| Binding::To(member.slot))
-                }
+                CookieBinding::Forged => Binding::Forged,
+                CookieBinding::Absent | CookieBinding::Bound(_) => Binding::Absent,
             };
+            return recalled;
         }
+    };
+    if let (CookieBinding::Bound(opened), None) = (&recalled.cookie, recalled.key) {
+        recalled.key = Some(key_of(layers.seed, opened));
     }
+    let configured = slot.filter(|slot| cluster.index_of(*slot).is_some());
+    recalled.binding = configured.map_or(Binding::Unknown, Binding::To);
+    recalled.layer = Some(layer);
     recalled
+}
+
+impl Layers<'_> {
+    /// Looks up the request's key in the table. A helper knows only sessions that cookies name.
+    fn in_table(&self, key: Option<KeyHash>, owner: Owner, now: Timestamp) -> Option<InTable> {
+        let TableLayer { table, helper } = self.table?;
+        let wanted = !helper || matches!(owner, Owner::Session(_));
+        let (slot, seen) = table.recall(key.filter(|_| wanted)?, now, !helper)?;
+        Some(InTable { slot, seen })
+    }
+
+    /// Returns true if the table's binding outranks the one in the cookie.
+    ///
+    /// The newer one wins: a session that was bound after the table last saw it has been moved by
+    /// another proxy. A cookie that is the session outranks a table that knows only the address.
+    fn believes_table(&self, owner: Owner, opened: &Opened, known: InTable) -> bool {
+        let newer = opened.bound.0 > known.seen.0;
+        let helper = self.table.is_some_and(|layer| layer.helper);
+        owner != Owner::Client && !newer && (helper || self.first == Layer::Table)
+    }
 }
 
 /// Derives a key for a session that has only its cookie.

@@ -92,15 +92,24 @@ impl Table {
 
     /// Returns the backend that `key` is bound to and marks it used at `now`.
     pub fn lookup(&self, key: KeyHash, now: Timestamp) -> Option<Slot> {
+        self.recall(key, now, true).map(|(slot, _)| slot)
+    }
+
+    /// Returns the backend that `key` is bound to and when it was last used. Marks it used at `now`
+    /// if `touch` is set.
+    pub fn recall(&self, key: KeyHash, now: Timestamp, touch: bool) -> Option<(Slot, Timestamp)> {
         let hash = self.hash(key);
         let mut shard = self.shard(hash).lock();
         let at = shard.find(hash, key)?;
-        if self.expired(shard.entry(at).last_seen(), now) {
+        let (slot, last_seen) = (shard.entry(at).slot(), shard.entry(at).last_seen());
+        if self.expired(last_seen, now) {
             self.drop_entry(&mut shard, at);
             return None;
         }
-        shard.touch(at, now);
-        Some(shard.entry(at).slot())
+        if touch {
+            shard.touch(at, now);
+        }
+        Some((slot, last_seen))
     }
 
     /// Returns the backend that `key` is bound to, without marking it used. For operators, not for

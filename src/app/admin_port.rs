@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use super::error::AppError;
 use super::shared::Shared;
 use crate::admin::{self, AdminBackend, BoxFuture};
+use crate::affinity::recall::Layer;
 use crate::affinity::{AdminState, BackendId};
 use crate::error_chain;
 use crate::model::Config;
@@ -51,6 +52,10 @@ impl AdminBackend for AdminPort {
 
     fn metrics_text(&self) -> String {
         self.0.metrics.render(&self.0.control.snapshot())
+    }
+
+    fn recalled(&self, upstream: &str) -> Vec<(Layer, u64)> {
+        self.0.metrics.recalled(upstream)
     }
 
     fn draining(&self) -> bool {

@@ -7,8 +7,7 @@ use crate::affinity::table::{Table, file};
 use crate::affinity::{Seed, Timestamp};
 use crate::control::ControlHandle;
 use crate::error_chain;
-use crate::model::Remember;
-use crate::model::snapshot::{Memory, Snapshot};
+use crate::model::snapshot::Snapshot;
 
 /// A table with a configured file.
 struct KeptTable<'a> {
@@ -21,10 +20,8 @@ struct KeptTable<'a> {
 fn kept_tables(snapshot: &Snapshot) -> impl Iterator<Item = KeptTable<'_>> {
     snapshot.upstreams.iter().filter_map(|upstream| {
         let affinity = &upstream.config.affinity;
-        let (Remember::Table(config), Memory::Table(table)) = (&affinity.remember, &upstream.memory) else {
-            return None;
-        };
-        let path = config.file.as_deref()?;
+        let table = upstream.table()?;
+        let path = affinity.remember.table.as_ref()?.file.as_deref()?;
         Some(KeptTable { upstream: &upstream.config.name, table, path, seed: affinity.seed })
     })
 }

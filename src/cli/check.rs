@@ -9,8 +9,7 @@ use crate::affinity::ring::Ring;
 use crate::affinity::{BackendId, Weight};
 use crate::config::{self, Diagnostics, LoadError, Loaded};
 use crate::model::{
-    Affinity, Bind, Config, HealthCheck, Listener, Probe, Protocol, ProxyProtocol, ProxyVersion, Remember,
-    Upstream,
+    Affinity, Bind, Config, HealthCheck, Listener, Probe, Protocol, ProxyProtocol, ProxyVersion, Upstream,
 };
 use crate::tls::{self, ClientSettings, MinVersion, Roots, Server};
 
@@ -238,22 +237,23 @@ fn key(affinity: &Affinity) -> String {
 }
 
 fn remember(affinity: &Affinity) -> String {
-    match &affinity.remember {
-        Remember::None => "none, the hash decides".to_owned(),
-        Remember::Table(table) => {
-            let file =
-                table.file.as_ref().map_or_else(String::new, |file| format!(", saved to {}", file.display()));
-            format!("table, {} sessions, {} idle{file}", table.max_entries, show(table.ttl))
-        }
-        Remember::Cookie(cookie) => {
-            let keys = match cookie.keys.len() {
-                0 => "random key".to_owned(),
-                keys => count(keys, "key"),
-            };
-            let (age, idle) = (show(cookie.max_age), show(cookie.max_idle));
-            format!("cookie {}, {age}, {idle} idle, {keys}", cookie.name)
-        }
-    }
+    let remember = &affinity.remember;
+    let table = remember.table.as_ref().map(|table| {
+        let file =
+            table.file.as_ref().map_or_else(String::new, |file| format!(", saved to {}", file.display()));
+        format!("table, {} sessions, {} idle{file}", table.max_entries, show(table.ttl))
+    });
+    let cookie = remember.cookie.as_ref().map(|cookie| {
+        let keys = match cookie.keys.len() {
+            0 => "random key".to_owned(),
+            keys => count(keys, "key"),
+        };
+        let age = cookie.max_age.map_or_else(String::new, |age| format!(", at most {}", show(age)));
+        format!("cookie {}{age}, {} idle, {keys}", cookie.name, show(cookie.max_idle))
+    });
+    let layers = if remember.cookie_first { [cookie, table] } else { [table, cookie] };
+    let layers: Vec<_> = layers.into_iter().flatten().collect();
+    if layers.is_empty() { "none, the hash decides".to_owned() } else { layers.join("; then ") }
 }
 
 fn tls_to_backends(settings: &ClientSettings) -> String {

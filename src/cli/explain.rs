@@ -16,12 +16,12 @@ use crate::affinity::cookie::{CookieBinding, KeyRing};
 use crate::affinity::explain::{Explanation, Step, explain};
 use crate::affinity::key::{self, FoundKey, KeySource, find_key};
 use crate::affinity::pick::{Binding, Decision, Idle, Policy, Query, Reason, Tried, Verdict};
-use crate::affinity::recall::{Recalled, Store, recall};
+use crate::affinity::recall::{CookieLayer, Layer, Layers, Recalled, TableLayer, recall};
 use crate::affinity::table::{Table, file};
 use crate::affinity::{AdminState, BackendId, Cluster, Health, KeyHash, Member, Slot, Timestamp};
 use crate::config;
 use crate::model::router::Router;
-use crate::model::{Config, Remember, TableConfig, Upstream};
+use crate::model::{Config, TableConfig, Upstream};
 
 /// Explains a request. Returns the exit status and the output. `now` decides which
 /// bindings have expired.
@@ -54,8 +54,7 @@ fn answer(question: &Question, config: &Config, now: Timestamp) -> Result<String
     let certificate = question.client_cert.as_deref();
     let key_client = key::ClientIdentity { ip: client, certificate };
     let found = find_key(&affinity.key, affinity.seed, config.client_ip.mask, &request, key_client);
-    let hash = found.map(|found| found.hash);
-    let (Recalled { key, binding, .. }, told) = binding(question, upstream, &cluster, &request, hash, now)?;
+    let (Recalled { key, binding, .. }, told) = binding(question, upstream, &cluster, &request, found, now)?;
     line(&mut text, "key", &named(&affinity.key, found, key));
     line(&mut text, "binding", &told);
     let policy = Policy { failover: affinity.failover, balance_percent: affinity.balance_percent };
@@ -141,45 +140,65 @@ fn named(sources: &[KeySource], found: Option<FoundKey>, key: Option<KeyHash>) -
     }
 }
 
-/// Finds the session's binding and describes it.
+/// Finds the session's binding and describes it: the layer that speaks, and what the others say.
 fn binding(
     question: &Question,
     upstream: &Upstream,
     cluster: &Cluster,
     request: &Asked,
-    key: Option<KeyHash>,
+    found: Option<FoundKey>,
     now: Timestamp,
 ) -> Result<(Recalled, String), String> {
-    let recall = |store| recall(store, cluster, key, request, now);
-    let unknown = Recalled { key, binding: Binding::Absent, cookie: CookieBinding::Absent };
-    match &upstream.affinity.remember {
-        Remember::None => Ok((recall(Store::None), "none, the hash decides".to_owned())),
-        Remember::Table(config) => {
-            let configured = config.file.as_deref().filter(|path| path.exists());
-            let Some(path) = question.table.as_deref().or(configured) else {
-                let told = "unknown, the table is in the running proxy; assuming a new session";
-                return Ok((unknown, told.to_owned()));
-            };
-            if key.is_none() {
-                return Ok((unknown, "none without a key".to_owned()));
-            }
-            let recalled = recall(Store::Table(&loaded(path, upstream, config, now)?));
-            let told = in_table(upstream, path, recalled.binding);
-            Ok((recalled, told))
-        }
-        Remember::Cookie(config) if config.keys.is_empty() => {
-            let told = "unknown, without keys_file only the running proxy can open its cookies";
-            Ok((unknown, told.to_owned()))
-        }
-        Remember::Cookie(config) => {
-            let keys: Vec<[u8; 32]> = config.keys.iter().map(|key| key.0).collect();
-            let keys = &KeyRing::new(&keys);
-            let seed = upstream.affinity.seed;
-            let recalled = recall(Store::Cookie { keys, config, upstream: &upstream.name, seed });
-            let told = in_cookie(&config.name, &recalled.cookie);
-            Ok((recalled, told))
-        }
+    let affinity = &upstream.affinity;
+    let remember = &affinity.remember;
+    let configured = remember.table.as_ref().and_then(|table| table.file.as_deref());
+    let path = question.table.as_deref().or(configured.filter(|path| path.exists()));
+    let table = match (path, &remember.table) {
+        (Some(path), Some(config)) if found.is_some() => Some((path, loaded(path, upstream, config, now)?)),
+        _ => None,
+    };
+    let keys = remember.cookie.as_ref().filter(|config| !config.keys.is_empty()).map(|config| {
+        let keys: Vec<[u8; 32]> = config.keys.iter().map(|key| key.0).collect();
+        (config, KeyRing::new(&keys))
+    });
+    let layers = Layers {
+        upstream: &upstream.name,
+        sources: &affinity.key,
+        seed: affinity.seed,
+        table: table.as_ref().map(|(_, table)| TableLayer { table, helper: false }),
+        cookie: keys.as_ref().map(|(config, keys)| CookieLayer { keys, config }),
+        first: remember.first(),
+    };
+    let mut recalled = recall(&layers, cluster, found, request, now);
+    if remember.is_none() {
+        return Ok((recalled, "none, the hash decides".to_owned()));
     }
+    // A layer that cannot be read from here may know the session.
+    if recalled.binding == Binding::RingOnly {
+        recalled.binding = Binding::Absent;
+    }
+    let spoke = |layer: Layer| recalled.layer == Some(layer);
+    let in_table = remember.table.as_ref().map(|_| match &table {
+        Some((path, _)) if spoke(Layer::Table) => in_table(upstream, path, recalled.binding),
+        Some((path, table)) => match found.and_then(|found| table.peek(found.hash, now)) {
+            Some(slot) => format!("passed over: {}", in_table(upstream, path, Binding::To(slot))),
+            None => in_table(upstream, path, Binding::Absent),
+        },
+        None if found.is_none() => "none without a key".to_owned(),
+        None if recalled.layer.is_some() => "unknown, the table is in the running proxy".to_owned(),
+        None => "unknown, the table is in the running proxy; assuming a new session".to_owned(),
+    });
+    let in_cookie = remember.cookie.as_ref().map(|config| match &keys {
+        Some(_) => in_cookie(&config.name, &recalled.cookie),
+        None => "unknown, without keys_file only the running proxy can open its cookies".to_owned(),
+    });
+    let mut told = [(Layer::Table, in_table), (Layer::Cookie, in_cookie)];
+    // The layer that speaks comes first.
+    if spoke(Layer::Cookie) || (recalled.layer.is_none() && remember.cookie_first) {
+        told.reverse();
+    }
+    let told: Vec<_> = told.into_iter().filter_map(|(_, told)| told).collect();
+    Ok((recalled, told.join("; ")))
 }
 
 /// Describes a binding found in a saved table.
@@ -201,6 +220,9 @@ fn in_cookie(name: &str, found: &CookieBinding) -> String {
         CookieBinding::Forged => format!("cookie {name} is forged or sealed with another key"),
         CookieBinding::Expired(opened) => format!("{}, in cookie {name}, but expired", opened.backend),
         CookieBinding::Bound(opened) => format!("{}, in cookie {name}", opened.backend),
+        CookieBinding::Hint(opened) => {
+            format!("cookie {name} is of another session, which is at {}; new session", opened.backend)
+        }
     }
 }
 

@@ -180,7 +180,7 @@ fn paths_are_relative_to_the_configuration_file() {
     assert_eq!(loaded.config.access_log.output, crate::model::LogOutput::File(path("access.log")));
     let affinity = &loaded.config.upstreams[0].affinity;
     assert_ne!(affinity.seed, crate::affinity::Seed::default());
-    let crate::model::Remember::Cookie(cookie) = &affinity.remember else { panic!("{affinity:?}") };
+    let cookie = affinity.remember.cookie.as_ref().expect("a cookie");
     assert_eq!((cookie.keys.len(), cookie.keys_file.as_ref()), (1, Some(&path("keys"))));
     let mut files = loaded.files;
     files.sort();

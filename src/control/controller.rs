@@ -20,7 +20,7 @@ use crate::affinity::{AdminState, BackendId, Slot, Timestamp};
 use crate::dial::names::Names;
 use crate::model::Config;
 use crate::model::live_tls::LiveTls;
-use crate::model::snapshot::{Memory, Report, Snapshot};
+use crate::model::snapshot::{Report, Snapshot};
 
 /// Starts the control plane on the current runtime. It stops with all its checks when `cancel` is
 /// cancelled. `tracker` tracks all its tasks.
@@ -240,7 +240,7 @@ impl Controller {
     fn sweep(&self) {
         let now = unix_now();
         for upstream in &self.state.snapshot().upstreams {
-            if let Memory::Table(table) = &upstream.memory {
+            if let Some(table) = &upstream.memory.table {
                 table.sweep(now);
             }
         }

@@ -1,74 +1,94 @@
-//! The store of an upstream's bindings. A reload keeps it if its bindings are still valid.
+//! What holds an upstream's bindings. A reload keeps it if its bindings are still valid.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::transition::TransitionReason;
 use crate::affinity::cookie::{CookieConfig, KeyRing};
 use crate::affinity::table::Table;
-use crate::model::snapshot::Memory;
-use crate::model::{Remember, TableConfig, Upstream};
+use crate::model::snapshot::{Memory, Seals};
+use crate::model::{Remember, Upstream};
 
-/// Creates an empty store.
+/// Maximum number of entries of a table that only helps the cookie: sessions whose clients have not
+/// brought their cookie back yet. An entry takes some 28 bytes.
+const HELPER_ENTRIES: usize = 65_536;
+
+/// Creates an empty memory.
 pub(super) fn new(remember: &Remember) -> Memory {
-    match remember {
-        Remember::None => Memory::None,
-        Remember::Table(table) => Memory::Table(Arc::new(Table::new(table.max_entries, ttl_seconds(table)))),
-        Remember::Cookie(cookie) => Memory::Cookie(Arc::new(key_ring(cookie))),
-    }
+    let mut memory = Memory::default();
+    fill(&mut memory, remember);
+    memory
 }
 
 /// Adapts `memory` to a reload from `old` to `new`. If this loses the bindings, returns why.
+///
+/// A table that `remember` no longer lists is used until its entries expire, and sealed cookies that
+/// are no longer issued are still read: each layer hands its sessions to the other.
 pub(super) fn reconfigure(memory: &mut Memory, old: &Upstream, new: &Upstream) -> Option<TransitionReason> {
     let (before, after) = (&old.affinity, &new.affinity);
-    match (&after.remember, &*memory, &before.remember) {
-        (Remember::None, Memory::None, _) => None,
-        (Remember::Table(table), Memory::Table(kept), _) if after.seed == before.seed => {
-            kept.set_limits(table.max_entries, ttl_seconds(table));
-            None
-        }
-        (remember @ Remember::Table(_), Memory::Table(_), _) => {
-            *memory = self::new(remember);
-            Some(TransitionReason::SeedChanged)
-        }
-        (remember @ Remember::Cookie(cookie), Memory::Cookie(_), Remember::Cookie(was)) => {
+    if after.remember.is_none() {
+        let forgotten = !before.remember.is_none();
+        *memory = Memory { crowd: Arc::clone(&memory.crowd), ..Memory::default() };
+        return forgotten.then_some(TransitionReason::RememberChanged);
+    }
+    // Keys hash differently under another seed.
+    let new_seed = after.seed != before.seed;
+    if new_seed {
+        memory.table = None;
+    }
+    match (&mut memory.seals, &after.remember.cookie) {
+        (Some(seals), Some(cookie)) => {
             // Keep an ephemeral key. Otherwise every reload would lose all sessions.
-            if cookie.keys != was.keys {
-                *memory = self::new(remember);
+            if cookie.keys != seals.config.keys {
+                seals.keys = Arc::new(key_ring(cookie));
             }
-            None
+            if *cookie != *seals.config {
+                let mut config = cookie.clone();
+                // Clients still have the cookie under its old name.
+                if config.former_name.is_none() && config.name != seals.config.name {
+                    config.former_name = Some(seals.config.name.clone());
+                }
+                seals.config = Arc::new(config);
+            }
         }
-        (remember, Memory::None, _) => {
-            *memory = self::new(remember);
-            None
+        (_, None) | (None, Some(_)) => {}
+    }
+    fill(memory, &after.remember);
+    // Sealed cookies open under any seed, but name keys that are not found again: they are hints.
+    let lost = new_seed && before.remember.table.is_some() && before.remember.cookie.is_none();
+    lost.then_some(TransitionReason::SeedChanged)
+}
+
+/// Creates what `remember` needs and the memory does not have yet.
+fn fill(memory: &mut Memory, remember: &Remember) {
+    match (&memory.table, &remember.table, &remember.cookie) {
+        (Some(table), Some(config), _) => table.set_limits(config.max_entries, seconds(config.ttl)),
+        (None, Some(config), _) => {
+            memory.table = Some(Arc::new(Table::new(config.max_entries, seconds(config.ttl))));
         }
-        (remember, Memory::Table(_) | Memory::Cookie(_), _) => {
-            *memory = self::new(remember);
-            Some(TransitionReason::RememberChanged)
+        (None, None, Some(cookie)) => {
+            memory.table = Some(Arc::new(Table::new(HELPER_ENTRIES, seconds(cookie.max_idle))));
         }
+        (Some(table), None, Some(cookie)) => {
+            table.set_limits(table.max_entries(), table.ttl().max(seconds(cookie.max_idle)));
+        }
+        (_, None, None) => {}
+    }
+    if let (None, Some(cookie)) = (&memory.seals, &remember.cookie) {
+        memory.seals = Some(Seals { keys: Arc::new(key_ring(cookie)), config: Arc::new(cookie.clone()) });
     }
 }
 
-/// Returns whether both are the same table or the same key ring.
+/// Returns whether both hold the same table and the same cookies.
 pub(super) fn is_same(a: &Memory, b: &Memory) -> bool {
-    match (a, b) {
-        (Memory::None, Memory::None) => true,
-        (Memory::Table(a), Memory::Table(b)) => Arc::ptr_eq(a, b),
-        (Memory::Cookie(a), Memory::Cookie(b)) => Arc::ptr_eq(a, b),
-        (Memory::None | Memory::Table(_) | Memory::Cookie(_), _) => false,
-    }
+    let tables = (a.table.as_ref().map(Arc::as_ptr), b.table.as_ref().map(Arc::as_ptr));
+    let keys = |memory: &Memory| memory.seals.as_ref().map(|seals| Arc::as_ptr(&seals.keys));
+    let settings = |memory: &Memory| memory.seals.as_ref().map(|seals| Arc::as_ptr(&seals.config));
+    tables.0 == tables.1 && keys(a) == keys(b) && settings(a) == settings(b)
 }
 
-/// Returns the value of `remember` in the configuration.
-pub(super) fn as_str(remember: &Remember) -> &'static str {
-    match remember {
-        Remember::None => "none",
-        Remember::Table(_) => "table",
-        Remember::Cookie(_) => "cookie",
-    }
-}
-
-fn ttl_seconds(config: &TableConfig) -> u32 {
-    u32::try_from(config.ttl.as_secs()).unwrap_or(u32::MAX).max(1)
+fn seconds(time: Duration) -> u32 {
+    u32::try_from(time.as_secs()).unwrap_or(u32::MAX).max(1)
 }
 
 /// Returns the key ring. Without configured keys it has one random key.

@@ -182,8 +182,8 @@ impl UpstreamControl {
             log.push(Transition {
                 upstream: Arc::clone(&config.name),
                 backend: None,
-                from: memory::as_str(&old.affinity.remember),
-                to: memory::as_str(&config.affinity.remember),
+                from: old.affinity.remember.as_str(),
+                to: config.affinity.remember.as_str(),
                 reason,
             });
         }

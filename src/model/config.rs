@@ -3,6 +3,7 @@
 mod address;
 mod listener;
 mod protocol;
+mod remember;
 mod route;
 
 use std::net::SocketAddr;
@@ -14,9 +15,9 @@ use std::time::Duration;
 pub use self::address::{Address, Bind};
 pub use self::listener::{Listener, ProxyProtocol, ProxyVersion};
 pub use self::protocol::Protocol;
+pub use self::remember::{Remember, TableConfig};
 pub use self::route::{HostPattern, Route};
 use crate::affinity::client_ip::ClientIpPolicy;
-use crate::affinity::cookie::CookieConfig;
 use crate::affinity::key::KeySource;
 use crate::affinity::pick::Failover;
 use crate::affinity::{AdminState, BackendId, Health, Seed, Weight};
@@ -259,28 +260,6 @@ pub struct Affinity {
     pub balance_percent: Option<u32>,
     /// Seed of the ring; 0 without a `seed_file`.
     pub seed: Seed,
-}
-
-/// Where bindings are kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Remember {
-    /// Nowhere: the ring alone decides.
-    None,
-    /// In a table in the proxy.
-    Table(TableConfig),
-    /// In a sealed cookie at the client.
-    Cookie(CookieConfig),
-}
-
-/// `affinity.table`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TableConfig {
-    /// Maximum number of bindings. The one that has been idle longest is evicted first.
-    pub max_entries: usize,
-    /// Idle time after which a binding expires.
-    pub ttl: Duration,
-    /// File that the table is saved to at shutdown and loaded from at startup.
-    pub file: Option<PathBuf>,
 }
 
 /// `[upstream.NAME.health_check]`.

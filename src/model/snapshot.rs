@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::live::BackendLive;
 use super::live_tls::LiveTls;
 use super::{Config, Upstream};
-use crate::affinity::cookie::KeyRing;
+use crate::affinity::cookie::{CookieConfig, KeyRing};
+use crate::affinity::crowd::Crowd;
 use crate::affinity::table::Table;
 use crate::affinity::{Cluster, KeyHash, Slot};
 
@@ -36,15 +37,33 @@ pub struct UpstreamState {
     pub live: Vec<Arc<BackendLive>>,
 }
 
-/// The store of an upstream's bindings. It survives reloads.
+impl UpstreamState {
+    /// Returns the table, if `remember` lists it.
+    pub fn table(&self) -> Option<&Arc<Table>> {
+        self.memory.table.as_ref().filter(|_| self.config.affinity.remember.table.is_some())
+    }
+}
+
+/// What holds an upstream's bindings. It survives reloads.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    /// The table in the proxy. If only the cookie is configured, it holds what clients have not
+    /// brought back yet, and what a table held before the reload.
+    pub table: Option<Arc<Table>>,
+    /// The sealed cookies at the clients. If only the table is configured, they are the ones that
+    /// were issued before the reload.
+    pub seals: Option<Seals>,
+    /// The share of one address in the new sessions.
+    pub crowd: Arc<Crowd>,
+}
+
+/// Sealed cookies.
 #[derive(Debug, Clone)]
-pub enum Memory {
-    /// No store.
-    None,
-    /// A table in the proxy.
-    Table(Arc<Table>),
-    /// Cookies at the clients, sealed with these keys.
-    Cookie(Arc<KeyRing>),
+pub struct Seals {
+    /// The keys that seal and open them.
+    pub keys: Arc<KeyRing>,
+    /// Their settings.
+    pub config: Arc<CookieConfig>,
 }
 
 /// An observation of a backend that a worker reports to the control plane.

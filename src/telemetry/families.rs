@@ -47,6 +47,10 @@ families! {
 
     REQUESTS = Counter "homing_requests_total" ["upstream", "outcome", "reason"]
         "Requests by affinity outcome (kept, new, moved, unkeyed; none if no backend was picked) and reason.";
+    RECALLED = Counter "homing_recalled_total" ["upstream", "memory"]
+        "Requests whose session was known, by the layer of memory that knew it (table, cookie).";
+    SESSIONS_BY_ADDRESS = Counter "homing_sessions_by_address_total" ["upstream", "address"]
+        "New sessions placed by the client's address, counted in groups of 20: those of the address with most of a group (largest), and the rest (other).";
     RESPONSES = Counter "homing_responses_total" ["upstream", "class", "source"]
         "Responses by status class (such as 2xx) and source (backend, proxy).";
     ERRORS = Counter "homing_errors_total" ["upstream", "error"]

@@ -10,9 +10,9 @@ use crate::affinity::ring::Ring;
 use crate::affinity::table::Table;
 use crate::affinity::{BackendId, Cluster, Health, Member, Slot, Weight};
 use crate::fixture;
+use crate::model::Upstream;
 use crate::model::live::BackendLive;
 use crate::model::snapshot::{Memory, Snapshot, UpstreamState};
-use crate::model::{Remember, Upstream};
 
 /// Returns an upstream without memory. Its backends are ready and up, with weights 1, 2, ….
 pub(crate) fn upstream(name: &str, ids: &[&str]) -> UpstreamState {
@@ -51,10 +51,8 @@ fn build(name: &str, ids: &[&str], memory: &str) -> UpstreamState {
 }
 
 fn memory_of(config: &Upstream) -> Memory {
-    match &config.affinity.remember {
-        Remember::Table(table) => Memory::Table(Arc::new(Table::new(table.max_entries, 1_800))),
-        Remember::None | Remember::Cookie(_) => Memory::None,
-    }
+    let table = config.affinity.remember.table.as_ref();
+    Memory { table: table.map(|table| Arc::new(Table::new(table.max_entries, 1_800))), ..Memory::default() }
 }
 
 /// Returns a copy of an upstream with changed members.
@@ -92,6 +90,7 @@ pub(crate) fn record(upstream: &UpstreamState) -> Record<'_> {
         upstream: Some(upstream),
         member: Some(0),
         key_source: Some(0),
+        layer: None,
         outcome: Some(Outcome::Kept),
         reason: None,
         attempts: 1,
@@ -117,6 +116,7 @@ pub(crate) fn unrouted() -> Record<'static> {
         upstream: None,
         member: None,
         key_source: None,
+        layer: None,
         outcome: None,
         reason: None,
         attempts: 0,

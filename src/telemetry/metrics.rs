@@ -15,8 +15,9 @@ use super::outcomes::{OUTCOMES, REASONS};
 use super::process::Process;
 use super::refusal::Refusal;
 use super::worker::{CLASSES, Http2Metrics, Source, UpstreamMetrics, WorkerMetrics};
+use crate::affinity::recall::Layer;
 use crate::affinity::{AdminState, Health, Member};
-use crate::model::snapshot::{Memory, Snapshot, UpstreamState};
+use crate::model::snapshot::{Snapshot, UpstreamState};
 
 /// All counters of the process.
 #[derive(Debug)]
@@ -70,6 +71,13 @@ impl Metrics {
         self.render_access_log(&mut page);
         render_process(&mut page, &Process::read());
         page.finish()
+    }
+
+    /// Returns the requests of an upstream whose session was known, by the layer that knew it.
+    pub fn recalled(&self, upstream: &str) -> Vec<(Layer, u64)> {
+        let cells: Vec<_> = self.workers.iter().map(|worker| worker.upstream(upstream)).collect();
+        let sum = |layer| cells.iter().map(|cell| cell.recalled[layer as usize].get()).sum();
+        [Layer::Table, Layer::Cookie].map(|layer| (layer, sum(layer))).to_vec()
     }
 
     /// Sums the workers' counters by upstream. Upstreams that a reload removed are kept, so that no
@@ -197,6 +205,20 @@ fn render_requests(page: &mut Exposition, totals: &BTreeMap<Arc<str>, UpstreamMe
         }
     }
 
+    let mut samples = page.family(&families::RECALLED);
+    for (name, total) in totals.iter().filter(|(name, _)| !name.is_empty()) {
+        for layer in [Layer::Table, Layer::Cookie] {
+            samples.sample(&[name, layer.as_str()], total.recalled[layer as usize].get());
+        }
+    }
+
+    let mut samples = page.family(&families::SESSIONS_BY_ADDRESS);
+    for (name, total) in totals.iter().filter(|(name, _)| !name.is_empty()) {
+        for (address, count) in ["largest", "other"].iter().zip(&total.by_address) {
+            samples.sample(&[name, address], count.get());
+        }
+    }
+
     let mut samples = page.family(&families::RESPONSES);
     for (name, total) in totals {
         for (source, word) in [(Source::Backend, "backend"), (Source::Proxy, "proxy")] {
@@ -295,7 +317,7 @@ fn render_backends(page: &mut Exposition, upstreams: &[Arc<UpstreamState>]) {
     }
     let mut samples = page.family(&families::BACKEND_SESSIONS);
     for (upstream, member, _, labels) in members() {
-        if let Memory::Table(table) = &upstream.memory {
+        if let Some(table) = upstream.table() {
             samples.sample(&labels, table.sessions(member.slot));
         }
     }
@@ -314,13 +336,13 @@ fn render_backends(page: &mut Exposition, upstreams: &[Arc<UpstreamState>]) {
     }
     let mut samples = page.family(&families::TABLE_ENTRIES);
     for upstream in upstreams {
-        if let Memory::Table(table) = &upstream.memory {
+        if let Some(table) = upstream.table() {
             samples.sample(&[&*upstream.config.name], table.len());
         }
     }
     let mut samples = page.family(&families::TABLE_MAX_ENTRIES);
     for upstream in upstreams {
-        if let Memory::Table(table) = &upstream.memory {
+        if let Some(table) = upstream.table() {
             samples.sample(&[&*upstream.config.name], table.max_entries());
         }
     }

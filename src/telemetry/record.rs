@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::affinity::pick::{Outcome, Reason};
+use crate::affinity::recall::Layer;
 use crate::model::snapshot::UpstreamState;
 
 /// The data of a finished request. It borrows from the request.
@@ -30,6 +31,8 @@ pub struct Record<'a> {
     pub member: Option<u16>,
     /// Index into the upstream's key sources.
     pub key_source: Option<usize>,
+    /// The layer of memory that knew the session, if one did.
+    pub layer: Option<Layer>,
     /// Affinity outcome, if a backend was picked.
     pub outcome: Option<Outcome>,
     /// Reason of the outcome.

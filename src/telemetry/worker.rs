@@ -10,6 +10,7 @@ use super::counter::{Counter, NamedCounters};
 use super::histogram::Histogram;
 use super::outcomes::{OUTCOMES, REASONS, outcome_index, reason_index};
 use super::refusal::Refusal;
+use crate::affinity::crowd::Share;
 
 /// The counters of one worker. Only the worker's own thread may call the methods that count. A second
 /// thread would lose counts.
@@ -54,6 +55,10 @@ pub struct UpstreamMetrics {
     pub(crate) requests: [[Counter; REASONS.len() + 1]; OUTCOMES.len() + 1],
     /// By [`Source`] and class (1xx is index 0).
     pub(crate) responses: [[Counter; CLASSES]; 2],
+    /// Requests whose session was known, by [`Layer`].
+    pub(crate) recalled: [Counter; 2],
+    /// New sessions placed by address: of the address that brought most, and of the others.
+    pub(crate) by_address: [Counter; 2],
     pub(crate) errors: NamedCounters,
     pub(crate) duration: Histogram,
     pub(crate) response_head: Histogram,
@@ -213,10 +218,20 @@ impl UpstreamMetrics {
         self.reused.add(1);
     }
 
+    /// Counts new sessions that were placed by the client's address.
+    pub fn placed_by_address(&self, share: Share) {
+        self.by_address[0].add(u64::from(share.largest));
+        self.by_address[1].add(u64::from(share.others));
+    }
+
     fn record(&self, record: &Record<'_>) {
         let outcome = record.outcome.map_or(OUTCOMES.len(), outcome_index);
         let reason = record.reason.map_or(REASONS.len(), reason_index);
         self.requests[outcome][reason].add(1);
+
+        if let Some(layer) = record.layer {
+            self.recalled[layer as usize].add(1);
+        }
 
         let class = usize::from(record.status / 100).clamp(1, CLASSES) - 1;
         self.responses[source(record) as usize][class].add(1);
@@ -245,6 +260,8 @@ impl UpstreamMetrics {
     pub(crate) fn absorb(&self, other: &Self) {
         let tables = self.requests.iter().flatten().zip(other.requests.iter().flatten());
         let tables = tables.chain(self.responses.iter().flatten().zip(other.responses.iter().flatten()));
+        let tables = tables.chain(self.recalled.iter().zip(&other.recalled));
+        let tables = tables.chain(self.by_address.iter().zip(&other.by_address));
         for (mine, theirs) in tables {
             mine.add(theirs.get());
         }

@@ -16,7 +16,7 @@ use homing::control::probe::{ProbeFailure, ProbeResult};
 use homing::control::{ControlState, Event};
 use homing::model::Upstream;
 use homing::model::live::BackendLive;
-use homing::model::snapshot::{Memory, Observation, Report, Snapshot};
+use homing::model::snapshot::{Observation, Report, Snapshot};
 
 use self::configs::{IDS, MAX_RISE, NAMES, mutated, random_config};
 
@@ -273,7 +273,7 @@ impl Sim {
                 Arc::ptr_eq(old.cluster.ring(), new.cluster.ring()),
                 "the ring must be rebuilt exactly when its inputs change"
             );
-            if let (Memory::Table(a), Memory::Table(b)) = (&old.memory, &new.memory) {
+            if let (Some(a), Some(b)) = (old.table(), new.table()) {
                 let same_seed = old.config.affinity.seed == new.config.affinity.seed;
                 assert_eq!(Arc::ptr_eq(a, b), same_seed, "the table must be kept exactly when the seed is");
             }

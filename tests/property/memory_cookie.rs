@@ -1,8 +1,8 @@
 //! The sealed cookie.
 
-use homing::affinity::cookie::{KeyRing, Stripped, strip_cookie};
+use homing::affinity::cookie::{KeyRing, Opened, OwnCookies, Stripped, strip_cookie};
 use homing::affinity::key::cookies::cookie_pairs;
-use homing::affinity::{BackendId, Timestamp};
+use homing::affinity::{KeyHash, Timestamp};
 use proptest::prelude::*;
 
 proptest! {
@@ -14,16 +14,17 @@ proptest! {
         upstream in "[a-z]{1,3}",
         other in "[a-z]{1,3}",
         backend in "[A-Za-z0-9._:/-]{1,64}",
-        issued in any::<u32>(),
-        last_seen in any::<u32>(),
+        key in any::<Option<u64>>(),
+        times in any::<[u32; 3]>(),
     ) {
-        let backend: BackendId = backend.parse().unwrap();
-        let value = KeyRing::new(&keys).seal(&upstream, &backend, Timestamp(issued), Timestamp(last_seen));
+        let [issued, bound, last_seen] = times.map(Timestamp);
+        let sealed =
+            Opened { backend: backend.parse().unwrap(), key: key.map(KeyHash), issued, bound, last_seen };
+        let value = KeyRing::new(&keys).seal(&upstream, &sealed);
         let mut reversed = keys;
         reversed.reverse();
         let opened = KeyRing::new(&reversed).open(&upstream, value.as_bytes()).unwrap();
-        prop_assert_eq!(&opened.backend, &backend);
-        prop_assert_eq!((opened.issued.0, opened.last_seen.0), (issued, last_seen));
+        prop_assert_eq!(opened, sealed);
         prop_assert_eq!(KeyRing::new(&reversed).open(&other, value.as_bytes()).is_ok(), other == upstream);
     }
 
@@ -42,7 +43,7 @@ proptest! {
         let others: Vec<_> = cookie_pairs(line.as_bytes()).filter(|pair| !ours(pair.name)).collect();
         let present = cookie_pairs(line.as_bytes()).any(|pair| ours(pair.name));
         let mut out = Vec::new();
-        let stripped = strip_cookie(&mut out, line.as_bytes(), b"H");
+        let stripped = strip_cookie(&mut out, line.as_bytes(), ours, OwnCookies::ALL, &mut 0);
         prop_assert_eq!(stripped == Stripped::Unchanged, !present);
         match stripped {
             Stripped::Changed => {

@@ -10,12 +10,14 @@ use crate::secret::SecretKey;
 pub struct CookieConfig {
     /// The cookie's name.
     pub name: String,
+    /// A name that the cookie had before. It is read, but not set.
+    pub former_name: Option<String>,
     /// The key file: one key per line, the first seals, all open. `None`: an ephemeral key.
     pub keys_file: Option<PathBuf>,
     /// The keys in `keys_file`, read when the configuration was loaded.
     pub keys: Vec<SecretKey>,
-    /// The maximum age of a binding.
-    pub max_age: Duration,
+    /// The maximum age of a binding; `None`: no maximum.
+    pub max_age: Option<Duration>,
     /// The maximum time without a request, after which the binding is forgotten.
     pub max_idle: Duration,
     /// The `Path` attribute.
@@ -32,6 +34,14 @@ pub struct CookieConfig {
     pub partitioned: bool,
     /// What to do on responses that shared caches may store.
     pub on_cacheable: OnCacheable,
+}
+
+impl CookieConfig {
+    /// Returns true if a cookie of this name may be ours.
+    pub fn is_named(&self, name: &[u8]) -> bool {
+        name == self.name.as_bytes()
+            || self.former_name.as_ref().is_some_and(|former| name == former.as_bytes())
+    }
 }
 
 /// When to mark the cookie `Secure`.

@@ -1,6 +1,9 @@
 //! The cookie in headers: set on responses, removed from requests.
 
+use arrayvec::ArrayVec;
+
 use super::config::{CookieConfig, SameSite, SecureAttribute};
+use super::jar::OwnCookies;
 use crate::affinity::key::cookies::{cookie_pieces, parse_pair};
 use crate::affinity::message::trim;
 
@@ -12,6 +15,16 @@ use crate::affinity::message::trim;
 /// it. Cookies that browsers reject without Secure (`__Host-`, `__Secure-`, SameSite=None,
 /// Partitioned) always have it.
 pub fn set_cookie_value(cfg: &CookieConfig, sealed: &str, secure: bool) -> String {
+    value_with(cfg, sealed, "", secure)
+}
+
+/// Returns the Set-Cookie value that deletes our cookie at the client. Its attributes are those it
+/// was set with, since a browser tells cookies apart by them.
+pub fn delete_cookie_value(cfg: &CookieConfig, secure: bool) -> String {
+    value_with(cfg, "", "; Max-Age=0", secure)
+}
+
+fn value_with(cfg: &CookieConfig, sealed: &str, lifetime: &str, secure: bool) -> String {
     let prefixed =
         |prefix: &str| cfg.name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
     let secure = match cfg.secure {
@@ -23,7 +36,7 @@ pub fn set_cookie_value(cfg: &CookieConfig, sealed: &str, secure: bool) -> Strin
         || prefixed("__Host-")
         || prefixed("__Secure-");
     let mut value = String::with_capacity(cfg.name.len() + sealed.len() + cfg.path.len() + 80);
-    for part in [&cfg.name, "=", sealed, "; Path=", &cfg.path] {
+    for part in [&cfg.name, "=", sealed, lifetime, "; Path=", &cfg.path] {
         value.push_str(part);
     }
     if let Some(domain) = &cfg.domain {
@@ -58,18 +71,37 @@ pub enum Stripped {
     Empty,
 }
 
-/// Removes every cookie of this name from a Cookie line, since it is between Homing and the client
-/// only. The rest of the line is kept byte for byte, including nameless and malformed pieces.
-pub fn strip_cookie(out: &mut Vec<u8>, line: &[u8], name: &[u8]) -> Stripped {
-    let ours = |piece: &&[u8]| parse_pair(piece).is_some_and(|pair| pair.name == name);
-    // Most lines do not contain the name.
-    if memchr::memmem::find(line, name).is_none() || !cookie_pieces(line).any(|piece| ours(&piece)) {
+/// Removes our cookies from a Cookie line, since they are between Homing and the client only. The
+/// rest of the line is kept byte for byte, including nameless and malformed pieces, and cookies
+/// with our name that were not sealed here: they are another proxy's.
+///
+/// `is_named` recognizes our name, `own` says which of the cookies with it are ours, and `seen`
+/// counts them over the lines of a request.
+pub fn strip_cookie(
+    out: &mut Vec<u8>,
+    line: &[u8],
+    is_named: impl Fn(&[u8]) -> bool,
+    own: OwnCookies,
+    seen: &mut usize,
+) -> Stripped {
+    let mut ours = ArrayVec::<usize, { OwnCookies::MAX }>::new();
+    for (at, piece) in cookie_pieces(line).enumerate() {
+        if parse_pair(piece).is_some_and(|pair| is_named(pair.name)) {
+            if own.contains(*seen) {
+                ours.push(at);
+            }
+            *seen += 1;
+        }
+    }
+    if ours.is_empty() {
         return Stripped::Unchanged;
     }
-    if cookie_pieces(line).filter(|piece| !ours(piece)).all(|piece| trim(piece).is_empty()) {
+    let rest =
+        || cookie_pieces(line).enumerate().filter(|(at, _)| !ours.contains(at)).map(|(_, piece)| piece);
+    if rest().all(|piece| trim(piece).is_empty()) {
         return Stripped::Empty;
     }
-    for (n, piece) in cookie_pieces(line).filter(|piece| !ours(piece)).enumerate() {
+    for (n, piece) in rest().enumerate() {
         if n == 0 {
             // Skips the space after the removed semicolon.
             let start = piece.iter().position(|b| *b != b' ' && *b != b'\t').unwrap_or(piece.len());
@@ -92,9 +124,10 @@ mod tests {
     fn config(name: &str) -> CookieConfig {
         CookieConfig {
             name: name.into(),
+            former_name: None,
             keys_file: None,
             keys: Vec::new(),
-            max_age: Duration::from_secs(1),
+            max_age: None,
             max_idle: Duration::from_secs(1),
             path: "/".into(),
             domain: None,
@@ -143,7 +176,7 @@ mod tests {
 
     fn strip(line: &str) -> Result<String, Stripped> {
         let mut out = b"cookie: ".to_vec();
-        match strip_cookie(&mut out, line.as_bytes(), b"H") {
+        match strip_cookie(&mut out, line.as_bytes(), |name| name == b"H", OwnCookies::ALL, &mut 0) {
             Stripped::Changed => Ok(String::from_utf8(out.split_off(8)).unwrap()),
             other => {
                 assert_eq!(out, b"cookie: ", "nothing was written");
@@ -159,6 +192,27 @@ mod tests {
         assert_eq!(strip("a=1; H=x").as_deref(), Ok("a=1"));
         assert_eq!(strip("H=x;H=y;a=1; H = z ;b").as_deref(), Ok("a=1;b"));
         assert_eq!(strip("H=; \u{ff}=1").as_deref(), Ok("\u{ff}=1"));
+    }
+
+    #[test]
+    fn cookies_with_our_name_that_others_sealed_are_passed_on() {
+        let (mut out, mut seen) = (Vec::new(), 0);
+        let mut strip = |out: &mut Vec<u8>, line: &str, own| {
+            strip_cookie(out, line.as_bytes(), |name| name == b"H", own, &mut seen)
+        };
+        let second = OwnCookies::only(1);
+        assert_eq!(strip(&mut out, "a=1; H=theirs", second), Stripped::Unchanged);
+        assert_eq!(strip(&mut out, "H=ours; H=theirs; b", second), Stripped::Changed);
+        assert_eq!(String::from_utf8_lossy(&out), "H=theirs; b");
+    }
+
+    #[test]
+    fn deletion_has_the_attributes_of_the_cookie() {
+        let cfg = CookieConfig { domain: Some("example.com".into()), path: "/app".into(), ..config("h") };
+        assert_eq!(
+            delete_cookie_value(&cfg, true),
+            "h=; Max-Age=0; Path=/app; Domain=example.com; Secure; HttpOnly; SameSite=Lax"
+        );
     }
 
     #[test]

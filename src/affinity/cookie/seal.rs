@@ -1,14 +1,16 @@
 //! Seals and opens the cookie's value.
 //!
-//! Version 1, then base64url without padding:
+//! Version 2, then base64url without padding:
 //!
 //! | bytes | content |
 //! |---|---|
-//! | 1 | version, 1 |
+//! | 1 | version, 2 |
 //! | 1 | key id: which key may open it |
 //! | 12 | nonce, random |
-//! | 8 + n | sealed: issued (4), last seen (4), big-endian seconds since the epoch; the backend's id |
+//! | 21 + n | sealed: issued, last seen, bound (4 each), big-endian seconds since the epoch; 1 if it names the session's key, else 0; that key's seeded hash (8); the backend's id |
 //! | 16 | tag |
+//!
+//! Version 1 has no `bound` and names no key. It is read, but not written.
 //!
 //! The cipher is AES-256-GCM-SIV (RFC 8452): the proxies of a fleet share a key and draw nonces
 //! independently, so a repeated nonce must not be a catastrophe. The associated data are the
@@ -22,7 +24,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::opened::Opened;
-use crate::affinity::{BackendId, Timestamp};
+use crate::affinity::{BackendId, KeyHash, Timestamp};
 
 /// The keys that seal and open cookies: the first seals, all open.
 pub struct KeyRing {
@@ -70,15 +72,8 @@ impl KeyRing {
     ///
     /// # Panics
     /// If the system's random number generator fails.
-    pub fn seal(
-        &self,
-        upstream: &str,
-        backend: &BackendId,
-        issued: Timestamp,
-        last_seen: Timestamp,
-    ) -> String {
-        let opened = Opened { backend: backend.clone(), issued, last_seen };
-        self.seal_with_nonce(upstream, &opened, random())
+    pub fn seal(&self, upstream: &str, binding: &Opened) -> String {
+        self.seal_with_nonce(upstream, binding, random())
     }
 
     /// Opens a cookie value sealed for `upstream`.
@@ -90,8 +85,9 @@ impl KeyRing {
         }
         let len = URL_SAFE_NO_PAD.decode_slice(value, &mut buffer).map_err(|_| OpenError::Malformed)?;
         let sealed = &buffer[..len];
-        let [VERSION, id, rest @ ..] = sealed else { return Err(OpenError::Malformed) };
-        if len < MIN_LEN {
+        let [version, id, rest @ ..] = sealed else { return Err(OpenError::Malformed) };
+        let version = Version::of(*version).ok_or(OpenError::Malformed)?;
+        if len < version.shortest() {
             return Err(OpenError::Malformed);
         }
         let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>().ok_or(OpenError::Malformed)?;
@@ -100,22 +96,25 @@ impl KeyRing {
         if keys.peek().is_none() {
             return Err(OpenError::UnknownKey);
         }
-        keys.find_map(|key| key.open(upstream, *nonce, sealed)).ok_or(OpenError::Unauthentic)
+        keys.find_map(|key| key.open(version, upstream, *nonce, sealed)).ok_or(OpenError::Unauthentic)
     }
 
     pub(super) fn seal_with_nonce(&self, upstream: &str, binding: &Opened, nonce: [u8; NONCE_LEN]) -> String {
         let Key { id, key } = &self.keys[0];
         let backend = binding.backend.as_str().as_bytes();
-        let mut sealed = Vec::with_capacity(MIN_LEN + backend.len());
-        sealed.extend_from_slice(&binding.issued.0.to_be_bytes());
-        sealed.extend_from_slice(&binding.last_seen.0.to_be_bytes());
+        let mut sealed = Vec::with_capacity(MAX_LEN);
+        for time in [binding.issued, binding.last_seen, binding.bound] {
+            sealed.extend_from_slice(&time.0.to_be_bytes());
+        }
+        sealed.push(u8::from(binding.key.is_some()));
+        sealed.extend_from_slice(&binding.key.map_or(0, |key| key.0).to_be_bytes());
         sealed.extend_from_slice(backend);
-        let aad = Aad::from(associated_data(upstream));
+        let aad = Aad::from(associated_data(Version::Two, upstream));
         let tag = key
             .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), aad, &mut sealed)
             .expect("invariant: a hundred bytes can be sealed");
         let mut value = Vec::with_capacity(MAX_LEN);
-        value.extend_from_slice(&[VERSION, *id]);
+        value.extend_from_slice(&[Version::Two as u8, *id]);
         value.extend_from_slice(&nonce);
         value.extend_from_slice(&sealed);
         value.extend_from_slice(tag.as_ref());
@@ -138,27 +137,70 @@ impl Key {
         Self { id, key: LessSafeKey::new(key) }
     }
 
-    fn open(&self, upstream: &str, nonce: [u8; NONCE_LEN], sealed: &[u8]) -> Option<Opened> {
+    fn open(
+        &self,
+        version: Version,
+        upstream: &str,
+        nonce: [u8; NONCE_LEN],
+        sealed: &[u8],
+    ) -> Option<Opened> {
         let mut buffer = [0; MAX_LEN];
         let buffer = &mut buffer[..sealed.len()];
         buffer.copy_from_slice(sealed);
-        let aad = Aad::from(associated_data(upstream));
+        let aad = Aad::from(associated_data(version, upstream));
         let plain = self.key.open_in_place(Nonce::assume_unique_for_key(nonce), aad, buffer).ok()?;
-        let (issued, rest) = plain.split_first_chunk()?;
-        let (last_seen, backend) = rest.split_first_chunk()?;
-        Some(Opened {
-            backend: std::str::from_utf8(backend).ok()?.parse().ok()?,
-            issued: Timestamp(u32::from_be_bytes(*issued)),
-            last_seen: Timestamp(u32::from_be_bytes(*last_seen)),
-        })
+        read(version, plain)
+    }
+}
+
+/// Reads what was sealed.
+fn read(version: Version, plain: &[u8]) -> Option<Opened> {
+    let time = |bytes: &[u8; 4]| Timestamp(u32::from_be_bytes(*bytes));
+    let (issued, rest) = plain.split_first_chunk()?;
+    let (last_seen, rest) = rest.split_first_chunk()?;
+    let (bound, key, backend) = match version {
+        Version::One => (issued, None, rest),
+        Version::Two => {
+            let (bound, rest) = rest.split_first_chunk()?;
+            let ([named, hash @ ..], backend) = rest.split_first_chunk::<9>()?;
+            (bound, (*named == 1).then(|| KeyHash(u64::from_be_bytes(*hash))), backend)
+        }
+    };
+    let backend = std::str::from_utf8(backend).ok()?.parse().ok()?;
+    Some(Opened { backend, key, issued: time(issued), bound: time(bound), last_seen: time(last_seen) })
+}
+
+/// The version of the format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Version {
+    One = 1,
+    Two = 2,
+}
+
+impl Version {
+    fn of(byte: u8) -> Option<Self> {
+        match byte {
+            1 => Some(Self::One),
+            2 => Some(Self::Two),
+            _ => None,
+        }
+    }
+
+    /// Returns the length of everything except the backend's id, which has at least one byte.
+    const fn shortest(self) -> usize {
+        let content = match self {
+            Self::One => 8,
+            Self::Two => 21,
+        };
+        2 + NONCE_LEN + content + TAG_LEN
     }
 }
 
 /// Returns the purpose, the version, and the upstream's name preceded by its length.
-fn associated_data(upstream: &str) -> Vec<u8> {
+fn associated_data(version: Version, upstream: &str) -> Vec<u8> {
     let mut data = Vec::with_capacity(24 + upstream.len());
     data.extend_from_slice(b"homing cookie\0");
-    data.push(VERSION);
+    data.push(version as u8);
     data.extend_from_slice(&(upstream.len() as u64).to_be_bytes());
     data.extend_from_slice(upstream.as_bytes());
     data
@@ -171,11 +213,8 @@ fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
-const VERSION: u8 = 1;
 const TAG_LEN: usize = 16;
-/// Everything except the backend's id, which has at least one byte.
-const MIN_LEN: usize = 2 + NONCE_LEN + 8 + TAG_LEN;
-const MAX_LEN: usize = MIN_LEN + BackendId::MAX_LEN;
+const MAX_LEN: usize = Version::Two.shortest() + BackendId::MAX_LEN;
 /// The length of `MAX_LEN` bytes in base64.
 const MAX_TEXT: usize = (MAX_LEN * 4).div_ceil(3);
 
@@ -189,14 +228,15 @@ mod tests {
     fn binding() -> Opened {
         Opened {
             backend: "10.0.1.11:8080".parse().unwrap(),
+            key: Some(KeyHash(0x0123_4567_89ab_cdef)),
             issued: Timestamp(1_700_000_000),
+            bound: Timestamp(1_700_000_300),
             last_seen: Timestamp(1_700_000_600),
         }
     }
 
     fn seal(ring: &KeyRing) -> String {
-        let Opened { backend, issued, last_seen } = binding();
-        ring.seal("shop", &backend, issued, last_seen)
+        ring.seal("shop", &binding())
     }
 
     #[test]
@@ -210,7 +250,7 @@ mod tests {
         let ring = KeyRing::new(&[KEY]);
         for len in [1, BackendId::MAX_LEN] {
             let binding = Opened { backend: "x".repeat(len).parse().unwrap(), ..binding() };
-            let value = ring.seal("shop", &binding.backend, binding.issued, binding.last_seen);
+            let value = ring.seal("shop", &binding);
             assert_eq!(ring.open("shop", value.as_bytes()), Ok(binding));
         }
     }
@@ -241,8 +281,7 @@ mod tests {
         // Includes the last one, whose spare bits base64 decoders may ignore.
         let ring = KeyRing::new(&[KEY]);
         for len in 1..4 {
-            let backend = "x".repeat(len).parse().unwrap();
-            let value = ring.seal("shop", &backend, Timestamp(1), Timestamp(2));
+            let value = ring.seal("shop", &Opened { backend: "x".repeat(len).parse().unwrap(), ..binding() });
             for at in 0..value.len() {
                 for other in 0..=255 {
                     let mut changed = value.clone().into_bytes();
@@ -307,13 +346,29 @@ mod tests {
     }
 
     #[test]
-    fn version_1_layout_is_stable() {
+    fn cookie_that_names_no_key_opens_without_one() {
+        let ring = KeyRing::new(&[KEY]);
+        let general = Opened { key: None, ..binding() };
+        assert_eq!(ring.open("shop", ring.seal("shop", &general).as_bytes()), Ok(general));
+    }
+
+    #[test]
+    fn version_2_layout_is_stable() {
         let ring = KeyRing::new(&[std::array::from_fn(|n| u8::try_from(n).unwrap())]);
         let value = ring.seal_with_nonce("shop", &binding(), *b"nonce-nonce-");
         assert_eq!(value, GOLDEN);
         assert_eq!(ring.open("shop", GOLDEN.as_bytes()), Ok(binding()));
     }
 
+    #[test]
+    fn version_1_still_opens() {
+        let ring = KeyRing::new(&[std::array::from_fn(|n| u8::try_from(n).unwrap())]);
+        let opened = Opened { key: None, bound: binding().issued, ..binding() };
+        assert_eq!(ring.open("shop", GOLDEN_1.as_bytes()), Ok(opened));
+    }
+
     /// Sealed by another implementation (OpenSSL's AES-256-GCM-SIV).
-    const GOLDEN: &str = "Ab5ub25jZS1ub25jZS31IWES080bRDZLFnaJcVvmI4n0-qmkOojXCJ68hmHFFxOQfbJFJQ";
+    const GOLDEN: &str =
+        "Ar5ub25jZS1ub25jZS3j_8Ylz9Cc3Sz4ndaH69LqP1kTgBkWPjBO2eRdnJoyOadKPiQ1sgswk9yoKbuziBJYY40";
+    const GOLDEN_1: &str = "Ab5ub25jZS1ub25jZS31IWES080bRDZLFnaJcVvmI4n0-qmkOojXCJ68hmHFFxOQfbJFJQ";
 }

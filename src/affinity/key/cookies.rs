@@ -22,11 +22,16 @@ pub fn cookie_pairs(line: &[u8]) -> impl Iterator<Item = CookiePair<'_>> {
 /// Returns the values of all cookies with this name, in order, across all Cookie lines (HTTP/2
 /// splits them), including empty ones.
 pub fn cookie_values<'r>(request: &'r impl RequestView, name: &'r [u8]) -> impl Iterator<Item = &'r [u8]> {
-    request
-        .field_values("cookie")
-        .flat_map(cookie_pairs)
-        .filter(move |pair| pair.name == name)
-        .map(|pair| pair.value)
+    values_named(request, move |known| known == name)
+}
+
+/// Returns the values of all cookies whose names are recognized, like [`cookie_values`].
+pub fn values_named<'r>(
+    request: &'r impl RequestView,
+    is_named: impl Fn(&[u8]) -> bool + 'r,
+) -> impl Iterator<Item = &'r [u8]> {
+    let pairs = request.field_values("cookie").flat_map(cookie_pairs);
+    pairs.filter(move |pair| is_named(pair.name)).map(|pair| pair.value)
 }
 
 /// Removes the quotes that servers ignore. RFC 6265 §4.1.1 allows a quoted value, clients send it

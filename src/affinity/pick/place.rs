@@ -51,6 +51,15 @@ impl<L: Loads> Placement<'_, L> {
         Ok(Placed { member, passed_over: member != first, last_resort: false })
     }
 
+    /// Returns true if `member` may get a new session: it is eligible, not tried, below its
+    /// connection limit and under its load cap.
+    pub(super) fn has_room(&self, member: u16) -> bool {
+        let under_cap = |percent| {
+            Cap::new(self.cluster, self.loads, percent).admits(member, self.loads.in_flight(member))
+        };
+        self.open(member) && !self.loads.saturated(member) && self.balance_percent.is_none_or(under_cap)
+    }
+
     /// Returns the less loaded of two members drawn by weight from 64 random bits.
     pub(super) fn of_two(&self, random: u64) -> Result<u16, Full> {
         let (one, other) = self.draw_two(random);

@@ -89,6 +89,41 @@ fn session_without_a_key_is_kept_by_its_binding() {
 }
 
 #[test]
+fn new_session_of_a_known_client_is_placed_where_the_client_has_been() {
+    let (cluster, key, [home, next, _]) = three(|_, _| ());
+    let near = |member| ask(key, Binding::Hint(slot(member)));
+    let new = |member, reason| sent(member, Outcome::New, reason, true);
+    assert_eq!(pick(&cluster, STICKY, &Idle, &near(next)), new(next, Some(Reason::Hint)));
+    assert_eq!(pick(&cluster, STICKY, &Idle, &near(home)), new(home, None));
+    let unkeyed = Query { key: None, ..near(next) };
+    let decision = pick(&cluster, STICKY, &Idle, &unkeyed);
+    assert_eq!(decision, sent(next, Outcome::Unkeyed, Some(Reason::Hint), true));
+}
+
+#[test]
+fn hint_never_leads_to_a_backend_without_room_for_new_sessions() {
+    let (whole, key, [home, next, _]) = three(|_, _| ());
+    let (drained, ..) = three(|m, [_, next, _]| m[usize::from(next)].admin = AdminState::Drain);
+    let (down, ..) = three(|m, [_, next, _]| m[usize::from(next)].health = Health::Down);
+    let full = Fixed { saturated: vec![next], ..Fixed::default() };
+    let mut loaded = Fixed { in_flight: vec![0; 3], ..Fixed::default() };
+    loaded.in_flight[usize::from(next)] = 100;
+    let mut tried = Tried::default();
+    tried.insert(next);
+    let idle = Fixed::default();
+    for (cluster, loads, tried) in [
+        (&drained, &idle, &NONE_TRIED),
+        (&down, &idle, &NONE_TRIED),
+        (&whole, &full, &NONE_TRIED),
+        (&whole, &loaded, &NONE_TRIED),
+        (&whole, &idle, &tried),
+    ] {
+        let query = Query { tried, may_hold: true, ..ask(key, Binding::Hint(slot(next))) };
+        assert_eq!(pick(cluster, STICKY, loads, &query), sent(home, Outcome::New, None, true));
+    }
+}
+
+#[test]
 fn sticky_failover_rebinds_and_temporary_does_not() {
     let (cluster, key, [home, next, _]) = three(|m, [home, ..]| m[usize::from(home)].health = Health::Down);
     let query = ask(key, Binding::To(slot(home)));

@@ -1,8 +1,11 @@
+use std::path::PathBuf;
+
 use clap::Parser;
 
 use std::path::PathBuf;
 
 use super::*;
+use crate::affinity::cookie::Opened;
 
 const NOW: Timestamp = Timestamp(1_800_000_000);
 const KEY: [u8; 32] = [7; 32];
@@ -152,7 +155,9 @@ fn sealing() -> Place {
 
 fn cookie(backend: &str, age: u32) -> String {
     let at = Timestamp(NOW.0 - age);
-    format!("h={}", KeyRing::new(&[KEY]).seal("shop", &backend.parse().unwrap(), at, at))
+    let backend = backend.parse().unwrap();
+    let opened = Opened { backend, key: None, issued: at, bound: at, last_seen: at };
+    format!("h={}", KeyRing::new(&[KEY]).seal("shop", &opened))
 }
 
 #[test]
@@ -166,6 +171,48 @@ fn sealed_cookie_shows_the_binding() {
     assert_eq!(line(&cookie("node2", 90_000), "binding"), "node2, in cookie h, but expired");
     assert_eq!(line("h=forged", "binding"), "cookie h is forged or sealed with another key");
     assert_eq!(line("other=1", "binding"), "no cookie h, new session");
+}
+
+#[test]
+fn layer_that_speaks_comes_first() {
+    let place = Place::new(
+        "key = [\"cookie:SID\"]\nremember = [\"table\", \"cookie\"]\n\
+         table = { file = \"sessions\" }\ncookie = { name = \"h\", keys_file = \"keys\" }",
+    );
+    std::fs::write(place.path("keys"), "07".repeat(32)).unwrap();
+    let loaded = config::load(&place.path("homing.toml")).unwrap();
+    let upstream = &loaded.config.upstreams[0];
+    let key = KeyHash::of_id(upstream.affinity.seed, b"a");
+    let sealed = |key: Option<KeyHash>, bound: u32| {
+        let (backend, bound) = ("node2".parse().unwrap(), Timestamp(bound));
+        let opened = Opened { backend, key, issued: bound, bound, last_seen: NOW };
+        format!("SID=a; h={}", KeyRing::new(&[KEY]).seal("shop", &opened))
+    };
+    let line = |cookie: &str, name| place.line(&["--cookie", cookie], name);
+    assert_eq!(
+        line(&sealed(Some(key), NOW.0), "binding"),
+        "node2, in cookie h; unknown, the table is in the running proxy"
+    );
+    let table = Table::new(10, 3600);
+    table.bind(key, Slot(0), Timestamp(NOW.0 - 10));
+    let id = upstream.backends[2].id.clone();
+    file::save(&table, &place.path("sessions"), upstream.affinity.seed, NOW, |_| Some(id.clone())).unwrap();
+    assert_eq!(
+        line(&sealed(Some(key), NOW.0 - 20), "binding"),
+        "node3, in sessions; node2, in cookie h",
+        "the table is newer"
+    );
+    assert_eq!(
+        line(&sealed(Some(key), NOW.0), "binding"),
+        "node2, in cookie h; passed over: node3, in sessions",
+        "the cookie is newer"
+    );
+    let other = format!("SID=b; {}", &sealed(Some(key), NOW.0)["SID=a; ".len()..]);
+    assert_eq!(
+        line(&other, "binding"),
+        "none in sessions, new session; cookie h is of another session, which is at node2; new session"
+    );
+    assert!(line(&other, "decision").starts_with("node2, new"));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::config::diagnostics::Complaint;
 use crate::config::files::Files;
 use crate::config::found::Found;
 use crate::config::reader::Section;
-use crate::config::schema::{self, RememberWord};
+use crate::config::schema::{self, LayerWords};
 use crate::config::suggest::nearest;
 use crate::model::{Affinity, Remember};
 
@@ -21,11 +21,11 @@ const MAX_SOURCES: usize = 16;
 const KINDS: [&str; 6] = ["ip", "client_cert", "cookie", "header", "query", "path_param"];
 
 /// Lowers `affinity`: a word, a table, or the default.
-pub(super) fn affinity(upstream: &Section<'_>, files: &Files<'_>) -> Affinity {
+pub(super) fn affinity(upstream: &Section<'_>, name: &str, files: &Files<'_>) -> Affinity {
     let Some(found) = upstream.find(&schema::AFFINITY) else { return hash_ip() };
     match found.value {
         DeValue::Table(table) => match upstream.open_below(&schema::AFFINITY, table) {
-            Some(section) => full(&section, files),
+            Some(section) => full(&section, name, files),
             None => hash_ip(),
         },
         DeValue::String(word) => upstream.take(short(word, &found)).unwrap_or_else(hash_ip),
@@ -63,7 +63,7 @@ fn short(word: &str, found: &Found<'_>) -> Result<Affinity, Complaint> {
 fn hash_ip() -> Affinity {
     Affinity {
         key: vec![KeySource::Ip],
-        remember: Remember::Table(remember::default_table()),
+        remember: Remember::in_table(remember::default_table()),
         failover: Failover::Sticky,
         hold: schema::HOLD.default,
         announce: schema::ANNOUNCE.default,
@@ -75,15 +75,17 @@ fn hash_ip() -> Affinity {
 }
 
 fn balanced() -> Affinity {
-    Affinity { key: Vec::new(), remember: Remember::None, failover: Failover::Temporary, ..hash_ip() }
+    Affinity { key: Vec::new(), remember: Remember::NONE, failover: Failover::Temporary, ..hash_ip() }
 }
 
-fn full(section: &Section<'_>, files: &Files<'_>) -> Affinity {
-    let key = key(section);
-    let word = remembered(section, &key);
-    let remember = remember(section, word, files);
+fn full(section: &Section<'_>, name: &str, files: &Files<'_>) -> Affinity {
+    let listed = section.get(&schema::REMEMBER);
+    let key = key(section, listed);
+    let words = remembered(section, listed, &key);
+    let remember = remember(section, words, name, files);
+    own_key(section, &key, &remember);
     let mut affinity = Affinity {
-        failover: failover(section, word),
+        failover: failover(section, words),
         hold: section.get(&schema::HOLD),
         announce: section.get(&schema::ANNOUNCE),
         report: section.get(&schema::REPORT),
@@ -97,7 +99,7 @@ fn full(section: &Section<'_>, files: &Files<'_>) -> Affinity {
             ring.find(&schema::BALANCE_FACTOR).and_then(|found| ring.take(factor(&found)));
         affinity.seed = seed(&ring, files);
     }
-    if affinity.key.is_empty() && affinity.remember == Remember::None && !affinity.hold.is_zero() {
+    if affinity.key.is_empty() && affinity.remember.is_none() && !affinity.hold.is_zero() {
         let span = section.span_of(&schema::HOLD).unwrap_or_else(|| section.span());
         section.complain(
             Complaint::warning("`hold` has no effect: requests without a key never wait for a backend")
@@ -107,15 +109,25 @@ fn full(section: &Section<'_>, files: &Files<'_>) -> Affinity {
     affinity
 }
 
-/// Lowers `remember`. An empty key rules out the table, which has nothing to look
-/// up, but not the cookie.
-fn remembered(section: &Section<'_>, key: &[KeySource]) -> RememberWord {
-    let word = section.get(&schema::REMEMBER);
-    let empty_list = section
-        .find(&schema::KEY)
-        .filter(|found| key.is_empty() && found.value.as_array().is_some_and(|list| list.is_empty()));
-    let (Some(found), RememberWord::Table) = (empty_list, word) else { return word };
-    if let Some(span) = section.span_of(&schema::REMEMBER) {
+/// Checks the layers that `remember` lists against the key. Without a key, the table has nothing to
+/// look up, but the cookie is the session.
+fn remembered(section: &Section<'_>, words: LayerWords, key: &[KeySource]) -> LayerWords {
+    let given = section.find(&schema::KEY);
+    let invalid =
+        given.as_ref().is_some_and(|found| found.value.as_array().is_none_or(|list| !list.is_empty()));
+    if !words.table || !key.is_empty() || invalid {
+        return words;
+    }
+    let remember = section.span_of(&schema::REMEMBER);
+    if words.cookie {
+        section.complain(
+            Complaint::warning("the table in `remember` has no effect: requests have no key")
+                .at(remember.unwrap_or_else(|| section.span()), "")
+                .help("add a key source, such as key = [\"cookie:SID\"], or use remember = \"cookie\""),
+        );
+        return words;
+    }
+    if let (Some(found), Some(span)) = (given, remember) {
         section.complain(
             Complaint::error("`remember = \"table\"` requires a key")
                 .at(found.span(), "no key sources")
@@ -123,12 +135,30 @@ fn remembered(section: &Section<'_>, key: &[KeySource]) -> RememberWord {
                 .help("add a key source, such as key = [\"ip\"], or use remember = \"cookie\" or \"none\""),
         );
     }
-    RememberWord::None
+    LayerWords::NONE
 }
 
-fn failover(section: &Section<'_>, word: RememberWord) -> Failover {
+/// Rejects a sealed cookie with the name of a cookie that is the key: each would replace the other
+/// at the client.
+fn own_key(section: &Section<'_>, key: &[KeySource], remember: &Remember) {
+    let Some(cookie) = &remember.cookie else { return };
+    if !key.iter().any(|source| matches!(source, KeySource::Cookie(name) if *name == cookie.name)) {
+        return;
+    }
+    let message = format!("the affinity cookie has the name of the application's cookie \"{}\"", cookie.name);
+    let place = section.span_of(&schema::COOKIE).or_else(|| section.span_of(&schema::KEY));
+    let mut complaint = Complaint::error(message).at(place.unwrap_or_else(|| section.span()), "");
+    if let Some(key) = section.span_of(&schema::KEY) {
+        complaint = complaint.also(key, "the key is in this cookie");
+    }
+    section.complain(
+        complaint.help("use another `cookie.name`; the default is derived from the upstream's name"),
+    );
+}
+
+fn failover(section: &Section<'_>, words: LayerWords) -> Failover {
     let written = section.get_optional(&schema::FAILOVER);
-    if word != RememberWord::None {
+    if words != LayerWords::NONE {
         return written.unwrap_or(Failover::Sticky);
     }
     if written == Some(Failover::Sticky) {
@@ -142,9 +172,11 @@ fn failover(section: &Section<'_>, word: RememberWord) -> Failover {
     written.unwrap_or(Failover::Temporary)
 }
 
-fn key(section: &Section<'_>) -> Vec<KeySource> {
+/// Lowers `key`. By default it is the address, but not if a cookie can tell clients apart: clients
+/// behind one address would all go to one backend.
+fn key(section: &Section<'_>, remembered: LayerWords) -> Vec<KeySource> {
     let Some(list) = list_of(section, &schema::KEY, "an array of key sources") else {
-        return vec![KeySource::Ip];
+        return if remembered.cookie { Vec::new() } else { vec![KeySource::Ip] };
     };
     let mut key = Vec::new();
     for found in &list {

@@ -4,6 +4,7 @@
 mod address;
 mod affinity;
 mod backends;
+mod cookie_names;
 mod global;
 mod health;
 mod remember;
@@ -45,6 +46,7 @@ pub(super) fn lower(root: &Section<'_>, files: &Files<'_>) -> Option<Config> {
         return None;
     }
     no_idle_source(root, &listeners, &upstreams);
+    cookie_names::check(root, &upstreams.iter().map(AsRef::as_ref).collect::<Vec<_>>(), &routes);
     Some(Config { server, client_ip, timeouts, limits, forwarding, access_log, listeners, routes, upstreams })
 }
 

@@ -6,30 +6,27 @@ use crate::affinity::cookie::{CookieConfig, SameSite, SecureAttribute};
 use crate::config::diagnostics::Complaint;
 use crate::config::files::Files;
 use crate::config::reader::Section;
-use crate::config::schema::{self, Entry, Free, Key, RememberWord, Rule};
+use crate::config::schema::{self, Entry, Free, Key, LayerWords, Rule};
 use crate::model::{Remember, TableConfig};
 use crate::secret::SecretKey;
 
-/// The default cookie name. Not `__Host-`: browsers reject that prefix on plain HTTP,
-/// and sessions would silently move.
-const DEFAULT_NAME: &str = "homing";
+/// What default cookie names start with; the upstream's name follows. Not `__Host-`: browsers reject
+/// that prefix on plain HTTP, and sessions would silently move.
+const DEFAULT_NAME: &str = "homing-";
+/// The default name in earlier versions.
+const FORMER_DEFAULT_NAME: &str = "homing";
 
-/// Lowers the memory of bindings.
-pub(super) fn remember(section: &Section<'_>, word: RememberWord, files: &Files<'_>) -> Remember {
-    let table = match word {
-        RememberWord::Table => section.section(&schema::TABLE),
-        _ => without_effect(section, &schema::TABLE, "table"),
+/// Lowers the memory of bindings of the upstream `name`.
+pub(super) fn remember(section: &Section<'_>, words: LayerWords, name: &str, files: &Files<'_>) -> Remember {
+    let of = |wanted: bool, key, word| {
+        if wanted { section.section(key) } else { without_effect(section, key, word) }
     };
-    let cookie = match word {
-        RememberWord::Cookie => section.section(&schema::COOKIE),
-        _ => without_effect(section, &schema::COOKIE, "cookie"),
-    };
-    match word {
-        RememberWord::None => Remember::None,
-        RememberWord::Table => {
-            Remember::Table(table.map_or_else(default_table, |section| self::table(&section, files)))
-        }
-        RememberWord::Cookie => Remember::Cookie(self::cookie(section, cookie.as_ref(), files)),
+    let table = of(words.table, &schema::TABLE, "table");
+    let cookie = of(words.cookie, &schema::COOKIE, "cookie");
+    Remember {
+        table: words.table.then(|| table.map_or_else(default_table, |section| self::table(&section, files))),
+        cookie: words.cookie.then(|| self::cookie(section, cookie.as_ref(), name, files)),
+        cookie_first: words.cookie_first,
     }
 }
 
@@ -58,10 +55,16 @@ fn table(section: &Section<'_>, files: &Files<'_>) -> TableConfig {
     }
 }
 
-fn cookie(affinity: &Section<'_>, section: Option<&Section<'_>>, files: &Files<'_>) -> CookieConfig {
+fn cookie(
+    affinity: &Section<'_>,
+    section: Option<&Section<'_>>,
+    upstream: &str,
+    files: &Files<'_>,
+) -> CookieConfig {
     let get = Getter(section);
     let mut cookie = CookieConfig {
-        name: DEFAULT_NAME.to_owned(),
+        name: format!("{DEFAULT_NAME}{upstream}"),
+        former_name: Some(FORMER_DEFAULT_NAME.to_owned()),
         keys_file: None,
         keys: Vec::new(),
         max_age: get.or_default(&schema::MAX_AGE),
@@ -151,7 +154,7 @@ fn name(section: &Section<'_>, cookie: &mut CookieConfig) {
             }
         }
     }
-    cookie.name = name;
+    (cookie.name, cookie.former_name) = (name, None);
 }
 
 /// Lowers `path` and `domain`.
@@ -195,7 +198,8 @@ fn attributes(section: &Section<'_>, cookie: &CookieConfig) {
     if cookie.partitioned && !always {
         needs_secure(&schema::PARTITIONED, "`partitioned = true`");
     }
-    if let (true, Some(span)) = (cookie.max_idle > cookie.max_age, section.span_of(&schema::MAX_IDLE)) {
+    let is_longer = cookie.max_age.is_some_and(|max_age| cookie.max_idle > max_age);
+    if let (true, Some(span)) = (is_longer, section.span_of(&schema::MAX_IDLE)) {
         section.complain(Complaint::warning("`max_idle` is longer than `max_age`").at(span, "has no effect"));
     }
 }

@@ -93,7 +93,7 @@ fn upstream(
     timeouts: &UpstreamTimeouts,
 ) -> Option<Lowered> {
     let backends = backends::backends(section);
-    let affinity = affinity::affinity(section, files);
+    let affinity = affinity::affinity(section, name, files);
     let health_check = health::active(section);
     let passive = health::passive(section);
     let initial_health = section.get(&schema::INITIAL_HEALTH);

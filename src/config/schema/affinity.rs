@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Flag, Free, Int, Key, Optional, Table, Text, Time, Word};
+use super::{Flag, Free, Int, Key, LayerList, LayerWords, Optional, OrOff, Table, Text, Time, Word};
 use crate::affinity::cookie::{OnCacheable, SameSite, SecureAttribute};
 use crate::affinity::pick::Failover;
-use crate::config::units::{DAY, HOUR, MINUTE};
+use crate::config::units::{DAY, MINUTE};
 
 const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -20,29 +20,18 @@ pub(super) static AFFINITY_TABLE: Table = Table {
 pub(in crate::config) static KEY: Free = Free {
     name: "key",
     shape: "array of \"ip\", \"client_cert\", \"cookie:NAME\", \"header:NAME\", \"query:NAME\", \"path_param:NAME\"",
-    absent: "[\"ip\"]",
+    absent: "[\"ip\"], or [] if `remember` has \"cookie\"",
     doc: "Where to find the session key of a request. The first source present in the request wins. With \
-          `[]`, requests have no key: new sessions are load-balanced, and only `remember = \"cookie\"` can \
-          keep them.",
+          `[]`, requests have no key: new sessions are load-balanced, and only a cookie can keep them.",
     table: None,
 };
-/// The values of `remember`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::config) enum RememberWord {
-    None,
-    Table,
-    Cookie,
-}
-pub(in crate::config) static REMEMBER: Key<Word<RememberWord>> = Key {
+pub(in crate::config) static REMEMBER: Key<LayerList> = Key {
     name: "remember",
-    rule: Word(&[
-        ("none", RememberWord::None),
-        ("table", RememberWord::Table),
-        ("cookie", RememberWord::Cookie),
-    ]),
-    default: RememberWord::Table,
+    rule: LayerList,
+    default: LayerWords { table: true, cookie: false, cookie_first: false },
     doc: "Where bindings of sessions to backends are kept: nowhere (the hash decides), in a table in the proxy, \
-          or in an encrypted cookie at the client.",
+          or in an encrypted cookie at the client. With `[\"table\", \"cookie\"]` in both: the first that \
+          knows the session is believed, unless the other is newer.",
 };
 pub(in crate::config) static FAILOVER: Optional<Word<Failover>> = Optional {
     name: "failover",
@@ -78,14 +67,14 @@ pub(in crate::config) static TABLE: Free = Free {
     name: "table",
     shape: "table",
     absent: "the defaults below",
-    doc: "Settings for `remember = \"table\"`.",
+    doc: "Settings of the table, if `remember` has it.",
     table: Some(&TABLE_TABLE),
 };
 pub(in crate::config) static COOKIE: Free = Free {
     name: "cookie",
     shape: "table",
     absent: "the defaults below",
-    doc: "Settings for `remember = \"cookie\"`.",
+    doc: "Settings of the cookie, if `remember` has it.",
     table: Some(&COOKIE_TABLE),
 };
 
@@ -122,7 +111,7 @@ pub(in crate::config) static SEED_FILE: Optional<Text> = Optional {
 /// `table`.
 static TABLE_TABLE: Table = Table {
     path: "upstream.NAME.affinity.table",
-    doc: "The table of bindings, for `remember = \"table\"`.",
+    doc: "The table of bindings.",
     keys: &[&MAX_ENTRIES, &TTL, &FILE_OF_TABLE],
 };
 pub(in crate::config) static MAX_ENTRIES: Key<Int<usize>> = Key {
@@ -147,7 +136,7 @@ pub(in crate::config) static FILE_OF_TABLE: Optional<Text> = Optional {
 /// `cookie`.
 static COOKIE_TABLE: Table = Table {
     path: "upstream.NAME.affinity.cookie",
-    doc: "The affinity cookie, for `remember = \"cookie\"`.",
+    doc: "The affinity cookie.",
     keys: &[
         &COOKIE_NAME,
         &KEYS_FILE,
@@ -165,8 +154,9 @@ static COOKIE_TABLE: Table = Table {
 pub(in crate::config) static COOKIE_NAME: Optional<Text> = Optional {
     name: "name",
     rule: Text("cookie name"),
-    absent: "\"homing\"",
-    doc: "Name of the cookie. Prefer `__Host-homing` if you can set `secure = \"always\"`.",
+    absent: "`homing-` and the upstream's name",
+    doc: "Name of the cookie. Upstreams that a browser uses on one host need different names. Prefer a name \
+          that starts with `__Host-` if you can set `secure = \"always\"`.",
 };
 pub(in crate::config) static KEYS_FILE: Optional<Text> = Optional {
     name: "keys_file",
@@ -175,11 +165,11 @@ pub(in crate::config) static KEYS_FILE: Optional<Text> = Optional {
     doc: "File with cookie keys, one per line: 64 hex digits, or 32 bytes in base64. The first key encrypts, all \
           keys decrypt. Use the same keys on every proxy of a fleet.",
 };
-pub(in crate::config) static MAX_AGE: Key<Time> = Key {
+pub(in crate::config) static MAX_AGE: Key<OrOff<Time>> = Key {
     name: "max_age",
-    rule: Time { least: seconds(1), most: seconds(400 * DAY) },
-    default: seconds(8 * HOUR),
-    doc: "Maximum lifetime of a binding.",
+    rule: OrOff(Time { least: seconds(1), most: seconds(400 * DAY) }),
+    default: None,
+    doc: "An absolute end of every session, even of one in use.",
 };
 pub(in crate::config) static MAX_IDLE: Key<Time> = Key {
     name: "max_idle",

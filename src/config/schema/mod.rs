@@ -5,6 +5,7 @@
 
 mod affinity;
 mod global;
+mod layers;
 mod rules;
 mod timeouts;
 mod tls;
@@ -12,6 +13,7 @@ mod upstream;
 
 pub(super) use affinity::*;
 pub(super) use global::*;
+pub(super) use layers::*;
 pub(super) use rules::*;
 pub(super) use timeouts::*;
 pub(super) use tls::*;

@@ -24,7 +24,7 @@ const OPTIONAL: &str = r#"
     tls = { certs = ["cert.pem"] }
     [upstream.web]
     backends = ["10.0.0.1:80"]
-    affinity = { remember = "cookie", cookie = { keys_file = "keys" } }
+    affinity = { key = ["ip"], remember = "cookie", cookie = { keys_file = "keys" } }
     health_check = { path = "/" }
     tls = true
 "#;

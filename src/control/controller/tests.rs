@@ -243,11 +243,9 @@ async fn slots_can_be_assigned_to_unconfigured_backends() {
 #[tokio::test]
 async fn expired_bindings_are_swept() {
     let mut rules = upstream("web", &["a"]);
-    rules.affinity.remember = Remember::Table(TableConfig { max_entries: 100, ttl: S, file: None });
+    rules.affinity.remember = Remember::in_table(TableConfig { max_entries: 100, ttl: S, file: None });
     let control = Control::start(rules);
-    let Memory::Table(table) = control.handle.snapshot().upstreams[0].memory.clone() else {
-        panic!("a table")
-    };
+    let table = control.handle.snapshot().upstreams[0].table().expect("a table").clone();
     // Long expired by the wall clock, which sweeping uses.
     table.bind(crate::affinity::KeyHash(7), Slot(0), Timestamp(1));
     in_time(async {

@@ -1,12 +1,13 @@
 use std::io::ErrorKind;
 
 use super::*;
-use crate::affinity::cookie::{CookieConfig, OnCacheable, SameSite, SecureAttribute};
+use crate::affinity::cookie::{CookieConfig, KeyRing, OnCacheable, SameSite, SecureAttribute};
+use crate::affinity::table::Table;
 use crate::affinity::{Health, Seed, Weight};
 use crate::control::fixture::{S, backend, config, passive, tcp_check, upstream};
 use crate::control::probe::ProbeFailure;
 use crate::control::transition::TransitionReason;
-use crate::model::snapshot::{Memory, Observation, UpstreamState};
+use crate::model::snapshot::{Observation, UpstreamState};
 use crate::model::{Remember, TableConfig, Upstream};
 use crate::secret::SecretKey;
 
@@ -115,15 +116,16 @@ fn both(ids: &[&str]) -> Upstream {
 }
 
 fn table(max_entries: usize) -> Remember {
-    Remember::Table(TableConfig { max_entries, ttl: 60 * S, file: None })
+    Remember::in_table(TableConfig { max_entries, ttl: 60 * S, file: None })
 }
 
 fn cookie(keys: Vec<SecretKey>) -> Remember {
-    Remember::Cookie(CookieConfig {
-        name: "homing".into(),
+    Remember::in_cookie(CookieConfig {
+        name: "homing-web".into(),
+        former_name: None,
         keys_file: None,
         keys,
-        max_age: 60 * S,
+        max_age: None,
         max_idle: 60 * S,
         path: "/".into(),
         domain: None,
@@ -851,6 +853,18 @@ fn upstreams_are_matched_by_name_not_by_index() {
 
 // Memory.
 
+fn both_layers() -> Remember {
+    Remember { cookie: cookie(Vec::new()).cookie, ..table(10) }
+}
+
+fn table_of(world: &World) -> Arc<Table> {
+    world.web().memory.table.clone().expect("a table")
+}
+
+fn keys_of(world: &World) -> Arc<KeyRing> {
+    world.web().memory.seals.clone().expect("sealed cookies").keys
+}
+
 fn remembering(remember: Remember) -> Upstream {
     let mut web = upstream("web", &["a", "b"]);
     web.affinity.remember = remember;
@@ -860,58 +874,79 @@ fn remembering(remember: Remember) -> Upstream {
 #[test]
 fn table_survives_reloads() {
     let mut world = World::new(remembering(table(10)));
-    let Memory::Table(before) = world.web().memory.clone() else { panic!("a table") };
+    let before = table_of(&world);
     let mut other = remembering(table(20));
     other.backends.pop();
     world.configure(other);
-    let Memory::Table(after) = world.web().memory.clone() else { panic!("a table") };
-    assert!(Arc::ptr_eq(&before, &after));
+    assert!(Arc::ptr_eq(&before, &table_of(&world)));
+    assert_eq!(before.max_entries(), 20);
     assert!(!world.log.iter().any(|t| t.reason.is_warning()));
 }
 
 #[test]
 fn seed_change_discards_the_table_and_warns() {
     let mut world = World::new(remembering(table(10)));
-    let Memory::Table(before) = world.web().memory.clone() else { panic!("a table") };
+    let before = table_of(&world);
     let mut other = remembering(table(10));
     other.affinity.seed = Seed(99);
     world.configure(other);
-    let Memory::Table(after) = world.web().memory.clone() else { panic!("a table") };
-    assert!(!Arc::ptr_eq(&before, &after));
+    assert!(!Arc::ptr_eq(&before, &table_of(&world)));
     assert_eq!(world.last().reason, TransitionReason::SeedChanged);
     assert!(world.last().reason.is_warning());
 }
 
 #[test]
-fn change_of_remember_starts_empty_and_warns() {
-    let mut world = World::new(remembering(Remember::None));
+fn layers_hand_their_sessions_to_each_other() {
+    let mut world = World::new(remembering(Remember::NONE));
     world.configure(remembering(table(10)));
-    assert!(matches!(world.web().memory, Memory::Table(_)));
+    let sessions = table_of(&world);
     assert!(world.log.is_empty(), "nothing was lost");
     world.configure(remembering(cookie(Vec::new())));
-    assert!(matches!(world.web().memory, Memory::Cookie(_)));
-    assert_eq!(world.last().reason, TransitionReason::RememberChanged);
-    assert_eq!((world.last().from, world.last().to), ("table", "cookie"));
-    world.configure(remembering(Remember::None));
-    assert!(matches!(world.web().memory, Memory::None));
+    assert!(Arc::ptr_eq(&sessions, &table_of(&world)), "the table serves until its entries expire");
+    assert!(world.web().table().is_none(), "it is no longer shown");
+    let keys = keys_of(&world);
+    world.configure(remembering(both_layers()));
+    world.configure(remembering(table(20)));
+    assert!(Arc::ptr_eq(&sessions, &table_of(&world)));
+    assert!(Arc::ptr_eq(&keys, &keys_of(&world)), "sealed cookies are still read");
+    assert_eq!(sessions.max_entries(), 20);
+    assert!(world.log.is_empty(), "nothing was lost");
+}
+
+#[test]
+fn remembering_nothing_forgets_everything_and_warns() {
+    for before in [table(10), cookie(Vec::new()), both_layers()] {
+        let mut world = World::new(remembering(before.clone()));
+        world.configure(remembering(Remember::NONE));
+        assert_eq!(world.last().reason, TransitionReason::RememberChanged);
+        assert_eq!((world.last().from, world.last().to), (before.as_str(), "none"));
+        let memory = &world.web().memory;
+        assert!(memory.table.is_none() && memory.seals.is_none());
+    }
 }
 
 #[test]
 fn cookie_keys_are_kept_until_they_change() {
-    let keys = |world: &World| match &world.web().memory {
-        Memory::Cookie(keys) => Arc::clone(keys),
-        other => panic!("{other:?}"),
-    };
     let mut world = World::new(remembering(cookie(Vec::new())));
-    let ephemeral = keys(&world);
+    let ephemeral = keys_of(&world);
     let mut other = remembering(cookie(Vec::new()));
     other.affinity.seed = Seed(99);
     other.affinity.announce = true;
     world.configure(other);
-    assert!(Arc::ptr_eq(&ephemeral, &keys(&world)), "an ephemeral key must survive a reload");
+    assert!(Arc::ptr_eq(&ephemeral, &keys_of(&world)), "an ephemeral key must survive a reload");
     world.configure(remembering(cookie(vec![SecretKey([1; 32])])));
-    let first = keys(&world);
+    let first = keys_of(&world);
     assert!(!Arc::ptr_eq(&ephemeral, &first));
     world.configure(remembering(cookie(vec![SecretKey([2; 32]), SecretKey([1; 32])])));
-    assert!(!Arc::ptr_eq(&first, &keys(&world)));
+    assert!(!Arc::ptr_eq(&first, &keys_of(&world)));
+}
+
+#[test]
+fn renamed_cookie_is_read_under_its_old_name() {
+    let mut world = World::new(remembering(cookie(Vec::new())));
+    let mut renamed = cookie(Vec::new());
+    renamed.cookie.as_mut().expect("a cookie").name = "stick".into();
+    world.configure(remembering(renamed));
+    let config = world.web().memory.seals.clone().expect("sealed cookies").config;
+    assert_eq!((config.name.as_str(), config.former_name.as_deref()), ("stick", Some("homing-web")));
 }

@@ -1,13 +1,12 @@
 //! The session of a request: looks up its binding, and stores what the request changes.
 
-use crate::affinity::cookie::{self, CookieBinding, Opened};
-use crate::affinity::key::{FoundKey, RequestView};
+use crate::affinity::cookie::{self, CookieBinding, CookieConfig, Opened, OwnCookies, Owner};
+use crate::affinity::key::{FoundKey, KeySource, RequestView};
 use crate::affinity::learn::{self, Learned, ResponseView};
-use crate::affinity::pick::{self, Binding, Tried, Verdict};
-use crate::affinity::recall::{Recalled, Store, recall};
-use crate::affinity::{KeyHash, Timestamp};
-use crate::model::Remember;
-use crate::model::snapshot::Memory;
+use crate::affinity::pick::{self, Binding, Outcome, Tried, Verdict};
+use crate::affinity::recall::{CookieLayer, Layer, Layers, Recalled, TableLayer, recall};
+use crate::affinity::{BackendId, KeyHash, Timestamp};
+use crate::model::snapshot::Seals;
 use crate::proxy::view::UpstreamView;
 
 /// A request's session.
@@ -19,8 +18,35 @@ pub(crate) struct Session {
     pub source: Option<usize>,
     /// Its binding when the request arrived.
     pub binding: Binding,
+    /// The layer of memory that the binding is from.
+    pub layer: Option<Layer>,
+    /// Whether the table must be told what the cookie says.
+    table_behind: bool,
+    /// Whom its sealed cookie must speak for.
+    owner: Owner,
     /// The request's sealed cookie, if valid.
     opened: Option<Opened>,
+    /// Which of the request's cookies are sealed cookies.
+    own: OwnCookies,
+}
+
+/// What a response says about the session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lesson {
+    /// Nothing new.
+    Nothing,
+    /// The backend has minted the id of a session.
+    Minted(FoundKey),
+    /// The session has ended here.
+    Ended,
+}
+
+/// A Set-Cookie to add to a response.
+#[derive(Debug)]
+pub(crate) struct SetCookie {
+    pub value: String,
+    /// Whether the response must be marked private.
+    pub private: bool,
 }
 
 impl Session {
@@ -31,14 +57,24 @@ impl Session {
         request: &impl RequestView,
         now: Timestamp,
     ) -> Self {
-        let hash = found.map(|found| found.hash);
-        let Recalled { key, binding, cookie } =
-            recall(store(upstream), &upstream.state.cluster, hash, request, now);
+        let Recalled { key, binding, layer, table_behind, owner, cookie, own } =
+            recall(&layers(upstream), &upstream.state.cluster, found, request, now);
         let opened = match cookie {
             CookieBinding::Bound(opened) => Some(opened),
-            CookieBinding::Absent | CookieBinding::Expired(_) | CookieBinding::Forged => None,
+            CookieBinding::Absent
+            | CookieBinding::Hint(_)
+            | CookieBinding::Expired(_)
+            | CookieBinding::Forged => None,
         };
-        Self { key, source: found.map(|found| found.source), binding, opened }
+        let source = found.map(|found| found.source);
+        Self { key, source, binding, layer, table_behind, owner, opened, own }
+    }
+
+    /// Returns the outcome to report for a pick. Where the cookie is the session, a request without
+    /// a key starts one.
+    pub(crate) fn outcome(&self, upstream: &UpstreamView, picked: Outcome) -> Outcome {
+        let starts = picked == Outcome::Unkeyed && self.owner == Owner::Client && issues(upstream);
+        if starts { Outcome::New } else { picked }
     }
 
     /// Stores the binding that a pick made, just before the request is sent. Returns false if
@@ -51,12 +87,18 @@ impl Session {
         tried: &Tried,
         now: Timestamp,
     ) -> bool {
-        let (Memory::Table(table), Some(key), true) = (&upstream.state.memory, self.key, verdict.rebind)
-        else {
-            return true;
+        let (Some(table), Some(key)) = (&upstream.state.memory.table, self.key) else { return true };
+        let in_table = match self.owner {
+            Owner::Session(_) => true,
+            // A cookie that is the session has no entry, and an address only where it was asked for.
+            Owner::Client | Owner::Nobody => upstream.state.table().is_some() && self.opened.is_none(),
         };
+        let behind = self.table_behind && verdict.outcome == Outcome::Kept;
+        if !in_table || !(verdict.rebind || behind) {
+            return true;
+        }
         let slot = upstream.slot(verdict.member);
-        if self.binding == Binding::Absent {
+        if matches!(self.binding, Binding::Absent | Binding::Hint(_)) {
             let bound = table.bind_if_absent(key, slot, now);
             let may_follow = |member| !tried.contains(member);
             if bound == slot || upstream.state.cluster.index_of(bound).is_some_and(may_follow) {
@@ -75,66 +117,136 @@ impl Session {
         member: u16,
         response: &impl ResponseView,
         now: Timestamp,
-    ) {
-        let Memory::Table(table) = &upstream.state.memory else { return };
+    ) -> Lesson {
+        let Some(table) = &upstream.state.memory.table else { return Lesson::Nothing };
         let affinity = &upstream.state.config.affinity;
         match learn::learn(&affinity.key, affinity.seed, now, response) {
-            Learned::Nothing => {}
+            Learned::Nothing => Lesson::Nothing,
             // The request had this id already: the pick has bound it, or has left it bound to the
             // backend that the session returns to.
-            Learned::Bind(found) if self.key == Some(found.hash) => {}
-            Learned::Bind(found) => table.bind(found.hash, upstream.slot(member), now),
-            Learned::Delete { source } if self.source != Some(source) => {}
+            Learned::Bind(found) if self.key == Some(found.hash) => Lesson::Nothing,
+            Learned::Bind(found) => {
+                table.bind(found.hash, upstream.slot(member), now);
+                Lesson::Minted(found)
+            }
+            Learned::Delete { source } if self.source != Some(source) => Lesson::Nothing,
             Learned::Delete { .. } | Learned::Release => {
                 // A session that has moved since belongs to another backend.
                 let is_here = |key| table.peek(key, now).is_none_or(|slot| slot == upstream.slot(member));
-                if let Some(key) = self.key.filter(|key| is_here(*key)) {
-                    table.remove(key);
+                match self.key {
+                    Some(key) if !is_here(key) => Lesson::Nothing,
+                    Some(key) => {
+                        table.remove(key);
+                        Lesson::Ended
+                    }
+                    None => Lesson::Ended,
                 }
             }
         }
     }
 
-    /// Returns the Set-Cookie value to add to the response, and whether the response must be marked
-    /// private. Calls `cacheable` only if a cookie is due.
-    pub(crate) fn cookie_to_set(
+    /// Returns the address that has placed a new session: the request's key, if it is the client's
+    /// address, and the response, or the sealed cookie, gives the session an identity of its own.
+    pub(crate) fn placed_by_address(
         &self,
         upstream: &UpstreamView,
         verdict: Verdict,
+        lesson: Lesson,
+    ) -> Option<KeyHash> {
+        let source = upstream.state.config.affinity.key.get(self.source?)?;
+        let begins = match lesson {
+            Lesson::Minted(_) => true,
+            _ => verdict.outcome == Outcome::New && self.owner == Owner::Client && issues(upstream),
+        };
+        self.key.filter(|_| begins && *source == KeySource::Ip)
+    }
+
+    /// Returns the Set-Cookie to add to the response: a new sealed cookie, or the deletion of one.
+    /// Calls `cacheable` only if a cookie is due.
+    pub(crate) fn set_cookie(
+        &self,
+        upstream: &UpstreamView,
+        verdict: Verdict,
+        lesson: Lesson,
         secure: bool,
         cacheable: impl FnOnce() -> bool,
         now: Timestamp,
-    ) -> Option<(String, bool)> {
-        let (Memory::Cookie(keys), Remember::Cookie(config)) =
-            (&upstream.state.memory, &upstream.state.config.affinity.remember)
-        else {
-            return None;
+    ) -> Option<SetCookie> {
+        let Seals { keys, config } = upstream.state.memory.seals.as_ref()?;
+        let binding = match lesson {
+            Lesson::Ended if self.own.is_empty() => return None,
+            Lesson::Ended => None,
+            _ if !issues(upstream) => return None,
+            _ => Some(self.to_seal(upstream, verdict, lesson, config, now)?),
         };
-        let backend = match &self.opened {
-            // A temporary failover: the cookie keeps naming the session's backend.
-            Some(opened) if !verdict.rebind => &opened.backend,
-            _ => upstream.id(verdict.member),
-        };
-        if self.opened.as_ref().is_some_and(|opened| !opened.needs_reissue(backend, now, config.max_idle)) {
-            return None;
-        }
         let cacheable = cacheable();
         if cacheable && config.on_cacheable == cookie::OnCacheable::Skip {
             return None;
         }
-        let issued = self.opened.as_ref().map_or(now, |opened| opened.issued);
-        let sealed = keys.seal(&upstream.state.config.name, backend, issued, now);
-        let value = cookie::set_cookie_value(config, &sealed, secure);
-        Some((value, cacheable && config.on_cacheable == cookie::OnCacheable::Private))
+        let value = match binding {
+            Some(binding) => {
+                let sealed = keys.seal(&upstream.state.config.name, &binding);
+                cookie::set_cookie_value(config, &sealed, secure)
+            }
+            None => cookie::delete_cookie_value(config, secure),
+        };
+        Some(SetCookie { value, private: cacheable && config.on_cacheable == cookie::OnCacheable::Private })
+    }
+
+    /// Returns the binding that the client must get, or `None` if it has it, or must get none.
+    fn to_seal(
+        &self,
+        upstream: &UpstreamView,
+        verdict: Verdict,
+        lesson: Lesson,
+        config: &CookieConfig,
+        now: Timestamp,
+    ) -> Option<Opened> {
+        let new = |key, backend: &BackendId| Opened {
+            backend: backend.clone(),
+            key,
+            issued: now,
+            bound: now,
+            last_seen: now,
+        };
+        let key = match (self.owner, lesson) {
+            (Owner::Client, _) => None,
+            // The next request carries the id that was minted, unless a source that comes first in
+            // the list is in the request.
+            (_, Lesson::Minted(minted)) if self.source.is_none_or(|source| minted.source <= source) => {
+                return Some(new(Some(minted.hash), upstream.id(verdict.member)));
+            }
+            (Owner::Session(key), _) => Some(key),
+            (Owner::Nobody, _) => return None,
+        };
+        let backend = match self.binding {
+            // A temporary failover: the cookie keeps naming the session's backend.
+            Binding::To(slot) if !verdict.rebind => upstream.id(upstream.state.cluster.index_of(slot)?),
+            _ => upstream.id(verdict.member),
+        };
+        match &self.opened {
+            None => Some(new(key, backend)),
+            Some(opened) if !opened.needs_reissue(key, backend, now, config.max_idle) => None,
+            Some(opened) => {
+                let bound = if opened.backend == *backend { opened.bound } else { now };
+                Some(Opened { issued: opened.issued, bound, ..new(key, backend) })
+            }
+        }
+    }
+
+    /// Returns the sealed cookies of the request, which backends must not see.
+    pub(crate) fn own_cookies<'u>(
+        &self,
+        upstream: &'u UpstreamView,
+    ) -> Option<(&'u CookieConfig, OwnCookies)> {
+        let seals = upstream.state.memory.seals.as_ref().filter(|_| !self.own.is_empty())?;
+        Some((&seals.config, self.own))
     }
 }
 
-/// Returns the name of the sealed cookie, which backends must not see.
-pub(crate) fn own_cookie(upstream: &UpstreamView) -> Option<&str> {
-    match &upstream.state.config.affinity.remember {
-        Remember::Cookie(config) => Some(&config.name),
-        _ => None,
-    }
+/// Returns whether sealed cookies are issued, not only read since a reload.
+fn issues(upstream: &UpstreamView) -> bool {
+    upstream.state.config.affinity.remember.cookie.is_some()
 }
 
 /// Returns the backend and successor to announce to the backend, if the upstream announces them.
@@ -150,15 +262,16 @@ pub(crate) fn announce(
     })
 }
 
-/// Returns the store of an upstream's bindings.
-fn store(upstream: &UpstreamView) -> Store<'_> {
-    let config = &upstream.state.config;
-    match (&upstream.state.memory, &config.affinity.remember) {
-        (Memory::Table(table), _) => Store::Table(table),
-        (Memory::Cookie(keys), Remember::Cookie(cookie)) => {
-            Store::Cookie { keys, config: cookie, upstream: &config.name, seed: config.affinity.seed }
-        }
-        // Keys without cookie settings do not occur: both come from one configuration.
-        (Memory::None | Memory::Cookie(_), _) => Store::None,
+/// Returns the layers of memory of an upstream.
+fn layers(upstream: &UpstreamView) -> Layers<'_> {
+    let (config, memory) = (&upstream.state.config, &upstream.state.memory);
+    let remember = &config.affinity.remember;
+    Layers {
+        upstream: &config.name,
+        sources: &config.affinity.key,
+        seed: config.affinity.seed,
+        table: memory.table.as_deref().map(|table| TableLayer { table, helper: remember.table.is_none() }),
+        cookie: memory.seals.as_ref().map(|seals| CookieLayer { keys: &seals.keys, config: &seals.config }),
+        first: remember.first(),
     }
 }

@@ -139,6 +139,7 @@ impl Request<'_> {
             upstream: upstream.map(|u| &*u.state),
             member: self.verdict.map(|v| v.member),
             key_source: self.session.as_ref().and_then(|s| s.source),
+            layer: self.session.as_ref().and_then(|s| s.layer),
             outcome: self.verdict.map(|v| v.outcome),
             reason: self.verdict.and_then(|v| v.reason),
             attempts: tally.attempts,

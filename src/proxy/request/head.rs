@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::net::IpAddr;
 
-use crate::affinity::cookie;
+use crate::affinity::cookie::{self, CookieConfig, OwnCookies};
 use crate::affinity::pick::{Outcome, Reason};
 use crate::h1::{self, Edit, Field, FieldKind, RequestHead, ResponseHead, Version};
 use crate::model::Forwarding;
@@ -25,8 +25,8 @@ pub(crate) struct RequestEdits<'a> {
     pub version: &'static str,
     /// The subject and digest of the client's certificate.
     pub certificate: Option<(&'a str, &'a str)>,
-    /// The name of the sealed cookie, which is removed.
-    pub own_cookie: Option<&'a str>,
+    /// The sealed cookies, which are removed.
+    pub own_cookies: Option<(&'a CookieConfig, OwnCookies)>,
     /// The values of X-Affinity-Backend and X-Affinity-Successor.
     pub announce: Option<(&'a str, Option<&'a str>)>,
     /// Whether to ask the backend for the upgrade.
@@ -49,7 +49,7 @@ pub(crate) fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: &R
         }
         // Only Homing sets these.
         FieldKind::Host | FieldKind::Affinity | FieldKind::ClientCert => Edit::Drop,
-        FieldKind::Cookie if edits.own_cookie.is_some() => Edit::Drop,
+        FieldKind::Cookie if edits.own_cookies.is_some() => Edit::Drop,
         // Forwarding headers of an untrusted peer are dropped even if Homing sets none of its own.
         FieldKind::XForwardedFor if forwarding.x_forwarded || !edits.trusted => Edit::Drop,
         FieldKind::XForwardedProto | FieldKind::XForwardedHost if !edits.trusted => Edit::Drop,
@@ -64,8 +64,8 @@ pub(crate) fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: &R
         FieldKind::Other if is_spoofed(field.name, edits.trusted) => Edit::Drop,
         _ => Edit::Keep,
     });
-    if let Some(own) = edits.own_cookie {
-        write_cookies_without(out, head, own);
+    if let Some((config, own)) = edits.own_cookies {
+        write_cookies_without(out, head, config, own);
     }
     if forwarding.x_forwarded {
         write_x_forwarded(out, head, edits);
@@ -117,12 +117,12 @@ fn is_spoofed(name: &str, trusted: bool) -> bool {
     starts(b"x-affinity-") || (!trusted && (starts(b"x-forwarded-") || starts(b"x-real-ip")))
 }
 
-/// Writes the client's cookies without the sealed cookie.
-fn write_cookies_without(out: &mut Vec<u8>, head: &RequestHead<'_>, own: &str) {
-    let mut rest = Vec::new();
+/// Writes the client's cookies without the sealed cookies.
+fn write_cookies_without(out: &mut Vec<u8>, head: &RequestHead<'_>, config: &CookieConfig, own: OwnCookies) {
+    let (mut rest, mut seen) = (Vec::new(), 0);
     for field in head.fields.iter().filter(|f| f.kind == FieldKind::Cookie) {
         rest.clear();
-        match cookie::strip_cookie(&mut rest, field.value, own.as_bytes()) {
+        match cookie::strip_cookie(&mut rest, field.value, |name| config.is_named(name), own, &mut seen) {
             cookie::Stripped::Unchanged => h1::write_field(out, "cookie", field.value),
             cookie::Stripped::Changed => h1::write_field(out, "cookie", &rest),
             cookie::Stripped::Empty => {}

@@ -32,7 +32,6 @@ use super::state::Request;
 use crate::affinity::key;
 use crate::affinity::pick::{self, Decision, Outcome, Query, Verdict};
 use crate::h1::{self, FieldSlots, Framing, Parsed, RequestHead};
-use crate::model::snapshot::Memory;
 use crate::proxy::backend::lease::Usage;
 use crate::proxy::view::{UpstreamView, View};
 use crate::proxy::wire::buffer::Size;
@@ -232,11 +231,8 @@ impl Request<'_> {
             random: self.worker.random(),
         };
         let mut decision = pick::pick(&upstream.state.cluster, upstream.policy, upstream, &query);
-        // With sealed cookies, a request without a key starts a session too.
-        if let (Memory::Cookie(_), Decision::Send(verdict)) = (&upstream.state.memory, &mut decision)
-            && verdict.outcome == Outcome::Unkeyed
-        {
-            verdict.outcome = Outcome::New;
+        if let Decision::Send(verdict) = &mut decision {
+            verdict.outcome = session.outcome(upstream, verdict.outcome);
         }
         Ok(decision)
     }
@@ -259,7 +255,7 @@ impl Request<'_> {
             scheme: client.scheme(),
             version: if client.origin.http2 { "2" } else { head::via_version(head.version) },
             certificate: client.origin.secure.as_ref().and_then(|secure| secure.certificate()),
-            own_cookie: binding::own_cookie(upstream),
+            own_cookies: self.session.as_ref().and_then(|session| session.own_cookies(upstream)),
             announce: binding::announce(upstream, key, verdict.member),
             upgrade: self.facts.as_ref().is_some_and(|facts| facts.upgrade),
         };

@@ -1,6 +1,8 @@
 //! Reads response heads: decides how the response is framed, updates the session, and writes the
 //! head for the client.
 
+use std::net::IpAddr;
+
 use tokio::time::Instant;
 
 use super::error::ProxyError;
@@ -8,6 +10,7 @@ use super::head::{self, AffinityReport, ClientFraming, ResponseEdits};
 use super::state::Request;
 use crate::affinity::cookie;
 use crate::affinity::pick::Verdict;
+use crate::affinity::{KeyHash, Timestamp};
 use crate::h1::{self, Body, BodyLimits, FieldSlots, Framing, Parsed, ResponseHead, Version};
 use crate::model::snapshot::Observation;
 use crate::proxy::view::UpstreamView;
@@ -119,9 +122,12 @@ impl ReplyReader {
         let now = worker.now();
         let mut set_cookie = None;
         if let Some(session) = &request.session {
-            session.learn(upstream, verdict.member, head, now);
+            let lesson = session.learn(upstream, verdict.member, head, now);
+            if let Some(address) = session.placed_by_address(upstream, verdict, lesson) {
+                count_by_address(upstream, address, facts.client_ip, now);
+            }
             let cacheable = || cookie::is_publicly_cacheable(facts.method.like(), head.status, head);
-            set_cookie = session.cookie_to_set(upstream, verdict, facts.secure, cacheable, now);
+            set_cookie = session.set_cookie(upstream, verdict, lesson, facts.secure, cacheable, now);
         }
         let affinity = &upstream.state.config.affinity;
         let edits = ResponseEdits {
@@ -134,8 +140,8 @@ impl ReplyReader {
                 reason: verdict.reason,
                 backend: upstream.id(verdict.member).as_str(),
             }),
-            set_cookie: set_cookie.as_ref().map(|(value, _)| value.as_bytes()),
-            make_private: set_cookie.as_ref().is_some_and(|(_, private)| *private),
+            set_cookie: set_cookie.as_ref().map(|cookie| cookie.value.as_bytes()),
+            make_private: set_cookie.as_ref().is_some_and(|cookie| cookie.private),
             upgrade: if upgraded { head.upgrade } else { None },
         };
         head::write_response(&mut self.out, head, &edits);
@@ -156,5 +162,20 @@ impl ReplyReader {
             body,
             framing,
         })
+    }
+}
+
+/// Counts a new session that was placed by the client's address. Tells the operator if most are.
+fn count_by_address(upstream: &UpstreamView, address: KeyHash, client: IpAddr, now: Timestamp) {
+    let Some(share) = upstream.state.memory.crowd.count(address, now) else { return };
+    upstream.metrics.placed_by_address(share);
+    if share.notice {
+        tracing::warn!(
+            upstream = &*upstream.state.config.name,
+            %client,
+            share = format!("{} of {}", share.largest, share.largest + share.others),
+            "one address brings most new sessions, and all go to one backend; remove \"ip\" from the key, or add \
+             the proxy at this address to client_ip.trusted"
+        );
     }
 }

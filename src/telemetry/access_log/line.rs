@@ -44,6 +44,9 @@ pub(super) fn format(
             line.text("key_source", &source.to_string());
         }
     }
+    if let Some(layer) = record.layer {
+        line.text("memory", layer.as_str());
+    }
     if let Some(outcome) = record.outcome {
         line.text("outcome", outcome.as_str());
     }

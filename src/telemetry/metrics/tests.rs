@@ -128,7 +128,7 @@ fn backends_have_state_and_load() {
 #[test]
 fn table_metrics_exist_only_with_a_table() {
     let upstream = fixture::upstream_with_table("shop", &["node1", "node2"]);
-    if let Memory::Table(table) = &upstream.memory {
+    if let Some(table) = upstream.table() {
         let now = crate::affinity::Timestamp(1_000);
         for key in 0..3 {
             table.bind(crate::affinity::KeyHash(key * 0x1234_5678_9abc_def1), crate::affinity::Slot(1), now);

@@ -99,9 +99,13 @@ fn random_passive(rng: &mut Rng) -> Option<PassiveCheck> {
 
 fn random_remember(rng: &mut Rng) -> Remember {
     if rng.bool() {
-        Remember::None
+        Remember::NONE
     } else {
-        Remember::Table(TableConfig { max_entries: rng.usize(1..100), ttl: S * rng.u32(1..100), file: None })
+        Remember::in_table(TableConfig {
+            max_entries: rng.usize(1..100),
+            ttl: S * rng.u32(1..100),
+            file: None,
+        })
     }
 }
 
