@@ -14,6 +14,8 @@ pub(crate) struct BackendStream {
     usage: Usage,
     /// The client that the PROXY header named, if one was sent.
     announced: Option<Box<Announced>>,
+    /// Whether it belongs to one client connection.
+    owned: bool,
     /// `None` for a stream of a shared connection, which is counted as a whole.
     _counted: Option<OpenConnection>,
 }
@@ -50,12 +52,12 @@ impl Drop for OpenConnection {
 impl BackendStream {
     /// Wraps a connection that the request opened for itself.
     pub(crate) fn opened(stream: Stream, announced: Option<Box<Announced>>, counted: OpenConnection) -> Self {
-        Self { stream, usage: Usage::First, announced, _counted: Some(counted) }
+        Self { stream, usage: Usage::First, announced, owned: false, _counted: Some(counted) }
     }
 
     /// Wraps a stream of a shared HTTP/2 connection.
     pub(crate) fn shared(stream: Stream, usage: Usage) -> Self {
-        Self { stream, usage, announced: None, _counted: None }
+        Self { stream, usage, announced: None, owned: false, _counted: None }
     }
 
     /// Marks the connection as taken from the pool for another request.
@@ -66,6 +68,16 @@ impl BackendStream {
     /// Returns what the connection was used for before.
     pub(crate) fn usage(&self) -> Usage {
         self.usage
+    }
+
+    /// Marks the connection as belonging to the client connection that it is leased to.
+    pub(crate) fn own(&mut self) {
+        self.owned = true;
+    }
+
+    /// Returns whether the connection belongs to one client connection.
+    pub(crate) fn is_owned(&self) -> bool {
+        self.owned
     }
 
     /// Returns whether the connection was announced for this client connection.

@@ -4,6 +4,7 @@ pub(crate) mod announced;
 pub(crate) mod connect_error;
 mod http2;
 pub(crate) mod lease;
+pub(crate) mod owned;
 pub(crate) mod pool;
 mod tls;
 

@@ -17,6 +17,7 @@ use super::connect_error::ConnectError;
 use super::http2::{self, Links};
 use super::lease::{BackendStream, OpenConnection};
 use super::tls::BackendTls;
+use crate::h1::{HeadError, HeadLimits};
 use crate::model::live::BackendLive;
 use crate::model::{Address, Backend, Pool as Settings, ProxyVersion, Upstream};
 use crate::proxy::wire::socket::Socket;
@@ -25,7 +26,7 @@ use crate::tls;
 
 /// How long an HTTP/2 stream has to end after its response.
 const STREAM_END_TIMEOUT: Duration = Duration::from_secs(5);
-/// The shortest time between two log lines about failed handshakes.
+/// The shortest time between two warnings about one backend.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// A worker's connections to one backend.
@@ -38,7 +39,7 @@ pub(crate) struct BackendPool {
     tls: Option<BackendTls>,
     /// The version of the PROXY header to send, if any.
     proxy_protocol: Option<ProxyVersion>,
-    /// When a failed handshake was last logged.
+    /// When a warning was last logged.
     warned: Cell<Option<Instant>>,
     live: Arc<BackendLive>,
     settings: Cell<Settings>,
@@ -196,11 +197,32 @@ impl BackendPool {
 
     /// Logs a TLS or protocol mismatch, at most once per [`WARN_EVERY`].
     fn warn_of_mismatch(&self, error: &ConnectError) {
-        let now = Instant::now();
-        if self.warned.get().is_none_or(|at| now.duration_since(at) >= WARN_EVERY) {
-            self.warned.set(Some(now));
+        if self.may_warn() {
             tracing::warn!(backend = %self.address, %error, "backend TLS or protocol mismatch");
         }
+    }
+
+    /// Logs that a response head exceeds a limit, at most once per [`WARN_EVERY`]. `bytes` of it have
+    /// arrived.
+    pub(crate) fn warn_of_large_head(&self, error: HeadError, bytes: usize, limits: &HeadLimits) {
+        if !self.may_warn() {
+            return;
+        }
+        let (setting, limit) = match error {
+            HeadError::TooManyFields => ("limits.fields", limits.fields),
+            _ => ("limits.head_bytes", limits.head_bytes),
+        };
+        tracing::warn!(backend = %self.address, bytes, limit, setting, "response head exceeds a limit: {error}");
+    }
+
+    /// Returns true at most once per [`WARN_EVERY`].
+    fn may_warn(&self) -> bool {
+        let now = Instant::now();
+        let may = self.warned.get().is_none_or(|at| now.duration_since(at) >= WARN_EVERY);
+        if may {
+            self.warned.set(Some(now));
+        }
+        may
     }
 
     /// Returns whether connections of this pool have the upstream's TLS settings, protocol and
