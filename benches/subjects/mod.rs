@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use ahash::RandomState;
 use homing::affinity::client_ip::Mask;
-use homing::affinity::cookie::KeyRing;
+use homing::affinity::cookie::{KeyRing, Opened};
 use homing::affinity::key::{ClientIdentity, KeySource, find_key};
 use homing::affinity::pick::{Binding, Decision, Failover, Idle, Policy, Query, Tried, pick};
 use homing::affinity::ring::Ring;
@@ -243,7 +243,8 @@ pub(crate) fn key_ring() -> KeyRing {
 
 /// Seals a binding.
 pub(crate) fn seal(keys: &KeyRing, backend: &BackendId) -> String {
-    keys.seal(black_box("shop"), black_box(backend), NOW, NOW)
+    let binding = Opened { backend: backend.clone(), key: None, issued: NOW, bound: NOW, last_seen: NOW };
+    keys.seal(black_box("shop"), black_box(&binding))
 }
 
 /// Opens a sealed binding; returns when it was issued.

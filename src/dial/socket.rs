@@ -3,8 +3,8 @@
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use rustix::net::{RecvFlags, recv};
@@ -112,6 +112,50 @@ impl Socket {
     }
 }
 
+/// Watches a socket whose peer has ended its sending side. The socket stays readable from then on,
+/// so only the readiness of a second descriptor tells when the peer is gone for good.
+#[derive(Debug)]
+pub(crate) struct ResetWatch(Socket);
+
+impl ResetWatch {
+    /// Starts to watch. `None` if no descriptor is left.
+    pub(crate) fn new(socket: &Socket) -> Option<Self> {
+        let descriptor = socket.as_fd().try_clone_to_owned().ok()?;
+        let socket = match socket {
+            Socket::Tcp(_) => Socket::Tcp(TcpStream::from_std(descriptor.into()).ok()?),
+            Socket::Unix(_) => Socket::Unix(UnixStream::from_std(descriptor.into()).ok()?),
+        };
+        Some(Self(socket))
+    }
+
+    /// Ready when the peer has reset the connection or, on a Unix domain socket, closed it.
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let not_yet = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+        let mut now = Context::from_waker(Waker::noop());
+        loop {
+            let writable = match &self.0 {
+                Socket::Tcp(socket) => socket.poll_write_ready(cx),
+                Socket::Unix(socket) => socket.poll_write_ready(cx),
+            };
+            if ready!(writable).is_err() {
+                return Poll::Ready(());
+            }
+            let readiness = match &self.0 {
+                Socket::Tcp(socket) => pin!(socket.ready(Interest::WRITABLE)).poll(&mut now),
+                Socket::Unix(socket) => pin!(socket.ready(Interest::WRITABLE)).poll(&mut now),
+            };
+            if matches!(readiness, Poll::Ready(Ok(ready)) if ready.is_write_closed()) {
+                return Poll::Ready(());
+            }
+            // It is only writable. Clears that, to wait for the next event.
+            let _ = match &self.0 {
+                Socket::Tcp(socket) => socket.try_io(Interest::WRITABLE, not_yet),
+                Socket::Unix(socket) => socket.try_io(Interest::WRITABLE, not_yet),
+            };
+        }
+    }
+}
+
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
@@ -159,8 +203,38 @@ impl AsyncWrite for Socket {
 #[cfg(test)]
 mod tests {
     use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
 
     use super::*;
+
+    #[tokio::test]
+    async fn reset_watch_tells_a_half_close_from_the_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        let (mut unix, theirs) = UnixStream::pair().unwrap();
+        tcp.shutdown().await.unwrap();
+        unix.shutdown().await.unwrap();
+        let watches = [Socket::from(accepted), Socket::from(theirs)].map(|mut socket| async move {
+            assert_eq!(tokio::io::AsyncReadExt::read(&mut socket, &mut [0]).await.unwrap(), 0);
+            let watch = ResetWatch::new(&socket).unwrap();
+            for _ in 0..3 {
+                tokio::task::yield_now().await;
+                let early = std::future::poll_fn(|cx| Poll::Ready(watch.poll(cx))).await;
+                assert!(early.is_pending(), "a half-close was taken for the end");
+            }
+            (socket, watch)
+        });
+        let [tcp_watch, unix_watch] = watches;
+        let ((mut socket, watch), (_other, other_watch)) = (tcp_watch.await, unix_watch.await);
+        // The peer still reads.
+        socket.write_all(b"x").await.unwrap();
+        assert_eq!(tokio::io::AsyncReadExt::read(&mut tcp, &mut [0; 8]).await.unwrap(), 1);
+        Socket::from(tcp).reset_on_close();
+        drop(unix);
+        std::future::poll_fn(|cx| watch.poll(cx)).await;
+        std::future::poll_fn(|cx| other_watch.poll(cx)).await;
+    }
 
     #[tokio::test]
     async fn peek_waits_for_new_bytes_and_consumes_none() {

@@ -223,7 +223,7 @@ impl Body {
         let framed = self.framed();
         let framing = |len| Ok(Some(Piece { len, forward: framed }));
         match (self.state, rest) {
-            (State::Size, _) => self.size_piece(rest).map(Some),
+            (State::Size, _) => self.size_piece(rest),
             (State::Extension, _) => self.extension_piece(rest).map(Some),
             (State::SizeLf, [b'\n', ..]) => {
                 let piece = framing(1);
@@ -255,40 +255,46 @@ impl Body {
         }
     }
 
-    /// Parses the digits of a chunk size, and the end of the line if it follows immediately.
-    fn size_piece(&mut self, rest: &[u8]) -> Result<Piece, BodyError> {
-        let mut len = 0;
+    /// Parses the digits of a chunk size, and the end of the line if it follows immediately. Where
+    /// the framing is forwarded, no digit goes on before the size is known to be valid.
+    fn size_piece(&mut self, rest: &[u8]) -> Result<Option<Piece>, BodyError> {
+        let (mut digits, mut size, mut len) = (self.digits, self.remaining, 0);
         while let Some(digit) = rest.get(len).and_then(|&byte| char::from(byte).to_digit(16)) {
-            if self.digits == MAX_DIGITS {
+            if digits == MAX_DIGITS || size > MAX_SIZE >> 4 {
                 return Err(BodyError::ChunkSize);
             }
-            self.digits += 1;
-            self.remaining = self.remaining << 4 | u64::from(digit);
+            digits += 1;
+            size = size << 4 | u64::from(digit);
             len += 1;
         }
         let forward = self.framed();
-        if self.digits == 0 {
+        if digits == 0 {
             return Err(BodyError::ChunkSize);
         }
-        match &rest[len..] {
+        if forward && len == rest.len() {
+            return Ok(None);
+        }
+        (self.digits, self.remaining) = (digits, size);
+        let piece = match &rest[len..] {
             [b'\r', b'\n', ..] => {
                 self.end_size_line();
-                Ok(Piece { len: len + 2, forward })
+                Piece { len: len + 2, forward }
             }
             [b'\r', ..] => {
                 self.state = State::SizeLf;
-                Ok(Piece { len: len + 1, forward })
+                Piece { len: len + 1, forward }
             }
             // The semicolon is dropped, so it is a piece of its own.
             [b';', ..] if len == 0 => {
                 self.state = State::Extension;
                 self.extension_empty = true;
-                Ok(Piece { len: 1, forward: false })
+                Piece { len: 1, forward: false }
             }
-            [] | [b';', ..] => Ok(Piece { len, forward }),
-            [b'\n', ..] => Err(BodyError::LineEnd),
-            _ => Err(BodyError::ChunkSize),
-        }
+            [] | [b';', ..] => Piece { len, forward },
+            [b'\n', ..] => return Err(BodyError::LineEnd),
+            _ => return Err(BodyError::ChunkSize),
+        };
+        Ok(Some(piece))
     }
 
     /// Handles the end of the size line: data follows or, after a size of 0, trailers.
@@ -350,8 +356,10 @@ struct Piece {
     forward: bool,
 }
 
-/// The number of hex digits in 64 bits.
+/// The most hex digits in a chunk size.
 const MAX_DIGITS: u8 = 16;
+/// The largest chunk size. Many readers use signed integers of 64 bits.
+const MAX_SIZE: u64 = u64::MAX >> 1;
 
 #[cfg(test)]
 #[path = "body_tests.rs"]

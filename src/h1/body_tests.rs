@@ -71,15 +71,40 @@ fn extensions_are_dropped() {
 
 #[test]
 fn chunk_sizes_are_strict() {
-    for wrong in
-        ["", "+1", "-1", " 1", "1 ", "0x1", "g", "1\t", "_1", ";a", "10000000000000000", "00000000000000001"]
-    {
+    for wrong in [
+        "",
+        "+1",
+        "-1",
+        " 1",
+        "1 ",
+        "0x1",
+        "g",
+        "1\t",
+        "_1",
+        ";a",
+        "10000000000000000",
+        "00000000000000001",
+        "8000000000000000",
+        "ffffffffffffffff",
+    ] {
         assert_eq!(chunks(&format!("{wrong}\r\nx\r\n0\r\n\r\n")), Err(BodyError::ChunkSize), "{wrong:?}");
     }
     assert_eq!(chunks("1\nx\r\n0\r\n\r\n"), Err(BodyError::LineEnd));
     assert_eq!(chunks("1\r\rx\r\n0\r\n\r\n"), Err(BodyError::LineEnd));
     assert!(chunks("0000000000000001\r\nx\r\n0000000000000000\r\n\r\n").is_ok());
-    assert_eq!(chunks("ffffffffffffffff\r\nx\r\n0\r\n\r\n"), Err(BodyError::Truncated));
+    assert_eq!(chunks("7fffffffffffffff\r\nx\r\n0\r\n\r\n"), Err(BodyError::Truncated));
+}
+
+#[test]
+fn no_digit_of_a_chunk_size_goes_on_before_the_size_is_known() {
+    let mut body = Body::new(Framing::Chunked, LIMITS);
+    for digits in 1..16 {
+        let step = body.advance(&b"ffffffffffffffff"[..digits]);
+        assert_eq!(step, Ok(Step { consumed: 0, forward: 0..0, done: false }), "{digits}");
+    }
+    assert_eq!(body.advance(b"ffffffffffffffff"), Err(BodyError::ChunkSize));
+    let step = body.advance(b"7fffffffffffffff\r");
+    assert_eq!(step, Ok(Step { consumed: 17, forward: 0..17, done: false }));
 }
 
 #[test]

@@ -8,9 +8,12 @@ use super::{FieldKind, HeadError, Version};
 /// The maximum number of Connection lines in a head.
 pub const MAX_CONNECTION_LINES: usize = 4;
 
+/// The maximum number of options other than `close`, `keep-alive` and `upgrade`. Every field of the
+/// head is compared with each.
+const MAX_OTHER_OPTIONS: usize = 16;
+
 /// The Connection fields of a head (RFC 9110 §7.6.1).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "independent options on the wire")]
 pub struct Connection<'b> {
     /// `close`.
     pub close: bool,
@@ -18,8 +21,8 @@ pub struct Connection<'b> {
     pub keep_alive: bool,
     /// `upgrade`.
     pub upgrade: bool,
-    /// Whether there are other options; only then must `names` read the lines.
-    others: bool,
+    /// The number of other options; only then must `names` read the lines.
+    others: usize,
     lines: ArrayVec<&'b [u8], MAX_CONNECTION_LINES>,
 }
 
@@ -37,7 +40,7 @@ impl<'b> Connection<'b> {
             7 if self.upgrade && field_name.eq_ignore_ascii_case("upgrade") => true,
             10 if self.keep_alive && field_name.eq_ignore_ascii_case("keep-alive") => true,
             17 if field_name.eq_ignore_ascii_case("transfer-encoding") => false,
-            _ => self.others && self.options().any(|option| option.eq_ignore_ascii_case(field_name)),
+            _ => self.others > 0 && self.options().any(|option| option.eq_ignore_ascii_case(field_name)),
         }
     }
 
@@ -67,10 +70,13 @@ impl<'b> Connection<'b> {
             self.keep_alive = true;
         } else if option.eq_ignore_ascii_case(b"upgrade") {
             self.upgrade = true;
-        } else if !is_token_string(option) || is_end_to_end(FieldKind::classify(option)) {
+        } else if !is_token_string(option)
+            || is_end_to_end(FieldKind::classify(option))
+            || self.others == MAX_OTHER_OPTIONS
+        {
             return Err(HeadError::Connection);
         } else {
-            self.others = true;
+            self.others += 1;
         }
         Ok(())
     }

@@ -61,7 +61,8 @@ pub fn end_head(out: &mut Vec<u8>) {
 }
 
 /// Writes the field lines of a head, edited by `edit`. Adjacent lines that are kept are copied
-/// together as received. This is safe because only strictly valid lines are accepted.
+/// together as received. This is safe because only strictly valid lines are accepted; a line with
+/// spaces before the colon, which responses may have, is written anew.
 #[inline]
 pub fn copy_fields<'b, 'e>(
     out: &mut Vec<u8>,
@@ -73,6 +74,8 @@ pub fn copy_fields<'b, 'e>(
     let mut kept = 0;
     for (index, field) in fields.list.iter().enumerate() {
         let edit = edit(field);
+        let is_tight = fields.raw.get(field.line as usize + field.name.len()) == Some(&b':');
+        let edit = if edit == Edit::Keep && !is_tight { Edit::Replace(field.value) } else { edit };
         if edit == Edit::Keep {
             continue;
         }

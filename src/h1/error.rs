@@ -18,7 +18,7 @@ pub enum HeadError {
     /// Not `method SP target SP version CRLF`, or too many empty lines before it.
     #[error("invalid request line")]
     RequestLine,
-    /// Not `version SP 3DIGIT SP reason CRLF`, or a status outside 100..=599.
+    /// Not `version SP 3DIGIT [SP reason] CRLF`, or a status outside 100..=599.
     #[error("invalid status line")]
     StatusLine,
     /// The method is not a token, or is longer than [`super::MAX_METHOD`].
@@ -60,7 +60,7 @@ pub enum HeadError {
     /// Host, or the authority of an absolute target, is not `host [":" port]`.
     #[error("invalid host")]
     Host,
-    /// Content-Length that is not 1*DIGIT or exceeds 64 bits.
+    /// Content-Length that is not 1*DIGIT or exceeds 63 bits.
     #[error("invalid Content-Length")]
     ContentLength,
     /// More than one Content-Length, equal or not.
@@ -81,8 +81,8 @@ pub enum HeadError {
     /// TRACE with a body, which is not allowed (RFC 9110 §9.3.8).
     #[error("body not allowed with this method")]
     BodyNotAllowed,
-    /// Connection with options that are not tokens, on too many lines, or naming an end-to-end
-    /// field (RFC 9110 §7.6.1).
+    /// Connection with options that are not tokens, too many or on too many lines, or naming an
+    /// end-to-end field (RFC 9110 §7.6.1).
     #[error("invalid Connection header")]
     Connection,
 }
@@ -137,7 +137,7 @@ impl HeadError {
 /// reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum BodyError {
-    /// A chunk size that is not 1*16 HEXDIG.
+    /// A chunk size that is not 1*16 HEXDIG or exceeds 63 bits.
     #[error("invalid chunk size")]
     ChunkSize,
     /// A chunk extension that is empty or contains control characters.

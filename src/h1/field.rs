@@ -31,6 +31,13 @@ pub enum FieldKind {
     Forwarded,
     Via,
     CacheControl,
+    Authorization,
+    ProxyAuthorization,
+    WwwAuthenticate,
+    ProxyAuthenticate,
+    MaxForwards,
+    /// `Proxy`, which CGI programs take for a setting of their own (httpoxy).
+    Proxy,
     /// Any name that starts with `x-affinity-`.
     Affinity,
     /// Any name that starts with `x-client-cert-`, also with `_` for any `-`: applications that
@@ -49,6 +56,7 @@ impl FieldKind {
             2 => (b"te", Self::Te),
             3 => (b"via", Self::Via),
             4 => (b"host", Self::Host),
+            5 if name[0] | 0x20 == b'p' => (b"proxy", Self::Proxy),
             6 if name[0] | 0x20 == b'c' => (b"cookie", Self::Cookie),
             6 => (b"expect", Self::Expect),
             7 if name[0] | 0x20 == b'u' => (b"upgrade", Self::Upgrade),
@@ -60,12 +68,15 @@ impl FieldKind {
                 b'k' => (b"keep-alive", Self::KeepAlive),
                 _ => return Self::Other,
             },
+            12 if name[0] | 0x20 == b'm' => (b"max-forwards", Self::MaxForwards),
+            13 if name[0] | 0x20 == b'a' => (b"authorization", Self::Authorization),
             13 if name[0] | 0x20 == b'c' => (b"cache-control", Self::CacheControl),
             14 if name[0] | 0x20 == b'c' => (b"content-length", Self::ContentLength),
             15 if name[0] | 0x20 == b'x' && name[2] | 0x20 == b'f' => {
                 (b"x-forwarded-for", Self::XForwardedFor)
             }
             16 if name[0] | 0x20 == b'p' => (b"proxy-connection", Self::ProxyConnection),
+            16 if name[0] | 0x20 == b'w' => (b"www-authenticate", Self::WwwAuthenticate),
             16 if name[0] | 0x20 == b'x' && name[2] | 0x20 == b'f' => {
                 (b"x-forwarded-host", Self::XForwardedHost)
             }
@@ -73,6 +84,8 @@ impl FieldKind {
             17 if name[0] | 0x20 == b'x' && name[2] | 0x20 == b'f' => {
                 (b"x-forwarded-proto", Self::XForwardedProto)
             }
+            18 if name[0] | 0x20 == b'p' => (b"proxy-authenticate", Self::ProxyAuthenticate),
+            19 if name[0] | 0x20 == b'p' => (b"proxy-authorization", Self::ProxyAuthorization),
             len if len >= AFFINITY.len() && name[0] | 0x20 == b'x' => {
                 return if name[..AFFINITY.len()].eq_ignore_ascii_case(AFFINITY) {
                     Self::Affinity

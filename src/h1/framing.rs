@@ -1,5 +1,6 @@
 //! Framing: where a body ends (RFC 9112 §6).
 
+use super::authentication::is_of_connection;
 use super::bytes::{is_token_string, trim_ows};
 use super::{Connection, FieldKind, FieldSlots, HeadError};
 
@@ -25,6 +26,10 @@ pub(super) struct KnownFields<'b> {
     pub connection: Connection<'b>,
     pub expects_continue: bool,
     pub upgrade: Option<&'b [u8]>,
+    /// Credentials or challenges of a scheme that authenticates the connection.
+    pub connection_auth: bool,
+    /// Whether there is a Via.
+    pub via: bool,
     upgrades: usize,
 }
 
@@ -86,8 +91,19 @@ impl<'b> KnownFields<'b> {
                 Ok(())
             }
             FieldKind::Connection => self.connection.add(value),
+            FieldKind::Authorization
+            | FieldKind::ProxyAuthorization
+            | FieldKind::WwwAuthenticate
+            | FieldKind::ProxyAuthenticate => {
+                self.connection_auth |= is_of_connection(value);
+                Ok(())
+            }
             FieldKind::Expect => {
                 self.expects_continue |= value.eq_ignore_ascii_case(b"100-continue");
+                Ok(())
+            }
+            FieldKind::Via => {
+                self.via = true;
                 Ok(())
             }
             FieldKind::Upgrade => {
@@ -100,18 +116,18 @@ impl<'b> KnownFields<'b> {
     }
 }
 
-/// Parses 1*DIGIT and nothing else: no sign, no list, at most 64 bits.
+/// Parses 1*DIGIT and nothing else: no sign, no list, at most 63 bits, because many readers use
+/// signed integers.
 fn content_length(value: &[u8]) -> Result<u64, HeadError> {
     if value.is_empty() {
         return Err(HeadError::ContentLength);
     }
-    value.iter().try_fold(0_u64, |sum, &byte| {
+    let length = value.iter().try_fold(0_i64, |sum, &byte| {
         let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
-            return Err(HeadError::ContentLength);
-        }
-        sum.checked_mul(10).and_then(|sum| sum.checked_add(u64::from(digit))).ok_or(HeadError::ContentLength)
-    })
+        let next = sum.checked_mul(10).filter(|_| digit <= 9);
+        next.and_then(|sum| sum.checked_add(i64::from(digit))).ok_or(HeadError::ContentLength)
+    })?;
+    u64::try_from(length).map_err(|_| HeadError::ContentLength)
 }
 
 /// Checks that `chunked` is the only coding.

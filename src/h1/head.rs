@@ -79,6 +79,10 @@ pub struct RequestHead<'b> {
     pub expects_continue: bool,
     /// The Upgrade header, if Connection names it and there is only one; HTTP/1.1 only.
     pub upgrade: Option<&'b [u8]>,
+    /// Whether there is a Via.
+    pub has_via: bool,
+    /// Whether it has credentials that authenticate the connection (NTLM, Negotiate).
+    pub connection_auth: bool,
 }
 
 impl RequestHead<'_> {
@@ -116,6 +120,8 @@ pub struct ResponseHead<'b> {
     pub connection: Connection<'b>,
     /// The Upgrade header, if Connection names it and there is only one.
     pub upgrade: Option<&'b [u8]>,
+    /// Whether it asks to authenticate the connection: 401 or 407 with NTLM or Negotiate.
+    pub connection_auth: bool,
 }
 
 impl ResponseHead<'_> {

@@ -1,4 +1,4 @@
-//! Parses `uri-host [":" port]` (RFC 9110 §7.2), limited to hosts that can be resolved and routed.
+//! Parses `uri-host [ ":" [ port ] ]` (RFC 9110 §7.2), limited to hosts that can be resolved and routed.
 
 use std::net::Ipv6Addr;
 
@@ -8,8 +8,13 @@ use super::bytes::is_host;
 /// The maximum length of a host, port included: a DNS name and `:65535`.
 const MAX_HOST: usize = 255 + 6;
 
-/// Parses a host. Userinfo, empty hosts and empty ports are errors.
+/// Parses a host. Userinfo and empty hosts are errors. An empty port, which a URI may have, is
+/// dropped with its colon (RFC 3986 §3.2.3).
 pub(super) fn parse_host(value: &[u8]) -> Result<&str, HeadError> {
+    let value = match value {
+        [name @ .., b':'] if !name.is_empty() && !name.ends_with(b":") => name,
+        _ => value,
+    };
     let name = value.iter().position(|&byte| !is_host(byte)).unwrap_or(value.len());
     let port = match value.get(name) {
         None => None,

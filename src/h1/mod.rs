@@ -11,6 +11,7 @@
 //!
 //! `docs/codec.md` says what the pipeline may rely on.
 
+mod authentication;
 mod body;
 mod bytes;
 mod connection;
@@ -23,6 +24,7 @@ mod host;
 mod request;
 mod response;
 mod scan;
+mod spelling;
 mod trailer;
 mod version;
 
@@ -38,6 +40,7 @@ pub use framing::Framing;
 pub use head::{HeadLimits, Parsed, RequestHead, ResponseHead, Target};
 pub use request::{MAX_METHOD, parse_request};
 pub use response::parse_response;
+pub use spelling::write_spelled_field;
 pub use version::Version;
 
 #[cfg(test)]

@@ -55,6 +55,8 @@ pub fn parse_request<'s, 'b: 's>(
         connection: decided.known.connection,
         expects_continue: decided.known.expects_continue && decided.version == Version::Http11,
         upgrade: decided.known.upgrade.filter(|_| decided.version == Version::Http11),
+        has_via: decided.known.via,
+        connection_auth: decided.known.connection_auth,
     };
     Ok(Parsed::Complete { head, len: decided.len })
 }
@@ -154,8 +156,9 @@ fn parse_target<'b>(method: &str, target: &'b str) -> Result<Target<'b>, HeadErr
     Ok(Target::Absolute { scheme, authority: parse_host(authority.as_bytes())?, path_and_query })
 }
 
-/// Returns true if all bytes are allowed in a URI, or are accepted by HTTP/2 too: whether a request
-/// is valid must not depend on the version that carries it.
+/// Returns true if the path has only bytes of a URI (and `"`, which HTTP/2 accepts too), and the
+/// query only bytes that browsers and scripts send: everything but `#`. Readers disagree on what a
+/// `\` in a path means; what follows the `?` belongs to the application.
 fn has_uri_bytes(target: &str) -> bool {
     let odd =
         |byte: &u8| !matches!(byte, b'!'..=b'~') | matches!(byte, b'"' | b'#' | b'<' | b'>' | b'\\' | b'`');
@@ -164,8 +167,7 @@ fn has_uri_bytes(target: &str) -> bool {
         return true;
     }
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    path.bytes().all(|byte| byte == b'"' || !odd(&byte))
-        && query.bytes().all(|byte| byte == b'`' || !odd(&byte))
+    path.bytes().all(|byte| byte == b'"' || !odd(&byte)) && !query.as_bytes().contains(&b'#')
 }
 
 fn leading_empty_lines(buf: &[u8]) -> usize {
@@ -203,7 +205,7 @@ fn scan(
 
 /// Checks whether this can be the start of a request line. `prefix` is at most [`PREFIX`] long.
 fn check_prefix(prefix: &[u8]) -> Result<(), HeadError> {
-    let mut in_method = true;
+    let (mut in_method, mut in_query) = (true, false);
     for (at, &byte) in prefix.iter().enumerate() {
         match byte {
             b'\r' => return Ok(()),
@@ -212,7 +214,8 @@ fn check_prefix(prefix: &[u8]) -> Result<(), HeadError> {
             0..=0x1f | 0x7f => return Err(HeadError::Control),
             b' ' if at == 0 => return Err(HeadError::RequestLine),
             b' ' => in_method = false,
-            _ if !in_method && byte >= 0x80 => return Err(HeadError::Target),
+            b'?' if !in_method => in_query = true,
+            _ if !in_method && !in_query && byte >= 0x80 => return Err(HeadError::Target),
             _ if in_method && (at == MAX_METHOD || !is_token(byte)) => return Err(HeadError::Method),
             _ => {}
         }
@@ -236,8 +239,15 @@ fn explain(error: httparse::Error, buf: &[u8]) -> HeadError {
         httparse::Error::HeaderValue => HeadError::FieldValue,
         httparse::Error::TooManyHeaders => HeadError::TooManyFields,
         httparse::Error::Version if has_other_version(buf) => HeadError::Version,
+        httparse::Error::Token if !has_utf8_target(buf) => HeadError::Target,
         _ => HeadError::RequestLine,
     }
+}
+
+/// Returns false if the target is not UTF-8.
+fn has_utf8_target(buf: &[u8]) -> bool {
+    let line = &buf[..memchr::memchr(b'\r', buf).unwrap_or(buf.len())];
+    line.split(|&byte| byte == b' ').nth(1).is_none_or(|target| std::str::from_utf8(target).is_ok())
 }
 
 /// Returns true if the request line is valid except for an unsupported version.

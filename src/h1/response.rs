@@ -39,6 +39,7 @@ pub fn parse_response<'s, 'b: 's>(
         framing: decided.framing,
         connection: decided.known.connection,
         upgrade: decided.known.upgrade,
+        connection_auth: decided.known.connection_auth && matches!(decided.status, 401 | 407),
     };
     Ok(Parsed::Complete { head, len: decided.len })
 }
@@ -64,27 +65,33 @@ fn decide<'b>(
     let mut room = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut response = httparse::Response::new(&mut []);
     let room = &mut room[..limits.fields.min(MAX_FIELDS)];
-    let len =
-        match httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, view, room)
-        {
-            Ok(httparse::Status::Complete(len)) => len,
-            Ok(httparse::Status::Partial) => return Ok(None),
-            Err(error) => return Err(explain(error)),
-        };
+    // Spaces before the colon are removed when the line is written (RFC 9112 §5.1).
+    let mut parser = httparse::ParserConfig::default();
+    parser.allow_spaces_after_header_name_in_responses(true);
+    let len = match parser.parse_response_with_uninit_headers(&mut response, view, room) {
+        Ok(httparse::Status::Complete(len)) => len,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(error) => return Err(explain(error)),
+    };
     let (Some(status), Some(version)) = (response.code, response.version) else {
         return Err(HeadError::StatusLine);
     };
     let version = if version == 0 { Version::Http10 } else { Version::Http11 };
 
     // httparse skips empty lines, accepts a bare LF as a line ending, and returns an empty reason
-    // if it contains obs-text. Parse the line again.
-    let start = "HTTP/1.1 200 ".len();
+    // if it contains obs-text. Parse the line again. Many servers write no reason, and some not even
+    // the space before it.
+    let start = "HTTP/1.1 200".len();
     let first = memchr::memchr(b'\n', &view[..len]).map_or(len, |end| end + 1);
-    let reason = view[..first].strip_suffix(b"\r\n").ok_or(HeadError::BareLf)?;
-    if !(100..=599).contains(&status) || reason.get(start - 1) != Some(&b' ') {
+    let line = view[..first].strip_suffix(b"\r\n").ok_or(HeadError::BareLf)?;
+    let reason = match line.get(start..) {
+        Some([b' ', reason @ ..]) => reason,
+        Some([]) => &[],
+        _ => return Err(HeadError::StatusLine),
+    };
+    if !(100..=599).contains(&status) {
         return Err(HeadError::StatusLine);
     }
-    let reason = &reason[start..];
 
     let known = KnownFields::collect(&view[..len], first, response.headers, slots)?;
     let bodiless = status < 200 || status == 204;

@@ -174,9 +174,9 @@ fn request_lines_are_strict() {
         ("GET /a\\b HTTP/1.1", HeadError::Target),
         ("GET /0123456789012345678901234567/\u{e9} HTTP/1.1", HeadError::Target),
         ("GET /a<b HTTP/1.1", HeadError::Target),
-        ("GET /?a>b HTTP/1.1", HeadError::Target),
+        ("GET /a>b?c HTTP/1.1", HeadError::Target),
         ("GET /a`b HTTP/1.1", HeadError::Target),
-        ("GET /?a\"b HTTP/1.1", HeadError::Target),
+        ("GET /?a#b HTTP/1.1", HeadError::Target),
         ("GET ftp://a/ HTTP/1.1", HeadError::Target),
         ("GET http://a?b HTTP/1.1", HeadError::Target),
         ("GET http:/// HTTP/1.1", HeadError::Host),
@@ -185,6 +185,17 @@ fn request_lines_are_strict() {
     ] {
         assert_eq!(request(format!("{line}\r\nHost: a\r\n\r\n")), Err(error), "{line}");
     }
+}
+
+#[test]
+fn queries_have_what_browsers_do_not_encode() {
+    for target in
+        ["/?\"<>{}|^`\\", "/a\"b?\u{e9}", "/0123456789012345678901234567890123456789?\u{20ac}", "/??\\"]
+    {
+        let head = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+        reads(request(head), &format!("GET {target} HTTP/1.1 host=a None"));
+    }
+    assert_eq!(request(b"GET /?\xe9 HTTP/1.1\r\nHost: a\r\n\r\n"), Err(HeadError::Target));
 }
 
 #[test]
@@ -206,11 +217,18 @@ fn hosts_are_strict() {
             &format!("GET / HTTP/1.1 host={host} None"),
         );
     }
+    for (host, name) in [("a:", "a"), ("[::1]:", "[::1]")] {
+        reads(
+            request(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")),
+            &format!("GET / HTTP/1.1 host={name} None"),
+        );
+    }
     let long = "a".repeat(262);
     for host in [
         "",
         ":80",
-        "a:",
+        ":",
+        "a::",
         "a:65536",
         "a:000080",
         "a:-1",
@@ -224,7 +242,6 @@ fn hosts_are_strict() {
         "\u{e9}",
         "[::1",
         "[::1]x",
-        "[::1]:",
         "[v1.a]",
         "[fe80::1%25eth0]",
         "[]",
@@ -260,8 +277,10 @@ fn field_lines_are_strict() {
         ("X: \n", HeadError::BareLf),
     ] {
         assert_eq!(with(line), Err(error), "{line:?}");
-        // The same lines are invalid in a response.
-        assert_eq!(response(format!("HTTP/1.1 200 OK\r\n{line}\r\n\r\n")), Err(error), "{line:?}");
+        // The same lines are invalid in a response, except for the space before the colon.
+        if !matches!(line, "X : a" | "X\t: a") {
+            assert_eq!(response(format!("HTTP/1.1 200 OK\r\n{line}\r\n\r\n")), Err(error), "{line:?}");
+        }
     }
 }
 
@@ -277,6 +296,7 @@ fn content_lengths_are_strict() {
         "",
         " ",
         "18446744073709551616",
+        "9223372036854775808",
         "99999999999999999999999",
         "five",
     ] {
@@ -284,10 +304,7 @@ fn content_lengths_are_strict() {
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {value}\r\n\r\n");
         assert_eq!(response(head), Err(HeadError::ContentLength), "{value}");
     }
-    reads(
-        with("Content-Length: 18446744073709551615"),
-        "POST / HTTP/1.1 host=a Length(18446744073709551615)",
-    );
+    reads(with("Content-Length: 9223372036854775807"), "POST / HTTP/1.1 host=a Length(9223372036854775807)");
     assert_eq!(with("Content-Length: 5\r\nContent-Length: 5"), Err(HeadError::ContentLengthRepeated));
     assert_eq!(with("Content-Length: 5\r\nContent-Length: 6"), Err(HeadError::ContentLengthRepeated));
     assert_eq!(with("Content-Length: 5\r\nTransfer-Encoding: chunked"), Err(HeadError::LengthAndCoding));

@@ -41,7 +41,6 @@ fn is_forbidden(name: &[u8]) -> bool {
 /// The forbidden fields that [`FieldKind`] does not know.
 const FORBIDDEN: &[&[u8]] = &[
     // Request modifiers and conditions.
-    b"max-forwards",
     b"range",
     b"if-match",
     b"if-none-match",
@@ -49,10 +48,6 @@ const FORBIDDEN: &[&[u8]] = &[
     b"if-unmodified-since",
     b"if-range",
     // Authentication and origin.
-    b"authorization",
-    b"proxy-authorization",
-    b"www-authenticate",
-    b"proxy-authenticate",
     b"authentication-info",
     b"proxy-authentication-info",
     b"origin",

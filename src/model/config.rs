@@ -155,6 +155,8 @@ pub struct Forwarding {
     pub via: Option<String>,
     /// Whether to forward headers with `_` in their names.
     pub underscores: bool,
+    /// Whether to forward TRACE.
+    pub trace: bool,
 }
 
 /// `[access_log]`.

@@ -7,11 +7,12 @@ use http::{HeaderMap, HeaderValue, Request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
+use crate::harness::http2::rest;
 use crate::harness::{
     Authority, Backend, Http2Backend, Http2Client, PemFiles, Proxy, ProxyBuilder, eventually,
     http2_server_config, server_config,
 };
-use crate::tunnel::UPGRADE;
+use crate::tunnel::{self, UPGRADE};
 
 /// One worker in front of these backends, so that requests share connections.
 fn over_http2(backends: &[&Http2Backend]) -> ProxyBuilder {
@@ -245,7 +246,7 @@ async fn client_that_disconnects_cancels_its_stream() {
     let mut raw = proxy.raw().await;
     raw.send("GET /hang HTTP/1.1\r\nHost: a\r\n\r\n").await;
     eventually("the backend has the stream", async || a.streams() == 1).await;
-    drop(raw);
+    raw.reset();
     eventually("the stream is cancelled", async || a.resets() == [h2::Reason::CANCEL]).await;
     let client = Http2Client::connect(proxy.addr()).await;
     let asked =
@@ -361,7 +362,7 @@ async fn silent_connection_is_closed_after_a_timeout() {
 }
 
 #[tokio::test]
-async fn upgrade_to_an_http2_backend_is_501() {
+async fn websocket_to_a_backend_without_extended_connect_is_501() {
     let a = Http2Backend::start("a").await;
     let proxy = over_http2(&[&a]).start().await;
     let mut raw = proxy.raw().await;
@@ -396,4 +397,48 @@ async fn idle_connections_close_and_a_reload_lets_streams_finish() {
     assert_eq!(raw.response().await.backend(), "a");
     assert_eq!(proxy.client().get("/").await.backend(), "b");
     assert!(proxy.shutdown(Duration::from_secs(5)).await);
+}
+
+#[tokio::test]
+async fn websocket_reaches_a_backend_that_offers_extended_connect() {
+    let a = Http2Backend::start("a").await;
+    a.offer_websocket();
+    let proxy = over_http2(&[&a]).start().await;
+    let (mut raw, response) = tunnel::open(&proxy, "eager").await;
+    assert_eq!(response.field("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+    assert_eq!((response.field("upgrade"), response.backend()), (Some("websocket"), "a"));
+    assert_eq!(raw.exactly(5).await, b"eager");
+    let seen = a.last();
+    assert_eq!((seen.method().as_str(), seen.uri().path()), ("CONNECT", "/chat"));
+    assert!(!seen.headers().contains_key("sec-websocket-key"), "{seen:?}");
+    for size in [1, 1000, 300_000] {
+        raw.send(vec![7; size]).await;
+        assert_eq!(raw.exactly(size).await, vec![7; size]);
+    }
+    // Each direction ends on its own.
+    raw.half_close().await;
+    raw.assert_closed().await;
+    eventually("the stream has ended", async || a.streams() == 0).await;
+    assert_eq!(proxy.client().get("/").await.status, 200);
+    assert_eq!(a.connections(), 1, "the connection must stay open");
+
+    // HTTP/2 on both sides.
+    let client = proxy.http2().await;
+    let mut stream = client.websocket("/chat", &[]).await;
+    let (head, mut back) = stream.head().await;
+    assert_eq!(head.status, 200);
+    stream.send(b"hello", true).await.unwrap();
+    assert_eq!(rest(&mut back).await.unwrap(), b"hello");
+}
+
+#[tokio::test]
+async fn websocket_that_an_http2_backend_refuses_is_an_ordinary_response() {
+    let a = Http2Backend::start("a").await;
+    a.offer_websocket();
+    let proxy = over_http2(&[&a]).start().await;
+    let mut raw = proxy.raw().await;
+    raw.send(UPGRADE.replace("/chat", "/refuse")).await;
+    assert_eq!(raw.response().await.status, 403);
+    assert_eq!(raw.get("/", &[]).await.status, 200);
+    eventually("the stream has ended", async || a.streams() == 0).await;
 }

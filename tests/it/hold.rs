@@ -86,7 +86,8 @@ async fn held_request_ends_when_its_client_disconnects() {
     for _ in 0..3 {
         assert_eq!(bystander.get("/").await.backend(), heir.name);
     }
-    drop((held, bystander));
+    held.reset();
+    drop(bystander);
     proxy.metric_becomes("homing_connections", &[], 0.0).await;
 }
 

@@ -10,6 +10,7 @@ mod body_rate;
 mod churn;
 mod client_close;
 mod conformance;
+mod connection_auth;
 mod failover;
 mod faults;
 mod fields;

@@ -2,8 +2,6 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use std::path::PathBuf;
-
 use super::*;
 use crate::affinity::cookie::Opened;
 

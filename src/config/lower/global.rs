@@ -222,6 +222,7 @@ pub(super) fn forwarding(section: &Section<'_>) -> Forwarding {
         forwarded: section.get(&schema::FORWARDED),
         via: via(section),
         underscores: section.get(&schema::UNDERSCORES),
+        trace: section.get(&schema::TRACE),
     }
 }
 

@@ -80,7 +80,9 @@ pub(in crate::config) static ON_CLIENT_CLOSE: Key<Word<bool>> = Key {
     name: "on_client_close",
     rule: Word(&[("cancel", true), ("finish", false)]),
     default: true,
-    doc: "Whether to cancel or finish a request at the backend when its client disconnects.",
+    doc: "Whether to cancel or finish a request at the backend when its client is gone: it has reset its \
+          connection or stream, or takes no more bytes. A client that has only ended its sending side still \
+          gets its response.",
 };
 
 /// `[client_ip]`.
@@ -140,7 +142,7 @@ static LIMITS: Table = Table {
 pub(in crate::config) static HEAD_BYTES: Key<Size> = Key {
     name: "head_bytes",
     rule: Size { least: 1 << 10, most: 1 << 20 },
-    default: 16 << 10,
+    default: 32 << 10,
     doc: "Maximum size of the request line and headers (otherwise 431), and of the status line and headers of a \
           response (otherwise 502).",
 };
@@ -202,8 +204,8 @@ pub(in crate::config) static STREAM_WINDOW: Key<Size> = Key {
 /// `[forwarding]`.
 static FORWARDING: Table = Table {
     path: "forwarding",
-    doc: "Headers that tell backends about the client.",
-    keys: &[&X_FORWARDED, &FORWARDED, &VIA, &UNDERSCORES],
+    doc: "What is forwarded to backends, and the headers that tell them about the client.",
+    keys: &[&X_FORWARDED, &FORWARDED, &VIA, &UNDERSCORES, &TRACE],
 };
 pub(in crate::config) static X_FORWARDED: Key<Flag> =
     Key { name: "x_forwarded", rule: Flag, default: true, doc: "Send X-Forwarded-For, -Proto and -Host." };
@@ -213,7 +215,8 @@ pub(in crate::config) static VIA: Free = Free {
     name: "via",
     shape: "name or \"off\"",
     absent: "\"homing\"",
-    doc: "The name to send in the Via header, which also detects request loops. `\"off\"` sends no Via header.",
+    doc: "The name to send in the Via header. To backends, the number of this process stands behind it, which \
+          detects request loops (508). `\"off\"` sends no Via header.",
     table: None,
 };
 
@@ -223,6 +226,14 @@ pub(in crate::config) static UNDERSCORES: Key<Word<bool>> = Key {
     default: false,
     doc: "Whether to drop or keep request headers with `_` in their names. CGI and WSGI applications cannot tell \
           `X_User` from `X-User`, so clients could forge headers that only a proxy may set.",
+};
+
+pub(in crate::config) static TRACE: Key<Flag> = Key {
+    name: "trace",
+    rule: Flag,
+    default: false,
+    doc: "Whether to forward TRACE, whose response repeats the request with its cookies and credentials \
+          (otherwise 405).",
 };
 
 /// `[access_log]`.

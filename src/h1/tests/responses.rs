@@ -6,6 +6,8 @@ use super::*;
 fn valid_responses_are_parsed() {
     reads(response("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"), "HTTP/1.1 200 OK Length(5)");
     reads(response("HTTP/1.1 200 \r\nTransfer-Encoding: chunked\r\n\r\n"), "HTTP/1.1 200  Chunked");
+    reads(response("HTTP/1.1 200\r\nContent-Length: 5\r\n\r\n"), "HTTP/1.1 200  Length(5)");
+    reads(response("HTTP/1.1 200 OK\r\nContent-Length : 5\r\n\r\n"), "HTTP/1.1 200 OK Length(5)");
     reads(response("HTTP/1.1 200 OK\r\n\r\n"), "HTTP/1.1 200 OK UntilClose close");
     reads(response("HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n"), "HTTP/1.0 200 OK Length(5) close");
     reads(response(b"HTTP/1.1 404 \xe9 b\r\nContent-Length: 0\r\n\r\n"), "HTTP/1.1 404 \\xe9 b Length(0)");
@@ -23,7 +25,8 @@ fn valid_responses_are_parsed() {
 #[test]
 fn invalid_responses_are_refused() {
     for (line, error) in [
-        ("HTTP/1.1 200", HeadError::StatusLine),
+        ("HTTP/1.1 200OK", HeadError::StatusLine),
+        ("HTTP/1.1 200\t", HeadError::StatusLine),
         ("HTTP/1.1  200 OK", HeadError::StatusLine),
         ("HTTP/1.1 20 OK", HeadError::StatusLine),
         ("HTTP/1.1 2000 OK", HeadError::StatusLine),

@@ -15,6 +15,8 @@ pub(crate) struct BackendStream {
     usage: Usage,
     /// The client that the PROXY header named, if one was sent.
     announced: Option<Box<Announced>>,
+    /// Whether it belongs to one client connection.
+    owned: bool,
     /// `None` for a stream of a shared connection, which is counted as a whole.
     counted: Option<OpenConnection>,
 }
@@ -60,12 +62,12 @@ impl Drop for OpenConnection {
 impl BackendStream {
     /// Wraps a connection that the request opened for itself.
     pub(crate) fn opened(stream: Stream, announced: Option<Box<Announced>>, counted: OpenConnection) -> Self {
-        Self { stream, usage: Usage::First, announced, counted: Some(counted) }
+        Self { stream, usage: Usage::First, announced, owned: false, counted: Some(counted) }
     }
 
     /// Wraps a stream of a shared HTTP/2 connection.
     pub(crate) fn shared(stream: Stream, usage: Usage) -> Self {
-        Self { stream, usage, announced: None, counted: None }
+        Self { stream, usage, announced: None, owned: false, counted: None }
     }
 
     /// Marks the connection as taken from the pool for another request.
@@ -81,6 +83,16 @@ impl BackendStream {
     /// Returns the address that it goes to, if the backend is given by name.
     pub(crate) fn peer(&self) -> Option<SocketAddr> {
         self.counted.as_ref().and_then(OpenConnection::peer)
+    }
+
+    /// Marks the connection as belonging to the client connection that it is leased to.
+    pub(crate) fn own(&mut self) {
+        self.owned = true;
+    }
+
+    /// Returns whether the connection belongs to one client connection.
+    pub(crate) fn is_owned(&self) -> bool {
+        self.owned
     }
 
     /// Returns whether the connection was announced for this client connection.

@@ -3,6 +3,7 @@
 pub(crate) mod announced;
 mod http2;
 pub(crate) mod lease;
+pub(crate) mod owned;
 pub(crate) mod pool;
 
 pub(crate) use http2::Fault;

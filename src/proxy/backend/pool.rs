@@ -17,6 +17,7 @@ use super::lease::{BackendStream, OpenConnection};
 use crate::dial::connect_error::ConnectError;
 use crate::dial::dialer::{Connection, Dialer};
 use crate::dial::names::{Name, Names};
+use crate::h1::{HeadError, HeadLimits};
 use crate::model::live::BackendLive;
 use crate::model::{Backend, Pool as Settings, ProxyVersion, Upstream};
 use crate::proxy::wire::stream::Stream;
@@ -26,7 +27,7 @@ use crate::tls;
 const STREAM_END_TIMEOUT: Duration = Duration::from_secs(5);
 /// TLS sessions kept for resumption, per backend and worker.
 const TLS_SESSIONS: usize = 8;
-/// The shortest time between two log lines about failed handshakes.
+/// The shortest time between two warnings about one backend.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// A worker's connections to one backend.
@@ -40,7 +41,7 @@ pub(crate) struct BackendPool {
     authority: Box<str>,
     /// The version of the PROXY header to send, if any.
     proxy_protocol: Option<ProxyVersion>,
-    /// When a failed handshake was last logged.
+    /// When a warning was last logged.
     warned: Cell<Option<Instant>>,
     live: Arc<BackendLive>,
     settings: Cell<Settings>,
@@ -195,11 +196,32 @@ impl BackendPool {
 
     /// Logs a TLS or protocol mismatch, at most once per [`WARN_EVERY`].
     fn warn_of_mismatch(&self, error: &ConnectError) {
-        let now = Instant::now();
-        if self.warned.get().is_none_or(|at| now.duration_since(at) >= WARN_EVERY) {
-            self.warned.set(Some(now));
+        if self.may_warn() {
             tracing::warn!(backend = %self.dialer.address(), %error, "backend TLS or protocol mismatch");
         }
+    }
+
+    /// Logs that a response head exceeds a limit, at most once per [`WARN_EVERY`]. `bytes` of it have
+    /// arrived.
+    pub(crate) fn warn_of_large_head(&self, error: HeadError, bytes: usize, limits: &HeadLimits) {
+        if !self.may_warn() {
+            return;
+        }
+        let (setting, limit) = match error {
+            HeadError::TooManyFields => ("limits.fields", limits.fields),
+            _ => ("limits.head_bytes", limits.head_bytes),
+        };
+        tracing::warn!(backend = %self.dialer.address(), bytes, limit, setting, "response head exceeds a limit: {error}");
+    }
+
+    /// Returns true at most once per [`WARN_EVERY`].
+    fn may_warn(&self) -> bool {
+        let now = Instant::now();
+        let may = self.warned.get().is_none_or(|at| now.duration_since(at) >= WARN_EVERY);
+        if may {
+            self.warned.set(Some(now));
+        }
+        may
     }
 
     /// Returns whether connections of this pool have the upstream's TLS settings, protocol and

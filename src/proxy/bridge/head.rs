@@ -37,7 +37,7 @@ pub(crate) fn write_request(
     // If authority and Host differ, write both: the parser rejects two (RFC 9113 §8.3.1).
     let host = fields.get(header::HOST);
     if !authority.is_empty() || host.is_none() {
-        h1::write_field(out, "host", authority.as_bytes());
+        h1::write_field(out, "Host", authority.as_bytes());
     }
     let is_same = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(authority.as_bytes());
     for (name, value) in fields {
@@ -55,16 +55,16 @@ pub(crate) fn write_request(
             FieldKind::Cookie => {}
             FieldKind::Host if is_same(value) && !authority.is_empty() => {}
             _ if websocket_key.is_some() && name == header::SEC_WEBSOCKET_KEY => {}
-            _ => h1::write_field(out, name.as_str(), bytes),
+            _ => h1::write_spelled_field(out, name.as_str(), bytes),
         }
     }
     write_cookies(out, fields);
     if let Some(key) = websocket_key {
-        h1::write_field(out, "connection", b"upgrade");
-        h1::write_field(out, "upgrade", b"websocket");
-        h1::write_field(out, "sec-websocket-key", key.as_bytes());
+        h1::write_field(out, "Connection", b"upgrade");
+        h1::write_field(out, "Upgrade", b"websocket");
+        h1::write_field(out, "Sec-WebSocket-Key", key.as_bytes());
     } else if body && !fields.contains_key(header::CONTENT_LENGTH) {
-        h1::write_field(out, "transfer-encoding", b"chunked");
+        h1::write_field(out, "Transfer-Encoding", b"chunked");
     }
     h1::end_head(out);
     Ok(())
@@ -75,7 +75,7 @@ pub(crate) fn write_request(
 fn write_cookies(out: &mut Vec<u8>, fields: &HeaderMap) {
     let mut cookies = fields.get_all(header::COOKIE).iter();
     let Some(first) = cookies.next() else { return };
-    out.extend_from_slice(b"cookie: ");
+    out.extend_from_slice(b"Cookie: ");
     out.extend_from_slice(first.as_bytes());
     for more in cookies {
         out.extend_from_slice(b"; ");
@@ -130,7 +130,7 @@ impl ResponseText {
 
 /// How a response head delimits its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ending {
+pub(crate) enum Ending<'a> {
     /// An interim (1xx) response, without a body.
     Interim,
     /// The head already delimits the body.
@@ -139,6 +139,8 @@ pub(crate) enum Ending {
     Empty,
     /// Adds chunked Transfer-Encoding.
     Chunked,
+    /// A 101 that opens a WebSocket, with this Sec-WebSocket-Accept.
+    Tunnel(&'a str),
 }
 
 /// Writes a backend's response head.
@@ -148,7 +150,7 @@ pub(crate) enum Ending {
 pub(crate) fn write_response<T>(
     out: &mut Vec<u8>,
     response: &Response<T>,
-    ending: Ending,
+    ending: Ending<'_>,
 ) -> Result<(), Malformed> {
     let status = response.status();
     h1::write_status_line(out, status.as_u16(), status.canonical_reason().unwrap_or("").as_bytes());
@@ -158,16 +160,21 @@ pub(crate) fn write_response<T>(
             return Err(Malformed("whitespace around a header value"));
         }
         match FieldKind::classify(name.as_str().as_bytes()) {
-            FieldKind::ContentLength if ending == Ending::Interim => {}
+            FieldKind::ContentLength if matches!(ending, Ending::Interim | Ending::Tunnel(_)) => {}
             FieldKind::TransferEncoding => return Err(Malformed("Transfer-Encoding header")),
             kind if h1::is_hop_by_hop(kind) => return Err(Malformed("connection-specific header")),
-            _ => h1::write_field(out, name.as_str(), bytes),
+            _ => h1::write_spelled_field(out, name.as_str(), bytes),
         }
     }
     match ending {
         Ending::Interim | Ending::Given => {}
-        Ending::Empty => h1::write_field(out, "content-length", b"0"),
-        Ending::Chunked => h1::write_field(out, "transfer-encoding", b"chunked"),
+        Ending::Empty => h1::write_field(out, "Content-Length", b"0"),
+        Ending::Chunked => h1::write_field(out, "Transfer-Encoding", b"chunked"),
+        Ending::Tunnel(accept) => {
+            h1::write_field(out, "Connection", b"upgrade");
+            h1::write_field(out, "Upgrade", b"websocket");
+            h1::write_field(out, "Sec-WebSocket-Accept", accept.as_bytes());
+        }
     }
     h1::end_head(out);
     Ok(())
@@ -230,22 +237,22 @@ mod tests {
             .header("x", "y");
         assert_eq!(
             text(request, false, None).unwrap(),
-            "GET /x?y HTTP/1.1\r\nhost: a.example\r\nte: trailers\r\nx: y\r\ncookie: a=1; b=2\r\n\r\n"
+            "GET /x?y HTTP/1.1\r\nHost: a.example\r\nTE: trailers\r\nX: y\r\nCookie: a=1; b=2\r\n\r\n"
         );
     }
 
     #[test]
     fn only_bodies_of_unknown_length_are_chunked() {
         let unknown = text(get("https://a.example/"), true, None).unwrap();
-        assert_eq!(unknown, "GET / HTTP/1.1\r\nhost: a.example\r\ntransfer-encoding: chunked\r\n\r\n");
+        assert_eq!(unknown, "GET / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n");
         let known = text(get("https://a.example/").header("content-length", "5"), true, None).unwrap();
-        assert_eq!(known, "GET / HTTP/1.1\r\nhost: a.example\r\ncontent-length: 5\r\n\r\n");
+        assert_eq!(known, "GET / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 5\r\n\r\n");
     }
 
     #[test]
     fn host_that_differs_from_authority_is_written_for_the_parser_to_reject() {
         let two = text(get("https://a.example/").header("host", "b.example"), false, None).unwrap();
-        assert_eq!(two, "GET / HTTP/1.1\r\nhost: a.example\r\nhost: b.example\r\n\r\n");
+        assert_eq!(two, "GET / HTTP/1.1\r\nHost: a.example\r\nHost: b.example\r\n\r\n");
     }
 
     #[test]
@@ -262,8 +269,8 @@ mod tests {
         let connect = http::Request::connect("https://a.example/chat").header("sec-websocket-version", "13");
         assert_eq!(
             text(connect, false, Some("KEY")).unwrap(),
-            "GET /chat HTTP/1.1\r\nhost: a.example\r\nsec-websocket-version: 13\r\nconnection: upgrade\r\n\
-             upgrade: websocket\r\nsec-websocket-key: KEY\r\n\r\n"
+            "GET /chat HTTP/1.1\r\nHost: a.example\r\nSec-WebSocket-Version: 13\r\nConnection: upgrade\r\n\
+             Upgrade: websocket\r\nSec-WebSocket-Key: KEY\r\n\r\n"
         );
     }
 
@@ -285,10 +292,10 @@ mod tests {
             let mut out = Vec::new();
             write_response(&mut out, &response, ending).map(|()| String::from_utf8(out).unwrap())
         };
-        let head = "HTTP/1.1 404 Not Found\r\nx: y\r\n";
+        let head = "HTTP/1.1 404 Not Found\r\nX: y\r\n";
         assert_eq!(text(Ending::Given).unwrap(), format!("{head}\r\n"));
-        assert_eq!(text(Ending::Empty).unwrap(), format!("{head}content-length: 0\r\n\r\n"));
-        assert_eq!(text(Ending::Chunked).unwrap(), format!("{head}transfer-encoding: chunked\r\n\r\n"));
+        assert_eq!(text(Ending::Empty).unwrap(), format!("{head}Content-Length: 0\r\n\r\n"));
+        assert_eq!(text(Ending::Chunked).unwrap(), format!("{head}Transfer-Encoding: chunked\r\n\r\n"));
     }
 
     #[test]

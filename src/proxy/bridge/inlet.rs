@@ -115,6 +115,24 @@ impl Inlet {
         Poll::Ready(Ok(true))
     }
 
+    /// Drops what the peer still sends. Ready at the end of its message. After `left` bytes, takes no
+    /// more: the flow-control window closes.
+    pub(crate) fn poll_drain(&mut self, cx: &mut Context<'_>, left: &mut usize) -> Poll<()> {
+        let mut dropped = std::mem::take(&mut self.piece).len();
+        while self.state == State::Data {
+            let _ = self.recv.flow_control().release_capacity(dropped);
+            if *left == 0 {
+                return Poll::Pending;
+            }
+            match ready!(self.recv.poll_data(cx)) {
+                Some(Ok(piece)) => dropped = piece.len(),
+                Some(Err(_)) | None => return Poll::Ready(()),
+            }
+            *left = left.saturating_sub(dropped);
+        }
+        Poll::Ready(())
+    }
+
     fn fail<T>(&mut self, error: ::h2::Error) -> Poll<io::Result<T>> {
         self.state = State::Failed;
         Poll::Ready(Err(io::Error::other(error)))
@@ -131,7 +149,7 @@ impl Inlet {
 fn write_end(text: &mut Vec<u8>, trailers: Option<&HeaderMap>) {
     text.extend_from_slice(b"0\r\n");
     for (name, value) in trailers.into_iter().flatten() {
-        h1::write_field(text, name.as_str(), value.as_bytes());
+        h1::write_spelled_field(text, name.as_str(), value.as_bytes());
     }
     h1::end_head(text);
 }

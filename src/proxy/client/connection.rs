@@ -164,10 +164,12 @@ impl Connection {
                 }
                 After::Abort => {
                     self.client.stream.reset_on_close();
-                    break;
+                    worker.buffers.put_back(&mut self.client.held);
+                    return;
                 }
             }
         }
+        self.client.stream.notify_close();
         worker.buffers.put_back(&mut self.client.held);
     }
 

@@ -6,6 +6,9 @@ use super::head::{self, AffinityReport};
 use crate::h1;
 use crate::model::router::without_port;
 
+/// The methods in Allow: what a backend may understand. TRACE is refused, or an operator knows.
+const ALLOWED: &[u8] = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
 /// A redirect to https (`redirect_https`).
 #[derive(Debug)]
 pub(crate) struct Redirect {
@@ -41,6 +44,8 @@ pub(crate) struct Answer<'a> {
     pub retry_after: Option<Duration>,
     /// The value of Location.
     pub location: Option<&'a str>,
+    /// The type and bytes of the body, instead of status and code.
+    pub content: Option<(&'a str, &'a [u8])>,
     /// The value of X-Affinity-Outcome, if enabled.
     pub report: Option<AffinityReport<'a>>,
     /// Whether to leave out the body (HEAD).
@@ -57,6 +62,7 @@ impl<'a> Answer<'a> {
             code,
             retry_after: None,
             location: None,
+            content: None,
             report: None,
             head_only: false,
             persistent: false,
@@ -66,30 +72,34 @@ impl<'a> Answer<'a> {
 
 /// Appends the response to `out`.
 pub(crate) fn write_answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
-    let Answer { status, code, retry_after, location, report, head_only, persistent } = *answer;
+    let Answer { status, code, retry_after, location, content, report, head_only, persistent } = *answer;
     let reason = reason_phrase(status);
-    let body = format!("{status} {reason}\n{code}\n");
+    let text = format!("{status} {reason}\n{code}\n");
+    let (kind, body) = content.unwrap_or(("text/plain; charset=utf-8", text.as_bytes()));
     h1::write_status_line(out, status, reason.as_bytes());
-    h1::write_field(out, "date", httpdate::fmt_http_date(SystemTime::now()).as_bytes());
-    h1::write_field(out, "content-type", b"text/plain; charset=utf-8");
-    h1::write_field(out, "content-length", body.len().to_string().as_bytes());
-    h1::write_field(out, "cache-control", b"no-store");
+    h1::write_field(out, "Date", httpdate::fmt_http_date(SystemTime::now()).as_bytes());
+    h1::write_field(out, "Content-Type", kind.as_bytes());
+    h1::write_field(out, "Content-Length", body.len().to_string().as_bytes());
+    h1::write_field(out, "Cache-Control", b"no-store");
     if let Some(wait) = retry_after {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-        h1::write_field(out, "retry-after", seconds.max(1).to_string().as_bytes());
+        h1::write_field(out, "Retry-After", seconds.max(1).to_string().as_bytes());
     }
     if let Some(location) = location {
-        h1::write_field(out, "location", location.as_bytes());
+        h1::write_field(out, "Location", location.as_bytes());
+    }
+    if matches!(status, 200 | 405) {
+        h1::write_field(out, "Allow", ALLOWED);
     }
     if let Some(report) = &report {
         head::write_report(out, report);
     }
     if !persistent {
-        h1::write_field(out, "connection", b"close");
+        h1::write_field(out, "Connection", b"close");
     }
     h1::end_head(out);
     if !head_only {
-        out.extend_from_slice(body.as_bytes());
+        out.extend_from_slice(body);
     }
 }
 

@@ -6,6 +6,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::origin::Origin;
+use crate::dial::socket::ResetWatch;
+use crate::proxy::backend::owned::OwnedConnections;
 use crate::proxy::wire::buffer::{Buffer, Buffers, Size};
 use crate::proxy::wire::deadline::Deadline;
 use crate::proxy::wire::stream::Stream;
@@ -23,6 +25,17 @@ pub(crate) struct Client {
     pub origin: Rc<Origin>,
     /// The deadline of whatever the connection waits for.
     pub deadline: Deadline,
+    /// Boxed to keep other connections small.
+    rare: Option<Box<Rare>>,
+}
+
+/// What few connections have.
+#[derive(Debug, Default)]
+struct Rare {
+    /// Backend connections that belong to this one.
+    owned: OwnedConnections,
+    /// Set once the client sends nothing more.
+    reset_watch: Option<ResetWatch>,
 }
 
 /// What to do with the connection after a request.
@@ -39,7 +52,22 @@ pub(crate) enum After {
 impl Client {
     /// Creates a client that has sent nothing yet.
     pub(crate) fn new(stream: Stream, origin: Rc<Origin>, deadline: Deadline) -> Self {
-        Self { stream, held: None, scanned: 0, origin, deadline }
+        Self { stream, held: None, scanned: 0, origin, deadline, rare: None }
+    }
+
+    /// Returns the backend connections that belong to this one, if there are any.
+    pub(crate) fn owned(&self) -> Option<&OwnedConnections> {
+        self.rare.as_ref().map(|rare| &rare.owned)
+    }
+
+    /// Returns the backend connections that belong to this one, to take one.
+    pub(crate) fn owned_mut(&mut self) -> Option<&mut OwnedConnections> {
+        self.rare.as_mut().map(|rare| &mut rare.owned)
+    }
+
+    /// Returns the backend connections that belong to this one, to add one.
+    pub(crate) fn own(&mut self) -> &mut OwnedConnections {
+        &mut self.rare.get_or_insert_default().owned
     }
 
     /// Returns `http` or `https`.
@@ -47,18 +75,33 @@ impl Client {
         if self.origin.secure.is_some() { "https" } else { "http" }
     }
 
-    /// Polls for the client's disconnect. Ready with true if it is gone. Ready with false if it has
-    /// sent more bytes, which are kept for its next request; stop polling then.
+    /// Polls for the client's disconnect. Ready with true if it is gone. Ready with false if that
+    /// cannot be seen any more, because it has sent more bytes, which are kept for its next request;
+    /// stop polling then. A client that has only ended its sending side (FIN, `close_notify`) may
+    /// still wait for the response (RFC 9112 §9.6).
     pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>, buffers: &Buffers) -> Poll<bool> {
+        if let Some(watch) = self.rare.as_ref().and_then(|rare| rare.reset_watch.as_ref()) {
+            return watch.poll(cx).map(|()| true);
+        }
         if self.stream.poll_readable(cx).is_pending() {
             return Poll::Pending;
         }
         match buffers.poll_fill(&mut self.held, Size::Small, &mut self.stream, cx) {
-            Poll::Ready(Ok(n)) => Poll::Ready(n == 0),
+            Poll::Ready(Ok(0)) => self.poll_reset(cx),
+            Poll::Ready(Ok(_)) => Poll::Ready(false),
+            // TLS without a `close_notify`.
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => self.poll_reset(cx),
             // A buffer full of pipelined requests is no disconnect.
             Poll::Ready(Err(error)) => Poll::Ready(error.kind() != io::ErrorKind::OutOfMemory),
             Poll::Pending => Poll::Pending,
         }
+    }
+
+    /// Starts to watch for a reset, because the client sends nothing more.
+    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let Some(watch) = self.stream.watch_reset() else { return Poll::Ready(false) };
+        let rare = self.rare.get_or_insert_default();
+        rare.reset_watch.insert(watch).poll(cx).map(|()| true)
     }
 
     /// Waits until the client is gone. Never returns if the client sends more bytes first.

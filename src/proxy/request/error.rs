@@ -40,6 +40,12 @@ pub(crate) enum ProxyError {
     /// cover this one.
     #[error("host does not match the TLS server name")]
     Misdirected,
+    /// TRACE, which is not allowed.
+    #[error("TRACE is not allowed")]
+    TraceNotAllowed,
+    /// The request has passed this process too often.
+    #[error("request loop")]
+    Loop,
     /// No route matches the request's host and path.
     #[error("no matching route")]
     NoRoute,
@@ -87,8 +93,8 @@ pub(crate) enum ProxyError {
     /// The request cannot be expressed in HTTP/2.
     #[error("request cannot be sent over HTTP/2")]
     Unsendable,
-    /// The request asks for an upgrade, but the upstream speaks HTTP/2.
-    #[error("upgrade to an HTTP/2 upstream is not supported")]
+    /// The request asks for a WebSocket, which the backend does not offer over HTTP/2.
+    #[error("backend offers no WebSocket over HTTP/2")]
     NoTunnel,
     /// The response head was not complete in time.
     #[error("response head timed out")]
@@ -96,11 +102,14 @@ pub(crate) enum ProxyError {
     /// The response head is malformed.
     #[error("invalid response head: {0}")]
     ResponseHead(HeadError),
+    /// The response head exceeds a limit.
+    #[error("response head exceeds a limit: {0}")]
+    ResponseHeadTooLarge(HeadError),
     /// The backend sent too many interim responses (1xx).
     #[error("too many interim responses")]
     TooManyInterim,
-    /// The backend sent a 101 to a request that asked for no upgrade, or before the request was
-    /// complete.
+    /// The backend sent a 101 to a request that asked for no upgrade or for another protocol, or
+    /// before the request was complete.
     #[error("unexpected 101 from backend")]
     UnaskedUpgrade,
     /// The client asked for a WebSocket, and the backend answered with a success that is not a 101.
@@ -161,6 +170,8 @@ impl ProxyError {
             Self::Unsendable => 400,
             Self::NoTunnel => 501,
             Self::NoRoute => 404,
+            Self::TraceNotAllowed => 405,
+            Self::Loop => 508,
             Self::Misdirected => 421,
             // The request was not processed, and no other backend could take it: worth a retry.
             Self::Unavailable(_)
@@ -175,6 +186,7 @@ impl ProxyError {
             | Self::ResponseMalformed
             | Self::BackendClosed { .. }
             | Self::ResponseHead(_)
+            | Self::ResponseHeadTooLarge(_)
             | Self::TooManyInterim
             | Self::UnaskedUpgrade
             | Self::NoUpgrade
@@ -197,6 +209,8 @@ impl ProxyError {
             Self::ClientTooSlow => "client_too_slow",
             Self::ClientStalled => "client_stalled",
             Self::NoRoute => "no_route",
+            Self::TraceNotAllowed => "trace_not_allowed",
+            Self::Loop => "loop_detected",
             Self::Misdirected => "misdirected",
             Self::Unavailable(_) => "unavailable",
             Self::Saturated => "saturated",
@@ -212,6 +226,7 @@ impl ProxyError {
             Self::ConnectTimeout => "connect_timeout",
             Self::BackendClosed { .. } => "backend_closed",
             Self::ResponseHead(_) => "response_head_malformed",
+            Self::ResponseHeadTooLarge(_) => "response_head_too_large",
             Self::ResponseHeadTimeout => "response_head_timeout",
             Self::TooManyInterim => "too_many_interim",
             Self::UnaskedUpgrade => "unasked_upgrade",

@@ -135,7 +135,7 @@ pub(crate) async fn run(
                 .await;
     }
 
-    let Exchange { request, backend, mut held, upload, .. } = exchange;
+    let Exchange { request, mut backend, mut held, upload, .. } = exchange;
     request.tally.bytes_out += download.sent();
     // The request head was counted when it was read.
     request.tally.bytes_in += upload.sent().saturating_sub(head_len);
@@ -145,7 +145,10 @@ pub(crate) async fn run(
     worker.buffers.put_output(upload.into_output());
     worker.buffers.put_output(download.into_output());
     if result.is_ok() && reply.backend_persistent && uploaded && clean {
-        permit.pool().keep(backend, worker.coarse_now());
+        if reply.owns_backend {
+            backend.own();
+        }
+        request.keep_open(client, permit.pool(), backend);
     }
     result?;
     Ok(match (reply.client_persistent, uploaded) {
@@ -222,6 +225,7 @@ impl Exchange<'_, '_, '_> {
             Fault::Reset => ProxyError::BackendReset,
             Fault::Malformed => ProxyError::ResponseMalformed,
             Fault::Unsendable => ProxyError::Unsendable,
+            Fault::NoTunnel => ProxyError::NoTunnel,
             Fault::Closed => ProxyError::BackendClosed { reused: self.backend.usage() == Usage::Again },
         }
     }

@@ -25,6 +25,8 @@ pub(crate) struct RequestFacts {
     pub expects_continue: bool,
     /// Whether the request asks for a WebSocket.
     pub upgrade: bool,
+    /// Whether the request authenticates its connection (NTLM, Negotiate).
+    pub connection_auth: bool,
     /// The client's address, as seen through trusted proxies.
     pub client_ip: IpAddr,
     /// Whether the request came over TLS, here or at a trusted proxy.
@@ -72,6 +74,7 @@ impl RequestFacts {
             persistent: head.persistent(),
             expects_continue: head.expects_continue,
             upgrade,
+            connection_auth: head.connection_auth,
             client_ip: config.client_ip.client_ip(client.origin.peer, head),
             secure: client.origin.secure.is_some() || (trusted && head::forwarded_as_https(head)),
             text: (keep_text || upgrade).then(|| Box::new(LogText::of(head))),

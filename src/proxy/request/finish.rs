@@ -10,6 +10,7 @@ use super::error::ProxyError;
 use super::facts::{LogText, Method, RequestFacts};
 use super::head::AffinityReport;
 use super::origin::Origin;
+use super::own_answer::OwnAnswer;
 use super::state::Request;
 use crate::h1::{Framing, Version};
 use crate::telemetry::Record;
@@ -18,8 +19,8 @@ use crate::telemetry::Record;
 pub(crate) enum Served {
     /// A backend answered.
     Forwarded(After),
-    /// Homing redirects the client.
-    Redirected(Redirect),
+    /// Homing answers itself.
+    Answered(OwnAnswer),
 }
 
 impl Request<'_> {
@@ -30,9 +31,17 @@ impl Request<'_> {
         let refused = self.readable_line(client);
         let (after, error) = match result {
             Ok(Served::Forwarded(after)) => (after, None),
-            Ok(Served::Redirected(Redirect { status, location })) => {
-                let code = "use_https";
-                (self.answer(client, status, code, Some(&location)).await, Some(code))
+            Ok(Served::Answered(OwnAnswer::Redirect(Redirect { status, location }))) => {
+                let answer = Answer { location: Some(&location), ..Answer::new(status, "use_https") };
+                (self.answer(client, answer).await, Some("use_https"))
+            }
+            Ok(Served::Answered(OwnAnswer::Options)) => {
+                let answer = Answer { content: Some(("text/plain", b"")), ..Answer::new(200, "options") };
+                (self.answer(client, answer).await, None)
+            }
+            Ok(Served::Answered(OwnAnswer::Trace(traced))) => {
+                let answer = Answer { content: Some(("message/http", &traced)), ..Answer::new(200, "trace") };
+                (self.answer(client, answer).await, None)
             }
             Err(error) => {
                 let after = match error {
@@ -43,7 +52,7 @@ impl Request<'_> {
                         self.tally.status = error.status();
                         After::Abort
                     }
-                    _ => self.answer(client, error.status(), error.code(), None).await,
+                    _ => self.answer(client, Answer::new(error.status(), error.code())).await,
                 };
                 (after, Some(error.code()))
             }
@@ -60,13 +69,8 @@ impl Request<'_> {
     }
 
     /// Sends Homing's own response, unless another response has begun.
-    async fn answer(
-        &mut self,
-        client: &mut Client,
-        status: u16,
-        code: &str,
-        location: Option<&str>,
-    ) -> After {
+    async fn answer(&mut self, client: &mut Client, answer: Answer<'_>) -> After {
+        let status = answer.status;
         if self.tally.status != 0 {
             // Makes the truncation visible to the client.
             return After::Abort;
@@ -78,7 +82,7 @@ impl Request<'_> {
         let reusable =
             |f: &RequestFacts| f.persistent && f.framing == Framing::None && f.version == Version::Http11;
         let persistent = facts.is_some_and(reusable)
-            && matches!(status, 301 | 308 | 404 | 502 | 503 | 504)
+            && matches!(status, 200 | 301 | 308 | 404 | 502 | 503 | 504)
             && !self.worker.draining();
         let head_only = facts.is_some_and(|f| f.method == Method::Head);
         if persistent {
@@ -97,8 +101,7 @@ impl Request<'_> {
             backend: upstream.id(verdict.member).as_str(),
         });
         let mut out = self.worker.buffers.take_output();
-        let answer =
-            Answer { retry_after, location, report, head_only, persistent, ..Answer::new(status, code) };
+        let answer = Answer { retry_after, report, head_only, persistent, ..answer };
         write_answer(&mut out, &answer);
         let sent = client.send(&out, self.view.snapshot.config.timeouts.upstream.body_idle).await;
         self.tally.bytes_out += out.len() as u64;

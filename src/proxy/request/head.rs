@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::net::IpAddr;
 
+use super::hops;
 use crate::affinity::cookie::{self, CookieConfig, OwnCookies};
 use crate::affinity::pick::{Outcome, Reason};
 use crate::h1::{self, Edit, Field, FieldKind, RequestHead, ResponseHead, Version};
@@ -37,11 +38,12 @@ pub(crate) struct RequestEdits<'a> {
 pub(crate) fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: &RequestEdits<'_>) {
     h1::write_request_line(out, head.method, head.target.path_and_query());
     let host = if head.host.is_empty() { edits.default_host } else { head.host };
-    h1::write_field(out, "host", host.as_bytes());
+    h1::write_field(out, "Host", host.as_bytes());
     let forwarding = edits.forwarding;
     let http10 = head.version == Version::Http10;
     let names_fields = head.connection.options().next().is_some();
     let mut takes_trailers = false;
+    let hops_left = hops::left(head);
     h1::copy_fields(out, &head.fields, |field| match field.kind {
         FieldKind::Te => {
             takes_trailers |= accepts_trailers(field.value);
@@ -49,6 +51,8 @@ pub(crate) fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: &R
         }
         // Only Homing sets these.
         FieldKind::Host | FieldKind::Affinity | FieldKind::ClientCert => Edit::Drop,
+        FieldKind::Proxy => Edit::Drop,
+        FieldKind::MaxForwards if hops_left.is_some() => Edit::Drop,
         FieldKind::Cookie if edits.own_cookies.is_some() => Edit::Drop,
         // Forwarding headers of an untrusted peer are dropped even if Homing sets none of its own.
         FieldKind::XForwardedFor if forwarding.x_forwarded || !edits.trusted => Edit::Drop,
@@ -73,26 +77,30 @@ pub(crate) fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: &R
     if forwarding.forwarded {
         write_forwarded(out, head, edits);
     }
-    write_via(out, forwarding, edits.version);
+    if let Some(left) = hops_left {
+        let left = left.saturating_sub(1);
+        h1::write_field(out, "Max-Forwards", itoa::Buffer::new().format(left).as_bytes());
+    }
+    write_via(out, forwarding, edits.version, Some(hops::instance()));
     if let Some((backend, successor)) = edits.announce {
-        h1::write_field(out, "x-affinity-backend", backend.as_bytes());
+        h1::write_field(out, "X-Affinity-Backend", backend.as_bytes());
         if let Some(successor) = successor {
-            h1::write_field(out, "x-affinity-successor", successor.as_bytes());
+            h1::write_field(out, "X-Affinity-Successor", successor.as_bytes());
         }
     }
     if let Some((subject, digest)) = edits.certificate {
         if !subject.is_empty() {
-            h1::write_field(out, "x-client-cert-subject", subject.as_bytes());
+            h1::write_field(out, "X-Client-Cert-Subject", subject.as_bytes());
         }
-        h1::write_field(out, "x-client-cert-sha256", digest.as_bytes());
+        h1::write_field(out, "X-Client-Cert-SHA256", digest.as_bytes());
     }
     if let (true, Some(protocol)) = (edits.upgrade, head.upgrade) {
-        h1::write_field(out, "connection", b"upgrade");
-        h1::write_field(out, "upgrade", protocol);
+        h1::write_field(out, "Connection", b"upgrade");
+        h1::write_field(out, "Upgrade", protocol);
     } else if takes_trailers && !http10 {
         // Some backends send trailers only to those who ask for them. Homing forwards trailers.
-        h1::write_field(out, "te", b"trailers");
-        h1::write_field(out, "connection", b"te");
+        h1::write_field(out, "TE", b"trailers");
+        h1::write_field(out, "Connection", b"te");
     }
     h1::end_head(out);
 }
@@ -123,8 +131,8 @@ fn write_cookies_without(out: &mut Vec<u8>, head: &RequestHead<'_>, config: &Coo
     for field in head.fields.iter().filter(|f| f.kind == FieldKind::Cookie) {
         rest.clear();
         match cookie::strip_cookie(&mut rest, field.value, |name| config.is_named(name), own, &mut seen) {
-            cookie::Stripped::Unchanged => h1::write_field(out, "cookie", field.value),
-            cookie::Stripped::Changed => h1::write_field(out, "cookie", &rest),
+            cookie::Stripped::Unchanged => h1::write_field(out, "Cookie", field.value),
+            cookie::Stripped::Changed => h1::write_field(out, "Cookie", &rest),
             cookie::Stripped::Empty => {}
         }
     }
@@ -133,7 +141,7 @@ fn write_cookies_without(out: &mut Vec<u8>, head: &RequestHead<'_>, config: &Coo
 /// Writes X-Forwarded-For: the trusted list, then the peer. Writes X-Forwarded-Proto and
 /// X-Forwarded-Host as seen here, unless a trusted proxy has set them.
 fn write_x_forwarded(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: &RequestEdits<'_>) {
-    out.extend_from_slice(b"x-forwarded-for: ");
+    out.extend_from_slice(b"X-Forwarded-For: ");
     let (mut proto, mut host) = (false, false);
     if edits.trusted {
         for field in &head.fields {
@@ -151,16 +159,16 @@ fn write_x_forwarded(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: &RequestE
     write_ip(out, edits.peer);
     out.extend_from_slice(b"\r\n");
     if !proto {
-        h1::write_field(out, "x-forwarded-proto", edits.scheme.as_bytes());
+        h1::write_field(out, "X-Forwarded-Proto", edits.scheme.as_bytes());
     }
     if !host && !head.host.is_empty() {
-        h1::write_field(out, "x-forwarded-host", head.host.as_bytes());
+        h1::write_field(out, "X-Forwarded-Host", head.host.as_bytes());
     }
 }
 
 /// Writes Forwarded (RFC 7239): the trusted elements, then one for the peer.
 fn write_forwarded(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: &RequestEdits<'_>) {
-    out.extend_from_slice(b"forwarded: ");
+    out.extend_from_slice(b"Forwarded: ");
     if edits.trusted {
         for field in head.fields.iter().filter(|f| f.kind == FieldKind::Forwarded && !f.value.is_empty()) {
             out.extend_from_slice(field.value);
@@ -195,12 +203,18 @@ pub(crate) fn via_version(version: Version) -> &'static str {
     }
 }
 
-fn write_via(out: &mut Vec<u8>, forwarding: &Forwarding, version: &str) {
+/// Writes Via, with the id of this process as a comment.
+fn write_via(out: &mut Vec<u8>, forwarding: &Forwarding, version: &str, instance: Option<&str>) {
     if let Some(pseudonym) = &forwarding.via {
-        out.extend_from_slice(b"via: ");
+        out.extend_from_slice(b"Via: ");
         out.extend_from_slice(version.as_bytes());
         out.push(b' ');
         out.extend_from_slice(pseudonym.as_bytes());
+        if let Some(instance) = instance {
+            out.extend_from_slice(b" (");
+            out.extend_from_slice(instance.as_bytes());
+            out.push(b')');
+        }
         out.extend_from_slice(b"\r\n");
     }
 }
@@ -222,6 +236,9 @@ fn write_ip(out: &mut Vec<u8>, ip: IpAddr) {
         }
     }
 }
+
+/// 426: the response names the protocol that the client must use.
+const UPGRADE_REQUIRED: u16 = 426;
 
 /// The changes to a response head.
 #[derive(Debug)]
@@ -275,6 +292,8 @@ pub(crate) fn write_response(out: &mut Vec<u8>, head: &ResponseHead<'_>, edits: 
             Edit::Keep
         }
         FieldKind::TransferEncoding | FieldKind::Affinity => Edit::Drop,
+        // Names the protocol that the client must use (RFC 9110 §15.5.22).
+        FieldKind::Upgrade if head.status == UPGRADE_REQUIRED => Edit::Keep,
         kind if h1::is_hop_by_hop(kind) => Edit::Drop,
         // Not allowed in these responses (RFC 9110 §8.6).
         FieldKind::ContentLength if matches!(head.status, 101 | 204) => Edit::Drop,
@@ -283,25 +302,27 @@ pub(crate) fn write_response(out: &mut Vec<u8>, head: &ResponseHead<'_>, edits: 
         _ => Edit::Keep,
     });
     if edits.framing == ClientFraming::Chunked {
-        h1::write_field(out, "transfer-encoding", b"chunked");
+        h1::write_field(out, "Transfer-Encoding", b"chunked");
     }
     if edits.make_private {
-        h1::write_field(out, "cache-control", b"private");
+        h1::write_field(out, "Cache-Control", b"private");
     }
     if let Some(cookie) = edits.set_cookie {
-        h1::write_field(out, "set-cookie", cookie);
+        h1::write_field(out, "Set-Cookie", cookie);
     }
-    write_via(out, edits.forwarding, via_version(head.version));
+    write_via(out, edits.forwarding, via_version(head.version), None);
     if let Some(report) = &edits.report {
         write_report(out, report);
     }
     if let Some(protocol) = edits.upgrade {
-        h1::write_field(out, "connection", b"upgrade");
-        h1::write_field(out, "upgrade", protocol);
+        h1::write_field(out, "Connection", b"upgrade");
+        h1::write_field(out, "Upgrade", protocol);
+    } else if head.status == UPGRADE_REQUIRED && head.fields.first(FieldKind::Upgrade).is_some() {
+        h1::write_field(out, "Connection", if edits.persistent { b"upgrade" } else { b"upgrade, close" });
     } else if !edits.persistent {
-        h1::write_field(out, "connection", b"close");
+        h1::write_field(out, "Connection", b"close");
     } else if edits.version == Version::Http10 {
-        h1::write_field(out, "connection", b"keep-alive");
+        h1::write_field(out, "Connection", b"keep-alive");
     }
     h1::end_head(out);
 }
@@ -320,7 +341,7 @@ pub(crate) fn write_interim(out: &mut Vec<u8>, head: &ResponseHead<'_>) {
 
 /// Appends X-Affinity-Outcome.
 pub(crate) fn write_report(out: &mut Vec<u8>, report: &AffinityReport<'_>) {
-    out.extend_from_slice(b"x-affinity-outcome: ");
+    out.extend_from_slice(b"X-Affinity-Outcome: ");
     out.extend_from_slice(report.outcome.as_str().as_bytes());
     if let Some(reason) = report.reason {
         out.extend_from_slice(b"; reason=");

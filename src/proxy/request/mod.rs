@@ -3,6 +3,7 @@
 mod answer;
 mod binding;
 pub(crate) mod client;
+mod connection_auth;
 mod error;
 mod exchange;
 mod facts;
@@ -10,7 +11,9 @@ mod failed;
 mod finish;
 mod head;
 mod hold;
+mod hops;
 pub(crate) mod origin;
+mod own_answer;
 pub(crate) mod pipeline;
 mod removal;
 mod reply;

@@ -4,7 +4,7 @@
 //! serve
 //!  ├ run
 //!  │  ├ receive ─ read and parse the request head (400, 408, 414, 431, 501, 505), then plan
-//!  │  ├ plan ─ host (421) → redirect → route (404) → check (413, 501)
+//!  │  ├ plan ─ host (421) → own answer (redirect, 405, 508) → route (404) → check (413)
 //!  │  │         → session → pick (503) → head for the backend
 //!  │  ├ hold ─ wait for the session's backend, then plan again
 //!  │  ├ attempt ─ permit (503) → connection (502, 503, 504) → bind → exchange (502, 504)
@@ -20,7 +20,6 @@ use std::task::Poll;
 
 use tokio::time::Instant;
 
-use super::answer::Redirect;
 use super::binding::{self, Session};
 use super::client::{After, Client};
 use super::error::ProxyError;
@@ -28,6 +27,7 @@ use super::exchange::{self, Attempt};
 use super::facts::RequestFacts;
 use super::finish::Served;
 use super::head;
+use super::own_answer::OwnAnswer;
 use super::state::Request;
 use crate::affinity::key;
 use crate::affinity::pick::{self, Decision, Outcome, Query, Verdict};
@@ -39,8 +39,8 @@ use crate::proxy::worker::Worker;
 
 /// What to do with the request next.
 enum Plan {
-    /// Answer it with a redirect.
-    Redirect(Redirect),
+    /// Answer it here.
+    Answer(OwnAnswer),
     /// Send this head to the picked member.
     Send(Vec<u8>),
     /// Wait for this member.
@@ -68,7 +68,7 @@ impl Request<'_> {
         let mut plan = self.receive(client).await?;
         loop {
             plan = match plan {
-                Plan::Redirect(redirect) => return Ok(Served::Redirected(redirect)),
+                Plan::Answer(answer) => return Ok(Served::Answered(answer)),
                 Plan::Hold(member) => {
                     self.hold(member, client).await?;
                     self.replan(client)?
@@ -137,18 +137,18 @@ impl Request<'_> {
         if client.origin.secure.as_ref().is_some_and(|secure| !secure.allows_host(head.host)) {
             return Err(ProxyError::Misdirected);
         }
-        if let Some(redirect) = self.redirect(head, client) {
-            return Ok(Plan::Redirect(redirect));
+        if let Some(answer) = self.own_answer(head, client)? {
+            return Ok(Plan::Answer(answer));
         }
         let upstream = self.find_upstream(head, &view)?;
-        self.check_request(head, upstream)?;
+        self.check_request(head)?;
         if self.session.is_none() {
             self.session = Some(self.recall_session(head, client, upstream));
         }
         if first {
             upstream.budget.deposit();
         }
-        match self.pick(upstream)? {
+        match self.pick(client, upstream)? {
             Decision::Send(verdict) => {
                 self.verdict = Some(verdict);
                 Ok(Plan::Send(self.write_head(head, client, upstream, verdict)))
@@ -172,14 +172,6 @@ impl Request<'_> {
         self.facts = Some(RequestFacts::new(head, len, client, config, self.worker.log().enabled()));
     }
 
-    /// Returns the redirect to https, if the listener redirects and the request came without TLS.
-    fn redirect(&self, head: &RequestHead<'_>, client: &Client) -> Option<Redirect> {
-        let port = client.origin.redirect_https?;
-        // An HTTP/1.0 request without a Host cannot be redirected.
-        let plain = self.facts.as_ref().is_some_and(|facts| !facts.secure) && !head.host.is_empty();
-        plain.then(|| Redirect::to_https(head.method, head.host, port, head.target.path_and_query()))
-    }
-
     /// Finds the route and returns its upstream.
     fn find_upstream<'v>(
         &mut self,
@@ -196,12 +188,8 @@ impl Request<'_> {
         Ok(view.upstream_of(route))
     }
 
-    /// Rejects upgrades to an HTTP/2 upstream, and bodies that are too large.
-    fn check_request(&self, head: &RequestHead<'_>, upstream: &UpstreamView) -> Result<(), ProxyError> {
-        let upgrade = self.facts.as_ref().is_some_and(|facts| facts.upgrade);
-        if upgrade && upstream.state.config.protocol.is_http2() {
-            return Err(ProxyError::NoTunnel);
-        }
+    /// Rejects bodies that are too large.
+    fn check_request(&self, head: &RequestHead<'_>) -> Result<(), ProxyError> {
         match (head.framing, self.view.snapshot.config.limits.body_bytes) {
             (Framing::Length(len), Some(max)) if len > max => Err(ProxyError::RequestBodyTooLarge),
             _ => Ok(()),
@@ -221,7 +209,7 @@ impl Request<'_> {
     }
 
     /// Picks a member of the upstream.
-    fn pick(&self, upstream: &UpstreamView) -> Result<Decision, ProxyError> {
+    fn pick(&self, client: &Client, upstream: &UpstreamView) -> Result<Decision, ProxyError> {
         let Some(session) = &self.session else { return Err(ProxyError::Unavailable(None)) };
         let query = Query {
             key: session.key,
@@ -230,7 +218,11 @@ impl Request<'_> {
             may_hold: self.may_hold(upstream, session),
             random: self.worker.random(),
         };
-        let mut decision = pick::pick(&upstream.state.cluster, upstream.policy, upstream, &query);
+        let own = if session.key.is_none() { self.to_own_backend(client, upstream) } else { None };
+        let mut decision = own.map_or_else(
+            || pick::pick(&upstream.state.cluster, upstream.policy, upstream, &query),
+            Decision::Send,
+        );
         if let Decision::Send(verdict) = &mut decision {
             verdict.outcome = session.outcome(upstream, verdict.outcome);
         }
@@ -277,12 +269,12 @@ impl Request<'_> {
         let pool = Rc::clone(permit.pool());
         // The heir may be down too. A new connection shows that before the session is bound to it.
         let moves = verdict.rebind && verdict.outcome == Outcome::Moved;
-        let client_ip = self.client_ip(client);
-        let announced = pool.announces_clients().then(|| Box::new(client.origin.announced_as(client_ip)));
-        let idle = if self.fresh_connection || moves { None } else { pool.take_idle(announced.as_deref()) };
-        let backend = if let Some(stream) = idle {
+        let open = if self.fresh_connection || moves { None } else { self.take_open(client, &pool) };
+        let backend = if let Some(stream) = open {
             stream
         } else {
+            let client_ip = self.client_ip(client);
+            let announced = pool.announces_clients().then(|| Box::new(client.origin.announced_as(client_ip)));
             let started = Instant::now();
             let connected =
                 self.worker.connect(&pool, upstream.state.config.timeouts.connect, announced).await;
@@ -295,7 +287,7 @@ impl Request<'_> {
         }
         let session = self.session.as_ref();
         if session.is_some_and(|session| !session.bind(upstream, verdict, &self.tried, self.worker.now())) {
-            pool.keep(backend, self.worker.coarse_now());
+            self.keep_open(client, &pool, backend);
             self.tally.attempts -= 1;
             return Ok(Attempted::LostRace);
         }

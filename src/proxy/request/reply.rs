@@ -11,7 +11,7 @@ use super::state::Request;
 use crate::affinity::cookie;
 use crate::affinity::pick::Verdict;
 use crate::affinity::{KeyHash, Timestamp};
-use crate::h1::{self, Body, BodyLimits, FieldSlots, Framing, Parsed, ResponseHead, Version};
+use crate::h1::{self, Body, BodyLimits, FieldSlots, Framing, HeadError, Parsed, ResponseHead, Version};
 use crate::model::snapshot::Observation;
 use crate::proxy::view::UpstreamView;
 use crate::proxy::wire::buffer::Buffer;
@@ -23,6 +23,9 @@ const MAX_INTERIM: u32 = 16;
 pub(crate) struct Reply {
     /// Whether the backend connection can be reused.
     pub backend_persistent: bool,
+    /// Whether the backend connection belongs to the client from now on, because one of them
+    /// authenticates it.
+    pub owns_backend: bool,
     /// Whether the client connection stays open.
     pub client_persistent: bool,
     /// Whether a tunnel begins (101).
@@ -84,6 +87,11 @@ impl ReplyReader {
                 let reply = self.reply_to(&head, request, upstream, verdict, uploaded)?;
                 Ok((Some(reply), len))
             }
+            Err(error @ (HeadError::HeadTooLarge | HeadError::TooManyFields)) => {
+                let pool = &upstream.pools[usize::from(verdict.member)];
+                pool.warn_of_large_head(error, buffer.filled().len(), &limits);
+                Err(ProxyError::ResponseHeadTooLarge(error))
+            }
             Err(error) => Err(ProxyError::ResponseHead(error)),
         }
     }
@@ -101,7 +109,8 @@ impl ReplyReader {
         let worker = request.worker;
         let upgraded = head.status == 101;
         // The rest of the request body would be lost, or taken for bytes of the tunnel.
-        if upgraded && !(facts.upgrade && uploaded) {
+        let websocket = head.upgrade.is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
+        if upgraded && !(facts.upgrade && websocket && uploaded) {
             return Err(ProxyError::UnaskedUpgrade);
         }
         let framing = match (head.framing, facts.version) {
@@ -157,6 +166,9 @@ impl ReplyReader {
         }
         Ok(Reply {
             backend_persistent: head.persistent() && !upgraded,
+            // HTTP/2 has no authentication of connections.
+            owns_backend: (facts.connection_auth || head.connection_auth)
+                && !upstream.state.config.protocol.is_http2(),
             client_persistent,
             upgraded,
             body,

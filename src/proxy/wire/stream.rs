@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsStream;
 
-use crate::dial::socket::Socket;
+use crate::dial::socket::{ResetWatch, Socket};
 
 /// A connected byte stream.
 #[derive(Debug)]
@@ -41,6 +41,11 @@ pub(crate) trait Bridge: fmt::Debug {
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// Resets the stream unless its message is complete. Makes truncation visible to the peer.
     fn abort(&mut self);
+    /// See [`Stream::poll_drain`].
+    fn poll_drain(&mut self, cx: &mut Context<'_>, left: &mut usize) -> Poll<()> {
+        let _ = (cx, left);
+        Poll::Ready(())
+    }
     /// See [`Stream::has_refused_tunnel`].
     fn has_refused_tunnel(&self) -> bool {
         false
@@ -91,6 +96,15 @@ impl Stream {
         }
     }
 
+    /// Drops what the peer of a bridged stream still sends, up to `left` bytes. Ready when it has
+    /// ended its message or reset the stream.
+    pub(crate) fn poll_drain(&mut self, cx: &mut Context<'_>, left: &mut usize) -> Poll<()> {
+        match self {
+            Self::Plain(_) | Self::Tls(_) => Poll::Ready(()),
+            Self::Bridged(bridge) => bridge.poll_drain(cx, left),
+        }
+    }
+
     /// Makes closing the stream reset it, so that a truncated message does not look complete.
     pub(crate) fn reset_on_close(&mut self) {
         match self {
@@ -115,6 +129,13 @@ impl Stream {
         }
     }
 
+    /// Sends a `close_notify` alert over TLS, if that is possible without waiting.
+    pub(crate) fn notify_close(&mut self) {
+        if let Self::Tls(tls) = self {
+            let _ = Pin::new(tls).poll_shutdown(&mut Context::from_waker(Waker::noop()));
+        }
+    }
+
     /// Ready when there is something to read: bytes, EOF or an error. Costs no system call on a
     /// plain socket. TLS messages without data (session tickets, key updates) are processed and do
     /// not count.
@@ -123,6 +144,15 @@ impl Stream {
             Self::Plain(socket) => socket.poll_read_ready(cx),
             Self::Tls(tls) => Pin::new(tls).poll_fill_buf(cx).map_ok(|_| ()),
             Self::Bridged(bridge) => bridge.poll_readable(cx),
+        }
+    }
+
+    /// Starts to watch for the reset of a connection whose peer sends nothing more.
+    pub(crate) fn watch_reset(&self) -> Option<ResetWatch> {
+        match self {
+            Self::Plain(socket) => ResetWatch::new(socket),
+            Self::Tls(tls) => ResetWatch::new(tls.get_ref().0),
+            Self::Bridged(_) => None,
         }
     }
 

@@ -15,6 +15,7 @@ pub(super) fn chunks() -> Vec<Case> {
         ("chunk size with a plus sign", "9112 §7.1", "+5\r\nhello\r\n0\r\n\r\n"),
         ("chunk size with 0x", "9112 §7.1", "0x5\r\nhello\r\n0\r\n\r\n"),
         ("chunk size over 64 bits", "9112 §7.1", "10000000000000000\r\nhello\r\n0\r\n\r\n"),
+        ("chunk size over 63 bits", "9112 §7.1", "8000000000000000\r\nhello\r\n0\r\n\r\n"),
         ("chunk size of 17 zeros", "9112 §7.1", "00000000000000000\r\n\r\n"),
         ("space after the chunk size", "9112 §7.1", "5 \r\nhello\r\n0\r\n\r\n"),
         ("space before the chunk size", "9112 §7.1", " 5\r\nhello\r\n0\r\n\r\n"),

@@ -75,6 +75,12 @@ pub(super) fn cases() -> Vec<Case> {
             Rejected(400, "bad_content_length"),
         ),
         post(
+            "Content-Length over 63 bits",
+            "9110 §8.6",
+            "Content-Length: 9223372036854775808\r\n\r\n",
+            Rejected(400, "bad_content_length"),
+        ),
+        post(
             "unknown transfer coding",
             "9112 §6.1",
             "Transfer-Encoding: gzip\r\n\r\n",
@@ -145,6 +151,12 @@ pub(super) fn cases() -> Vec<Case> {
             "9112 §6.1",
             b"POST / HTTP/1.0\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".as_slice(),
             Rejected(400, "coding_not_allowed"),
+        ),
+        case(
+            "TRACE",
+            "9110 §9.3.8",
+            b"TRACE / HTTP/1.1\r\nHost: t\r\n\r\n".as_slice(),
+            Rejected(405, "trace_not_allowed"),
         ),
         case(
             "TRACE with a body",

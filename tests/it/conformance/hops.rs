@@ -25,6 +25,13 @@ pub(super) fn cases() -> Vec<Case> {
     ] {
         list.push(get(class, "9110 §7.6.1", fields, Rejected(400, "bad_connection")));
     }
+    let many: String = (0..20).map(|n| format!("x{n}, ")).collect();
+    list.push(get(
+        "20 Connection options",
+        "9110 §7.6.1",
+        &format!("Connection: {many}close\r\n"),
+        Rejected(400, "bad_connection"),
+    ));
     list.extend([
         get(
             "hop-by-hop headers are dropped",

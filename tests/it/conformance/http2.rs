@@ -60,7 +60,7 @@ async fn malformed_http2_is_rejected_and_no_backend_receives_a_complete_request(
         };
         assert_eq!(seen.len(), expected, "{}: {seen:?}", case.class);
         for request in seen {
-            assert!(["GET / HTTP/1.1", "POST / HTTP/1.1"].contains(&request.line.as_str()), "{request:?}");
+            assert!(["GET /", "POST /"].iter().any(|start| request.line.starts_with(start)), "{request:?}");
             assert_eq!(
                 (request.field("host"), request.trailers.names().len()),
                 (Some("t"), 0),

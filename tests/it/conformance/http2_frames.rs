@@ -114,11 +114,12 @@ pub(super) fn connection() -> Vec<Case> {
 pub(super) fn floods() -> Vec<Case> {
     use Answer::{GoAway, Status};
     let calm = GoAway(Code::Calm);
-    let long = "v".repeat(20_000);
+    let long = "v".repeat(40_000);
     let large = encoded(&[&GET[..], &[("x", &long)]].concat());
-    let in_two = [
-        frame(HEADERS, END_STREAM, 1, &large[..10_000]),
-        frame(CONTINUATION, END_HEADERS, 1, &large[10_000..]),
+    let in_three = [
+        frame(HEADERS, END_STREAM, 1, &large[..15_000]),
+        frame(CONTINUATION, 0, 1, &large[15_000..30_000]),
+        frame(CONTINUATION, END_HEADERS, 1, &large[30_000..]),
     ];
     let many = encoded(&[&GET[..], &vec![("x", "y"); 200][..]].concat());
     let resets = |count: u32| -> Vec<Vec<u8>> {
@@ -129,10 +130,10 @@ pub(super) fn floods() -> Vec<Case> {
     let with = |first: Vec<u8>, frame: Vec<u8>| [first, frame.repeat(5000)];
     vec![
         frames(
-            "20,000 bytes of headers, decoded",
+            "40,000 bytes of headers, decoded",
             "9113 §10.5.1",
-            "HEADERS, CONTINUATION",
-            &in_two,
+            "HEADERS, CONTINUATION twice",
+            &in_three,
             Status(431),
         ),
         frames(

@@ -47,10 +47,18 @@ pub(super) fn cases() -> Vec<Case> {
             400,
             "bad_target",
         ),
+        ("Host with two colons", "9110 §7.2", "GET / HTTP/1.1\r\nHost: t::\r\n\r\n", 400, "bad_host"),
         (
-            "backslash in the request target",
+            "fragment in the query",
+            "9112 §3.2",
+            "GET /?a#fragment HTTP/1.1\r\nHost: t\r\n\r\n",
+            400,
+            "bad_target",
+        ),
+        (
+            "backslash in the path",
             "3986 §2",
-            "GET /a\\..\\b HTTP/1.1\r\nHost: t\r\n\r\n",
+            "GET /a\\..\\b?c HTTP/1.1\r\nHost: t\r\n\r\n",
             400,
             "bad_target",
         ),
@@ -62,7 +70,7 @@ pub(super) fn cases() -> Vec<Case> {
             "bad_request_line",
         ),
         (
-            "non-ASCII byte in the request target",
+            "non-ASCII byte in the path",
             "3986 §2",
             "GET /\u{e9} HTTP/1.1\r\nHost: t\r\n\r\n",
             400,
@@ -121,15 +129,21 @@ pub(super) fn cases() -> Vec<Case> {
     .map(|(class, rfc, text, status, code)| case(class, rfc, text.as_bytes(), Rejected(status, code)))
     .into();
     list.push(case(
+        "query that is not UTF-8",
+        "3986 §2",
+        b"GET /?\xe9 HTTP/1.1\r\nHost: t\r\n\r\n".as_slice(),
+        Rejected(400, "bad_target"),
+    ));
+    list.push(case(
         "request target of 9,000 bytes",
         "9112 §3",
         format!("GET /{} HTTP/1.1\r\nHost: t\r\n\r\n", "a".repeat(9000)).into_bytes(),
         Rejected(414, "target_too_long"),
     ));
     list.push(case(
-        "request head of 20,000 bytes",
+        "request head of 40,000 bytes",
         "9110 §5.4",
-        format!("GET / HTTP/1.1\r\nHost: t\r\nX: {}\r\n\r\n", "a".repeat(20_000)).into_bytes(),
+        format!("GET / HTTP/1.1\r\nHost: t\r\nX: {}\r\n\r\n", "a".repeat(40_000)).into_bytes(),
         Rejected(431, "head_too_large"),
     ));
     list.push(case(
@@ -142,6 +156,20 @@ pub(super) fn cases() -> Vec<Case> {
         case(class, rfc, text.as_bytes(), Forwarded { line, host, without: &[] })
     };
     list.extend([
+        forwarded(
+            "characters in the query that browsers do not encode: forwarded unchanged",
+            "3986 §3.4",
+            "GET /a?p=C:\\x\"<>{}|^`\u{e9} HTTP/1.1\r\nHost: t\r\n\r\n",
+            "GET /a?p=C:\\x\"<>{}|^`\u{c3}\u{a9} HTTP/1.1",
+            "t",
+        ),
+        forwarded(
+            "Host with an empty port: the name",
+            "3986 §3.2.3",
+            "GET / HTTP/1.1\r\nHost: t:\r\n\r\n",
+            "GET / HTTP/1.1",
+            "t",
+        ),
         forwarded(
             "absolute target with a different Host: the target wins",
             "9112 §3.2.2",

@@ -30,6 +30,7 @@ use super::wait::{Gate, in_time};
 /// - `/short`: sends less than its `content-length`;
 /// - `/only`: sends trailers only, as gRPC does;
 /// - `/die`: closes the connection;
+/// - `/refuse`: answers an extended CONNECT with 403;
 /// - any other path: responds with the backend's name.
 pub(crate) struct Http2Backend {
     pub(crate) name: String,
@@ -42,6 +43,8 @@ struct State {
     name: String,
     max_streams: Option<u32>,
     tls: Option<TlsAcceptor>,
+    /// Whether it offers extended CONNECT, and echoes on such streams.
+    websocket: AtomicBool,
     /// Processed requests.
     seen: Mutex<Vec<Request<()>>>,
     connections: AtomicUsize,
@@ -67,6 +70,7 @@ impl Http2Backend {
             name: name.to_owned(),
             max_streams,
             tls: tls.map(TlsAcceptor::from),
+            websocket: AtomicBool::new(false),
             seen: Mutex::default(),
             connections: AtomicUsize::new(0),
             streams: AtomicUsize::new(0),
@@ -79,6 +83,11 @@ impl Http2Backend {
         });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&state)));
         Self { name: name.to_owned(), address, state, accepting }
+    }
+
+    /// Offers extended CONNECT from now on.
+    pub(crate) fn offer_websocket(&self) {
+        self.state.websocket.store(true, Ordering::SeqCst);
     }
 
     /// Returns the last processed request.
@@ -162,6 +171,9 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, state: Arc<State>) {
     if let Some(max) = state.max_streams {
         builder.max_concurrent_streams(max);
     }
+    if state.websocket.load(Ordering::SeqCst) {
+        builder.enable_connect_protocol();
+    }
     let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else { return };
     let mut leave = state.leave.subscribe();
     let (die, mut dies) = watch::channel(());
@@ -212,11 +224,15 @@ async fn answer(
     let _counted = Counted::new(state);
     let (parts, mut body) = request.into_parts();
     let path = parts.uri.path().to_owned();
+    let tunnel = parts.extensions.get::<h2::ext::Protocol>().is_some();
     state.seen.lock().push(Request::from_parts(parts, ()));
     let response = || Response::builder().header("x-backend", &state.name);
     let named = response().body(()).ok()?;
     match path.as_str() {
-        "/echo" => {
+        "/refuse" => {
+            respond.send_response(response().status(403).body(()).ok()?, true).ok()?;
+        }
+        path if path == "/echo" || tunnel => {
             let mut stream = respond.send_response(named, false).ok()?;
             while let Some(piece) = body.data().await {
                 let mut piece = piece.ok()?;
@@ -226,6 +242,10 @@ async fn answer(
                     let room = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await?.ok()?;
                     stream.send_data(piece.split_to(room.min(piece.len())), false).ok()?;
                 }
+            }
+            if tunnel {
+                stream.send_data(Bytes::new(), true).ok()?;
+                return Some(());
             }
             let mut trailers = body.trailers().await.ok()?.unwrap_or_default();
             trailers.insert("grpc-status", http::HeaderValue::from_static("0"));

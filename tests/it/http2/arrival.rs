@@ -23,18 +23,18 @@ async fn client_chooses_the_http_version_by_alpn() {
     assert_eq!(seen.line, "GET / HTTP/1.1");
     for (name, value) in [
         ("host", "shop.test"),
-        ("via", "2 homing"),
         ("x-forwarded-proto", "https"),
         ("x-forwarded-for", "127.0.0.1"),
         ("x-forwarded-host", "shop.test"),
     ] {
         assert_eq!(seen.field(name), Some(value), "{name}");
     }
+    assert!(seen.field("via").is_some_and(|via| via.starts_with("2 homing (")), "{:?}", seen.fields);
     for protocols in [&["http/1.1"][..], &["http/1.1", "h3"], &[]] {
         let mut raw = client.offering(protocols).connect(proxy.addr(), "shop.test").await;
         raw.send("GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n").await;
         assert_eq!(raw.response().await.backend(), "a");
-        assert_eq!(a.last().field("via"), Some("1.1 homing"));
+        assert!(a.last().field("via").is_some_and(|via| via.starts_with("1.1 homing (")));
     }
     // Only the negotiated protocol is accepted.
     let mut raw = client.offering(&["http/1.1"]).connect(proxy.addr(), "shop.test").await;
@@ -59,9 +59,8 @@ async fn cleartext_http2_is_recognized_by_its_preface() {
     ];
     assert_eq!(client.get("/", &fields).await.backend(), "a");
     let seen = a.last();
-    for (name, value) in
-        [("via", "2 homing"), ("x-forwarded-proto", "http"), ("x-forwarded-for", "127.0.0.1")]
-    {
+    assert!(seen.field("via").is_some_and(|via| via.starts_with("2 homing (")), "{:?}", seen.fields);
+    for (name, value) in [("x-forwarded-proto", "http"), ("x-forwarded-for", "127.0.0.1")] {
         assert_eq!(seen.field(name), Some(value), "{name}");
     }
     assert!(!seen.fields.has("x-real-ip") && !seen.fields.has("x-affinity-backend"), "{:?}", seen.fields);

@@ -2,6 +2,7 @@
 
 mod arrival;
 mod bodies;
+mod early;
 mod endings;
 mod floods;
 mod flow;

@@ -19,6 +19,8 @@ pub(crate) enum Fault {
     Malformed,
     /// The request cannot be expressed in HTTP/2.
     Unsendable,
+    /// The request asks for a WebSocket, and the backend does not offer extended CONNECT.
+    NoTunnel,
     /// The connection failed.
     Closed,
 }
@@ -28,6 +30,7 @@ impl Fault {
     pub(crate) fn of(error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::InvalidInput => return Self::Unsendable,
+            io::ErrorKind::Unsupported => return Self::NoTunnel,
             // The connection ended before the stream was opened.
             io::ErrorKind::NotConnected => return Self::GoingAway,
             _ => {}

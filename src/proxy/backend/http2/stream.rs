@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use ::h2::client::ResponseFuture;
 use ::h2::{Reason, RecvStream};
-use http::{Method, Response};
+use http::{Method, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::links::StreamPermit;
@@ -19,6 +19,7 @@ use crate::proxy::bridge::inlet::{self, Inlet};
 use crate::proxy::bridge::outlet::{Outlet, Payload};
 use crate::proxy::bridge::request_text::RequestText;
 use crate::proxy::wire::stream::{Bridge, Stream};
+use crate::proxy::wire::websocket;
 
 /// A stream to a backend. It is opened once the request head was written.
 struct BackendSide {
@@ -29,6 +30,8 @@ struct BackendSide {
     read: usize,
     /// Whether the response has no body (HEAD).
     head_only: bool,
+    /// The Sec-WebSocket-Accept of the response, if the request asks for a WebSocket.
+    accept: Option<String>,
     outlet: Option<Outlet>,
     response: ResponseState,
     /// When the request got the stream.
@@ -60,6 +63,7 @@ impl BackendSide {
             text: Vec::new(),
             read: 0,
             head_only: false,
+            accept: None,
             outlet: None,
             response: ResponseState::NoRequest,
             since: Instant::now(),
@@ -80,11 +84,20 @@ impl BackendSide {
     fn open(&mut self, end: usize) -> io::Result<()> {
         self.response = ResponseState::Failed(io::ErrorKind::InvalidInput);
         let request = RequestText::parse(&self.text[..end], self.permit.scheme);
-        let RequestText { request, framing } = request.ok_or(io::ErrorKind::InvalidInput)?;
+        let RequestText { request, framing, websocket } = request.ok_or(io::ErrorKind::InvalidInput)?;
         self.head_only = request.method() == Method::HEAD;
-        let ended = matches!(framing, Framing::None | Framing::Length(0));
-        let payload = if ended { Payload::Ended } else { Payload::Framed(head::body(framing)) };
+        self.accept = websocket.as_deref().map(websocket::accept_key);
+        let payload = match framing {
+            _ if self.accept.is_some() => Payload::Raw,
+            Framing::None | Framing::Length(0) => Payload::Ended,
+            framing => Payload::Framed(head::body(framing)),
+        };
+        let ended = matches!(payload, Payload::Ended);
         let mut send = self.permit.link.send.clone();
+        if self.accept.is_some() && !send.is_extended_connect_protocol_enabled() {
+            self.response = ResponseState::Failed(io::ErrorKind::Unsupported);
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         let (response, stream) = send.send_request(request, ended).map_err(|error| {
             if error.is_io() || error.is_go_away() {
                 // The connection has ended in the meantime, before it sent the request.
@@ -139,7 +152,17 @@ impl BackendSide {
     /// Writes the final response head as HTTP/1.1 and returns the reader for head and body.
     fn begin(&mut self, response: Response<RecvStream>) -> Result<Inlet, Malformed> {
         let (parts, recv) = response.into_parts();
-        let response = Response::from_parts(parts, ());
+        let mut response = Response::from_parts(parts, ());
+        let mut text = Vec::with_capacity(1024);
+        if let Some(accept) = self.accept.take_if(|_| response.status().is_success()) {
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            head::write_response(&mut text, &response, head::Ending::Tunnel(&accept))?;
+            return Ok(Inlet::new(recv, text, inlet::Framing::Raw));
+        }
+        if let Some(outlet) = &mut self.outlet {
+            // A tunnel that was refused.
+            let _ = outlet.shutdown();
+        }
         let bodiless = self.head_only || matches!(response.status().as_u16(), 204 | 304);
         let known = response.headers().contains_key(http::header::CONTENT_LENGTH);
         let ending = match (bodiless || known, recv.is_end_stream()) {
@@ -151,7 +174,6 @@ impl BackendSide {
             head::Ending::Chunked => inlet::Framing::Chunked,
             _ => inlet::Framing::Raw,
         };
-        let mut text = Vec::with_capacity(1024);
         head::write_response(&mut text, &response, ending)?;
         Ok(Inlet::new(recv, text, framing))
     }
@@ -188,7 +210,7 @@ impl Bridge for BackendSide {
     }
 
     fn poll_shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+        Poll::Ready(self.outlet.as_mut().map_or(Ok(()), Outlet::shutdown))
     }
 
     fn abort(&mut self) {

@@ -30,6 +30,11 @@ const PENDING_RESET_STREAMS: usize = 32;
 /// Stream errors tolerated per connection. Until a client has received our settings, it may open
 /// more streams than allowed.
 const STREAM_ERRORS: usize = 1024;
+/// How long a client may go on sending a request body after its response. A stream that is reset
+/// right behind its response makes some clients lose the response.
+const LINGER: Duration = Duration::from_secs(2);
+/// The most bytes taken in that time.
+const LINGER_BYTES: usize = 1 << 20;
 /// Time allowed for the last frames of a connection that is closing.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -81,12 +86,14 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Client) {
 }
 
 fn builder(limits: &Limits) -> Builder {
+    // HTTP/2 counts 32 bytes more for every field (RFC 9113 §6.5.2).
+    let header_list = limits.head_bytes.saturating_add(32 * limits.fields);
     let mut builder = Builder::new();
     builder
         .max_concurrent_streams(limits.streams)
         .initial_window_size(limits.stream_window)
         .initial_connection_window_size(limits.stream_window.saturating_mul(4))
-        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(header_list).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER)
         .max_concurrent_reset_streams(RESET_STREAMS)
         .max_pending_accept_reset_streams(PENDING_RESET_STREAMS)
@@ -255,10 +262,24 @@ impl ServerConnection {
             } else {
                 // Ends the stream of a tunnel. Others have already ended.
                 let _ = std::future::poll_fn(|cx| client.stream.poll_shutdown(cx)).await;
+                if after == After::Linger {
+                    linger(&mut client).await;
+                }
             }
             drop((client, counted));
         });
     }
+}
+
+/// Drops the rest of a request that was answered early, for a while.
+async fn linger(client: &mut Client) {
+    client.deadline.set(LINGER);
+    let mut left = LINGER_BYTES;
+    std::future::poll_fn(|cx| {
+        let ended = client.stream.poll_drain(cx, &mut left).is_ready();
+        if ended || client.deadline.expired(cx) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
 }
 
 /// Counts a connection's open streams.

@@ -182,6 +182,14 @@ impl Bridge for ClientStream {
         }
     }
 
+    fn poll_drain(&mut self, cx: &mut Context<'_>, left: &mut usize) -> Poll<()> {
+        let ResponseState::Body(outlet) = &mut self.state else { return Poll::Ready(()) };
+        if outlet.poll_reset(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        self.inlet.poll_drain(cx, left)
+    }
+
     fn has_refused_tunnel(&self) -> bool {
         matches!(self.state, ResponseState::Refused)
     }
