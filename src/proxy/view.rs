@@ -78,6 +78,7 @@ impl View {
         let upstreams = snapshot.upstreams.iter().enumerate().map(|(index, state)| {
             let config = &state.config;
             let tls = snapshot.tls.upstream(index);
+            let cell = metrics.upstream(&config.name);
             let pools = config.backends.iter().zip(&state.live).map(|(backend, live)| {
                 let key = (Arc::clone(&config.name), backend.id.clone(), backend.address.clone());
                 match pools.remove(&key) {
@@ -89,7 +90,8 @@ impl View {
                         if let Some(pool) = other {
                             pool.retire();
                         }
-                        Rc::new(BackendPool::new(worker, backend, Arc::clone(live), config, tls))
+                        let live = Arc::clone(live);
+                        Rc::new(BackendPool::new(worker, backend, live, config, tls, &cell))
                     }
                 }
             });
@@ -107,7 +109,7 @@ impl View {
                 _ => Rc::new(RetryBudget::new(&config.retry, workers, now)),
             };
             UpstreamView {
-                metrics: metrics.upstream(&config.name),
+                metrics: Arc::clone(&cell),
                 policy: Policy {
                     failover: config.affinity.failover,
                     balance_percent: config.affinity.balance_percent,

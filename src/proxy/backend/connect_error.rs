@@ -15,6 +15,9 @@ pub(crate) enum ConnectError {
     /// Homing, or the whole system, is out of file descriptors.
     #[error("out of file descriptors")]
     NoDescriptors,
+    /// The client has filled the HTTP/2 connections that it gets for itself.
+    #[error("too many unfinished requests of this client")]
+    TooManyUnfinished,
     /// The TLS handshake failed.
     #[error("TLS handshake: {0}")]
     Tls(#[source] Arc<io::Error>),
@@ -33,7 +36,9 @@ impl ConnectError {
         match Self::from(error) {
             Self::NotHttp2(why) => Self::NotHttp2(why),
             Self::Tls(error) | Self::Io(error) => Self::Tls(error),
-            other @ (Self::TimedOut | Self::NoDescriptors) => Self::Tls(Arc::new(io::Error::other(other))),
+            other @ (Self::TimedOut | Self::NoDescriptors | Self::TooManyUnfinished) => {
+                Self::Tls(Arc::new(io::Error::other(other)))
+            }
         }
     }
 }

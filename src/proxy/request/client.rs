@@ -23,6 +23,19 @@ pub(crate) struct Client {
     pub origin: Rc<Origin>,
     /// The deadline of whatever the connection waits for.
     pub deadline: Deadline,
+    /// What became of the latest request at a backend.
+    pub asked: Asked,
+}
+
+/// What became of a request at a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// No backend was asked, the backend failed, or the client ended a long response.
+    Nobody,
+    /// The backend answered it, and the client took the response.
+    Answered,
+    /// The client abandoned it early: the backend worked for nothing.
+    Abandoned,
 }
 
 /// What to do with the connection after a request.
@@ -39,7 +52,7 @@ pub(crate) enum After {
 impl Client {
     /// Creates a client that has sent nothing yet.
     pub(crate) fn new(stream: Stream, origin: Rc<Origin>, deadline: Deadline) -> Self {
-        Self { stream, held: None, scanned: 0, origin, deadline }
+        Self { stream, held: None, scanned: 0, origin, deadline, asked: Asked::Nobody }
     }
 
     /// Returns `http` or `https`.

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use super::answer::Redirect;
 use super::binding::{self, Session};
-use super::client::{After, Client};
+use super::client::{After, Asked, Client};
 use super::error::ProxyError;
 use super::exchange::{self, Attempt};
 use super::facts::RequestFacts;
@@ -33,6 +33,7 @@ use crate::affinity::key;
 use crate::affinity::pick::{self, Decision, Outcome, Query, Verdict};
 use crate::h1::{self, FieldSlots, Framing, Parsed, RequestHead};
 use crate::model::snapshot::Memory;
+use crate::proxy::backend::asker::Asker;
 use crate::proxy::backend::lease::Usage;
 use crate::proxy::view::{UpstreamView, View};
 use crate::proxy::wire::buffer::Size;
@@ -283,13 +284,16 @@ impl Request<'_> {
         let moves = verdict.rebind && verdict.outcome == Outcome::Moved;
         let client_ip = self.client_ip(client);
         let announced = pool.announces_clients().then(|| Box::new(client.origin.announced_as(client_ip)));
-        let idle = if self.fresh_connection || moves { None } else { pool.take_idle(announced.as_deref()) };
+        let upload = self.facts.as_ref().is_some_and(|facts| facts.framing != Framing::None);
+        let asker = Asker::new(client_ip, upload);
+        let fresh = self.fresh_connection || moves;
+        let idle = if fresh { None } else { pool.take_idle(asker, announced.as_deref()) };
         let backend = if let Some(stream) = idle {
             stream
         } else {
             let started = Instant::now();
             let connected =
-                self.worker.connect(&pool, upstream.state.config.timeouts.connect, announced).await;
+                self.worker.connect(&pool, asker, upstream.state.config.timeouts.connect, announced).await;
             self.tally.connect += started.elapsed();
             connected?
         };
@@ -304,7 +308,13 @@ impl Request<'_> {
             return Ok(Attempted::LostRace);
         }
         let attempt = Attempt { upstream, verdict, permit, backend, out: head };
-        exchange::run(self, client, attempt).await.map(Attempted::Answered)
+        let outcome = exchange::run(self, client, attempt).await;
+        client.asked = match &outcome {
+            Ok(_) => Asked::Answered,
+            Err(error) if error.is_clients_doing() && self.tally.is_early() => Asked::Abandoned,
+            Err(_) => Asked::Nobody,
+        };
+        outcome.map(Attempted::Answered)
     }
 
     /// Plans again after a failed attempt. Returns the failure if it is final.
