@@ -8,10 +8,15 @@ use tokio::time::Instant;
 
 /// Resets to send on one connection. Netty takes 200 in 30s, nghttp2 takes 1,000 and 33 a second.
 const PER_LINK: Rate = Rate { burst: 80, per_second: 4 };
-/// Requests that one client may cancel early and still share connections with others.
-const PER_CLIENT: Rate = Rate { burst: 50, per_second: 5 };
+/// What one client may cancel early and still share connections with others, in answered requests.
+const PER_CLIENT: Rate = Rate { burst: 200, per_second: 20 };
+/// A request that is cancelled early costs as much as this many answered requests give back. A
+/// proxy with many users behind it cancels some, but answers many more.
+const CANCELLED: u32 = 4;
 /// The most clients to keep track of. Each has cancelled something lately.
 const MAX_CLIENTS: usize = 4096;
+/// The shortest time between two searches for clients to forget.
+const MAKE_ROOM_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy)]
 struct Rate {
@@ -39,11 +44,11 @@ impl Budget {
         Self { rate, left: rate.burst, refilled: now, spent: false }
     }
 
-    /// Spends 1. Returns false if nothing is left.
-    pub(super) fn spend(&mut self, now: Instant) -> bool {
+    /// Spends this much. Returns false if nothing was left.
+    pub(super) fn spend(&mut self, cost: u32, now: Instant) -> bool {
         self.refill(now);
         let some = self.left > 0;
-        self.left = self.left.saturating_sub(1);
+        self.left = self.left.saturating_sub(cost);
         self.spent |= self.left == 0;
         some
     }
@@ -64,6 +69,10 @@ impl Budget {
             // Time worth less than 1 is carried over.
             self.refilled += Duration::from_secs(earned.into()) / self.rate.per_second;
         }
+        self.earn(earned);
+    }
+
+    fn earn(&mut self, earned: u32) {
         self.left = self.left.saturating_add(earned).min(self.rate.burst);
         self.spent &= self.left < self.rate.burst / 2;
     }
@@ -75,28 +84,45 @@ impl Budget {
 
 /// The clients that have lately cancelled requests early.
 #[derive(Debug, Default)]
-pub(super) struct Cancellers(AHashMap<u64, Budget>);
+pub(super) struct Cancellers {
+    clients: AHashMap<u64, Budget>,
+    /// When quiet clients were last forgotten, because there were too many.
+    made_room: Option<Instant>,
+}
 
 impl Cancellers {
     /// Counts a request of a client that was cancelled early.
     pub(super) fn cancelled(&mut self, client: u64, now: Instant) {
-        if self.0.len() >= MAX_CLIENTS && !self.0.contains_key(&client) {
+        if self.clients.len() >= MAX_CLIENTS && !self.clients.contains_key(&client) {
+            if self.made_room.is_some_and(|at| now.saturating_duration_since(at) < MAKE_ROOM_EVERY) {
+                return;
+            }
+            self.made_room = Some(now);
             self.forget(now);
-            if self.0.len() >= MAX_CLIENTS {
+            if self.clients.len() >= MAX_CLIENTS {
                 return;
             }
         }
-        self.0.entry(client).or_insert_with(|| Budget::new(PER_CLIENT, now)).spend(now);
+        self.clients.entry(client).or_insert_with(|| Budget::new(PER_CLIENT, now)).spend(CANCELLED, now);
+    }
+
+    /// Counts a request of a client that was answered.
+    pub(super) fn answered(&mut self, client: u64) {
+        if !self.clients.is_empty()
+            && let Some(budget) = self.clients.get_mut(&client)
+        {
+            budget.earn(1);
+        }
     }
 
     /// Returns whether a client has cancelled so much that it gets connections of its own.
     pub(super) fn is_noisy(&mut self, client: u64, now: Instant) -> bool {
-        !self.0.is_empty() && self.0.get_mut(&client).is_some_and(|budget| budget.is_spent(now))
+        !self.clients.is_empty() && self.clients.get_mut(&client).is_some_and(|budget| budget.is_spent(now))
     }
 
     /// Forgets the clients whose budget is full again.
     pub(super) fn forget(&mut self, now: Instant) {
-        self.0.retain(|_, budget| {
+        self.clients.retain(|_, budget| {
             budget.refill(now);
             !budget.is_full()
         });
@@ -111,7 +137,7 @@ mod tests {
     fn resets_of_a_connection_stay_below_what_backends_take() {
         let start = Instant::now();
         let mut budget = Budget::of_link(start);
-        let spent = |budget: &mut Budget, now| (0..10_000).take_while(|_| budget.spend(now)).count();
+        let spent = |budget: &mut Budget, now| (0..10_000).take_while(|_| budget.spend(1, now)).count();
         let mut resets = Vec::new();
         for second in 0..120 {
             resets.push(spent(&mut budget, start + Duration::from_secs(second)));
@@ -137,6 +163,22 @@ mod tests {
     }
 
     #[test]
+    fn client_that_cancels_one_request_in_ten_is_never_noisy() {
+        let (start, mut cancellers) = (Instant::now(), Cancellers::default());
+        for _ in 0..10_000 {
+            cancellers.cancelled(1, start);
+            (0..9).for_each(|_| cancellers.answered(1));
+            assert!(!cancellers.is_noisy(1, start));
+        }
+        let half = |cancellers: &mut Cancellers| {
+            cancellers.cancelled(1, start);
+            cancellers.answered(1);
+            !cancellers.is_noisy(1, start)
+        };
+        assert_eq!((0..10_000).take_while(|_| half(&mut cancellers)).count(), 66, "one in two is cancelled");
+    }
+
+    #[test]
     fn part_of_a_token_is_not_lost_between_looks() {
         let (start, mut cancellers) = (Instant::now(), Cancellers::default());
         for _ in 0..50 {
@@ -154,9 +196,9 @@ mod tests {
         for client in 0..100_000 {
             cancellers.cancelled(client, start);
         }
-        assert_eq!(cancellers.0.len(), MAX_CLIENTS);
+        assert_eq!(cancellers.clients.len(), MAX_CLIENTS);
         let later = start + Duration::from_secs(1);
         cancellers.cancelled(u64::MAX, later);
-        assert_eq!(cancellers.0.len(), 1);
+        assert_eq!(cancellers.clients.len(), 1);
     }
 }

@@ -66,6 +66,11 @@ impl<P: 'static> Cancelled<P> {
         self.clients.borrow_mut().is_noisy(client, now)
     }
 
+    /// Counts a request of a client that was answered.
+    pub(super) fn answered(&self, client: u64) {
+        self.clients.borrow_mut().answered(client);
+    }
+
     /// Forgets the clients that have not cancelled anything for a while.
     pub(super) fn sweep(&self, now: Instant) {
         self.clients.borrow_mut().forget(now);

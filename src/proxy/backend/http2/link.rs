@@ -137,7 +137,7 @@ impl Link {
 
     /// Returns whether the backend may be sent another reset, and counts it.
     pub(super) fn may_reset(&self, now: Instant) -> bool {
-        self.resets.borrow_mut().spend(now)
+        self.resets.borrow_mut().spend(1, now)
     }
 
     /// Returns whether the connection takes new streams.

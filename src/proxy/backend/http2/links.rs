@@ -348,6 +348,13 @@ impl StreamPermit {
         self.link.uploaded(self.serial, bytes);
     }
 
+    /// Notes that the request was answered.
+    pub(super) fn answered(&self) {
+        if let Some(links) = self.links.upgrade() {
+            links.cancelled.answered(self.client);
+        }
+    }
+
     /// Hands over the stream of an abandoned request, to reset it if it does not finish soon.
     /// `early` counts the request against its client.
     pub(super) fn abandon(&self, tail: Tail, outlet: Outlet, early: bool) {

@@ -231,7 +231,8 @@ impl Drop for BackendSide {
             ResponseState::Arriving(inlet) if !inlet.has_ended() || !outlet.has_ended() => {
                 (Tail::Body(inlet.into_recv()), self.since.elapsed() < EARLY)
             }
-            _ => return,
+            ResponseState::Arriving(_) => return self.permit.answered(),
+            ResponseState::NoRequest | ResponseState::Failed(_) => return,
         };
         self.permit.abandon(tail, outlet, early);
     }
