@@ -129,7 +129,9 @@ impl From<ConnectError> for ProbeFailure {
     fn from(error: ConnectError) -> Self {
         match error {
             ConnectError::TimedOut => Self::Timeout,
-            ConnectError::NoDescriptors => Self::Connect(io::ErrorKind::Other),
+            ConnectError::NoDescriptors | ConnectError::TooManyUnfinished => {
+                Self::Connect(io::ErrorKind::Other)
+            }
             ConnectError::Resolve(_) => Self::Resolve,
             ConnectError::Tls(_) | ConnectError::NotHttp2(_) => Self::Tls,
             ConnectError::Io(error) => Self::Connect(error.kind()),

@@ -18,6 +18,9 @@ pub enum ConnectError {
     /// The backend's name has no addresses.
     #[error("cannot resolve {0}")]
     Resolve(Arc<str>),
+    /// The client has filled the HTTP/2 connections that it gets for itself.
+    #[error("too many unfinished requests of this client")]
+    TooManyUnfinished,
     /// The TLS handshake failed.
     #[error("TLS handshake: {0}")]
     Tls(#[source] Arc<io::Error>),
@@ -36,7 +39,7 @@ impl ConnectError {
         match Self::from(error) {
             Self::NotHttp2(why) => Self::NotHttp2(why),
             Self::Tls(error) | Self::Io(error) => Self::Tls(error),
-            other @ (Self::TimedOut | Self::NoDescriptors | Self::Resolve(_)) => {
+            other @ (Self::TimedOut | Self::NoDescriptors | Self::Resolve(_) | Self::TooManyUnfinished) => {
                 Self::Tls(Arc::new(io::Error::other(other)))
             }
         }

@@ -68,7 +68,7 @@ impl Drop for CountedClient {
 
 /// Returns the IPv4 address, or the /64 prefix of an IPv6 address: a client may use any address
 /// in its /64. The two do not collide: no /64 in use is below 2^32.
-fn key(client: IpAddr) -> u64 {
+pub(crate) fn key(client: IpAddr) -> u64 {
     match client.to_canonical() {
         IpAddr::V4(v4) => u64::from(v4.to_bits()),
         IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64 ^ u64::from(v6.is_loopback()),

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::backend::announced::Announced;
+use super::backend::asker::Asker;
 use super::backend::lease::BackendStream;
 use super::backend::pool::BackendPool;
 use super::wire::deadline::Class;
@@ -36,14 +37,15 @@ impl Worker {
     pub(crate) async fn connect(
         &self,
         pool: &Rc<BackendPool>,
+        asker: Asker,
         timeout: Duration,
         announced: Option<Box<Announced>>,
     ) -> Result<BackendStream, ConnectError> {
-        match pool.connect(timeout, announced.clone()).await {
+        match pool.connect(asker, timeout, announced.clone()).await {
             Err(ConnectError::NoDescriptors) if self.make_room() => {
                 // The idle connection is closed by its own task.
                 tokio::task::yield_now().await;
-                pool.connect(timeout, announced).await
+                pool.connect(asker, timeout, announced).await
             }
             connected => connected,
         }

@@ -80,6 +80,7 @@ impl View {
         let upstreams = snapshot.upstreams.iter().enumerate().map(|(index, state)| {
             let config = &state.config;
             let tls = snapshot.tls.upstream(index);
+            let cell = metrics.upstream(&config.name);
             let pools = config.backends.iter().zip(&state.live).map(|(backend, live)| {
                 let key = (Arc::clone(&config.name), backend.id.clone(), backend.address.clone());
                 match pools.remove(&key) {
@@ -91,7 +92,8 @@ impl View {
                         if let Some(pool) = other {
                             pool.retire();
                         }
-                        Rc::new(BackendPool::new(worker, backend, Arc::clone(live), config, tls, names))
+                        let live = Arc::clone(live);
+                        Rc::new(BackendPool::new(worker, backend, live, config, tls, names, &cell))
                     }
                 }
             });
@@ -109,7 +111,7 @@ impl View {
                 _ => Rc::new(RetryBudget::new(&config.retry, workers, now)),
             };
             UpstreamView {
-                metrics: metrics.upstream(&config.name),
+                metrics: Arc::clone(&cell),
                 policy: Policy {
                     failover: config.affinity.failover,
                     balance_percent: config.affinity.balance_percent,

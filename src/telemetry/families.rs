@@ -71,6 +71,10 @@ families! {
         "Bytes written to clients for finished requests.";
     POOL_CONNECTIONS = Counter "homing_pool_connections_total" ["upstream", "use"]
         "Connections used for attempts: fresh, or reused from the pool.";
+    BACKEND_HTTP2_CANCELLED = Counter "homing_backend_http2_cancelled_total" ["upstream", "result"]
+        "Cancelled requests to HTTP/2 backends, by result: finished within the time they were given, or reset.";
+    BACKEND_HTTP2_ISOLATED = Counter "homing_backend_http2_isolated_total" ["upstream"]
+        "HTTP/2 connections to backends opened for one client alone, because it cancels many requests or its unread uploads fill the window of one.";
 
     BACKEND_UP = Gauge "homing_backend_up" ["upstream", "backend"]
         "1 if the backend is up, otherwise 0.";

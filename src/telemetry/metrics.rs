@@ -267,6 +267,15 @@ fn render_requests(page: &mut Exposition, totals: &BTreeMap<Arc<str>, UpstreamMe
         samples.sample(&[name, "fresh"], total.fresh.get());
         samples.sample(&[name, "reused"], total.reused.get());
     }
+    let mut samples = page.family(&families::BACKEND_HTTP2_CANCELLED);
+    for (name, total) in totals.iter().filter(|(name, _)| !name.is_empty()) {
+        samples.sample(&[name, "finished"], total.cancelled_finished.get());
+        samples.sample(&[name, "reset"], total.cancelled_reset.get());
+    }
+    let mut samples = page.family(&families::BACKEND_HTTP2_ISOLATED);
+    for (name, total) in totals.iter().filter(|(name, _)| !name.is_empty()) {
+        samples.sample(&[name], total.isolated.get());
+    }
 }
 
 const CLASS_WORDS: [&str; CLASSES] = ["1xx", "2xx", "3xx", "4xx", "5xx"];

@@ -67,6 +67,9 @@ pub struct UpstreamMetrics {
     pub(crate) retries: Counter,
     pub(crate) fresh: Counter,
     pub(crate) reused: Counter,
+    pub(crate) cancelled_finished: Counter,
+    pub(crate) cancelled_reset: Counter,
+    pub(crate) isolated: Counter,
     pub(crate) bytes_in: Counter,
     pub(crate) bytes_out: Counter,
 }
@@ -224,6 +227,16 @@ impl UpstreamMetrics {
         self.by_address[1].add(u64::from(share.others));
     }
 
+    /// Counts a cancelled request to an HTTP/2 backend: it finished nevertheless, or was reset.
+    pub fn request_cancelled(&self, finished: bool) {
+        if finished { self.cancelled_finished.add(1) } else { self.cancelled_reset.add(1) }
+    }
+
+    /// Counts a new HTTP/2 connection to a backend that only one client uses.
+    pub fn connection_isolated(&self) {
+        self.isolated.add(1);
+    }
+
     fn record(&self, record: &Record<'_>) {
         let outcome = record.outcome.map_or(OUTCOMES.len(), outcome_index);
         let reason = record.reason.map_or(REASONS.len(), reason_index);
@@ -282,6 +295,9 @@ impl UpstreamMetrics {
             (&self.reused, &other.reused),
             (&self.bytes_in, &other.bytes_in),
             (&self.bytes_out, &other.bytes_out),
+            (&self.cancelled_finished, &other.cancelled_finished),
+            (&self.cancelled_reset, &other.cancelled_reset),
+            (&self.isolated, &other.isolated),
         ] {
             mine.add(theirs.get());
         }

@@ -16,6 +16,7 @@ mod faults;
 mod fields;
 mod forwarded;
 mod h2_backend;
+mod h2_backend_shared;
 mod h2_backend_turns;
 mod harness;
 mod health;

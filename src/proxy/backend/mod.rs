@@ -1,6 +1,7 @@
 //! The backend side: connections to backends, pooled per worker.
 
 pub(crate) mod announced;
+pub(crate) mod asker;
 mod http2;
 pub(crate) mod lease;
 pub(crate) mod owned;

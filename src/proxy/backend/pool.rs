@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsStream;
 
 use super::announced::Announced;
+use super::asker::Asker;
 use super::http2::{self, Links};
 use super::lease::{BackendStream, OpenConnection};
 use crate::dial::connect_error::ConnectError;
@@ -21,6 +22,7 @@ use crate::h1::{HeadError, HeadLimits};
 use crate::model::live::BackendLive;
 use crate::model::{Backend, Pool as Settings, ProxyVersion, Upstream};
 use crate::proxy::wire::stream::Stream;
+use crate::telemetry::UpstreamMetrics;
 use crate::tls;
 
 /// How long an HTTP/2 stream has to end after its response.
@@ -67,10 +69,11 @@ impl BackendPool {
         upstream: &Upstream,
         tls: Option<&Arc<tls::Client>>,
         names: &Names,
+        metrics: &Arc<UpstreamMetrics>,
     ) -> Self {
         let http2 = upstream.protocol.is_http2();
         let dialer = Dialer::new(backend.address.clone(), names);
-        let links = || Links::new(tls.is_some(), upstream.pool.max_idle);
+        let links = || Links::new(tls.is_some(), upstream.pool.max_idle, &live, metrics);
         Self {
             links: http2.then(links),
             proxy_protocol: upstream.proxy_protocol,
@@ -121,10 +124,10 @@ impl BackendPool {
 
     /// Returns an idle connection, or a stream of an open HTTP/2 connection. With `announced`, only
     /// a connection that was announced for this client.
-    pub(crate) fn take_idle(&self, announced: Option<&Announced>) -> Option<BackendStream> {
+    pub(crate) fn take_idle(&self, asker: Asker, announced: Option<&Announced>) -> Option<BackendStream> {
         self.drop_moved();
         if let Some(links) = &self.links {
-            return links.take().map(http2::bridged);
+            return links.take(asker).map(http2::bridged);
         }
         let mut idle = self.idle.borrow_mut();
         loop {
@@ -148,6 +151,7 @@ impl BackendPool {
     /// The connection could not be opened, or `timeout` has passed.
     pub(crate) async fn connect(
         self: &Rc<Self>,
+        asker: Asker,
         timeout: Duration,
         announced: Option<Box<Announced>>,
     ) -> Result<BackendStream, ConnectError> {
@@ -161,7 +165,7 @@ impl BackendPool {
             async move { pool.open_connection(timeout, None).await }
         };
         // Boxed to keep the futures of HTTP/1.1 requests small.
-        let permit = Box::pin(links.wait(timeout, connect)).await;
+        let permit = Box::pin(links.wait(asker, timeout, connect)).await;
         permit.map(http2::bridged).inspect_err(|error| {
             if matches!(error, ConnectError::NotHttp2(_)) {
                 self.warn_of_mismatch(error);

@@ -18,6 +18,8 @@ pub(crate) struct Inlet {
     read: usize,
     /// Data to be read after `text`.
     piece: Bytes,
+    /// Data to be read after `piece`, absorbed while nobody read. Bounded by the stream's window.
+    absorbed: Vec<u8>,
     framing: Framing,
     state: State,
 }
@@ -43,7 +45,7 @@ impl Inlet {
     /// Creates an inlet that yields `head`, then the stream's data.
     pub(crate) fn new(recv: RecvStream, head: Vec<u8>, framing: Framing) -> Self {
         let state = if recv.is_end_stream() { State::Ended } else { State::Data };
-        Self { recv, text: head, read: 0, piece: Bytes::new(), framing, state }
+        Self { recv, text: head, read: 0, piece: Bytes::new(), absorbed: Vec::new(), framing, state }
     }
 
     /// Reads available bytes and returns their number, or 0 at the end of the stream. Reopens the
@@ -88,14 +90,14 @@ impl Inlet {
     /// See [`Self::poll_read`].
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         while self.read == self.text.len() && self.piece.is_empty() {
+            if !self.absorbed.is_empty() {
+                let absorbed = Bytes::from(std::mem::take(&mut self.absorbed));
+                self.set_piece(absorbed);
+                break;
+            }
             match self.state {
                 State::Data => match ready!(self.recv.poll_data(cx)) {
-                    Some(Ok(piece)) => {
-                        if !piece.is_empty() && self.framing == Framing::Chunked {
-                            self.write_text(|text| h1::write_chunk_prefix(text, piece.len()));
-                        }
-                        self.piece = piece;
-                    }
+                    Some(Ok(piece)) => self.set_piece(piece),
                     Some(Err(error)) => return self.fail(error),
                     None => self.state = State::Trailers,
                 },
@@ -118,7 +120,7 @@ impl Inlet {
     /// Drops what the peer still sends. Ready at the end of its message. After `left` bytes, takes no
     /// more: the flow-control window closes.
     pub(crate) fn poll_drain(&mut self, cx: &mut Context<'_>, left: &mut usize) -> Poll<()> {
-        let mut dropped = std::mem::take(&mut self.piece).len();
+        let mut dropped = std::mem::take(&mut self.piece).len() + std::mem::take(&mut self.absorbed).len();
         while self.state == State::Data {
             let _ = self.recv.flow_control().release_capacity(dropped);
             if *left == 0 {
@@ -131,6 +133,37 @@ impl Inlet {
             *left = left.saturating_sub(dropped);
         }
         Poll::Ready(())
+    }
+
+    /// Returns whether the whole message has arrived.
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(self.state, State::Ended | State::Failed) || self.recv.is_end_stream()
+    }
+
+    /// Returns the stream, without what was read from it.
+    pub(crate) fn into_recv(self) -> RecvStream {
+        self.recv
+    }
+
+    /// Joins frames that have arrived while the reader of the body is stalled. The peer's window
+    /// bounds their data but not their number, and each frame takes memory.
+    pub(crate) fn absorb(&mut self, cx: &mut Context<'_>) {
+        while self.state == State::Data {
+            match self.recv.poll_data(cx) {
+                Poll::Ready(Some(Ok(piece))) => self.absorbed.extend_from_slice(&piece),
+                // The reader gets the error after the data.
+                Poll::Ready(Some(Err(_))) => self.state = State::Failed,
+                Poll::Ready(None) => self.state = State::Trailers,
+                Poll::Pending => return,
+            }
+        }
+    }
+
+    fn set_piece(&mut self, piece: Bytes) {
+        if !piece.is_empty() && self.framing == Framing::Chunked {
+            self.write_text(|text| h1::write_chunk_prefix(text, piece.len()));
+        }
+        self.piece = piece;
     }
 
     fn fail<T>(&mut self, error: ::h2::Error) -> Poll<io::Result<T>> {

@@ -4,3 +4,4 @@ pub(crate) mod head;
 pub(crate) mod inlet;
 pub(crate) mod outlet;
 pub(crate) mod request_text;
+pub(crate) mod unsent;

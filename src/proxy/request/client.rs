@@ -27,6 +27,8 @@ pub(crate) struct Client {
     pub deadline: Deadline,
     /// Boxed to keep other connections small.
     rare: Option<Box<Rare>>,
+    /// What became of the latest request at a backend.
+    pub asked: Asked,
 }
 
 /// What few connections have.
@@ -36,6 +38,17 @@ struct Rare {
     owned: OwnedConnections,
     /// Set once the client sends nothing more.
     reset_watch: Option<ResetWatch>,
+}
+
+/// What became of a request at a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// No backend was asked, the backend failed, or the client ended a long response.
+    Nobody,
+    /// The backend answered it, and the client took the response.
+    Answered,
+    /// The client abandoned it early: the backend worked for nothing.
+    Abandoned,
 }
 
 /// What to do with the connection after a request.
@@ -52,7 +65,7 @@ pub(crate) enum After {
 impl Client {
     /// Creates a client that has sent nothing yet.
     pub(crate) fn new(stream: Stream, origin: Rc<Origin>, deadline: Deadline) -> Self {
-        Self { stream, held: None, scanned: 0, origin, deadline, rare: None }
+        Self { stream, held: None, scanned: 0, origin, deadline, rare: None, asked: Asked::Nobody }
     }
 
     /// Returns the backend connections that belong to this one, if there are any.

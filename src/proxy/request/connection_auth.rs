@@ -6,19 +6,25 @@ use std::rc::Rc;
 use super::client::Client;
 use super::state::Request;
 use crate::affinity::pick::{Outcome, Verdict};
+use crate::proxy::backend::asker::Asker;
 use crate::proxy::backend::lease::BackendStream;
 use crate::proxy::backend::pool::BackendPool;
 use crate::proxy::view::UpstreamView;
 
 impl Request<'_> {
     /// Takes an open connection to a backend: the client's own, or one from the pool.
-    pub(crate) fn take_open(&self, client: &mut Client, pool: &Rc<BackendPool>) -> Option<BackendStream> {
+    pub(crate) fn take_open(
+        &self,
+        client: &mut Client,
+        pool: &Rc<BackendPool>,
+        asker: Asker,
+    ) -> Option<BackendStream> {
         let client_ip = self.client_ip(client);
         if let Some(own) = client.owned_mut().and_then(|owned| owned.take(pool, client_ip)) {
             return Some(own);
         }
         let announced = pool.announces_clients().then(|| client.origin.announced_as(client_ip));
-        pool.take_idle(announced.as_ref())
+        pool.take_idle(asker, announced.as_ref())
     }
 
     /// Keeps a backend connection whose exchange ended cleanly: for this client if it is

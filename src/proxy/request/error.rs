@@ -58,6 +58,10 @@ pub(crate) enum ProxyError {
     /// Homing is out of file descriptors for a connection to the backend.
     #[error("out of file descriptors")]
     NoDescriptors,
+    /// The client has cancelled many requests or left uploads unread, and has filled the HTTP/2
+    /// connections that it gets for itself.
+    #[error("too many unfinished requests of this client at the backend")]
+    TooManyUnfinished,
     /// The connection to the backend failed.
     #[error("connect to backend: {0}")]
     Connect(#[source] ConnectError),
@@ -131,6 +135,7 @@ impl From<ConnectError> for ProxyError {
         match error {
             ConnectError::TimedOut => Self::ConnectTimeout,
             ConnectError::NoDescriptors => Self::NoDescriptors,
+            ConnectError::TooManyUnfinished => Self::TooManyUnfinished,
             ConnectError::NotHttp2(_) => Self::NotHttp2(error),
             ConnectError::Tls(_) => Self::BackendTls(error),
             ConnectError::Resolve(_) | ConnectError::Io(_) => Self::Connect(error),
@@ -168,6 +173,7 @@ impl ProxyError {
             Self::RequestBodyTooLarge => 413,
             Self::ClientGone | Self::ClientStalled | Self::ClientTooSlow => 499,
             Self::Unsendable => 400,
+            Self::TooManyUnfinished => 429,
             Self::NoTunnel => 501,
             Self::NoRoute => 404,
             Self::TraceNotAllowed => 405,
@@ -215,6 +221,7 @@ impl ProxyError {
             Self::Unavailable(_) => "unavailable",
             Self::Saturated => "saturated",
             Self::NoDescriptors => "out_of_descriptors",
+            Self::TooManyUnfinished => "too_many_unfinished",
             Self::Connect(_) => "connect_failed",
             Self::BackendTls(_) => "backend_tls_failed",
             Self::NotHttp2(_) => "backend_not_http2",
@@ -258,6 +265,20 @@ impl ProxyError {
             Self::BackendClosed { reused } => !reused,
             _ => false,
         }
+    }
+
+    /// Returns whether the client gave up its request, or made it fail by what it sent.
+    pub(crate) fn is_clients_doing(&self) -> bool {
+        matches!(
+            self,
+            Self::ClientGone
+                | Self::ClientStalled
+                | Self::ClientTooSlow
+                | Self::RequestBody(_)
+                | Self::RequestBodyTooLarge
+                | Self::RequestBodyTimeout
+                | Self::RequestBodyTooSlow
+        )
     }
 
     /// Returns whether the error came after the backend was connected. Such an error may be caused

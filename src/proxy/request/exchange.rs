@@ -330,6 +330,9 @@ impl Exchange<'_, '_, '_> {
             Poll::Ready(result) => return Poll::Ready(result.map_err(|e| ProxyError::of_download(&e))),
             Poll::Pending => {
                 let waits = !download.is_blocked_by_source();
+                if waits {
+                    self.backend.absorb(cx);
+                }
                 match pace.check(client.deadline.now(), download.sent(), waits, timeouts.body_idle) {
                     PaceStatus::Wait(time) => client.deadline.set(time),
                     PaceStatus::TooSlow => return Poll::Ready(Err(ProxyError::ClientTooSlow)),

@@ -21,7 +21,7 @@ use std::task::Poll;
 use tokio::time::Instant;
 
 use super::binding::{self, Session};
-use super::client::{After, Client};
+use super::client::{After, Asked, Client};
 use super::error::ProxyError;
 use super::exchange::{self, Attempt};
 use super::facts::RequestFacts;
@@ -32,6 +32,7 @@ use super::state::Request;
 use crate::affinity::key;
 use crate::affinity::pick::{self, Decision, Outcome, Query, Verdict};
 use crate::h1::{self, FieldSlots, Framing, Parsed, RequestHead};
+use crate::proxy::backend::asker::Asker;
 use crate::proxy::backend::lease::Usage;
 use crate::proxy::view::{UpstreamView, View};
 use crate::proxy::wire::buffer::Size;
@@ -269,7 +270,10 @@ impl Request<'_> {
         let pool = Rc::clone(permit.pool());
         // The heir may be down too. A new connection shows that before the session is bound to it.
         let moves = verdict.rebind && verdict.outcome == Outcome::Moved;
-        let open = if self.fresh_connection || moves { None } else { self.take_open(client, &pool) };
+        let upload = self.facts.as_ref().is_some_and(|facts| facts.framing != Framing::None);
+        let asker = Asker::new(self.client_ip(client), upload);
+        let fresh = self.fresh_connection || moves;
+        let open = if fresh { None } else { self.take_open(client, &pool, asker) };
         let backend = if let Some(stream) = open {
             stream
         } else {
@@ -277,7 +281,7 @@ impl Request<'_> {
             let announced = pool.announces_clients().then(|| Box::new(client.origin.announced_as(client_ip)));
             let started = Instant::now();
             let connected =
-                self.worker.connect(&pool, upstream.state.config.timeouts.connect, announced).await;
+                self.worker.connect(&pool, asker, upstream.state.config.timeouts.connect, announced).await;
             self.tally.connect += started.elapsed();
             connected?
         };
@@ -292,7 +296,13 @@ impl Request<'_> {
             return Ok(Attempted::LostRace);
         }
         let attempt = Attempt { upstream, verdict, permit, backend, out: head };
-        exchange::run(self, client, attempt).await.map(Attempted::Answered)
+        let outcome = exchange::run(self, client, attempt).await;
+        client.asked = match &outcome {
+            Ok(_) => Asked::Answered,
+            Err(error) if error.is_clients_doing() && self.tally.is_early() => Asked::Abandoned,
+            Err(_) => Asked::Nobody,
+        };
+        outcome.map(Attempted::Answered)
     }
 
     /// Plans again after a failed attempt. Returns the failure if it is final.

@@ -61,6 +61,14 @@ pub(crate) struct Tally {
     pub tunnel: bool,
 }
 
+impl Tally {
+    /// Returns whether the response has not begun, or the request is younger than a second. Who
+    /// ends an event stream later has not made a backend work for nothing.
+    pub(crate) fn is_early(&self) -> bool {
+        self.first_byte.is_none() || self.started.elapsed() < Duration::from_secs(1)
+    }
+}
+
 impl<'w> Request<'w> {
     pub(crate) fn new(worker: &'w Rc<Worker>) -> Self {
         let view = worker.view();

@@ -39,6 +39,8 @@ pub(crate) trait Bridge: fmt::Debug {
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// See [`Stream::poll_readable`].
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// See [`Stream::absorb`].
+    fn absorb(&mut self, _: &mut Context<'_>) {}
     /// Resets the stream unless its message is complete. Makes truncation visible to the peer.
     fn abort(&mut self);
     /// See [`Stream::poll_drain`].
@@ -111,6 +113,14 @@ impl Stream {
             Self::Plain(socket) => socket.reset_on_close(),
             Self::Tls(tls) => tls.get_ref().0.reset_on_close(),
             Self::Bridged(bridge) => bridge.abort(),
+        }
+    }
+
+    /// Joins what has arrived on a bridged stream that is not being read, so that many small frames
+    /// take no more memory than their data.
+    pub(crate) fn absorb(&mut self, cx: &mut Context<'_>) {
+        if let Self::Bridged(bridge) = self {
+            bridge.absorb(cx);
         }
     }
 

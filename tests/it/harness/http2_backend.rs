@@ -24,6 +24,7 @@ use super::wait::{Gate, in_time};
 /// - `/echo`: streams back the body and its trailers;
 /// - `/hints`: sends a 103 first; `/status/N`: status N without a body;
 /// - `/gate`: responds once the gate is open;
+/// - `/unread`: leaves the body unread, and never responds;
 /// - `/hang`: never responds, and records the reset that ends the stream;
 /// - `/cut`: sends a head and part of a body, then a reset;
 /// - `/reset`: sends a reset;
@@ -31,6 +32,8 @@ use super::wait::{Gate, in_time};
 /// - `/only`: sends trailers only, as gRPC does;
 /// - `/die`: closes the connection;
 /// - `/refuse`: answers an extended CONNECT with 403;
+/// - `/bytes/N`: sends N bytes;
+/// - `/drips/N`: sends N frames of one byte, then nothing;
 /// - any other path: responds with the backend's name.
 pub(crate) struct Http2Backend {
     pub(crate) name: String,
@@ -53,6 +56,7 @@ struct State {
     refusing: AtomicBool,
     refused: AtomicUsize,
     resets: Mutex<Vec<Reason>>,
+    unread: AtomicUsize,
     gate: Gate,
     leave: watch::Sender<usize>,
 }
@@ -78,6 +82,7 @@ impl Http2Backend {
             refusing: AtomicBool::new(false),
             refused: AtomicUsize::new(0),
             resets: Mutex::default(),
+            unread: AtomicUsize::new(0),
             gate: Gate::closed(),
             leave: watch::Sender::new(0),
         });
@@ -128,6 +133,11 @@ impl Http2Backend {
     /// Returns the reasons of the resets that ended streams in `/hang`.
     pub(crate) fn resets(&self) -> Vec<Reason> {
         self.state.resets.lock().clone()
+    }
+
+    /// Returns the number of bytes that the latest request for `/unread` has sent.
+    pub(crate) fn unread(&self) -> usize {
+        self.state.unread.load(Ordering::SeqCst)
     }
 
     pub(crate) fn open_gate(&self) {
@@ -260,6 +270,13 @@ async fn answer(
             state.gate.opened().await;
             respond.send_response(named, true).ok()?;
         }
+        "/unread" => loop {
+            state.unread.store(body.flow_control().used_capacity(), Ordering::SeqCst);
+            tokio::select! {
+                _ = std::future::poll_fn(|cx| respond.poll_reset(cx)) => return None,
+                () = tokio::time::sleep(std::time::Duration::from_millis(5)) => {}
+            }
+        },
         "/hang" => {
             let reason = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
             state.resets.lock().push(reason.ok()?);
@@ -285,6 +302,26 @@ async fn answer(
             let _ = die.send(());
             // Keep the stream from being reset before the connection closes.
             let _ = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
+        }
+        path if path.starts_with("/bytes/") => {
+            let mut left: usize = path["/bytes/".len()..].parse().ok()?;
+            let sized = response().header("content-length", left).body(()).ok()?;
+            let mut stream = respond.send_response(sized, false).ok()?;
+            while left > 0 {
+                stream.reserve_capacity(left.min(16_384));
+                let room = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await?.ok()?.min(left);
+                left -= room;
+                stream.send_data(Bytes::from(vec![b'x'; room]), left == 0).ok()?;
+            }
+        }
+        path if path.starts_with("/drips/") => {
+            let mut stream = respond.send_response(named, false).ok()?;
+            for _ in 0..path["/drips/".len()..].parse().ok()? {
+                stream.reserve_capacity(1);
+                std::future::poll_fn(|cx| stream.poll_capacity(cx)).await?.ok()?;
+                stream.send_data(Bytes::from_static(b"x"), false).ok()?;
+            }
+            let _ = std::future::poll_fn(|cx| stream.poll_reset(cx)).await;
         }
         path => {
             if let Some(status) = path.strip_prefix("/status/") {

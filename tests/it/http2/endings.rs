@@ -164,7 +164,8 @@ async fn slow_client_gets_complete_responses_during_shutdown() {
     assert!(ending.await.expect("shutdown"), "the grace period expired");
 }
 
-/// Connects a client with [`STREAMS`] pending responses, open windows and a full socket.
+/// Connects a client with [`STREAMS`] pending responses, open windows and a full socket. Only some of
+/// the responses fit into the connection's buffer; the others wait at the backend.
 async fn with_pending_responses(proxy: &Proxy) -> RawClient {
     let mut raw = RawClient::connect_narrow(proxy.addr()).await;
     let settings = frame(frames::SETTINGS, 0, 0, &[0, 4, 0x10, 0, 0, 0]);
@@ -173,7 +174,7 @@ async fn with_pending_responses(proxy: &Proxy) -> RawClient {
     for n in 0..STREAMS {
         raw.send(frames::get(2 * n + 1, "/")).await;
     }
-    proxy.metric_becomes("homing_responses_total", &[("class", "2xx")], STREAMS.into()).await;
+    proxy.metric_becomes("homing_http2_streams_total", &[("result", "served")], STREAMS.into()).await;
     raw
 }
 

@@ -94,6 +94,55 @@ async fn resets_of_streams_that_reached_a_backend_are_cut_off() {
     eventually("all backend connections close", async || a.open() == 0).await;
 }
 
+/// Opens requests that a backend never answers and ends each with `end`, until the connection is
+/// closed. Before each, asks for `cheap` paths that have no route. Returns how many it opened.
+async fn abandon(end: impl Fn(u32) -> Vec<u8>, cheap: u32) -> u32 {
+    let a = Backend::named("a").stall_before_head().start().await;
+    let proxy = Proxy::builder()
+        .raw_toml("[[route]]\npath = \"/a\"\nupstream = \"web\"")
+        .upstream("web", &[&a])
+        .start()
+        .await;
+    let mut raw = proxy.raw().await;
+    raw.begin_http2().await;
+    let (mut count, mut stream) = (0, 1);
+    while count < 1000 {
+        for _ in 0..cheap {
+            raw.try_send(frames::get(stream, "/cheap")).await;
+            while raw.next_of(DATA).await.is_some_and(|frame| frame.stream != stream) {}
+            stream += 2;
+        }
+        raw.try_send(frames::get(stream, "/a")).await;
+        tokio::select! {
+            () = eventually("the request reaches the backend", async || a.requests() > u64::from(count)) => {}
+            _ = raw.read_to_any_end() => break,
+        }
+        if !raw.try_send(end(stream)).await {
+            break;
+        }
+        (count, stream) = (count + 1, stream + 2);
+    }
+    if count < 1000 {
+        proxy.metric_becomes("homing_http2_floods_total", &[], 1.0).await;
+    }
+    count
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn resets_cannot_be_bought_back_with_requests_that_reach_no_backend() {
+    let reset = |stream| frame(RST_STREAM, 0, stream, &8u32.to_be_bytes());
+    let count = abandon(reset, 3).await;
+    assert!((100..450).contains(&count), "{count} requests were abandoned");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn errors_that_make_homing_reset_a_stream_cost_as_much_as_resets() {
+    // A window above the maximum is an error of the stream (RFC 9113 §6.9.1).
+    let update = |stream| frame(WINDOW_UPDATE, 0, stream, &0x7fff_ffffu32.to_be_bytes());
+    let count = abandon(update, 0).await;
+    assert!((100..450).contains(&count), "{count} requests were abandoned");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pings_are_cut_off() {
     assert_cut_off("PING", &[], |_| frame(PING, 0, 0, b"12345678").repeat(10)).await;

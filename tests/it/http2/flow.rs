@@ -125,6 +125,28 @@ async fn many_stalled_streams_buffer_little_and_do_not_block_others() {
 }
 
 #[tokio::test]
+async fn tiny_chunks_are_joined_into_few_frames() {
+    let mut response = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+    response.extend(b"1\r\nx\r\n".repeat(60_000));
+    response.extend(b"0\r\n\r\n");
+    let a = Backend::named("a").reply_raw(response).start().await;
+    let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
+    let mut raw = proxy.raw().await;
+    raw.begin_http2().await;
+    raw.send(frames::get(1, "/")).await;
+    let (mut frames, mut bytes) = (0, 0);
+    loop {
+        let data = raw.next_on(1, DATA).await;
+        (frames, bytes) = (frames + 1, bytes + data.payload.len());
+        if data.flags & frames::END_STREAM != 0 {
+            break;
+        }
+    }
+    assert_eq!(bytes, 60_000);
+    assert!(frames < 600, "{frames} frames for {bytes} bytes");
+}
+
+#[tokio::test]
 async fn download_to_a_slow_reader_is_complete() {
     let head = b"HTTP/1.1 200 OK\r\nX-Backend: a\r\nContent-Length: 300000\r\n\r\n".to_vec();
     let a = Backend::named("a").script(Script::new([Step::ReadHead, Step::Send(head), Step::Zeros(300_000)]));

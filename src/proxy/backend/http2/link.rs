@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::rc::Weak;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -14,18 +14,27 @@ use ::h2::{Ping, PingPong};
 use bytes::Bytes;
 use tokio::time::{Instant, Sleep};
 
+use super::budget::Budget;
+use super::send_window::{SendWindow, Watched};
 use crate::dial::connect_error::ConnectError;
+use crate::proxy::backend::asker::Asker;
 use crate::proxy::backend::lease::{OpenConnection, Usage};
+use crate::proxy::bridge::unsent::Unsent;
 use crate::proxy::wire::stream::Stream;
 
 /// The flow-control window of a stream, in bytes: how much of a response may wait for a slow
 /// client.
-const STREAM_WINDOW: u32 = 256 * 1024;
-/// The flow-control window of a connection, in bytes. Large, so that many slow clients do not block
-/// the others.
-const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+const STREAM_WINDOW: u32 = 128 * 1024;
+/// The most concurrent streams of a connection. A backend may allow fewer.
+pub(super) const MAX_STREAMS: u16 = 100;
+/// The flow-control window of a connection, in bytes. It has room for every stream's window, so
+/// that no number of slow clients can block the others.
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MAX_STREAMS as u32;
 /// Bytes of a request to buffer per stream.
 const SEND_BUFFER: usize = 64 * 1024;
+/// Reset streams that are remembered, to ignore late frames for them. Without that, each such frame
+/// would cause another reset.
+const RESET_STREAMS: usize = 2 * MAX_STREAMS as usize;
 /// The longest head, in decompressed bytes. The configured limits are checked later.
 const MAX_HEAD: u32 = 256 * 1024;
 /// How long the backend has to answer a PING.
@@ -51,19 +60,49 @@ pub(crate) struct Link {
     pub(crate) ping_wanted: Cell<bool>,
     /// Wakes the driver.
     pub(crate) driver: RefCell<Option<Waker>>,
+    /// The client that has the connection for itself, if any.
+    pub(super) owner: Option<u64>,
+    /// The resets that the backend may still be sent.
+    resets: RefCell<Budget>,
+    /// What the backend still takes of uploads.
+    window: Rc<SendWindow>,
+    /// Unfinished uploads.
+    uploads: RefCell<Vec<Upload>>,
+    /// Frames that wait to be sent.
+    pub(crate) unsent: Unsent,
+}
+
+/// An unfinished upload.
+#[derive(Debug)]
+struct Upload {
+    serial: u64,
+    client: u64,
+    /// Bytes sent.
+    sent: i64,
 }
 
 impl Link {
-    pub(super) fn new(send: SendRequest<Bytes>, peer: Option<SocketAddr>) -> Self {
+    pub(super) fn new(
+        send: SendRequest<Bytes>,
+        peer: Option<SocketAddr>,
+        owner: Option<u64>,
+        window: Rc<SendWindow>,
+    ) -> Self {
+        let now = Instant::now();
         Self {
             send,
             peer,
             streams: Cell::new(0),
             last_response: Cell::default(),
             used: Cell::new(false),
-            idle_since: Cell::new(Instant::now()),
+            idle_since: Cell::new(now),
             ping_wanted: Cell::new(false),
             driver: RefCell::default(),
+            owner,
+            resets: RefCell::new(Budget::of_link(now)),
+            window,
+            uploads: RefCell::default(),
+            unsent: Unsent::default(),
         }
     }
 
@@ -75,6 +114,39 @@ impl Link {
             (true, None) => Usage::Early,
             (true, Some(_)) => Usage::Again,
         }
+    }
+
+    /// Returns whether a client may open another stream. An upload does not go where others have
+    /// left it little of the window.
+    pub(super) fn has_room_for(&self, asker: Asker) -> bool {
+        let most = self.send.current_max_send_streams().min(MAX_STREAMS.into());
+        self.streams.get() < most && !(asker.upload && self.owner.is_none() && self.window.is_low())
+    }
+
+    /// Returns whether little of the window is left, and this client's unfinished uploads may be
+    /// why.
+    pub(super) fn is_held_by(&self, client: u64) -> bool {
+        let sent = || self.uploads.borrow().iter().filter(|up| up.client == client).map(|up| up.sent).sum();
+        self.window.is_low() && self.window.little() <= sent()
+    }
+
+    pub(super) fn begin_upload(&self, serial: u64, client: u64) {
+        self.uploads.borrow_mut().push(Upload { serial, client, sent: 0 });
+    }
+
+    pub(super) fn uploaded(&self, serial: u64, bytes: usize) {
+        if let Some(upload) = self.uploads.borrow_mut().iter_mut().find(|upload| upload.serial == serial) {
+            upload.sent = upload.sent.saturating_add_unsigned(bytes as u64);
+        }
+    }
+
+    pub(super) fn end_upload(&self, serial: u64) {
+        self.uploads.borrow_mut().retain(|upload| upload.serial != serial);
+    }
+
+    /// Returns whether the backend may be sent another reset, and counts it.
+    pub(super) fn may_reset(&self, now: Instant) -> bool {
+        self.resets.borrow_mut().spend(1, now)
     }
 
     /// Returns whether the connection takes new streams.
@@ -129,12 +201,15 @@ pub(crate) async fn open(
     stream: Stream,
     counted: OpenConnection,
 ) -> Result<(SendRequest<Bytes>, Driver), ConnectError> {
+    let window = Rc::<SendWindow>::default();
+    let stream = Watched::new(stream, Rc::clone(&window));
     let mut builder = Builder::new();
     builder
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER)
         .max_header_list_size(MAX_HEAD)
+        .max_concurrent_reset_streams(RESET_STREAMS)
         .enable_push(false)
         // Opens no stream before the backend's SETTINGS.
         .initial_max_send_streams(0);
@@ -147,7 +222,7 @@ pub(crate) async fn open(
         Poll::Pending => Poll::Pending,
     })
     .await?;
-    Ok((send, Driver { connection, ping, counted }))
+    Ok((send, Driver { connection, ping, window, counted }))
 }
 
 /// Converts an error of the handshake.
@@ -161,8 +236,10 @@ fn failure(error: ::h2::Error) -> ConnectError {
 
 /// Sends and receives a connection's frames.
 pub(crate) struct Driver {
-    connection: Connection<Stream, Bytes>,
+    connection: Connection<Watched, Bytes>,
     ping: Option<PingPong>,
+    /// The window that the backend grants the connection.
+    pub(super) window: Rc<SendWindow>,
     counted: OpenConnection,
 }
 

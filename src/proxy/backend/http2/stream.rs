@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use ::h2::client::ResponseFuture;
 use ::h2::{Reason, RecvStream};
@@ -12,6 +13,7 @@ use http::{Method, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::links::StreamPermit;
+use super::unfinished::Tail;
 use crate::h1::Framing;
 use crate::proxy::backend::lease::BackendStream;
 use crate::proxy::bridge::head::{self, Malformed};
@@ -20,6 +22,9 @@ use crate::proxy::bridge::outlet::{Outlet, Payload};
 use crate::proxy::bridge::request_text::RequestText;
 use crate::proxy::wire::stream::{Bridge, Stream};
 use crate::proxy::wire::websocket;
+
+/// A request that is cancelled before its response, or sooner than this, was cancelled early.
+const EARLY: Duration = Duration::from_secs(1);
 
 /// A stream to a backend. It is opened once the request head was written.
 struct BackendSide {
@@ -105,7 +110,10 @@ impl BackendSide {
             }
             io::Error::other(error)
         })?;
-        self.outlet = Some(Outlet::new(stream, payload));
+        if !ended {
+            self.permit.begin_upload();
+        }
+        self.outlet = Some(Outlet::new(stream, payload, self.permit.link.unsent.clone()));
         self.response = ResponseState::Awaited(response);
         Ok(())
     }
@@ -200,7 +208,13 @@ impl Bridge for BackendSide {
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.outlet {
             None => Poll::Ready(self.write_head(bytes)),
-            Some(outlet) => outlet.poll_write(cx, bytes),
+            Some(outlet) => {
+                let outcome = outlet.poll_write(cx, bytes);
+                if let Poll::Ready(Ok(n)) = outcome {
+                    self.permit.uploaded(n);
+                }
+                outcome
+            }
         }
     }
 
@@ -213,6 +227,12 @@ impl Bridge for BackendSide {
         Poll::Ready(self.outlet.as_mut().map_or(Ok(()), Outlet::shutdown))
     }
 
+    fn absorb(&mut self, cx: &mut Context<'_>) {
+        if let ResponseState::Arriving(inlet) = &mut self.response {
+            inlet.absorb(cx);
+        }
+    }
+
     fn abort(&mut self) {
         if let Some(outlet) = &mut self.outlet {
             outlet.abort(Reason::CANCEL);
@@ -222,10 +242,21 @@ impl Bridge for BackendSide {
 
 impl Drop for BackendSide {
     fn drop(&mut self) {
-        // No response arrived: the backend may be dead.
-        if matches!(self.response, ResponseState::Awaited(_)) {
-            self.permit.link.request_abandoned(self.since);
-        }
+        let Some(outlet) = self.outlet.take() else { return };
+        let response = std::mem::replace(&mut self.response, ResponseState::NoRequest);
+        let (tail, early) = match response {
+            ResponseState::Awaited(response) => {
+                // The backend may be dead.
+                self.permit.link.request_abandoned(self.since);
+                (Tail::Head(response), true)
+            }
+            ResponseState::Arriving(inlet) if !inlet.has_ended() || !outlet.has_ended() => {
+                (Tail::Body(inlet.into_recv()), self.since.elapsed() < EARLY)
+            }
+            ResponseState::Arriving(_) => return self.permit.answered(),
+            ResponseState::NoRequest | ResponseState::Failed(_) => return,
+        };
+        self.permit.abandon(tail, outlet, early);
     }
 }
 

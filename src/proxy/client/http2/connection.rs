@@ -9,12 +9,15 @@ use ::h2::server::{Builder, Connection, SendResponse};
 use ::h2::{Reason, RecvStream};
 use bytes::Bytes;
 use http::Request;
+use tokio::time::Instant;
 
+use super::flood::AskedBudget;
 use super::stream::ClientStream;
 use super::transport::{Transport, WriteGauge};
 use crate::model::Limits;
+use crate::proxy::bridge::unsent::Unsent;
 use crate::proxy::client::handshake::DRAINING_FIRST_REQUEST;
-use crate::proxy::request::client::{After, Client};
+use crate::proxy::request::client::{After, Asked, Client};
 use crate::proxy::request::origin::Origin;
 use crate::proxy::request::pipeline;
 use crate::proxy::wire::deadline::{Class, Deadline};
@@ -66,7 +69,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Client) {
     });
     let Some(connection) = connection.await else { return };
     worker.metrics().http2_opened();
-    let streams = Rc::new(Streams::default());
+    let streams = Rc::new(Streams::new(worker.coarse_now()));
     let mut server = ServerConnection {
         worker,
         origin,
@@ -74,6 +77,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Client) {
         connection,
         gauge,
         streams,
+        unsent: Unsent::default(),
         phase: Phase::Open,
         drain_timeout: CLOSE_TIMEOUT,
     };
@@ -110,6 +114,8 @@ struct ServerConnection {
     connection: Connection<Transport, Bytes>,
     gauge: Rc<WriteGauge>,
     streams: Rc<Streams>,
+    /// Frames that wait to be sent.
+    unsent: Unsent,
     phase: Phase,
     /// Current timeout for the client to take the remaining responses.
     drain_timeout: Duration,
@@ -240,7 +246,7 @@ impl ServerConnection {
     /// Serves a stream in its own task.
     fn serve_stream(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
         let worker = Rc::clone(&self.worker);
-        let bridge = match ClientStream::new(request, respond, || worker.random()) {
+        let bridge = match ClientStream::new(request, respond, || worker.random(), self.unsent.clone()) {
             Ok(bridge) => bridge,
             Err(error) => {
                 // Counts as a request: the keep-alive timeout now applies.
@@ -252,6 +258,7 @@ impl ServerConnection {
         };
         worker.metrics().http2_stream(false);
         let counted = self.streams.open();
+        let gauge = Rc::clone(&self.gauge);
         let stream = Stream::Bridged(Box::new(bridge));
         let mut client = Client::new(stream, Rc::clone(&self.origin), worker.deadlines.register());
         tokio::task::spawn_local(async move {
@@ -265,6 +272,9 @@ impl ServerConnection {
                 if after == After::Linger {
                     linger(&mut client).await;
                 }
+            }
+            if !counted.note(client.asked, &worker) {
+                gauge.set_flooded();
             }
             drop((client, counted));
         });
@@ -282,18 +292,48 @@ async fn linger(client: &mut Client) {
     .await;
 }
 
-/// Counts a connection's open streams.
-#[derive(Debug, Default)]
+/// Counts a connection's open streams, and those that were abandoned.
+#[derive(Debug)]
 struct Streams {
     open: Cell<usize>,
     served: Cell<bool>,
+    asked: RefCell<AskedBudget>,
     waker: RefCell<Option<Waker>>,
 }
 
 /// Counts one open stream until dropped.
 struct OpenStream(Rc<Streams>);
 
+impl OpenStream {
+    /// Notes what became of the stream's request. Returns false if the client has exceeded its
+    /// budget of abandoned requests. The connection's task is about to see that.
+    fn note(&self, asked: Asked, worker: &Worker) -> bool {
+        let mut budget = self.0.asked.borrow_mut();
+        match asked {
+            Asked::Nobody => {}
+            Asked::Answered => budget.answered(),
+            Asked::Abandoned if budget.abandoned(worker.coarse_now()) => {}
+            Asked::Abandoned => {
+                if let Some(waker) = self.0.waker.take() {
+                    waker.wake();
+                }
+                return false;
+            }
+        }
+        true
+    }
+}
+
 impl Streams {
+    fn new(now: Instant) -> Self {
+        Self {
+            open: Cell::new(0),
+            served: Cell::new(false),
+            asked: RefCell::new(AskedBudget::new(now)),
+            waker: RefCell::default(),
+        }
+    }
+
     fn open(self: &Rc<Self>) -> OpenStream {
         self.open.set(self.open.get() + 1);
         self.served.set(true);

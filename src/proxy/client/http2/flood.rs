@@ -4,6 +4,10 @@
 //! subject to flow control. Each connection therefore has a budget. Such frames spend it; requests,
 //! data and time refill it. A connection that exceeds its budget is closed with
 //! `ENHANCE_YOUR_CALM`.
+//!
+//! A second budget is for requests that the client abandons after a backend was asked, by whatever
+//! frame: a reset, or an error that makes Homing reset the stream. Only what a backend has answered
+//! and time refill it, so cheap requests cannot buy it back.
 
 use std::time::Duration;
 
@@ -24,6 +28,10 @@ const SENT: u32 = 2;
 /// Cost of a reset. A request that is immediately reset refills only 1 and causes work for a
 /// backend.
 const RESET: u32 = 4;
+
+/// Cost of a request that was abandoned after a backend was asked. A request that a backend has
+/// answered refills 1.
+const ABANDONED: u32 = 3;
 
 /// Length of a frame header in bytes (RFC 9113 §4.1).
 const FRAME_HEADER: usize = 9;
@@ -88,30 +96,65 @@ impl Frames {
     }
 }
 
-/// A connection's budget.
+/// A connection's budget of frames.
 #[derive(Debug)]
 pub(crate) struct Budget {
     left: u32,
     /// Bytes of data that have not refilled the budget yet.
     data: u32,
-    refilled: Instant,
+    clock: RefillClock,
     exceeded: bool,
+}
+
+/// A connection's budget of abandoned requests.
+#[derive(Debug)]
+pub(crate) struct AskedBudget {
+    left: u32,
+    clock: RefillClock,
+}
+
+/// Tells how much a budget refills by time.
+#[derive(Debug)]
+struct RefillClock(Instant);
+
+impl RefillClock {
+    /// Returns what to refill since the last call.
+    fn refill(&mut self, now: Instant) -> u32 {
+        let seconds = u32::try_from(now.saturating_duration_since(self.0).as_secs()).unwrap_or(u32::MAX);
+        self.0 += Duration::from_secs(seconds.into());
+        seconds.saturating_mul(PER_SECOND)
+    }
+}
+
+impl AskedBudget {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self { left: FULL, clock: RefillClock(now) }
+    }
+
+    /// Counts a request that a backend has answered.
+    pub(crate) fn answered(&mut self) {
+        self.left = self.left.saturating_add(1).min(FULL);
+    }
+
+    /// Counts a request that the client has abandoned. Returns false if the budget is exceeded.
+    pub(crate) fn abandoned(&mut self, now: Instant) -> bool {
+        self.left = self.left.saturating_add(self.clock.refill(now)).min(FULL);
+        let left = self.left.checked_sub(ABANDONED);
+        self.left = left.unwrap_or(0);
+        left.is_some()
+    }
 }
 
 impl Budget {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { left: FULL, data: 0, refilled: now, exceeded: false }
+        Self { left: FULL, data: 0, clock: RefillClock(now), exceeded: false }
     }
 
     /// Accounts for bytes received from the peer. Returns false once the peer has exceeded its
     /// budget, and from then on.
     pub(crate) fn received(&mut self, frames: &mut Frames, bytes: &[u8], now: Instant) -> bool {
-        let seconds =
-            u32::try_from(now.saturating_duration_since(self.refilled).as_secs()).unwrap_or(u32::MAX);
-        if seconds > 0 {
-            self.refilled += Duration::from_secs(seconds.into());
-            self.refill(seconds.saturating_mul(PER_SECOND));
-        }
+        let by_time = self.clock.refill(now);
+        self.refill(by_time);
         frames.advance(bytes, |frame| match frame.kind {
             DATA_FRAME if frame.len > 0 => self.refill_by_data(frame.len),
             DATA_FRAME if frame.flags & END_STREAM != 0 => {}
@@ -194,6 +237,27 @@ mod tests {
         assert_eq!(rounds(&[frame(8, 0, 4)]), 1000, "window update");
         assert_eq!(rounds(&[frame(DATA_FRAME, 0, 0)]), 1000, "empty data");
         assert_eq!(rounds(&[frame(CONTINUATION, 0, 0)]), 500, "continuation");
+    }
+
+    #[test]
+    fn abandoned_requests_exceed_a_budget_that_only_backends_and_time_refill() {
+        let now = Instant::now();
+        let rounds = |answered: u32| {
+            let mut budget = AskedBudget::new(now);
+            let round = |budget: &mut AskedBudget| {
+                (0..answered).for_each(|_| budget.answered());
+                budget.abandoned(now)
+            };
+            (0..10_000).take_while(|_| round(&mut budget)).count()
+        };
+        assert_eq!(rounds(0), 333);
+        assert_eq!(rounds(2), 998, "two in three are abandoned");
+        assert_eq!(rounds(3), 10_000, "one in four is abandoned");
+        let mut budget = AskedBudget::new(now);
+        for second in 0..100 {
+            let later = now + Duration::from_secs(second);
+            assert!((0..16).all(|_| budget.abandoned(later)), "after {second}s");
+        }
     }
 
     #[test]

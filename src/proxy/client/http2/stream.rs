@@ -17,6 +17,7 @@ use crate::h1::Framing;
 use crate::proxy::bridge::head::{self, Malformed, ResponseText};
 use crate::proxy::bridge::inlet::{self, Inlet};
 use crate::proxy::bridge::outlet::{Outlet, Payload};
+use crate::proxy::bridge::unsent::Unsent;
 use crate::proxy::wire::stream::Bridge;
 use crate::proxy::wire::websocket;
 
@@ -31,6 +32,8 @@ pub(crate) struct ClientStream {
     head_only: bool,
     /// The expected Sec-WebSocket-Accept, if the client requested a WebSocket.
     accept: Option<String>,
+    /// The connection's unsent frames.
+    unsent: Unsent,
 }
 
 /// The state of the response.
@@ -44,7 +47,7 @@ enum ResponseState {
 }
 
 impl ClientStream {
-    /// Creates a bridged stream. `random` supplies the WebSocket key.
+    /// Creates a bridged stream. `random` supplies the WebSocket key; `unsent` is the connection's.
     ///
     /// # Errors
     /// If HTTP/1.1 cannot express the request. The stream is then already reset.
@@ -52,6 +55,7 @@ impl ClientStream {
         request: Request<RecvStream>,
         mut respond: SendResponse<Bytes>,
         random: impl Fn() -> u64,
+        unsent: Unsent,
     ) -> Result<Self, Malformed> {
         let (parts, recv) = request.into_parts();
         let protocol = parts.extensions.get::<Protocol>();
@@ -76,6 +80,7 @@ impl ClientStream {
             state: ResponseState::Head,
             head_only: parts.method == Method::HEAD,
             accept: key.as_deref().map(websocket::accept_key),
+            unsent,
         })
     }
 
@@ -125,7 +130,7 @@ impl ClientStream {
         };
         let (ended, tunnel) = (matches!(payload, Payload::Ended), matches!(payload, Payload::Raw));
         let stream = self.respond.send_response(with_head(status, fields), ended)?;
-        let outlet = Outlet::new(stream, payload);
+        let outlet = Outlet::new(stream, payload, self.unsent.clone());
         self.state = if tunnel { ResponseState::Tunnel(outlet) } else { ResponseState::Body(outlet) };
         Ok(())
     }

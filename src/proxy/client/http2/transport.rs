@@ -24,6 +24,11 @@ pub(crate) struct WriteGauge {
 }
 
 impl WriteGauge {
+    /// Notes that the client has exceeded its budget.
+    pub(crate) fn set_flooded(&self) {
+        self.flooded.set(true);
+    }
+
     /// Returns true if the client has exceeded its budget. Nothing more is read from it then.
     pub(crate) fn flooded(&self) -> bool {
         self.flooded.get()
