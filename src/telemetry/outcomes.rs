@@ -6,7 +6,7 @@ use crate::affinity::pick::{Outcome, Reason};
 pub(crate) const OUTCOMES: [Outcome; 4] = [Outcome::Kept, Outcome::New, Outcome::Moved, Outcome::Unkeyed];
 
 /// All reasons, in the order of their counters.
-pub(crate) const REASONS: [Reason; 7] = [
+pub(crate) const REASONS: [Reason; 8] = [
     Reason::BackendDown,
     Reason::Drained,
     Reason::Maint,
@@ -14,6 +14,7 @@ pub(crate) const REASONS: [Reason; 7] = [
     Reason::Expired,
     Reason::Forged,
     Reason::Capacity,
+    Reason::Shunned,
 ];
 
 /// Returns the index of an outcome in [`OUTCOMES`].
@@ -36,6 +37,7 @@ pub(crate) const fn reason_index(reason: Reason) -> usize {
         Reason::Expired => 4,
         Reason::Forged => 5,
         Reason::Capacity => 6,
+        Reason::Shunned => 7,
     }
 }
 

@@ -3,8 +3,9 @@
 use crate::affinity::cookie::{self, CookieBinding, Opened};
 use crate::affinity::key::{FoundKey, RequestView};
 use crate::affinity::learn::{self, Learned, ResponseView};
-use crate::affinity::pick::{self, Binding, Tried, Verdict};
+use crate::affinity::pick::{self, Binding, Outcome, Tried, Verdict};
 use crate::affinity::recall::{Recalled, Store, recall};
+use crate::affinity::table::{Claim, Claimed};
 use crate::affinity::{KeyHash, Timestamp};
 use crate::model::Remember;
 use crate::model::snapshot::Memory;
@@ -21,6 +22,8 @@ pub(crate) struct Session {
     pub binding: Binding,
     /// The request's sealed cookie, if valid.
     opened: Option<Opened>,
+    /// The binding of a new session, until its backend has answered.
+    claim: Option<Claim>,
 }
 
 impl Session {
@@ -38,14 +41,14 @@ impl Session {
             CookieBinding::Bound(opened) => Some(opened),
             CookieBinding::Absent | CookieBinding::Expired(_) | CookieBinding::Forged => None,
         };
-        Self { key, source: found.map(|found| found.source), binding, opened }
+        Self { key, source: found.map(|found| found.source), binding, opened, claim: None }
     }
 
-    /// Stores the binding that a pick made, just before the request is sent. Returns false if
-    /// another request of the session has bound it to another backend first; the caller must then
-    /// pick again.
+    /// Binds a new session just before its request is sent, so that its other first requests go to
+    /// the same backend. Returns false if another request of the session has bound it to another
+    /// backend first; the caller must then pick again.
     pub(crate) fn bind(
-        &self,
+        &mut self,
         upstream: &UpstreamView,
         verdict: Verdict,
         tried: &Tried,
@@ -55,16 +58,58 @@ impl Session {
         else {
             return true;
         };
+        if self.binding != Binding::Absent || self.claim.is_some() {
+            return true;
+        }
         let slot = upstream.slot(verdict.member);
-        if self.binding == Binding::Absent {
-            let bound = table.bind_if_absent(key, slot, now);
-            let may_follow = |member| !tried.contains(member);
-            if bound == slot || upstream.state.cluster.index_of(bound).is_some_and(may_follow) {
-                return bound == slot;
+        match table.claim(key, slot, now) {
+            Claimed::Fresh(claim) => self.claim = Some(claim),
+            Claimed::Bound(bound) if bound == slot => self.binding = Binding::To(slot),
+            Claimed::Bound(bound) => match upstream.state.cluster.index_of(bound) {
+                // The session lives where this request could not be served: only this request goes
+                // elsewhere.
+                Some(member) if tried.contains(member) => self.binding = Binding::To(bound),
+                Some(_) => return false,
+                None => table.bind(key, slot, now),
+            },
+        }
+        true
+    }
+
+    /// Notes that the backend has answered. A session that moves is bound to its heir only now: the
+    /// answer proves that the heir can serve it.
+    pub(crate) fn answered(&mut self, upstream: &UpstreamView, verdict: Verdict, now: Timestamp) {
+        self.claim = None;
+        let (Memory::Table(table), Some(key), true) = (&upstream.state.memory, self.key, verdict.rebind)
+        else {
+            return;
+        };
+        if verdict.outcome != Outcome::Moved {
+            return;
+        }
+        let configured = |slot| upstream.state.cluster.index_of(slot).is_some();
+        let unchanged = match (self.binding, table.peek(key, now)) {
+            (Binding::To(was), Some(is)) => was == is,
+            (Binding::Unknown, Some(is)) => !configured(is),
+            (_, None) => true,
+            (_, Some(_)) => false,
+        };
+        // If another request of the session was faster, its heir counts.
+        if unchanged {
+            table.bind(key, upstream.slot(verdict.member), now);
+        }
+    }
+
+    /// Takes the binding of a new session back, because its backend did not answer. Returns false if
+    /// the session has a binding that others may rely on.
+    pub(crate) fn give_up(&mut self) -> bool {
+        match self.claim.take() {
+            Some(claim) => claim.withdraw(),
+            None => {
+                self.key.is_none()
+                    || matches!(self.binding, Binding::Absent | Binding::Expired | Binding::Forged)
             }
         }
-        table.bind(key, slot, now);
-        true
     }
 
     /// Learns from a response of `member`: binds session ids that it sets to `member`, and removes

@@ -9,6 +9,7 @@ use super::state::Request;
 use crate::affinity::cookie;
 use crate::affinity::pick::Verdict;
 use crate::h1::{self, Body, BodyLimits, FieldSlots, Framing, Parsed, ResponseHead, Version};
+use crate::model::client_net::ClientNet;
 use crate::model::snapshot::Observation;
 use crate::proxy::view::UpstreamView;
 use crate::proxy::wire::buffer::Buffer;
@@ -118,7 +119,8 @@ impl ReplyReader {
             facts.persistent && framing != ClientFraming::UntilClose && uploaded && !worker.draining();
         let now = worker.now();
         let mut set_cookie = None;
-        if let Some(session) = &request.session {
+        if let Some(session) = &mut request.session {
+            session.answered(upstream, verdict, now);
             session.learn(upstream, verdict.member, head, now);
             let cacheable = || cookie::is_publicly_cacheable(facts.method.like(), head.status, head);
             set_cookie = session.cookie_to_set(upstream, verdict, facts.secure, cacheable, now);
@@ -143,11 +145,13 @@ impl ReplyReader {
         request.tally.status = head.status;
         request.tally.first_byte = Some(Instant::now());
         let live = upstream.pools[usize::from(verdict.member)].live();
-        if live.recovered() {
-            worker.report(upstream.report(verdict.member, Observation::Recovered));
+        if live.recovered() && !worker.report(upstream.report(verdict.member, Observation::Recovered)) {
+            // The next success must report it, or the backend would seem to answer nobody.
+            live.failed();
         }
         if head.status >= 500 && upstream.counts_server_errors() {
-            worker.report(upstream.report(verdict.member, Observation::ServerError));
+            let client = ClientNet::of(facts.client_ip);
+            worker.report(upstream.report(verdict.member, Observation::ServerError(client)));
         }
         Ok(Reply {
             backend_persistent: head.persistent() && !upgraded,
