@@ -246,6 +246,8 @@ async fn slow_first_request_does_not_unbind_a_session_that_others_have_found() {
     assert_eq!(proxy.session("the-session").get("/").await.backend(), home.name);
     slow.await.expect("the slow request");
     proxy.backend_is_shunned("web", &home.name, true).await;
+    a.set(Script::reply());
+    b.set(Script::reply());
     assert_eq!(proxy.session("the-session").get("/").await.backend(), home.name, "the session was moved");
 }
 

@@ -223,12 +223,18 @@ async fn shunned_backend_gets_new_sessions_when_its_checks_pass() {
     proxy.backend_is("web", "a", false).await;
     a.set_health(204);
     proxy.backend_is("web", "a", true).await;
+    let (_, before) = proxy.standing("web", "a");
     a.set(closing());
     for client in &mut clients {
         client.get("/").await.assert_own(502, "backend_closed");
     }
     a.set(Script::reply());
-    proxy.backend_is_shunned("web", "a", false).await;
+    eventually("a was shunned and is no longer", async || {
+        let (member, standing) = proxy.standing("web", "a");
+        !member.shunned && standing.since > before.since
+    })
+    .await;
+    proxy.backend_is("web", "a", true).await;
     session_at_a(&proxy, "u").await;
 }
 
