@@ -238,7 +238,7 @@ async fn slow_first_request_does_not_unbind_a_session_that_others_have_found() {
     });
     let slow = tokio::spawn({
         let mut client = proxy.session("the-session");
-        async move { client.get("/slow").await.assert_own(504, "response_head_timeout") }
+        async move { client.post("/slow", b"x").await.assert_own(504, "response_head_timeout") }
     });
     eventually("the slow request is at a backend", async || a.requests() + b.requests() == 1).await;
     let home = answering.into_iter().find(|backend| backend.requests() == 1).expect("a backend");
