@@ -223,7 +223,7 @@ pub(crate) fn cluster(down: u16) -> Cluster {
 
 /// Decides where a request of each key goes; returns a checksum.
 pub(crate) fn pick_each(cluster: &Cluster, keys: &[KeyHash], binding: Binding) -> u64 {
-    let policy = Policy { failover: Failover::Sticky, balance_percent: Some(125) };
+    let policy = Policy { failover: Failover::Sticky, balance_percent: Some(125), checked: true };
     let tried = Tried::default();
     let mut sum = 0;
     for &key in keys {

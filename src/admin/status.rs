@@ -1,13 +1,14 @@
 //! `GET /status`: the current state as JSON.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
 use super::AdminBackend;
 use crate::model::Bind;
 use crate::model::snapshot::{Snapshot, UpstreamState};
-use crate::telemetry::active_part;
+use crate::telemetry::{active_part, timestamp};
 
 #[derive(Debug, Serialize)]
 pub(super) struct Status<'a> {
@@ -54,6 +55,15 @@ struct BackendStatus<'a> {
     address: String,
     state: &'static str,
     health: &'static str,
+    /// Whether it gets no new sessions because requests failed there.
+    shunned: bool,
+    /// Why it is down or shunned; null if it is neither.
+    why: Option<&'a str>,
+    /// Since when it has been up, shunned or down.
+    since: String,
+    /// The end of its penalty: a shunned backend gets new sessions again then at the latest, one that
+    /// is down comes up then at the earliest. Null without a penalty.
+    until: Option<String>,
     weight: u16,
     /// Fraction of all keys whose home it is.
     ring_share: f64,
@@ -82,26 +92,32 @@ impl<'a> Status<'a> {
             upstreams: snapshot
                 .upstreams
                 .iter()
-                .map(|upstream| UpstreamStatus::of(upstream, backend))
+                .map(|upstream| UpstreamStatus::of(upstream, snapshot.began, backend))
                 .collect(),
         }
     }
 }
 
 impl<'a> UpstreamStatus<'a> {
-    fn of(state: &'a UpstreamState, backend: &dyn AdminBackend) -> Self {
+    fn of(state: &'a UpstreamState, began: SystemTime, backend: &dyn AdminBackend) -> Self {
         let recalled = backend.recalled(&state.config.name);
         let affinity = &state.config.affinity;
         let table = state.table();
         let ring = state.cluster.ring();
+        let at = |time: Duration| timestamp(began.checked_add(time).unwrap_or(began));
         let members = state.cluster.members().iter().zip(&state.config.backends).zip(&state.live);
+        let members = members.zip(&state.standings);
         let backends = members.zip(0..).zip(ring.shares()).map(|((parts, index), ring_share)| {
-            let ((member, config), live) = parts;
+            let (((member, config), live), standing) = parts;
             BackendStatus {
                 id: member.id.as_str(),
                 address: config.address.to_string(),
                 state: member.admin.as_str(),
                 health: member.health.as_str(),
+                shunned: member.shunned,
+                why: standing.why.as_deref(),
+                since: at(standing.since),
+                until: standing.until.map(at),
                 weight: member.weight.get(),
                 ring_share,
                 ring_active: active_part(member, ring.points_of(index)),

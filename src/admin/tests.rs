@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::affinity::Health;
 use crate::affinity::recall::Layer;
-use crate::model::snapshot::UpstreamState;
+use crate::model::snapshot::{Standing, UpstreamState};
 use crate::telemetry::{Metrics, fixture};
 
 struct Fake {
@@ -168,7 +168,19 @@ async fn status_shows_backends_and_tables() {
     let upstream = fixture::with_members(&upstream, |members| {
         members[0].admin = AdminState::Drain;
         members[1].active_points /= 2;
+        members[1].shunned = true;
     });
+    let upstream = UpstreamState {
+        standings: vec![
+            Standing { why: None, since: Duration::ZERO, until: None },
+            Standing {
+                why: Some("requests failed".into()),
+                since: Duration::from_millis(1_500),
+                until: Some(Duration::from_secs(61)),
+            },
+        ],
+        ..upstream
+    };
     let digest = format!("{:016x}", upstream.cluster.ring().digest());
     let running = start(vec![upstream]).await;
     let (status, body) = running.get("/status").await;
@@ -188,9 +200,12 @@ async fn status_shows_backends_and_tables() {
                 "name": "shop", "remember": "table", "recalled": { "table": 7 }, "ring": { "digest": digest, "vnodes": 64 },
                 "table": { "entries": 0, "max_entries": 1000 },
                 "backends": [
-                    { "id": "node1", "address": "127.0.0.1:8001", "state": "drain", "health": "up", "weight": 1,
+                    { "id": "node1", "address": "127.0.0.1:8001", "state": "drain", "health": "up", "shunned": false,
+                      "why": null, "since": "1970-01-01T00:00:00.000Z", "until": null, "weight": 1,
                       "ring_share": null, "ring_active": 1.0, "in_flight": 0, "connections": 0, "requests": 0, "sessions": 0 },
-                    { "id": "node2", "address": "127.0.0.1:8001", "state": "ready", "health": "up", "weight": 2,
+                    { "id": "node2", "address": "127.0.0.1:8001", "state": "ready", "health": "up", "shunned": true,
+                      "why": "requests failed", "since": "1970-01-01T00:00:01.500Z",
+                      "until": "1970-01-01T00:01:01.000Z", "weight": 2,
                       "ring_share": null, "ring_active": 0.5, "in_flight": 1, "connections": 0, "requests": 1, "sessions": 0 },
                 ],
             }],

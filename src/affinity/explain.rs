@@ -44,6 +44,9 @@ pub enum Passed {
     Draining,
     /// It is in slow start, and this point is not active yet.
     SlowStart,
+    /// Requests failed there lately (new sessions only). It is taken after all if no other member
+    /// can be.
+    Shunned,
     /// It is at its connection limit (new sessions only).
     Saturated,
     /// It is at its load cap (new sessions only).
@@ -59,6 +62,7 @@ impl Passed {
             Self::Tried => "tried",
             Self::Draining => "draining",
             Self::SlowStart => "slow start",
+            Self::Shunned => "shunned",
             Self::Saturated => "at its connection limit",
             Self::AtCap => "at its load cap",
         }
@@ -107,6 +111,8 @@ fn steps(
             Some(Passed::Draining)
         } else if replica >= cluster.open_points(member) {
             Some(Passed::SlowStart)
+        } else if is_new && cluster.shuns(member) {
+            Some(Passed::Shunned)
         } else if is_new && loads.saturated(member) {
             Some(Passed::Saturated)
         } else if cap.as_ref().is_some_and(|cap| !cap.admits(member, loads.in_flight(member))) {

@@ -85,6 +85,8 @@ pub enum Reason {
     Expired,
     /// Its binding was not authentic.
     Forged,
+    /// Requests failed at its home lately, so new sessions are placed elsewhere.
+    Shunned,
     /// The backend cannot take more: it is at its load cap or connection limit, or in slow start
     /// and not open to this key yet.
     Capacity,
@@ -102,6 +104,7 @@ impl Reason {
             Self::Removed => "removed",
             Self::Expired => "expired",
             Self::Forged => "forged",
+            Self::Shunned => "shunned",
             Self::Capacity => "capacity",
             Self::Hint => "hint",
         }
@@ -115,6 +118,9 @@ pub struct Policy {
     pub failover: Failover,
     /// Bounded load in percent of the mean (125 = 1.25 ×); `None`: no cap.
     pub balance_percent: Option<u32>,
+    /// Whether active checks decide health. If so, a failed attempt alone proves nothing about the
+    /// backend: it moves the request that saw it, and no binding.
+    pub checked: bool,
 }
 
 /// The input to [`pick()`].
@@ -201,7 +207,9 @@ impl<L: Loads> Ask<'_, L> {
         if let Some(decision) = self.stays_away(member, reason) {
             return decision;
         }
-        self.fail_over(reason, self.policy.failover == Failover::Sticky)
+        let proven =
+            !self.policy.checked || !self.cluster.members()[usize::from(member)].eligible_for_existing();
+        self.fail_over(reason, proven && self.policy.failover == Failover::Sticky)
     }
 
     /// Decides for a session whose backend is no longer configured. It is rebound under every
@@ -246,7 +254,7 @@ impl<L: Loads> Ask<'_, L> {
                     if placed.passed_over {
                         Some(Reason::Capacity)
                     } else if placed.member != home || placed.last_resort {
-                        Some(self.why_not(home))
+                        Some(self.why_not_for_new(home))
                     } else {
                         None
                     }
@@ -315,6 +323,14 @@ impl<L: Loads> Ask<'_, L> {
         }
     }
 
+    /// Returns why a new session was not placed at `member` although it came first.
+    fn why_not_for_new(&self, member: u16) -> Reason {
+        match self.why_not(member) {
+            Reason::Capacity if self.cluster.members()[usize::from(member)].shunned => Reason::Shunned,
+            reason => reason,
+        }
+    }
+
     /// Returns why `member` was not taken although it came first. The admin state explains more
     /// than its consequences, so it is checked first. If a member is up, ready and not tried, slow
     /// start has not opened it to this key yet.
@@ -330,7 +346,9 @@ impl<L: Loads> Ask<'_, L> {
     }
 }
 
-/// Returns the first member on the walk that may get new sessions and is not `out`. A draining
+/// Returns the first member on the walk that may get new sessions and is not `out`. Whether it is
+/// shunned plays no part: clients can make a proxy shun a backend, and must not be able to choose
+/// another heir than the one announced. A draining
 /// backend is the last resort: worse than any that is not draining, better than an error.
 fn heir(cluster: &Cluster, key: KeyHash, out: impl Fn(u16) -> bool) -> Option<u16> {
     let ring = cluster.ring();

@@ -17,6 +17,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::{KeyHash, Slot, Timestamp};
 
+mod claim;
 mod counts;
 pub mod file;
 mod index;
@@ -25,6 +26,7 @@ mod shard;
 #[cfg(test)]
 mod tests;
 
+pub use claim::{Claim, Claimed};
 use counts::SlotCounts;
 pub use saved::Saved;
 use shard::Shard;
@@ -108,6 +110,7 @@ impl Table {
         }
         if touch {
             shard.touch(at, now);
+            shard.end_claim(key);
         }
         Some((slot, last_seen))
     }
@@ -223,6 +226,18 @@ impl Table {
     }
 
     fn place(&self, key: KeyHash, slot: Slot, now: Timestamp, on_bound: OnBound) -> Slot {
+        self.place_and(key, slot, now, on_bound, |_, _| {})
+    }
+
+    /// Places a binding and, under the same lock, tells whether the key was absent.
+    fn place_and(
+        &self,
+        key: KeyHash,
+        slot: Slot,
+        now: Timestamp,
+        on_bound: OnBound,
+        tell: impl FnOnce(&mut Shard, bool),
+    ) -> Slot {
         let hash = self.hash(key);
         let mut reserved = false;
         loop {
@@ -231,7 +246,11 @@ impl Table {
                 if reserved {
                     self.total.fetch_sub(1, Ordering::Relaxed);
                 }
-                return self.refresh(&mut shard, at, slot, now, on_bound);
+                let absent = self.expired(shard.entry(at).last_seen(), now);
+                let bound = self.refresh(&mut shard, at, slot, now, on_bound);
+                shard.end_claim(key);
+                tell(&mut shard, absent);
+                return bound;
             }
             // Drop two expired entries per insertion, so that a table of expired sessions shrinks.
             let _ = self.drop_if_expired(&mut shard, now) && self.drop_if_expired(&mut shard, now);
@@ -245,6 +264,7 @@ impl Table {
             if reserved {
                 shard.insert_newest(&self.hasher, hash, Saved { key, slot, last_seen: now });
                 self.counts.add(slot);
+                tell(&mut shard, true);
                 return slot;
             }
             // The table is full and this shard is empty: evict from another. That needs the other

@@ -195,6 +195,9 @@ fn upstream_summary(text: &mut String, upstream: &Upstream) {
         Protocol::H2c => line(text, "  protocol", "HTTP/2 without TLS"),
     }
     line(text, "  checks", &upstream.health_check.as_ref().map_or_else(|| "none".to_owned(), check));
+    if let Some(note) = note_on_checks(upstream) {
+        line(text, "", &format!("note: {note}"));
+    }
     let ring = ring(upstream);
     let shares = ring.shares();
     let points: u64 =
@@ -286,6 +289,30 @@ fn check(check: &HealthCheck) -> String {
         Probe::Http { method, path, .. } => format!("{method} {path}"),
     };
     format!("{probe} every {}, up after {}, down after {}", show(check.interval), check.rise, check.fall)
+}
+
+/// Returns what the checks of an upstream cannot see, and what that means for sessions.
+fn note_on_checks(upstream: &Upstream) -> Option<String> {
+    let silence = upstream.passive.as_ref().map(|passive| show(passive.window));
+    let http = "health_check = { path = \"/healthz\" }";
+    match (&upstream.health_check, silence) {
+        (Some(HealthCheck { probe: Probe::Http { .. }, .. }), _) => None,
+        (Some(_), Some(window)) => Some(format!(
+            "TCP checks do not see a hung application; its sessions move after {window} without any answer. \
+             Recommended: {http}"
+        )),
+        (Some(_), None) => Some(format!(
+            "TCP checks do not see a hung application, and its sessions stay. Recommended: {http}"
+        )),
+        (None, Some(window)) => Some(format!(
+            "only requests tell whether a backend works: a session moves when its connection is refused, and all \
+             sessions after {window} without any answer. Recommended: {http}"
+        )),
+        (None, None) => Some(format!(
+            "nothing tells whether a backend works: a session moves when its connection is refused, and stays at a \
+             hung application. Recommended: {http}"
+        )),
+    }
 }
 
 fn show(duration: std::time::Duration) -> String {

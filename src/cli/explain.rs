@@ -57,7 +57,11 @@ fn answer(question: &Question, config: &Config, now: Timestamp) -> Result<String
     let (Recalled { key, binding, .. }, told) = binding(question, upstream, &cluster, &request, found, now)?;
     line(&mut text, "key", &named(&affinity.key, found, key));
     line(&mut text, "binding", &told);
-    let policy = Policy { failover: affinity.failover, balance_percent: affinity.balance_percent };
+    let policy = Policy {
+        failover: affinity.failover,
+        balance_percent: affinity.balance_percent,
+        checked: upstream.health_check.is_some(),
+    };
     let tried = Tried::default();
     let ask = |may_hold| Query { key, binding, tried: &tried, may_hold, random: 0 };
     let explanation = explain(&cluster, policy, &Idle, &ask(!affinity.hold.is_zero()));
@@ -116,6 +120,7 @@ fn cluster(upstream: &Upstream, question: &Question) -> Result<Cluster, String> 
                     backend.admin
                 },
                 health: if is(&question.down) { Health::Down } else { Health::Up },
+                shunned: false,
                 active_points: ring.points_of(index),
             }
         })

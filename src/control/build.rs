@@ -31,6 +31,7 @@ pub(super) fn build_state(
             weight: rules.weight,
             admin: backend.admin(rules),
             health: backend.health.health(),
+            shunned: backend.health.is_shunned(),
             active_points: backend.active_points(ring.points_of(index_u16(index)), now),
         })
         .collect();
@@ -39,6 +40,7 @@ pub(super) fn build_state(
         cluster: Cluster::new(Arc::clone(ring), members),
         memory: memory.clone(),
         live: backends.iter().map(|b| Arc::clone(&live[&b.slot])).collect(),
+        standings: backends.iter().map(|b| b.health.standing()).collect(),
     })
 }
 

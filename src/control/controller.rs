@@ -36,7 +36,8 @@ pub fn start(
     cancel: CancellationToken,
 ) -> (ControlHandle, watch::Receiver<Arc<Snapshot>>) {
     let began = Instant::now();
-    let state = ControlState::new(config, workers, Duration::ZERO).with_tls(tls);
+    let state =
+        ControlState::new(config, workers, Duration::ZERO).with_tls(tls).with_start(SystemTime::now());
     let (publisher, published) = watch::channel(state.snapshot());
     let (report_sender, reports) = mpsc::channel(REPORTS);
     let (command_sender, commands) = mpsc::channel(COMMANDS);

@@ -13,6 +13,7 @@
 mod backend;
 mod build;
 pub mod controller;
+mod failures;
 #[cfg(test)]
 mod fixture;
 mod health;

@@ -1,17 +1,17 @@
-//! Penalties: how long a backend that went down must stay down. They grow with each strike and shrink
-//! again while the backend stays up.
+//! Penalties: how long a backend that went down stays down, or one that is shunned stays shunned. They
+//! grow with each strike and shrink again while the backend stays up.
 //!
-//! Ejections by failed requests and flaps of the active checks share one strike count. The n-th
-//! strike costs `penalty` × 2ⁿ⁻¹, at most `max_penalty`. A strike by active checks costs one step
-//! less, so the first is free and `rise` successes alone bring the backend back. Each time the
-//! backend has been up for twice the penalty of its last strike, one strike is forgiven, which
-//! halves the next penalty.
+//! Failed requests and flaps of the active checks have a count of strikes each, so that what clients
+//! do never keeps a backend down for longer. The n-th strike costs `penalty` × 2ⁿ⁻¹, at most
+//! `max_penalty`. A strike by active checks costs one step less, so the first is free and `rise`
+//! successes alone bring the backend back. Each time the backend has been up for twice the penalty of
+//! its last strike, one strike is forgiven, which halves the next penalty.
 
 use std::time::Duration;
 
 use crate::model::PassiveCheck;
 
-/// The strikes of one backend.
+/// The strikes of one backend, of one kind.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Penalty {
     strikes: u32,
@@ -20,7 +20,7 @@ pub(super) struct Penalty {
 }
 
 impl Penalty {
-    /// Adds a strike for failed requests. Returns how long the backend stays ejected.
+    /// Adds a strike for failed requests. Returns how long the backend stays out.
     pub(super) fn strike_by_requests(&mut self, rule: &PassiveCheck, now: Duration) -> Duration {
         self.forgive(rule, now);
         let length = length(rule, self.strikes);

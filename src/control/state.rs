@@ -11,11 +11,11 @@
 //! sessions find it.
 //!
 //! The health rules are in `health.rs`. Two of them concern the upstream as a whole. Failed requests
-//! never eject the last backend that is eligible for new sessions. When no backend is eligible, all
+//! never take down the last backend that is eligible for new sessions. When no backend is eligible, all
 //! penalties are waived, because a backend that may be broken is better than none.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::probe::ProbeResult;
 use super::reload::{ReloadSummary, UpstreamChange, UpstreamChangeKind};
@@ -71,6 +71,8 @@ pub struct ControlState {
     config: Arc<Config>,
     tls: Arc<LiveTls>,
     workers: usize,
+    /// The wall-clock time at `now` = 0, for operators.
+    began: SystemTime,
     registry: Arc<SlotRegistry>,
     /// In the order of `config.upstreams`, which is by name.
     upstreams: Vec<UpstreamControl>,
@@ -94,15 +96,25 @@ impl ControlState {
             generation: 1,
             config: Arc::clone(&config),
             tls: Arc::default(),
+            began: SystemTime::UNIX_EPOCH,
             upstreams: upstreams.iter().map(|u| Arc::clone(u.published())).collect(),
         });
-        Self { config, tls: Arc::default(), workers, registry, upstreams, snapshot }
+        let began = SystemTime::UNIX_EPOCH;
+        Self { config, tls: Arc::default(), workers, began, registry, upstreams, snapshot }
     }
 
     /// Publishes this TLS state with the configuration.
     #[must_use]
     pub fn with_tls(mut self, tls: Arc<LiveTls>) -> Self {
         self.tls = tls;
+        self.snapshot = self.snapshot_of(self.snapshot.generation);
+        self
+    }
+
+    /// Sets the wall-clock time at `now` = 0.
+    #[must_use]
+    pub fn with_start(mut self, began: SystemTime) -> Self {
+        self.began = began;
         self.snapshot = self.snapshot_of(self.snapshot.generation);
         self
     }
@@ -263,6 +275,7 @@ impl ControlState {
             generation,
             config: Arc::clone(&self.config),
             tls: Arc::clone(&self.tls),
+            began: self.began,
             upstreams: self.upstreams.iter().map(|u| Arc::clone(u.published())).collect(),
         })
     }

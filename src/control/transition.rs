@@ -34,17 +34,30 @@ pub enum TransitionReason {
     },
     /// `rise` consecutive active checks passed.
     ChecksPassed,
-    /// Consecutive requests failed, or one failed while the backend was on trial.
+    /// Requests failed without an answer in between, or one failed while the backend was on trial.
     RequestsFailed {
-        /// How long the backend is ejected.
+        /// The clients whose requests failed.
+        clients: usize,
+        /// How long the backend is shunned at most.
         penalty: Duration,
     },
-    /// Too many 5xx responses within the window.
+    /// Too many clients got 5xx responses within the window.
     ServerErrors {
-        /// How long the backend is ejected.
+        /// These clients.
+        clients: usize,
+        /// How long the backend is shunned at most.
         penalty: Duration,
     },
-    /// The backend was not ejected because no other backend is eligible.
+    /// The backend has answered nobody for at least a whole window, and no check asks its application.
+    AnsweredNobody {
+        /// The clients whose requests failed.
+        clients: usize,
+        /// For how long it has answered nobody.
+        silence: Duration,
+        /// How long the backend stays down.
+        penalty: Duration,
+    },
+    /// The backend was not taken down because no other backend is eligible.
     LastEligible,
     /// The penalty is over and the backend is on trial.
     PenaltyOver,
@@ -69,6 +82,7 @@ impl TransitionReason {
             Self::ChecksFailed { .. }
             | Self::RequestsFailed { .. }
             | Self::ServerErrors { .. }
+            | Self::AnsweredNobody { .. }
             | Self::LastEligible
             | Self::PenaltyWaived
             | Self::SeedChanged
@@ -86,10 +100,20 @@ impl fmt::Display for TransitionReason {
                 write!(f, "checks failed: {last}; flapping, held down for at least {held_for:?}")
             }
             Self::ChecksPassed => f.write_str("checks passed"),
-            Self::RequestsFailed { penalty } => write!(f, "requests failed; ejected for {penalty:?}"),
-            Self::ServerErrors { penalty } => write!(f, "too many 5xx responses; ejected for {penalty:?}"),
+            Self::RequestsFailed { clients, penalty } => {
+                write!(f, "requests of {} failed; shunned for at most {penalty:?}", Clients(*clients))
+            }
+            Self::ServerErrors { clients, penalty } => {
+                write!(f, "{} got 5xx responses; shunned for at most {penalty:?}", Clients(*clients))
+            }
+            Self::AnsweredNobody { clients, silence, penalty } => write!(
+                f,
+                "answered nobody for {:?} while requests of {} failed; down for at least {penalty:?}",
+                Duration::from_millis(u64::try_from(silence.as_millis()).unwrap_or(u64::MAX)),
+                Clients(*clients)
+            ),
             Self::LastEligible => {
-                f.write_str("requests failed; not ejected because no other backend is eligible")
+                f.write_str("answers nobody; not taken down because no other backend is eligible")
             }
             Self::PenaltyOver => f.write_str("penalty is over; on trial"),
             Self::PenaltyWaived => f.write_str("penalty waived because no other backend is eligible"),
@@ -99,5 +123,14 @@ impl fmt::Display for TransitionReason {
             Self::SeedChanged => f.write_str("ring seed changed; all bindings are lost"),
             Self::RememberChanged => f.write_str("`remember` changed; all bindings are lost"),
         }
+    }
+}
+
+/// A number of clients with its noun.
+struct Clients(usize);
+
+impl fmt::Display for Clients {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} client{}", self.0, if self.0 == 1 { "" } else { "s" })
     }
 }

@@ -122,9 +122,10 @@ impl UpstreamControl {
             return;
         }
         let others = (0..self.backends.len()).any(|other| other != index && self.is_eligible_for_new(other));
-        match self.backends[index].health.observe(observation, rule, others, now) {
+        match self.backends[index].health.observe(observation, &config, rule, others, now) {
             Observed::Nothing => {}
-            Observed::Ejected(reason) => {
+            Observed::Shunned(reason) => log.push(self.shun_change(index, "up", "shunned", reason)),
+            Observed::Down(reason) => {
                 log.push(self.health_change(index, Health::Up, Health::Down, reason));
             }
             Observed::Spared => {
@@ -263,6 +264,9 @@ impl UpstreamControl {
             if let Some(reason) = self.backends[index].health.reenter(&config, now) {
                 log.push(self.health_change(index, Health::Down, Health::Up, reason));
             }
+            if let Some(reason) = self.backends[index].health.end_shun(&config, now) {
+                log.push(self.shun_change(index, "shunned", "up", reason));
+            }
         }
         if !watched.iter().any(|&index| self.is_eligible_for_new(index)) {
             for index in watched {
@@ -323,7 +327,9 @@ impl UpstreamControl {
 
     fn publish(&mut self, now: Duration) -> bool {
         let published = &self.published;
-        let same = *published.config == *self.config
+        let standings = self.backends.iter().map(|backend| backend.health.standing());
+        let same = published.standings.iter().cloned().eq(standings)
+            && *published.config == *self.config
             && Arc::ptr_eq(published.cluster.ring(), &self.ring)
             && memory::is_same(&published.memory, &self.memory)
             && published
@@ -336,6 +342,7 @@ impl UpstreamControl {
                     member.slot == backend.slot
                         && member.admin == backend.admin(rules)
                         && member.health == backend.health.health()
+                        && member.shunned == backend.health.is_shunned()
                         && member.active_points
                             == backend.active_points(self.ring.points_of(index_u16(index)), now)
                 });
@@ -381,6 +388,16 @@ impl UpstreamControl {
                 reason,
             ));
         }
+    }
+
+    fn shun_change(
+        &self,
+        index: usize,
+        from: &'static str,
+        to: &'static str,
+        reason: TransitionReason,
+    ) -> Transition {
+        transition(&self.config, &self.config.backends[index], from, to, reason)
     }
 
     fn health_change(&self, index: usize, from: Health, to: Health, reason: TransitionReason) -> Transition {

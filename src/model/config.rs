@@ -304,15 +304,16 @@ pub enum Probe {
 /// `[upstream.NAME.passive]`: health checks by the outcomes of real requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PassiveCheck {
-    /// Consecutive failed connections or exchanges that eject a backend.
+    /// Clients with failed requests, without an answer in between, that make the proxy shun a backend.
     pub max_fails: u32,
-    /// Number of 5xx responses within `window` that ejects a backend; `None`: 5xx responses never do.
+    /// Clients with 5xx responses within `window` that make the proxy shun a backend; `None`: 5xx
+    /// responses never do.
     pub max_5xx: Option<u32>,
-    /// Sliding window for `max_5xx`.
+    /// Sliding window for `max_5xx`, and how long a backend that no HTTP check asks may answer nobody.
     pub window: Duration,
-    /// Duration of the first ejection. Each further ejection lasts twice as long.
+    /// First penalty. Each further one lasts twice as long.
     pub penalty: Duration,
-    /// Maximum duration of an ejection.
+    /// Maximum penalty.
     pub max_penalty: Duration,
 }
 

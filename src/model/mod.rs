@@ -3,6 +3,7 @@
 //! `config` parses a file into a [`Config`]. `control` combines it with the backends' health into a
 //! [`snapshot::Snapshot`], which is all that `proxy` reads.
 
+pub mod client_net;
 mod config;
 pub mod live;
 pub mod live_tls;

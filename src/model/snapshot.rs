@@ -1,14 +1,16 @@
 //! The immutable state that workers read. Each change publishes a new snapshot.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
+use super::client_net::ClientNet;
 use super::live::BackendLive;
 use super::live_tls::LiveTls;
 use super::{Config, Upstream};
 use crate::affinity::cookie::{CookieConfig, KeyRing};
 use crate::affinity::crowd::Crowd;
 use crate::affinity::table::Table;
-use crate::affinity::{Cluster, KeyHash, Slot};
+use crate::affinity::{Cluster, Slot};
 
 /// A consistent view of the configuration and all backends. A request uses the same snapshot from
 /// start to end.
@@ -20,6 +22,8 @@ pub struct Snapshot {
     pub config: Arc<Config>,
     /// The TLS state of its listeners and upstreams.
     pub tls: Arc<LiveTls>,
+    /// When the control plane started. Times in [`Standing`] count from here.
+    pub began: SystemTime,
     /// In the order of [`Config::upstreams`].
     pub upstreams: Vec<Arc<UpstreamState>>,
 }
@@ -35,6 +39,21 @@ pub struct UpstreamState {
     pub memory: Memory,
     /// Live counters, by member index.
     pub live: Vec<Arc<BackendLive>>,
+    /// Why each member is up, shunned or down, by member index.
+    pub standings: Vec<Standing>,
+}
+
+/// Why a backend is up, shunned or down, for operators.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Standing {
+    /// Why it is down or shunned; `None` if it is neither.
+    pub why: Option<Arc<str>>,
+    /// Since when it has been up, shunned or down.
+    pub since: Duration,
+    /// The end of its penalty. A backend that is shunned gets new sessions again then, or earlier if
+    /// its checks pass. A backend that is down may come up then, and not before. `None` if only
+    /// checks can change its state.
+    pub until: Option<Duration>,
 }
 
 impl UpstreamState {
@@ -77,16 +96,14 @@ pub struct Report {
     pub observation: Observation,
 }
 
-/// The outcome of a real request at a backend.
+/// The outcome of a real request at a backend. Failures name the client, because repeated failures
+/// of one client count once: its requests may be what makes the backend fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Observation {
-    /// The connection failed or was closed before a response.
-    Failed,
-    /// The connection was closed during a request of the session with this key. Repeated failures of
-    /// one session count once, because its requests may be what makes the backend fail.
-    BrokenOff(KeyHash),
-    /// The backend answered with a 5xx status.
-    ServerError,
+    /// A request of this client got no response, or only a part of one.
+    Failed(ClientNet),
+    /// The backend answered a request of this client with a 5xx status.
+    ServerError(ClientNet),
     /// The backend answered after failures.
     Recovered,
 }

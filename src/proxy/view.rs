@@ -115,6 +115,7 @@ impl View {
                 policy: Policy {
                     failover: config.affinity.failover,
                     balance_percent: config.affinity.balance_percent,
+                    checked: config.health_check.is_some(),
                 },
                 pools: pools.collect(),
                 away: away.collect(),

@@ -175,10 +175,10 @@ impl Worker {
         &self.shared.log
     }
 
-    /// Reports an observation of a backend to the control plane. If the queue is full, drops
-    /// it: a backend that keeps failing will be reported again.
-    pub(crate) fn report(&self, report: Report) {
-        let _ = self.shared.reports.try_send(report);
+    /// Reports an observation of a backend to the control plane. If the queue is full, drops it and
+    /// returns false. A backend that keeps failing will be reported again.
+    pub(crate) fn report(&self, report: Report) -> bool {
+        self.shared.reports.try_send(report).is_ok()
     }
 
     /// Counts a client connection. `None` if `limits.connections` is reached.

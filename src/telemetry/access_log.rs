@@ -22,6 +22,7 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::{Condvar, Mutex};
 
+pub(crate) use self::line::timestamp;
 use self::output::Output;
 pub(crate) use self::queue::LogCounts;
 use self::queue::{Lane, QueueState, Shared};

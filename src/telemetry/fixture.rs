@@ -12,7 +12,7 @@ use crate::affinity::{BackendId, Cluster, Health, Member, Slot, Weight};
 use crate::fixture;
 use crate::model::Upstream;
 use crate::model::live::BackendLive;
-use crate::model::snapshot::{Memory, Snapshot, UpstreamState};
+use crate::model::snapshot::{Memory, Snapshot, Standing, UpstreamState};
 
 /// Returns an upstream without memory. Its backends are ready and up, with weights 1, 2, ….
 pub(crate) fn upstream(name: &str, ids: &[&str]) -> UpstreamState {
@@ -39,6 +39,7 @@ fn build(name: &str, ids: &[&str], memory: &str) -> UpstreamState {
         weight: backend.weight,
         admin: backend.admin,
         health: Health::Up,
+        shunned: false,
         active_points: ring.points_of(index),
     });
     let cluster = Cluster::new(Arc::clone(&ring), members.collect());
@@ -46,6 +47,7 @@ fn build(name: &str, ids: &[&str], memory: &str) -> UpstreamState {
         cluster,
         memory: memory_of(&config),
         live: ids.iter().map(|_| Arc::new(BackendLive::new(2))).collect(),
+        standings: vec![Standing::default(); ids.len()],
         config: Arc::new(config),
     }
 }
@@ -64,6 +66,7 @@ pub(crate) fn with_members(upstream: &UpstreamState, change: impl FnOnce(&mut [M
         cluster: Cluster::new(Arc::clone(upstream.cluster.ring()), members),
         memory: upstream.memory.clone(),
         live: upstream.live.clone(),
+        standings: upstream.standings.clone(),
     }
 }
 
@@ -71,6 +74,7 @@ pub(crate) fn snapshot(generation: u64, upstreams: Vec<UpstreamState>) -> Snapsh
     let config = fixture::config(upstreams.iter().map(|state| (*state.config).clone()).collect());
     Snapshot {
         tls: Arc::default(),
+        began: std::time::SystemTime::UNIX_EPOCH,
         generation,
         config: Arc::new(config),
         upstreams: upstreams.into_iter().map(Arc::new).collect(),

@@ -21,6 +21,7 @@ mod worker;
 pub(crate) mod fixture;
 
 pub use access_log::AccessLog;
+pub(crate) use access_log::timestamp;
 pub use logging::{FILTER_VARIABLE, LoggingError, init_logging};
 pub use metrics::Metrics;
 pub(crate) use metrics::active_part;

@@ -6,7 +6,7 @@ use crate::affinity::pick::{Outcome, Reason};
 pub(crate) const OUTCOMES: [Outcome; 4] = [Outcome::Kept, Outcome::New, Outcome::Moved, Outcome::Unkeyed];
 
 /// All reasons, in the order of their counters.
-pub(crate) const REASONS: [Reason; 8] = [
+pub(crate) const REASONS: [Reason; 9] = [
     Reason::BackendDown,
     Reason::Drained,
     Reason::Maint,
@@ -15,6 +15,7 @@ pub(crate) const REASONS: [Reason; 8] = [
     Reason::Forged,
     Reason::Capacity,
     Reason::Hint,
+    Reason::Shunned,
 ];
 
 /// Returns the index of an outcome in [`OUTCOMES`].
@@ -38,6 +39,7 @@ pub(crate) const fn reason_index(reason: Reason) -> usize {
         Reason::Forged => 5,
         Reason::Capacity => 6,
         Reason::Hint => 7,
+        Reason::Shunned => 8,
     }
 }
 

@@ -83,7 +83,9 @@ async fn client_that_disconnects_does_not_count_against_the_backend() {
         eventually("the backend connection is closed", async || a.abandoned() + b.abandoned() == n).await;
     }
     proxy.metric_becomes("homing_errors_total", &[("error", "client_gone")], 6.0).await;
-    assert!(proxy.metric("homing_backend_up", &[]) > 1.5, "a backend was ejected");
+    for name in ["a", "b"] {
+        assert!(!proxy.standing("web", name).0.shunned, "{name} is shunned");
+    }
 }
 
 #[tokio::test]

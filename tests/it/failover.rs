@@ -121,19 +121,189 @@ async fn get_is_retried_on_a_stale_connection() {
 }
 
 #[tokio::test]
-async fn get_is_retried_only_at_its_backend_up_to_the_attempt_limit() {
-    let a = Backend::named("a").script(Script::new([Step::ReadHead, Step::Close])).start().await;
-    let b = Backend::named("b").script(Script::new([Step::ReadHead, Step::Close])).start().await;
-    let builder = Proxy::builder().upstream("web", &[&a, &b]).affinity(r#"key = ["cookie:SID"]"#);
-    let proxy = builder.clone().start().await;
-    proxy.session("s").get("/").await.assert_own(502, "backend_closed");
-    // A request that kills its backend must not go to the next one.
-    let mut requests = [a.requests(), b.requests()];
-    requests.sort_unstable();
-    assert_eq!(requests, [0, 3]);
-    let once = builder.lines("retry = { attempts = 1 }").start().await;
-    once.session("s").get("/").await.assert_own(502, "backend_closed");
-    assert_eq!(a.requests() + b.requests(), 4);
+async fn get_of_a_session_is_retried_only_at_its_backend_up_to_the_attempt_limit() {
+    for (attempts, expected) in [(3, 3), (1, 1)] {
+        let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+        let builder = Proxy::builder().upstream("web", &[&a, &b]).affinity(r#"key = ["cookie:SID"]"#);
+        let proxy = builder.lines(&format!("retry = {{ attempts = {attempts} }}")).start().await;
+        let (mut client, home, heir) = session_and_heir(&proxy, [&a, &b]).await;
+        home.set(Script::new([Step::ReadHead, Step::Close]));
+        let before = home.requests();
+        client.get("/").await.assert_own(502, "backend_closed");
+        // A request that kills its backend must not take its session to the next one.
+        assert_eq!((home.requests() - before, heir.requests()), (expected, 0));
+        home.set(Script::reply());
+        assert_eq!(client.get("/").await.backend(), home.name);
+    }
+}
+
+/// Ways not to answer a request.
+fn unanswered() -> [(Step, &'static str); 3] {
+    [(Step::Close, "backend_closed"), (Step::Reset, "backend_closed"), (Step::Hang, "response_head_timeout")]
+}
+
+#[tokio::test]
+async fn get_of_a_new_session_goes_on_along_the_walk_until_a_backend_answers() {
+    for (step, code) in unanswered() {
+        let steps = Script::new([Step::ReadHead, step]);
+        let a = Backend::named("a").script(steps.clone()).start().await;
+        let b = Backend::named("b").script(steps.clone()).start().await;
+        let c = Backend::start("c").await;
+        let proxy = Proxy::builder()
+            .upstream("web", &[&a, &b, &c])
+            .affinity(r#"key = ["cookie:SID"]"#)
+            .timeouts("response_head = \"100ms\"")
+            .lines("retry = { budget = \"100%\" }")
+            .start()
+            .await;
+        for n in 0..6 {
+            let mut client = proxy.session(&format!("s{n}"));
+            assert_eq!(client.get("/").await.backend(), "c", "{code}");
+            let (at_a, at_b) = (a.requests(), b.requests());
+            assert_eq!(client.get("/").await.backend(), "c");
+            assert_eq!((a.requests(), b.requests()), (at_a, at_b), "the session was not bound to c");
+            // A request that belongs to no session has nothing to lose either.
+            assert_eq!(proxy.client().get("/").await.backend(), "c", "{code}");
+        }
+        assert!(a.requests() + b.requests() > 0, "no session had its home there");
+        c.set(steps);
+        proxy
+            .session("new")
+            .get("/")
+            .await
+            .assert_own(if code == "backend_closed" { 502 } else { 504 }, code);
+    }
+}
+
+#[tokio::test]
+async fn requests_of_a_session_stay_at_a_backend_that_does_not_answer() {
+    for (step, code) in unanswered() {
+        let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+        let proxy = Proxy::builder()
+            .upstream("web", &[&a, &b])
+            .affinity(r#"key = ["cookie:SID"]"#)
+            .timeouts("response_head = \"100ms\"")
+            .start()
+            .await;
+        let (mut client, home, heir) = session_and_heir(&proxy, [&a, &b]).await;
+        home.set(Script::new([Step::ReadHead, step]));
+        let status = if code == "backend_closed" { 502 } else { 504 };
+        client.get("/").await.assert_own(status, code);
+        client.post("/", b"x").await.assert_own(status, code);
+        home.set(Script::reply());
+        assert_eq!(client.get("/").await.backend(), home.name);
+        assert_eq!(heir.requests(), 0);
+    }
+}
+
+#[tokio::test]
+async fn new_session_does_not_stay_where_it_was_refused_an_answer() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let proxy = Proxy::builder()
+        .upstream("web", &[&a, &b])
+        .affinity(r#"key = ["cookie:SID"]"#)
+        .passive("max_fails = 1, penalty = \"1h\", window = \"1h\"")
+        .start()
+        .await;
+    a.set(Script::new([Step::ReadHead, Step::ReadBody, Step::Close]));
+    let mut refused = None;
+    for n in 0..100 {
+        let mut client = proxy.session(&format!("s{n}"));
+        // A POST is not sent twice.
+        if client.post("/login", b"x").await.status == 502 {
+            refused = Some(client);
+            break;
+        }
+    }
+    let mut refused = refused.expect("no session had its home at a");
+    proxy.backend_is_shunned("web", "a", true).await;
+    assert_eq!(refused.post("/login", b"x").await.backend(), "b");
+    a.set(Script::reply());
+    assert_eq!(refused.get("/").await.backend(), "b");
+}
+
+#[tokio::test]
+async fn slow_first_request_does_not_unbind_a_session_that_others_have_found() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let proxy = Proxy::builder()
+        .upstream("web", &[&a, &b])
+        .affinity(r#"key = ["cookie:SID"]"#)
+        .passive("max_fails = 1, penalty = \"1h\", window = \"1h\"")
+        .timeouts("response_head = \"500ms\"")
+        .start()
+        .await;
+    let answering = [&a, &b].map(|backend| {
+        backend.set(Script::new([Step::ReadHead, Step::Hang]));
+        backend
+    });
+    let slow = tokio::spawn({
+        let mut client = proxy.session("the-session");
+        async move { client.post("/slow", b"x").await.assert_own(504, "response_head_timeout") }
+    });
+    eventually("the slow request is at a backend", async || a.requests() + b.requests() == 1).await;
+    let home = answering.into_iter().find(|backend| backend.requests() == 1).expect("a backend");
+    home.set(Script::reply());
+    assert_eq!(proxy.session("the-session").get("/").await.backend(), home.name);
+    slow.await.expect("the slow request");
+    proxy.backend_is_shunned("web", &home.name, true).await;
+    a.set(Script::reply());
+    b.set(Script::reply());
+    assert_eq!(proxy.session("the-session").get("/").await.backend(), home.name, "the session was moved");
+}
+
+#[tokio::test]
+async fn session_is_bound_to_its_heir_only_when_the_heir_has_answered() {
+    for (step, code) in unanswered() {
+        let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+        let proxy = Proxy::builder()
+            .upstream("web", &[&a, &b])
+            .affinity(r#"key = ["cookie:SID"]"#)
+            .timeouts("response_head = \"100ms\"")
+            .start()
+            .await;
+        let (mut client, home, heir) = session_and_heir(&proxy, [&a, &b]).await;
+        home.stop().await;
+        heir.set(Script::new([Step::ReadHead, step]));
+        let status = if code == "backend_closed" { 502 } else { 504 };
+        client.get("/").await.assert_own(status, code);
+        home.restart();
+        assert_eq!(client.get("/").await.backend(), home.name, "an heir that did not answer got the session");
+        home.stop().await;
+        heir.set(Script::reply());
+        assert_eq!(client.get("/").await.backend(), heir.name);
+        home.restart();
+        assert_eq!(client.get("/").await.backend(), heir.name);
+    }
+}
+
+#[tokio::test]
+async fn refused_connection_moves_only_its_request_until_checks_agree() {
+    for remember in ["table", "cookie"] {
+        let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+        let builder = |interval: &str| {
+            let check = format!("path = \"/healthz\", interval = \"{interval}\", fast_interval = \"20ms\"");
+            Proxy::builder()
+                .upstream("web", &[&a, &b])
+                .affinity(&format!("key = [\"cookie:SID\"], remember = \"{remember}\""))
+                .health_check(&format!("{check}, rise = 1, fall = 1"))
+        };
+        let proxy = builder("1h").start().await;
+        eventually("both are checked", async || a.checks() > 0 && b.checks() > 0).await;
+        let (mut client, home, heir) = session_and_heir(&proxy, [&a, &b]).await;
+        home.stop().await;
+        for _ in 0..3 {
+            assert_eq!(client.get("/").await.backend(), heir.name);
+        }
+        home.restart();
+        assert_eq!(client.get("/").await.backend(), home.name, "checks never failed, yet the session moved");
+        home.stop().await;
+        proxy.reload(&builder("20ms")).await;
+        proxy.backend_is("web", &home.name, false).await;
+        assert_eq!(client.get("/").await.backend(), heir.name);
+        home.restart();
+        proxy.backend_is("web", &home.name, true).await;
+        assert_eq!(client.get("/").await.backend(), heir.name, "the session must stay at its heir");
+    }
 }
 
 #[tokio::test]

@@ -107,7 +107,8 @@ async fn backend_that_always_sends_goaway_gets_few_connections() {
 async fn every_request_lost_with_a_connection_that_never_answered_counts_as_failed() {
     let (a, b) = (Http2Backend::start("a").await, Http2Backend::start("b").await);
     let builder = || {
-        let both = Proxy::builder().workers(1).upstream("web", &[]).member("a", a.address);
+        let both = Proxy::builder().workers(1).raw_toml("[client_ip]\ntrusted = [\"127.0.0.0/8\"]");
+        let both = both.upstream("web", &[]).member("a", a.address);
         let both = both.member("b", b.address).lines("protocol = \"h2c\"");
         both.affinity("key = [\"cookie:SID\"], remember = \"none\"").passive("max_fails = 3")
     };
@@ -122,14 +123,15 @@ async fn every_request_lost_with_a_connection_that_never_answered_counts_as_fail
     }
     let proxy = builder().start().await;
     let mut waiting = Vec::new();
-    for sid in &at_a[..2] {
-        let mut client = proxy.session(sid);
+    let client = |n: usize| proxy.session(&at_a[n]).field(&format!("X-Forwarded-For: 192.0.2.{n}"));
+    for n in 0..2 {
+        let mut client = client(n);
         waiting.push(tokio::spawn(async move { client.post("/hang", b"x").await }));
     }
     eventually("the backend has both requests", async || a.count("/hang") == 2).await;
-    proxy.session(&at_a[2]).post("/die", b"x").await.assert_own(502, "backend_closed");
+    client(2).post("/die", b"x").await.assert_own(502, "backend_closed");
     for waiting in waiting {
         waiting.await.expect("request task").assert_own(502, "backend_closed");
     }
-    proxy.backend_is("web", "a", false).await;
+    proxy.backend_is_shunned("web", "a", true).await;
 }

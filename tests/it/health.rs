@@ -12,7 +12,40 @@ async fn two() -> [Backend; 2] {
 /// These backends, with affinity by cookie and reports.
 fn sticky(backends: &[Backend; 2]) -> ProxyBuilder {
     let [a, b] = backends;
-    Proxy::builder().upstream("web", &[a, b]).affinity(r#"key = ["cookie:SID"], report = true"#)
+    Proxy::builder()
+        .raw_toml("[client_ip]\ntrusted = [\"127.0.0.0/8\"]")
+        .upstream("web", &[a, b])
+        .affinity(r#"key = ["cookie:SID"], report = true"#)
+}
+
+/// Returns clients with different addresses whose sessions are at a.
+async fn clients_at_a<const N: usize>(proxy: &Proxy) -> [Client; N] {
+    let mut clients = Vec::new();
+    for n in 0..250 {
+        let mut client = proxy.session(&format!("at-a-{n}")).field(&format!("X-Forwarded-For: 192.0.2.{n}"));
+        if client.get("/").await.backend() == "a" {
+            clients.push(client);
+        }
+        if clients.len() == N {
+            break;
+        }
+    }
+    clients.try_into().unwrap_or_else(|_| panic!("too few sessions were placed at a"))
+}
+
+/// Checks that new sessions avoid a, and that those whose home it is say why.
+async fn assert_new_sessions_avoid_a(proxy: &Proxy) {
+    let mut shunned = 0;
+    for n in 0..20 {
+        let reply = proxy.session(&format!("new-{n}-{}", fastrand::u32(..))).get("/").await;
+        assert_eq!(reply.backend(), "b", "a new session was placed at a shunned backend");
+        shunned += usize::from(reply.outcome().starts_with("new; reason=shunned"));
+    }
+    assert!(shunned > 0, "no new session had its home at a");
+}
+
+fn closing() -> Script {
+    Script::new([Step::ReadHead, Step::ReadBody, Step::Close])
 }
 
 /// Returns a client whose session is at a.
@@ -109,30 +142,130 @@ async fn tcp_check_only_needs_a_connection() {
 }
 
 #[tokio::test]
-async fn backend_that_fails_requests_is_ejected_and_returns() {
+async fn failed_requests_stop_new_sessions_and_move_nobody() {
+    for checks in ["", "path = \"/healthz\"", "tcp = true"] {
+        let backends = two().await;
+        let [a, _] = &backends;
+        let mut builder = sticky(&backends).passive(r#"max_fails = 3, penalty = "1h", window = "1h""#);
+        if !checks.is_empty() {
+            // Checks that pass, but not before the test is over.
+            builder = builder.health_check(&format!("{checks}, interval = \"1h\", fast_interval = \"1h\""));
+        }
+        let proxy = builder.start().await;
+        let mut clients: [Client; 5] = clients_at_a(&proxy).await;
+        a.set(closing());
+        for client in &mut clients[..3] {
+            client.get("/report").await.assert_own(502, "backend_closed");
+        }
+        proxy.backend_is_shunned("web", "a", true).await;
+        proxy.backend_is("web", "a", true).await;
+        a.set(Script::reply());
+        assert_new_sessions_avoid_a(&proxy).await;
+        for client in &mut clients {
+            let reply = client.get("/").await;
+            assert_eq!((reply.backend(), reply.outcome().starts_with("kept")), ("a", true), "{checks}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn slow_requests_of_a_few_clients_move_nobody() {
     let backends = two().await;
     let [a, _] = &backends;
-    let passive = r#"max_fails = 3, penalty = "300ms", window = "200ms""#;
-    let proxy = sticky(&backends).passive(passive).start().await;
-    let mut client = session_at_a(&proxy, "s").await;
-    let mut others = [session_at_a(&proxy, "t").await, session_at_a(&proxy, "u").await];
-    a.set(Script::new([Step::ReadHead, Step::Close]));
-    // Repeated failures of one session count once; failures of three sessions reach `max_fails`.
-    for _ in 0..5 {
-        client.get("/").await.assert_own(502, "backend_closed");
-        proxy.backend_is("web", "a", true).await;
+    let proxy = sticky(&backends)
+        .timeouts("response_head = \"100ms\"")
+        .passive(r#"max_fails = 3, penalty = "1h", window = "100ms""#)
+        .health_check(FAST)
+        .start()
+        .await;
+    let mut clients: [Client; 8] = clients_at_a(&proxy).await;
+    a.set(Script::new([Step::ReadHead, Step::Hang]));
+    for client in &mut clients[..6] {
+        client.post("/report", b"").await.assert_own(504, "response_head_timeout");
     }
-    others[0].get("/").await.assert_own(502, "backend_closed");
-    proxy.backend_is("web", "a", true).await;
-    others[1].get("/").await.assert_own(502, "backend_closed");
-    proxy.backend_is("web", "a", false).await;
-    let requests = a.requests();
-    let reply = client.get("/").await;
-    assert!(reply.outcome().starts_with("moved; reason=backend_down"), "{}", reply.outcome());
-    assert_eq!(a.requests(), requests);
     a.set(Script::reply());
+    for client in &mut clients {
+        assert_eq!(client.get("/").await.backend(), "a");
+    }
+}
+
+#[tokio::test]
+async fn one_client_counts_once_however_many_sessions_it_makes_up() {
+    let backends = two().await;
+    let [a, _] = &backends;
+    let proxy = sticky(&backends).passive(r#"max_fails = 3, penalty = "1h", window = "1h""#).start().await;
+    let [_, mut second, mut third]: [Client; 3] = clients_at_a(&proxy).await;
+    a.set(closing());
+    let mut failed = 0;
+    for n in 0..100 {
+        let mut made_up = proxy.session(&format!("made-up-{n}")).field("X-Forwarded-For: 198.51.100.1");
+        failed += usize::from(made_up.post("/", b"x").await.status == 502);
+    }
+    assert!(failed > 10, "only {failed} requests failed");
+    second.post("/", b"x").await.assert_own(502, "backend_closed");
+    third.post("/", b"x").await.assert_own(502, "backend_closed");
+    proxy.backend_is_shunned("web", "a", true).await;
+    let why = proxy.standing("web", "a").1.why.expect("a reason");
+    assert!(why.starts_with("requests of 3 clients failed"), "{why}");
+}
+
+#[tokio::test]
+async fn shunned_backend_gets_new_sessions_when_its_checks_pass() {
+    let backends = two().await;
+    let [a, _] = &backends;
+    let proxy = sticky(&backends)
+        .health_check(FAST)
+        .passive(r#"max_fails = 2, penalty = "1h", window = "1h""#)
+        .start()
+        .await;
+    let mut clients: [Client; 2] = clients_at_a(&proxy).await;
+    a.set_health(503);
+    proxy.backend_is("web", "a", false).await;
+    a.set_health(204);
     proxy.backend_is("web", "a", true).await;
-    session_at_a(&proxy, "v").await;
+    let (_, before) = proxy.standing("web", "a");
+    a.set(closing());
+    for client in &mut clients {
+        client.get("/").await.assert_own(502, "backend_closed");
+    }
+    a.set(Script::reply());
+    eventually("a was shunned and is no longer", async || {
+        let (member, standing) = proxy.standing("web", "a");
+        !member.shunned && standing.since > before.since
+    })
+    .await;
+    proxy.backend_is("web", "a", true).await;
+    session_at_a(&proxy, "u").await;
+}
+
+#[tokio::test]
+async fn hung_application_is_found_behind_a_check_of_its_port() {
+    let tcp = r#"tcp = true, interval = "20ms", fast_interval = "20ms""#;
+    for checks in ["", tcp] {
+        let backends = two().await;
+        let [a, _] = &backends;
+        let mut builder = sticky(&backends)
+            .timeouts("response_head = \"50ms\"")
+            .passive(r#"max_fails = 2, penalty = "1h", max_penalty = "1h", window = "300ms""#);
+        if !checks.is_empty() {
+            builder = builder.health_check(checks);
+        }
+        let proxy = builder.start().await;
+        let mut clients: [Client; 3] = clients_at_a(&proxy).await;
+        a.set(Script::new([Step::ReadHead, Step::Hang]));
+        eventually("sessions of the hung application are served elsewhere", async || {
+            let mut moved = 0;
+            for client in &mut clients {
+                let reply = client.get("/").await;
+                assert!(reply.status == 504 || reply.outcome().starts_with("moved; reason=backend_down"));
+                moved += usize::from(reply.status == 200);
+            }
+            moved == clients.len()
+        })
+        .await;
+        let why = proxy.standing("web", "a").1.why.expect("a reason");
+        assert!(why.starts_with("answered nobody for "), "{why}");
+    }
 }
 
 #[tokio::test]
@@ -140,52 +273,66 @@ async fn success_resets_the_failure_count() {
     let backends = two().await;
     let [a, _] = &backends;
     let proxy = sticky(&backends).passive("max_fails = 2, penalty = \"1h\"").start().await;
-    let mut client = session_at_a(&proxy, "s").await;
-    for _ in 0..4 {
-        a.set(Script::new([Step::ReadHead, Step::Close]));
+    let mut clients: [Client; 4] = clients_at_a(&proxy).await;
+    for client in &mut clients {
+        a.set(closing());
         client.get("/").await.assert_own(502, "backend_closed");
         a.set(Script::reply());
         assert_eq!(client.get("/").await.backend(), "a");
         // Workers report to the control plane, which applies reports later.
-        proxy.backend_is("web", "a", true).await;
+        proxy.backend_is_shunned("web", "a", false).await;
     }
 }
 
 #[tokio::test]
-async fn server_errors_eject_only_with_max_5xx() {
+async fn server_errors_of_several_clients_shun_only_with_max_5xx() {
     let backends = two().await;
     let [a, _] = &backends;
     let error = Script::raw("HTTP/1.1 500 X\r\nX-Backend: a\r\nContent-Length: 0\r\n\r\n");
     let by_default = sticky(&backends).passive("max_fails = 2, penalty = \"1h\"").start().await;
     let with_max_5xx =
         sticky(&backends).passive("max_5xx = 4, penalty = \"1h\", window = \"1h\"").start().await;
-    let mut first = session_at_a(&by_default, "s").await;
-    let mut second = session_at_a(&with_max_5xx, "s").await;
+    let mut uncounted: [Client; 4] = clients_at_a(&by_default).await;
+    let mut counted: [Client; 4] = clients_at_a(&with_max_5xx).await;
     a.set(error);
-    for _ in 0..4 {
-        assert_eq!(first.get("/").await.status, 500);
-        assert_eq!(second.get("/").await.status, 500);
+    for client in &mut uncounted {
+        assert_eq!(client.get("/").await.status, 500);
     }
-    with_max_5xx.backend_is("web", "a", false).await;
-    assert_eq!(second.get("/").await.backend(), "b");
-    assert_eq!(first.get("/").await.status, 500, "a 500 must not eject by default");
-    by_default.backend_is("web", "a", true).await;
+    for _ in 0..20 {
+        assert_eq!(counted[0].get("/").await.status, 500);
+    }
+    for client in &mut counted {
+        assert_eq!(client.get("/").await.status, 500);
+    }
+    with_max_5xx.backend_is_shunned("web", "a", true).await;
+    let why = with_max_5xx.standing("web", "a").1.why.expect("a reason");
+    assert!(why.starts_with("4 clients got 5xx responses"), "{why}");
+    assert_eq!(counted[0].get("/").await.status, 500, "5xx responses moved a session");
+    assert_new_sessions_avoid_a(&with_max_5xx).await;
+    by_default.backend_is_shunned("web", "a", false).await;
 }
 
 #[tokio::test]
-async fn passive_checks_never_eject_the_last_backend() {
+async fn requests_never_take_the_last_backend_down() {
     let backends = two().await;
     let [a, b] = &backends;
-    let proxy = sticky(&backends).passive("max_fails = 1, penalty = \"1h\"").start().await;
-    let mut client = session_at_a(&proxy, "s").await;
+    let rule = r#"max_fails = 1, penalty = "1h", max_penalty = "1h", window = "100ms""#;
+    let proxy = sticky(&backends).passive(rule).start().await;
+    let [mut client]: [Client; 1] = clients_at_a(&proxy).await;
     for backend in [a, b] {
-        backend.set(Script::new([Step::ReadHead, Step::Close]));
+        backend.set(closing());
     }
-    client.get("/").await.assert_own(502, "backend_closed");
-    proxy.backend_is("web", "a", false).await;
-    for _ in 0..5 {
+    eventually("a is down", async || {
         client.get("/").await.assert_own(502, "backend_closed");
-    }
+        proxy.metric("homing_backend_up", &[("backend", "a")]) < 0.5
+    })
+    .await;
+    let arrived = b.requests();
+    eventually("b is asked for more than a window", async || {
+        client.get("/").await.assert_own(502, "backend_closed");
+        b.requests() > arrived + 20 && proxy.standing("web", "b").1.since.as_millis() > 0
+    })
+    .await;
     proxy.backend_is("web", "b", true).await;
     b.set(Script::reply());
     assert_eq!(client.get("/").await.backend(), "b");

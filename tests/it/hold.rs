@@ -154,18 +154,19 @@ async fn held_request_counts_as_one_failure() {
         .workers(1)
         .upstream("web", &[&a, &b])
         .affinity(r#"key = ["cookie:SID"], hold = "9s""#)
-        .passive(r#"max_fails = 3, penalty = "60s", max_penalty = "60s""#)
+        .passive(r#"max_fails = 1, penalty = "60s", max_penalty = "60s""#)
         .start()
         .await;
     let (_, home, _) = session_and_heir(&proxy, [&a, &b]).await;
     home.stop().await;
     let mut held = proxy.raw().await;
     held.send("GET /held HTTP/1.1\r\nHost: test\r\nCookie: SID=the-session\r\n\r\n").await;
-    // The proxy keeps trying to connect, more often than it takes to eject a backend.
+    // The proxy keeps trying to connect, more often than it takes to shun a backend.
     eventually("the request is held", async || {
         proxy.metric("homing_backend_requests_total", &[("backend", &home.name)]) >= 6.0
     })
     .await;
     home.restart();
     assert_eq!(held.response().await.backend(), home.name);
+    assert!(!proxy.standing("web", &home.name).0.shunned);
 }

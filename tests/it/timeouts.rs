@@ -207,7 +207,8 @@ async fn stalled_upload_does_not_count_against_the_backend() {
     assert_eq!(raw.head().await.status, 200);
     raw.assert_broken().await;
     proxy.metric_becomes("homing_errors_total", &[("error", "request_body_timeout")], 1.0).await;
-    // One failure would eject the backend, but this was none.
+    // One failure would make the proxy shun the backend, but this was none.
     a.set(Script::reply());
     assert_eq!(proxy.client().get("/").await.backend(), "a");
+    assert!(!proxy.standing("web", "a").0.shunned);
 }

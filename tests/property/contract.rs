@@ -111,6 +111,43 @@ proptest! {
         }
     }
 
+    // No request of one client moves a session of another: what requests see of a backend can make
+    // a proxy shun it, and that changes nothing but where new sessions are placed.
+
+    #[test]
+    fn shunning_backends_moves_no_session_and_no_heir(
+        world in world(), policy in policy(), loads in loads(), tried in tried(), binding in binding(),
+        shunned in prop::collection::vec(any::<bool>(), 20), may_hold: bool, random: u64,
+    ) {
+        let mut other = world.clone();
+        for node in &mut other.nodes {
+            node.shunned = shunned[usize::from(node.number)];
+        }
+        let (before, after) = (world.cluster(), other.cluster());
+        let existing = matches!(binding, Binding::To(_) | Binding::Unknown | Binding::RingOnly);
+        for key in keys(KEYS, world.seed) {
+            for member in (0u16..).take(before.members().len()) {
+                prop_assert_eq!(successor(&before, key, member), successor(&after, key, member));
+            }
+            let decide = |cluster: &Cluster| {
+                let tried = tried_in(cluster, &tried);
+                let query = Query { key: Some(key), binding, tried: &tried, may_hold, random };
+                pick(cluster, policy, &loads.on(cluster), &query)
+            };
+            if existing {
+                prop_assert_eq!(decide(&before), decide(&after));
+            } else if let Some(v) = verdict(decide(&after)) {
+                let tried = tried_in(&after, &tried);
+                let better = (0u16..).zip(after.members()).any(|(index, member)| {
+                    let full = loads.saturated.contains(&number(&after, index));
+                    member.eligible_for_new() && !member.shunned && !full && !tried.contains(index)
+                });
+                let state = &after.members()[usize::from(v.member)];
+                prop_assert!(!state.shunned || !better, "a new session was placed at a shunned backend");
+            }
+        }
+    }
+
     // 2. New.
 
     #[test]
@@ -140,7 +177,10 @@ proptest! {
         world in world(), percent in 100u32..200, loads in loads(),
     ) {
         let cluster = world.started().cluster();
-        let eligible = |m: u16| cluster.members()[usize::from(m)].eligible_for_new();
+        let may = |m: u16| cluster.members()[usize::from(m)].eligible_for_new();
+        let is_shunned = |m: u16| cluster.members()[usize::from(m)].shunned;
+        let all_shunned = (0u16..).take(cluster.members().len()).filter(|&m| may(m)).all(is_shunned);
+        let eligible = |m: u16| may(m) && (all_shunned || !is_shunned(m));
         let everyone = || (0u16..).take(cluster.members().len()).filter(|&m| eligible(m));
         let in_flight = |m: u16| u64::from(loads.in_flight[&number(&cluster, m)]);
         let weight = |m: u16| u64::from(cluster.members()[usize::from(m)].weight.get());
@@ -167,7 +207,13 @@ proptest! {
                 prop_assert_eq!(verdict.reason == Some(Reason::Capacity), full);
                 prop_assert_eq!(verdict.reason.is_none(), !full && member == home);
             } else if everyone().all(saturated) {
-                prop_assert_eq!(decision, Decision::Unavailable(Some(Reason::Capacity)));
+                // A shunned backend is better than an error.
+                let shunned = cluster.ring().walk(key).find(|&m| may(m) && !saturated(m));
+                if shunned.is_some() {
+                    prop_assert_eq!(verdict(decision).map(|v| v.member), shunned);
+                } else {
+                    prop_assert_eq!(decision, Decision::Unavailable(Some(Reason::Capacity)));
+                }
             } else {
                 // All that are not saturated are at the cap, which never causes an outage.
                 let member = verdict(decision).unwrap().member;

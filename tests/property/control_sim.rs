@@ -4,8 +4,9 @@
 
 #![expect(clippy::unwrap_used, reason = "the simulation only looks up what it inserted")]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use homing::affinity::{AdminState, BackendId, Member, Slot};
 use homing::control::probe::{ProbeFailure, ProbeResult};
 use homing::control::{ControlState, Event};
 use homing::model::Upstream;
+use homing::model::client_net::ClientNet;
 use homing::model::live::BackendLive;
 use homing::model::snapshot::{Observation, Report, Snapshot};
 
@@ -45,10 +47,11 @@ fn the_control_state_keeps_its_invariants_under_any_events() {
     }
     // A simulation in which nothing happens proves nothing.
     if std::env::var("SEED").is_err() {
-        let Seen { downs, ejections, ups, reloads, ramps, spared } = seen;
+        let Seen { downs, shuns, hangs, ups, reloads, ramps, spared } = seen;
         assert!(
-            [downs, ejections, ups, reloads, ramps, spared].iter().all(|&n| n > 100),
-            "downs {downs}, ejections {ejections}, ups {ups}, reloads {reloads}, ramps {ramps}, spared {spared}"
+            [downs, shuns, hangs, ups, reloads, ramps, spared].iter().all(|&n| n > 50),
+            "downs {downs}, shuns {shuns}, hangs {hangs}, ups {ups}, reloads {reloads}, ramps {ramps}, \
+             spared {spared}"
         );
     }
 }
@@ -68,7 +71,8 @@ impl Drop for Replay {
 #[derive(Default)]
 struct Seen {
     downs: u32,
-    ejections: u32,
+    shuns: u32,
+    hangs: u32,
     ups: u32,
     reloads: u32,
     ramps: u32,
@@ -84,18 +88,36 @@ type RingOf = (u64, u32, Vec<(BackendId, u16)>);
 struct Known {
     operator: Option<AdminState>,
     drains: bool,
-    /// Passes in a row since it went down or was last unwatched.
+    /// Passes in a row since it went down, was shunned or was last unwatched.
     passes: u32,
     /// Failures in a row since it came up or was last unwatched.
     fails: u32,
-    /// Failed requests since the last success.
-    failed_requests: u32,
-    /// 5xx responses since it came up.
-    server_errors: u32,
-    /// When failed requests ejected it, and for how long at least.
-    ejected: Option<(Duration, Duration)>,
+    /// When the first request failed since the last success.
+    silent_since: Option<Duration>,
+    /// The clients whose requests failed since the last success.
+    failed_clients: HashSet<ClientNet>,
+    /// The 5xx responses since it came up: when, and to whom.
+    server_errors: Vec<(Duration, ClientNet)>,
+    /// When failed requests took it down, and for how long at least.
+    hung: Option<(Duration, Duration)>,
+    /// When it was shunned, and for how long at least, unless checks pass.
+    shunned: Option<(Duration, Duration)>,
     /// The end of its trial, if it may be on trial.
     trial_until: Option<Duration>,
+}
+
+impl Known {
+    fn answered(&mut self) {
+        self.silent_since = None;
+        self.failed_clients.clear();
+    }
+
+    /// It went up or down: everything counts anew.
+    fn turned(&mut self) {
+        self.answered();
+        self.server_errors.clear();
+        (self.passes, self.fails, self.shunned) = (0, 0, None);
+    }
 }
 
 struct Sim {
@@ -195,9 +217,10 @@ impl Sim {
                 Event::Probe { upstream, slot, result }
             }
             45..75 => {
-                let observation = match self.rng.u32(..10) {
-                    0..5 => Observation::Failed,
-                    5..9 => Observation::ServerError,
+                let client = ClientNet::of(Ipv4Addr::new(192, 0, 2, self.rng.u8(..5)).into());
+                let observation = match self.rng.u32(..20) {
+                    0..12 => Observation::Failed(client),
+                    12..19 => Observation::ServerError(client),
                     _ => Observation::Recovered,
                 };
                 Event::Passive(Report { upstream, slot, observation })
@@ -240,9 +263,12 @@ impl Sim {
                 }
                 let known = self.known.get_mut(&(Arc::clone(upstream), member.id.clone())).unwrap();
                 match observation {
-                    Observation::Failed | Observation::BrokenOff(_) => known.failed_requests += 1,
-                    Observation::ServerError => known.server_errors += 1,
-                    Observation::Recovered => known.failed_requests = 0,
+                    Observation::Failed(client) => {
+                        known.silent_since.get_or_insert(self.now);
+                        known.failed_clients.insert(*client);
+                    }
+                    Observation::ServerError(client) => known.server_errors.push((self.now, *client)),
+                    Observation::Recovered => known.answered(),
                 }
             }
             Event::Admin { upstream, backend, state } => {
@@ -330,7 +356,7 @@ impl Sim {
         }
         for upstream in &self.state.snapshot().upstreams {
             for (index, member) in (0u16..).zip(upstream.cluster.members()) {
-                assert!(member.eligible_for_new(), "{member:?} is stuck");
+                assert!(member.eligible_for_new() && !member.shunned, "{member:?} is stuck");
                 assert_eq!(member.active_points, upstream.cluster.ring().points_of(index));
             }
         }

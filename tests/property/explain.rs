@@ -47,10 +47,11 @@ proptest! {
                 }
                 Decision::Send(v) => {
                     // No member is free: the first that drains or, for new sessions, the one
-                    // that is least over its cap.
+                    // that is least over its cap, or the first that is shunned.
                     let passed = told.steps.iter().filter(|s| s.member == v.member).filter_map(|s| s.passed);
                     let passed_for = |reason| passed.clone().any(|passed| passed == reason);
-                    let otherwise = passed_for(Passed::Draining) || (new && passed_for(Passed::AtCap));
+                    let otherwise = passed_for(Passed::Draining)
+                        || (new && (passed_for(Passed::AtCap) || passed_for(Passed::Shunned)));
                     prop_assert!(free.map_or(otherwise, |free| free == v.member));
                 }
                 Decision::Hold(member) => {

@@ -12,6 +12,7 @@ pub(crate) enum Change {
     Remove(u16),
     Reweight(u16, u16),
     Health(u16, Health),
+    Shunned(u16, bool),
     Admin(u16, AdminState),
     Active(u16, u32),
     Reverse,
@@ -28,6 +29,7 @@ impl Change {
             Self::Remove(_) => {}
             Self::Reweight(number, weight) => on(world, *number, |node| node.weight = *weight),
             Self::Health(number, health) => on(world, *number, |node| node.health = *health),
+            Self::Shunned(number, shunned) => on(world, *number, |node| node.shunned = *shunned),
             Self::Admin(number, admin) => on(world, *number, |node| node.admin = *admin),
             Self::Active(number, active) => on(world, *number, |node| node.active = *active),
             Self::Reverse => world.nodes.reverse(),
@@ -41,6 +43,7 @@ impl Change {
             Self::Remove(n)
             | Self::Reweight(n, _)
             | Self::Health(n, _)
+            | Self::Shunned(n, _)
             | Self::Admin(n, _)
             | Self::Active(n, _) => Some(*n),
             Self::Reverse => None,
@@ -63,6 +66,7 @@ pub(crate) fn change() -> impl Strategy<Value = Change> {
         number.clone().prop_map(Change::Remove),
         (number.clone(), 1..=8u16).prop_map(|(n, weight)| Change::Reweight(n, weight)),
         (number.clone(), health()).prop_map(|(n, health)| Change::Health(n, health)),
+        (number.clone(), any::<bool>()).prop_map(|(n, shunned)| Change::Shunned(n, shunned)),
         (number.clone(), admin()).prop_map(|(n, admin)| Change::Admin(n, admin)),
         (number, 0..=1000u32).prop_map(|(n, active)| Change::Active(n, active)),
         Just(Change::Reverse),
@@ -76,6 +80,7 @@ pub(crate) fn change_of(world: &World, change: Change, to: prop::sample::Index) 
         Change::Remove(_) => Change::Remove(number),
         Change::Reweight(_, weight) => Change::Reweight(number, weight),
         Change::Health(_, health) => Change::Health(number, health),
+        Change::Shunned(_, shunned) => Change::Shunned(number, shunned),
         Change::Admin(_, admin) => Change::Admin(number, admin),
         Change::Active(_, active) => Change::Active(number, active),
         other => other,

@@ -22,6 +22,7 @@ pub(crate) struct Node {
     pub(crate) weight: u16,
     pub(crate) admin: AdminState,
     pub(crate) health: Health,
+    pub(crate) shunned: bool,
     /// Active points, in per mille of all its points.
     pub(crate) active: u32,
 }
@@ -50,6 +51,7 @@ impl World {
             weight: Weight::new(node.weight).unwrap(),
             admin: node.admin,
             health: node.health,
+            shunned: node.shunned,
             active_points: u32::from(node.weight) * self.vnodes * node.active / 1000,
         };
         Cluster::new(Arc::new(self.ring()), self.nodes.iter().map(member).collect())
@@ -59,6 +61,7 @@ impl World {
     pub(crate) fn healthy(mut self) -> Self {
         for node in &mut self.nodes {
             (node.admin, node.health, node.active) = (AdminState::Ready, Health::Up, 1000);
+            node.shunned = false;
         }
         self
     }
@@ -123,8 +126,17 @@ pub(crate) fn world() -> impl Strategy<Value = World> {
 
 /// A backend in any state.
 pub(crate) fn node(number: u16) -> impl Strategy<Value = Node> {
-    (1..=8u16, admin(), health(), prop_oneof![3 => Just(1000u32), 1 => 0..1000u32])
-        .prop_map(move |(weight, admin, health, active)| Node { number, weight, admin, health, active })
+    let active = prop_oneof![3 => Just(1000u32), 1 => 0..1000u32];
+    (1..=8u16, admin(), health(), prop::bool::weighted(0.2), active).prop_map(
+        move |(weight, admin, health, shunned, active)| Node {
+            number,
+            weight,
+            admin,
+            health,
+            shunned,
+            active,
+        },
+    )
 }
 
 pub(crate) fn admin() -> impl Strategy<Value = AdminState> {
@@ -138,7 +150,11 @@ pub(crate) fn health() -> impl Strategy<Value = Health> {
 pub(crate) fn policy() -> impl Strategy<Value = Policy> {
     let failover = select(vec![Failover::Sticky, Failover::Temporary, Failover::None]);
     let balance = select(vec![None, Some(100), Some(110), Some(125), Some(200)]);
-    (failover, balance).prop_map(|(failover, balance_percent)| Policy { failover, balance_percent })
+    (failover, balance, any::<bool>()).prop_map(|(failover, balance_percent, checked)| Policy {
+        failover,
+        balance_percent,
+        checked,
+    })
 }
 
 pub(crate) fn loads() -> impl Strategy<Value = LoadTable> {
@@ -178,7 +194,8 @@ pub(crate) fn keys(count: u64, salt: u64) -> impl Iterator<Item = KeyHash> {
     (0..count).map(move |n| KeyHash::of_id(Seed(salt ^ 0x5eed), &n.to_le_bytes()))
 }
 
-pub(crate) const STICKY: Policy = Policy { failover: Failover::Sticky, balance_percent: None };
+pub(crate) const STICKY: Policy =
+    Policy { failover: Failover::Sticky, balance_percent: None, checked: false };
 
 /// Picks with idle backends and none tried.
 pub(crate) fn ask(cluster: &Cluster, policy: Policy, key: KeyHash, binding: Binding) -> Decision {

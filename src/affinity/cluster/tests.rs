@@ -5,7 +5,7 @@ use crate::affinity::Seed;
 
 fn member(id: &str, slot: u16, weight: u16, admin: AdminState, health: Health, active_points: u32) -> Member {
     let (id, weight) = (id.parse().unwrap(), Weight::new(weight).unwrap());
-    Member { id, slot: Slot(slot), weight, admin, health, active_points }
+    Member { id, slot: Slot(slot), weight, admin, health, shunned: false, active_points }
 }
 
 fn cluster(members: Vec<Member>) -> Cluster {
@@ -25,10 +25,34 @@ fn only_ready_and_up_members_have_open_points() {
     ]);
     let open: Vec<_> = (0..7).map(|index| cluster.open_points(index)).collect();
     assert_eq!(open, [10, 0, 12, 0, 0, 1, 0]);
-    assert_eq!(cluster.total_open_points(), 23);
-    let drawn: Vec<_> = (0..24).map(|n| cluster.nth_open_point(n)).collect();
+    assert_eq!(cluster.total_inviting_points(), 23);
+    let drawn: Vec<_> = (0..24).map(|n| cluster.nth_inviting_point(n)).collect();
     let expected = [vec![Some(0); 10], vec![Some(2); 12], vec![Some(5), None]].concat();
     assert_eq!(drawn, expected);
+}
+
+#[test]
+fn shunned_members_invite_new_sessions_only_if_all_are_shunned() {
+    let inviting = |shunned: [bool; 3]| {
+        let mut members = vec![
+            member("a", 0, 1, AdminState::Ready, Health::Up, 10),
+            member("b", 1, 2, AdminState::Ready, Health::Up, 20),
+            member("c", 2, 1, AdminState::Drain, Health::Up, 10),
+        ];
+        for (member, shunned) in members.iter_mut().zip(shunned) {
+            member.shunned = shunned;
+        }
+        let cluster = cluster(members);
+        let open: Vec<_> = (0..3).map(|index| cluster.open_points(index)).collect();
+        assert_eq!(open, [10, 20, 0], "shunning must not close a point");
+        let shuns: Vec<_> = (0..3).map(|index| cluster.shuns(index)).collect();
+        let inviting: Vec<_> = (0..3).map(|index| cluster.inviting_points(index)).collect();
+        assert_eq!(cluster.total_inviting_points(), inviting.iter().sum::<u32>());
+        (inviting, shuns)
+    };
+    assert_eq!(inviting([false; 3]), (vec![10, 20, 0], vec![false; 3]));
+    assert_eq!(inviting([true, false, false]), (vec![0, 20, 0], vec![true, false, false]));
+    assert_eq!(inviting([true; 3]), (vec![10, 20, 0], vec![false; 3]));
 }
 
 #[test]
@@ -44,6 +68,6 @@ fn members_are_found_by_their_slot() {
 #[test]
 fn empty_cluster_has_no_members() {
     let cluster = cluster(vec![]);
-    assert_eq!((cluster.total_open_points(), cluster.nth_open_point(0)), (0, None));
+    assert_eq!((cluster.total_inviting_points(), cluster.nth_inviting_point(0)), (0, None));
     assert_eq!(cluster.index_of(Slot(0)), None);
 }

@@ -17,7 +17,7 @@ pub(super) struct Placed {
     pub(super) member: u16,
     /// Whether a member was skipped because it was full.
     pub(super) passed_over: bool,
-    /// Whether the member is draining and was taken as the last resort.
+    /// Whether the member is shunned or draining and was taken as the last resort.
     pub(super) last_resort: bool,
 }
 
@@ -29,10 +29,11 @@ impl<L: Loads> Placement<'_, L> {
     pub(super) fn on_the_walk(&self, key: KeyHash) -> Result<Placed, Full> {
         let ring = self.cluster.ring();
         let met =
-            |member, replica| replica < self.cluster.open_points(member) && !self.tried.contains(member);
+            |member, replica| replica < self.cluster.inviting_points(member) && !self.tried.contains(member);
         let Some(first) = ring.first(key, met) else {
-            let member = ring.walk(key).filter(|&m| self.drains(m)).find(|&m| !self.loads.saturated(m));
-            return match member {
+            let shunned = self.shunned_with_room(key);
+            let drains = || ring.walk(key).filter(|&m| self.drains(m)).find(|&m| !self.loads.saturated(m));
+            return match shunned.or_else(drains) {
                 Some(member) => Ok(Placed { member, passed_over: false, last_resort: true }),
                 None => Err(ring.walk(key).any(|m| self.drains(m))),
             };
@@ -46,7 +47,8 @@ impl<L: Loads> Placement<'_, L> {
             })
             // Loads may change while they are read, and a balance below 100 % leaves no member with
             // room. The cap must not cause an outage.
-            .or_else(|| self.least_loaded(ring.walk(key).filter(|&m| self.open(m))))
+            .or_else(|| self.least_loaded(ring.walk(key).filter(|&m| self.invites(m))))
+            .or_else(|| self.shunned_with_room(key))
             .ok_or(true)?;
         Ok(Placed { member, passed_over: member != first, last_resort: false })
     }
@@ -70,8 +72,12 @@ impl<L: Loads> Placement<'_, L> {
             (None, Some(other)) => Ok(other),
             (None, None) => {
                 let all = || (0u16..).take(self.cluster.members().len());
-                if all().any(|m| self.open(m)) {
-                    self.least_loaded(all().filter(|&m| self.open(m))).ok_or(true)
+                let invited = self.least_loaded(all().filter(|&m| self.invites(m)));
+                let open = || self.least_loaded(all().filter(|&m| self.open(m)));
+                if let Some(member) = invited.or_else(open) {
+                    Ok(member)
+                } else if all().any(|m| self.open(m)) {
+                    Err(true)
                 } else {
                     let drains = || all().filter(|&m| self.drains(m));
                     self.least_loaded(drains()).ok_or_else(|| drains().next().is_some())
@@ -80,21 +86,21 @@ impl<L: Loads> Placement<'_, L> {
         }
     }
 
-    /// Draws two different members that are eligible for new, each with a probability proportional
-    /// to its open points. Returns fewer if there are fewer.
+    /// Draws two different members that get new sessions, each with a probability proportional to
+    /// its inviting points. Returns fewer if there are fewer.
     fn draw_two(&self, random: u64) -> (Option<u16>, Option<u16>) {
-        let total = self.cluster.total_open_points();
+        let total = self.cluster.total_inviting_points();
         let below = |bound: u32, random: u64| {
             u32::try_from(((random & u64::from(u32::MAX)) * u64::from(bound)) >> u32::BITS).unwrap_or(0)
         };
-        let Some(one) = self.cluster.nth_open_point(below(total, random)) else {
+        let Some(one) = self.cluster.nth_inviting_point(below(total, random)) else {
             return (None, None);
         };
-        // Draw the second from the open points of the other members.
-        let width = self.cluster.open_points(one);
+        // Draw the second from the inviting points of the other members.
+        let width = self.cluster.inviting_points(one);
         let n = below(total - width, random >> u32::BITS);
-        let n = if n < self.cluster.open_points_before(one) { n } else { n + width };
-        (Some(one), self.cluster.nth_open_point(n))
+        let n = if n < self.cluster.inviting_points_before(one) { n } else { n + width };
+        (Some(one), self.cluster.nth_inviting_point(n))
     }
 
     /// Returns the member with the least in flight for its weight, among those in `order` below
@@ -103,6 +109,22 @@ impl<L: Loads> Placement<'_, L> {
         order
             .filter(|&member| !self.loads.saturated(member))
             .reduce(|best, member| if self.lighter(member, best) { member } else { best })
+    }
+
+    /// Returns the first shunned member on the walk of `key` that is below its connection limit:
+    /// worse than a member that is not shunned, better than a draining one or an error.
+    fn shunned_with_room(&self, key: KeyHash) -> Option<u16> {
+        self.cluster.ring().first(key, |member, replica| {
+            self.cluster.shuns(member)
+                && replica < self.cluster.open_points(member)
+                && !self.tried.contains(member)
+                && !self.loads.saturated(member)
+        })
+    }
+
+    /// Returns true if `member` is eligible for new, not passed over as shunned, and not tried.
+    fn invites(&self, member: u16) -> bool {
+        self.cluster.inviting_points(member) > 0 && !self.tried.contains(member)
     }
 
     /// Returns true if `member` is eligible for new and not tried.
@@ -131,8 +153,8 @@ impl<L: Loads> Placement<'_, L> {
 #[derive(Debug)]
 pub(in crate::affinity) struct Cap<'a> {
     cluster: &'a Cluster,
-    /// `balance_percent` × the total in flight including the new session, over all members eligible
-    /// for new.
+    /// `balance_percent` × the total in flight including the new session, over all members that get
+    /// new sessions.
     allowed: u128,
 }
 
@@ -140,7 +162,7 @@ impl<'a> Cap<'a> {
     pub(in crate::affinity) fn new(cluster: &'a Cluster, loads: &impl Loads, balance_percent: u32) -> Self {
         let total: u64 = (0u16..)
             .take(cluster.members().len())
-            .filter(|&member| cluster.open_points(member) > 0)
+            .filter(|&member| cluster.inviting_points(member) > 0)
             .map(|member| u64::from(loads.in_flight(member)))
             .sum();
         Self { cluster, allowed: u128::from(balance_percent) * u128::from(total + 1) }
@@ -150,11 +172,11 @@ impl<'a> Cap<'a> {
     ///
     /// The rule is `in_flight + 1 ≤ ⌈balance × (total + 1) × its weight / all weights⌉`, which for
     /// whole numbers is `in_flight < balance × …` without rounding up. The weight is the number of
-    /// open points: during slow start a backend's share of the load is as small as its share of the
+    /// inviting points: during slow start a backend's share of the load is as small as its share of the
     /// ring. Otherwise the others would hit a cap that assumes it takes its full share.
     pub(in crate::affinity) fn admits(&self, member: u16, in_flight: u32) -> bool {
-        let weight = u128::from(self.cluster.open_points(member));
-        let weights = u128::from(self.cluster.total_open_points());
+        let weight = u128::from(self.cluster.inviting_points(member));
+        let weights = u128::from(self.cluster.total_inviting_points());
         u128::from(in_flight) * 100 * weights < self.allowed * weight
     }
 }

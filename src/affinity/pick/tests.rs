@@ -7,7 +7,8 @@ use super::*;
 use crate::affinity::ring::Ring;
 use crate::affinity::{BackendId, Member, Seed, Weight};
 
-const STICKY: Policy = Policy { failover: Failover::Sticky, balance_percent: Some(125) };
+const STICKY: Policy = Policy { failover: Failover::Sticky, balance_percent: Some(125), checked: false };
+const CHECKED: Policy = Policy { checked: true, ..STICKY };
 const TEMPORARY: Policy = Policy { failover: Failover::Temporary, ..STICKY };
 const NO_FAILOVER: Policy = Policy { failover: Failover::None, ..STICKY };
 
@@ -20,6 +21,7 @@ fn members(count: u16) -> Vec<Member> {
         weight: Weight::ONE,
         admin: AdminState::Ready,
         health: Health::Up,
+        shunned: false,
         active_points: u32::MAX,
     };
     (0..count).map(member).collect()
@@ -152,6 +154,11 @@ fn failed_attempt_counts_as_down() {
     assert_eq!(
         pick(&cluster, STICKY, &Idle, &query),
         sent(next, Outcome::Moved, Some(Reason::BackendDown), true)
+    );
+    // Checks will tell whether it is down. Until then, only this request moves.
+    assert_eq!(
+        pick(&cluster, CHECKED, &Idle, &query),
+        sent(next, Outcome::Moved, Some(Reason::BackendDown), false)
     );
 
     let mut tried = tried.clone();
@@ -320,6 +327,46 @@ fn slow_start_shrinks_the_cap_with_the_share() {
     let cap = Cap::new(&cluster, &loads, 125);
     assert!(cap.admits(0, 100));
     assert!(!cap.admits(1, 2));
+}
+
+#[test]
+fn shunned_backend_gets_no_new_sessions_but_keeps_what_it_has() {
+    let (cluster, key, [home, next, _]) = three(|m, [home, ..]| m[usize::from(home)].shunned = true);
+    let decide = |binding| pick(&cluster, STICKY, &Idle, &ask(key, binding));
+    assert_eq!(decide(Binding::Absent), sent(next, Outcome::New, Some(Reason::Shunned), true));
+    assert_eq!(decide(Binding::Expired), sent(next, Outcome::New, Some(Reason::Expired), true));
+    assert_eq!(decide(Binding::To(slot(home))), sent(home, Outcome::Kept, None, false));
+    assert_eq!(decide(Binding::RingOnly), sent(home, Outcome::Kept, None, false));
+    // A failover ignores it: the heir was announced.
+    assert_eq!(decide(Binding::Unknown), sent(home, Outcome::Moved, Some(Reason::Removed), true));
+    assert_eq!(successor(&cluster, key, next), Some(home));
+    for random in 0..100_u64 {
+        let query = Query { key: None, random: random << 32 | random, ..ask(key, Binding::Absent) };
+        let Decision::Send(verdict) = pick(&cluster, STICKY, &Idle, &query) else { panic!("a verdict") };
+        assert_ne!(verdict.member, home, "a request without a session went to a shunned backend");
+    }
+}
+
+#[test]
+fn shunned_backend_is_better_than_a_draining_one_or_an_error() {
+    let (cluster, key, [home, next, last]) = three(|m, [home, next, last]| {
+        m[usize::from(home)].admin = AdminState::Drain;
+        m[usize::from(next)].shunned = true;
+        m[usize::from(last)].health = Health::Down;
+    });
+    let new = ask(key, Binding::Absent);
+    assert_eq!(pick(&cluster, STICKY, &Idle, &new), sent(next, Outcome::New, Some(Reason::Drained), true));
+    let (cluster, _, _) = three(|m, [home, ..]| m[usize::from(home)].shunned = true);
+    let mut tried = Tried::default();
+    tried.insert(next);
+    tried.insert(last);
+    let after_failures = Query { tried: &tried, ..ask(key, Binding::Absent) };
+    let taken = sent(home, Outcome::New, Some(Reason::Shunned), true);
+    assert_eq!(pick(&cluster, STICKY, &Idle, &after_failures), taken);
+    let full = Fixed { in_flight: vec![0; 3], saturated: vec![next, last] };
+    assert_eq!(pick(&cluster, STICKY, &full, &new), sent(home, Outcome::New, Some(Reason::Capacity), true));
+    let unkeyed = Query { key: None, ..new };
+    assert_eq!(pick(&cluster, STICKY, &full, &unkeyed), sent(home, Outcome::Unkeyed, None, true));
 }
 
 #[test]

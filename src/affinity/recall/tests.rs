@@ -99,6 +99,7 @@ fn cluster() -> Cluster {
         weight: Weight::ONE,
         admin: AdminState::Ready,
         health: Health::Up,
+        shunned: false,
         active_points: u32::MAX,
     });
     Cluster::new(Arc::new(ring), members.collect())

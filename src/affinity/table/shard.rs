@@ -1,6 +1,6 @@
 //! One shard: entries in pages, an index over them, and their order of use.
 
-use ahash::RandomState;
+use ahash::{HashSet, RandomState};
 
 use super::index::{Index, MAX_PLACES};
 use super::saved::Saved;
@@ -20,6 +20,8 @@ pub(super) struct Shard {
     free: u32,
     newest: u32,
     oldest: u32,
+    /// Keys whose binding was found by no request but the one that made it and is in flight.
+    claims: HashSet<KeyHash>,
 }
 
 /// One binding, linked into the order of use. Its 160 bits are packed by hand: plain fields would
@@ -95,6 +97,7 @@ impl Shard {
             free: NONE,
             newest: NONE,
             oldest: NONE,
+            claims: HashSet::default(),
         }
     }
 
@@ -180,9 +183,22 @@ impl Shard {
         }
     }
 
+    /// Records that only the request that bound `key` knows the binding.
+    pub(super) fn begin_claim(&mut self, key: KeyHash) {
+        self.claims.insert(key);
+    }
+
+    /// Records that others rely on the binding of `key`, or that its request was answered. Returns
+    /// whether it was claimed until now.
+    #[inline]
+    pub(super) fn end_claim(&mut self, key: KeyHash) -> bool {
+        !self.claims.is_empty() && self.claims.remove(&key)
+    }
+
     /// Removes the entry at `at` and returns its slot.
     pub(super) fn remove(&mut self, hasher: &RandomState, at: u32) -> Slot {
         let (key, slot) = (self.entry(at).key(), self.entry(at).slot());
+        self.end_claim(key);
         let Self { index, pages, .. } = self;
         index.remove(hasher.hash_one(key.0), at, |at| hash_at(pages, hasher, at));
         self.unlink(at);
@@ -196,7 +212,7 @@ impl Shard {
     pub(super) fn shrink_if_sparse(&mut self, hasher: &RandomState) {
         let sparse = self.used as usize > PAGE && self.len < self.used / 4;
         if sparse || (self.len == 0 && self.used > 0) {
-            let mut fresh = Self::new();
+            let mut fresh = Self { claims: std::mem::take(&mut self.claims), ..Self::new() };
             for saved in self.oldest_first() {
                 fresh.insert_newest(hasher, hasher.hash_one(saved.key.0), saved);
             }

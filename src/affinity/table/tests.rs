@@ -43,6 +43,46 @@ fn first_of_two_first_requests_wins() {
     assert_eq!((table.sessions(Slot(1)), table.sessions(Slot(2))), (1, 0));
 }
 
+fn claim(table: &Arc<Table>, slot: Slot) -> Claim {
+    match table.claim(key(1), slot, T0) {
+        Claimed::Fresh(claim) => claim,
+        Claimed::Bound(slot) => panic!("bound to {slot:?}"),
+    }
+}
+
+#[test]
+fn claim_is_taken_back_unless_others_rely_on_it() {
+    type Relies = fn(&Arc<Table>);
+    let others: [(Relies, bool); 5] = [
+        (|_| (), true),
+        (|table| assert_eq!(table.peek(key(1), T0), Some(Slot(1))), true),
+        (|table| assert_eq!(table.lookup(key(1), T0), Some(Slot(1))), false),
+        (|table| assert!(matches!(table.claim(key(1), Slot(2), T0), Claimed::Bound(Slot(1)))), false),
+        (|table| table.bind(key(1), Slot(1), T0), false),
+    ];
+    for (relies, taken_back) in others {
+        let table = Arc::new(Table::new(10, 60));
+        let claim = claim(&table, Slot(1));
+        relies(&table);
+        assert_eq!(claim.withdraw(), taken_back);
+        let left = if taken_back { None } else { Some(Slot(1)) };
+        assert_eq!(table.peek(key(1), T0), left);
+        assert_eq!(table.sessions(Slot(1)), usize::from(!taken_back));
+    }
+}
+
+#[test]
+fn answered_claim_stays_bound() {
+    let table = Arc::new(Table::new(10, 60));
+    drop(claim(&table, Slot(1)));
+    assert_eq!(table.peek(key(1), T0), Some(Slot(1)));
+    let expired = Timestamp(T0.0 + 61);
+    assert!(
+        matches!(table.claim(key(1), Slot(2), expired), Claimed::Fresh(_)),
+        "an expired binding is absent"
+    );
+}
+
 #[test]
 fn idle_entry_is_absent_before_the_sweep() {
     let table = Table::new(10, 60);

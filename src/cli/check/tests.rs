@@ -82,6 +82,31 @@ fn valid_file_prints_a_summary() {
 }
 
 #[test]
+fn recommends_an_http_check_where_there_is_none() {
+    let printed = |upstream: &str| {
+        let (status, printed) = checked(&format!(
+            "[[listener]]\nbind = \"127.0.0.1:0\"\n[upstream.web]\nbackends = [\"10.0.0.1:80\"]\n{upstream}\n"
+        ));
+        assert_eq!(status, GOOD, "{printed}");
+        printed
+    };
+    let recommends = |text: &str| text.contains("Recommended: health_check = { path = \"/healthz\" }");
+    for (upstream, says) in [
+        ("", "TCP checks do not see a hung application; its sessions move after 10s without any answer"),
+        ("passive = false", "TCP checks do not see a hung application, and its sessions stay"),
+        (
+            "health_check = false",
+            "a session moves when its connection is refused, and all sessions after 10s",
+        ),
+        ("health_check = false\npassive = false", "nothing tells whether a backend works"),
+    ] {
+        let printed = printed(upstream);
+        assert!(printed.contains(says) && recommends(&printed), "{printed}");
+    }
+    assert!(!recommends(&printed("health_check = { path = \"/up\" }")));
+}
+
+#[test]
 fn shares_follow_weights_and_sum_to_one() {
     let loaded = config::parse(
         "[[listener]]\nbind = \"127.0.0.1:0\"\n\

@@ -253,7 +253,7 @@ fn ranges(found: &Found<'_>) -> Result<Vec<(u16, u16)>, Complaint> {
 }
 
 /// Lowers `passive`.
-pub(super) fn passive(upstream: &Section<'_>) -> Option<PassiveCheck> {
+pub(super) fn passive(upstream: &Section<'_>, check: Option<&HealthCheck>) -> Option<PassiveCheck> {
     let section = match switch(upstream, &schema::PASSIVE) {
         Switch::On(section) => section,
         Switch::Off => return None,
@@ -268,10 +268,14 @@ pub(super) fn passive(upstream: &Section<'_>) -> Option<PassiveCheck> {
         }
     };
     let max_5xx = section.get_optional(&schema::MAX_5XX);
-    if let (None, None, Some(span)) =
-        (max_5xx, section.find(&schema::MAX_5XX), section.span_of(&schema::WINDOW))
+    let asked = check.is_some_and(|check| matches!(check.probe, Probe::Http { .. }));
+    if let (true, None, None, Some(span)) =
+        (asked, max_5xx, section.find(&schema::MAX_5XX), section.span_of(&schema::WINDOW))
     {
-        section.complain(Complaint::warning("`window` has no effect without `max_5xx`").at(span, ""));
+        section.complain(
+            Complaint::warning("`window` has no effect with an HTTP check and without `max_5xx`")
+                .at(span, ""),
+        );
     }
     let penalty = section.get(&schema::PENALTY);
     let max_penalty = section.get_optional(&schema::MAX_PENALTY);

@@ -95,7 +95,7 @@ fn upstream(
     let backends = backends::backends(section);
     let affinity = affinity::affinity(section, name, files);
     let health_check = health::active(section);
-    let passive = health::passive(section);
+    let passive = health::passive(section, health_check.as_ref());
     let initial_health = section.get(&schema::INITIAL_HEALTH);
     if let (None, Health::Down, Some(span)) =
         (&health_check, initial_health, section.span_of(&schema::INITIAL_HEALTH))

@@ -68,7 +68,7 @@ pub(in crate::config) static PASSIVE: Free = Free {
     name: "passive",
     shape: "table or false",
     absent: "the defaults below",
-    doc: "Passive health checks, based on real requests. `false` disables them.",
+    doc: "What failed requests do. `false`: nothing.",
     table: Some(&PASSIVE_TABLE),
 };
 pub(in crate::config) static SLOW_START: Key<Time> = Key {
@@ -262,39 +262,44 @@ pub(in crate::config) static DRAIN_STATUS: Free = Free {
 /// `[upstream.NAME.passive]`.
 static PASSIVE_TABLE: Table = Table {
     path: "upstream.NAME.passive",
-    doc: "Passive health checks: a backend is ejected for a while when requests to it fail.",
+    doc: "What failed requests do. A backend at which requests fail is shunned for a while: it keeps its sessions \
+          and gets no new ones. Only health checks take it down, and where they do not ask the application (TCP \
+          checks, or none), a whole `window` in which it answers nobody. Failures of one client (an IPv4 address or \
+          an IPv6 /64) count once.",
     keys: &[&MAX_FAILS, &MAX_5XX, &WINDOW, &PENALTY, &MAX_PENALTY],
 };
 pub(in crate::config) static MAX_FAILS: Key<Int<u32>> = Key {
     name: "max_fails",
     rule: Int { least: 1, most: 1000 },
     default: 5,
-    doc: "Consecutive failures (failed connects, aborted responses) before a backend is ejected. Failures of \
-          one session after connecting count once, because its request may be the cause.",
+    doc: "Clients whose requests fail (failed connects, no response, aborted responses) without an answer to \
+          anybody in between before a backend is shunned.",
 };
 pub(in crate::config) static MAX_5XX: Optional<Int<u32>> = Optional {
     name: "max_5xx",
     rule: Int { least: 1, most: 1_000_000 },
     absent: "5xx responses are not counted",
-    doc: "Responses with status 500 or higher within `window` before a backend is ejected.",
+    doc: "Clients that get a response with status 500 or higher within `window` before a backend is shunned.",
 };
 pub(in crate::config) static WINDOW: Key<Time> = Key {
     name: "window",
     rule: Time { least: Duration::from_millis(100), most: seconds(HOUR) },
     default: seconds(10),
-    doc: "Time window of `max_5xx`.",
+    doc: "Time window of `max_5xx`. Without HTTP checks, also the time after which a backend that answers nobody is \
+          down: `max_fails` clients must have failed, two at least if there are TCP checks.",
 };
 pub(in crate::config) static PENALTY: Key<Time> = Key {
     name: "penalty",
     rule: Time { least: MILLISECOND, most: seconds(HOUR) },
     default: seconds(15),
-    doc: "Duration of the first ejection. It doubles with each further one.",
+    doc: "How long a backend is shunned, or down because it answers nobody, the first time. It doubles with each \
+          further time. A shunned backend that passes `rise` health checks gets new sessions at once.",
 };
 pub(in crate::config) static MAX_PENALTY: Optional<Time> = Optional {
     name: "max_penalty",
     rule: Time { least: MILLISECOND, most: seconds(DAY) },
     absent: "\"5m\", or `penalty` if that is longer",
-    doc: "Maximum duration of an ejection.",
+    doc: "Maximum penalty.",
 };
 
 /// `[upstream.NAME.pool]`.
@@ -320,7 +325,8 @@ pub(in crate::config) static IDLE_TIMEOUT: Key<Time> = Key {
 static RETRY_TABLE: Table = Table {
     path: "upstream.NAME.retry",
     doc: "Requests that had no effect at the backend are retried at the session's successor. Idempotent requests \
-          are retried at the same backend first. Skipping backends that refuse connections does not count as \
+          are retried at the same backend first; those of new sessions go on along the walk if it does not \
+          answer. Skipping backends that refuse connections does not count as \
           a retry.",
     keys: &[&ATTEMPTS, &BUDGET, &MIN_PER_SECOND, &RETRY_AFTER],
 };

@@ -14,6 +14,7 @@ use super::*;
 use crate::affinity::{Health, Member};
 use crate::control::fixture::{S, config, upstream};
 use crate::dial::names::Names;
+use crate::model::client_net::ClientNet;
 use crate::model::live_tls::LiveTls;
 use crate::model::snapshot::Observation;
 use crate::model::{Address, HealthCheck, PassiveCheck, Probe, Remember, TableConfig, Upstream};
@@ -177,19 +178,18 @@ async fn unknown_backend_is_an_error() {
 }
 
 #[tokio::test]
-async fn failure_reports_eject_a_backend_until_the_penalty_is_over() {
+async fn failure_reports_shun_a_backend_until_the_penalty_is_over() {
     let mut rules = upstream("web", &["a", "b"]);
     rules.passive =
         Some(PassiveCheck { max_fails: 3, max_5xx: None, window: S, penalty: FAST, max_penalty: S });
     let mut control = Control::start(rules);
     let reporter = control.handle.reporter();
-    for _ in 0..3 {
-        reporter
-            .try_send(Report { upstream: "web".into(), slot: Slot(1), observation: Observation::Failed })
-            .unwrap();
+    for n in 0..3 {
+        let observation = Observation::Failed(ClientNet::of([192, 0, 2, n].into()));
+        reporter.try_send(Report { upstream: "web".into(), slot: Slot(1), observation }).unwrap();
     }
-    control.until(|m| m[1].health == Health::Down && m[0].health == Health::Up).await;
-    control.until(|m| m[1].health == Health::Up).await;
+    control.until(|m| m[1].shunned && !m[0].shunned && m[1].health == Health::Up).await;
+    control.until(|m| !m[1].shunned).await;
     control.stop().await;
 }
 

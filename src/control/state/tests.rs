@@ -1,4 +1,5 @@
 use std::io::ErrorKind;
+use std::net::Ipv4Addr;
 
 use super::*;
 use crate::affinity::cookie::{CookieConfig, KeyRing, OnCacheable, SameSite, SecureAttribute};
@@ -7,8 +8,9 @@ use crate::affinity::{Health, Seed, Weight};
 use crate::control::fixture::{S, backend, config, passive, tcp_check, upstream};
 use crate::control::probe::ProbeFailure;
 use crate::control::transition::TransitionReason;
-use crate::model::snapshot::{Observation, UpstreamState};
-use crate::model::{Remember, TableConfig, Upstream};
+use crate::model::client_net::ClientNet;
+use crate::model::snapshot::{Observation, Standing, UpstreamState};
+use crate::model::{Probe, Remember, TableConfig, Upstream};
 use crate::secret::SecretKey;
 
 const FAIL: ProbeResult = ProbeResult::Fail(ProbeFailure::Connect(ErrorKind::ConnectionRefused));
@@ -18,6 +20,8 @@ struct World {
     state: ControlState,
     now: Duration,
     log: Vec<Transition>,
+    /// The clients whose requests failed so far.
+    clients: u32,
 }
 
 impl World {
@@ -26,6 +30,7 @@ impl World {
             state: ControlState::new(config(vec![web]), 2, Duration::ZERO),
             now: Duration::ZERO,
             log: Vec::new(),
+            clients: 0,
         }
     }
 
@@ -63,10 +68,35 @@ impl World {
         self.apply(Event::Passive(Report { upstream: "web".into(), slot, observation }))
     }
 
-    fn fail_requests(&mut self, id: &str, times: usize) {
-        for _ in 0..times {
-            self.report(id, Observation::Failed);
+    /// Fails a request of each of `clients` new clients.
+    fn fail_requests(&mut self, id: &str, clients: usize) {
+        for _ in 0..clients {
+            self.clients += 1;
+            self.report(id, Observation::Failed(client(self.clients)));
         }
+    }
+
+    /// Lets it answer nobody for `window` while requests of three clients fail.
+    fn hang(&mut self, id: &str, window: Duration) {
+        self.fail_requests(id, 3);
+        self.wait(window);
+        self.fail_requests(id, 1);
+    }
+
+    /// Returns whether it is up, shunned or down.
+    fn state_of(&self, id: &str) -> &'static str {
+        match (self.member(id).health, self.member(id).shunned) {
+            (Health::Up, false) => "up",
+            (Health::Up, true) => "shunned",
+            (Health::Down, false) => "down",
+            (Health::Down, true) => "down and shunned",
+        }
+    }
+
+    fn standing(&self, id: &str) -> Standing {
+        let web = self.web();
+        let index = web.cluster.members().iter().position(|m| m.id.as_str() == id).unwrap();
+        web.standings[index].clone()
     }
 
     fn admin(&mut self, id: &str, state: AdminState) -> bool {
@@ -113,6 +143,23 @@ fn watched(ids: &[&str]) -> Upstream {
 
 fn both(ids: &[&str]) -> Upstream {
     Upstream { health_check: Some(tcp_check()), passive: Some(passive()), ..upstream("web", ids) }
+}
+
+/// Checked by HTTP.
+fn asked(ids: &[&str]) -> Upstream {
+    let mut web = both(ids);
+    web.health_check.as_mut().unwrap().probe = Probe::Http {
+        method: "GET".into(),
+        path: "/healthz".into(),
+        host: None,
+        expect_status: vec![(200, 399)],
+        drain_status: vec![],
+    };
+    web
+}
+
+fn client(n: u32) -> ClientNet {
+    ClientNet::of(Ipv4Addr::from_bits(0x0a00_0000 + n).into())
 }
 
 fn table(max_entries: usize) -> Remember {
@@ -353,186 +400,289 @@ fn setting_the_same_admin_state_changes_nothing() {
 // Passive checks.
 
 #[test]
-fn max_fails_consecutive_failures_eject() {
+fn failed_requests_of_max_fails_clients_shun() {
+    for rules in [watched(&["a", "b"]), both(&["a", "b"]), asked(&["a", "b"])] {
+        let mut world = World::new(rules);
+        world.fail_requests("a", 2);
+        world.report("a", Observation::Recovered);
+        world.fail_requests("a", 2);
+        assert_eq!(world.state_of("a"), "up", "an answer must reset the count");
+        world.fail_requests("a", 1);
+        assert_eq!(world.state_of("a"), "shunned");
+        assert!(world.member("a").eligible_for_existing());
+        assert_eq!((world.last().from, world.last().to), ("up", "shunned"));
+        let reason = TransitionReason::RequestsFailed { clients: 3, penalty: 15 * S };
+        assert_eq!(world.last().reason, reason);
+        assert!(reason.is_warning());
+        assert_eq!(world.state.next_wakeup(), Some(15 * S));
+    }
+}
+
+#[test]
+fn failures_of_one_client_count_once() {
     let mut world = World::new(watched(&["a", "b"]));
-    world.fail_requests("a", 2);
-    world.report("a", Observation::Recovered);
-    world.fail_requests("a", 2);
-    assert_eq!(world.health("a"), Health::Up);
-    world.fail_requests("a", 1);
-    assert_eq!(world.health("a"), Health::Down);
-    assert_eq!(world.last().reason, TransitionReason::RequestsFailed { penalty: 15 * S });
+    for n in [1; 20].into_iter().chain([2, 1, 2, 2]) {
+        world.report("a", Observation::Failed(client(n)));
+    }
+    assert_eq!(world.state_of("a"), "up");
+    world.report("a", Observation::Failed(client(3)));
+    assert_eq!(world.state_of("a"), "shunned");
+}
+
+#[test]
+fn shunned_backend_gets_new_sessions_when_checks_have_passed_rise_times() {
+    for rules in [both(&["a", "b"]), asked(&["a", "b"])] {
+        let mut world = World::new(rules);
+        world.probe("a", ProbeResult::Pass);
+        world.fail_requests("a", 3);
+        world.probes("a", &[ProbeResult::Pass, FAIL, ProbeResult::Pass]);
+        assert_eq!(world.state_of("a"), "shunned", "passes must be consecutive, and since the failures");
+        world.probe("a", ProbeResult::Pass);
+        assert_eq!(world.state_of("a"), "up");
+        assert_eq!((world.last().from, world.last().to), ("shunned", "up"));
+        assert_eq!(world.last().reason, TransitionReason::ChecksPassed);
+    }
+}
+
+#[test]
+fn backend_that_refused_and_is_back_serves_after_rise_checks() {
+    let mut world = World::new(both(&["a", "b"]));
+    world.fail_requests("a", 5);
+    world.probes("a", &[FAIL; 3]);
+    assert_eq!(world.state_of("a"), "down");
+    world.probes("a", &[ProbeResult::Pass; 2]);
+    assert_eq!(world.state_of("a"), "up", "failed requests must not prolong what checks decide");
+}
+
+#[test]
+fn without_checks_a_shunned_backend_gets_new_sessions_after_the_penalty() {
+    let mut world = World::new(watched(&["a", "b"]));
+    world.fail_requests("a", 3);
+    world.wait(Duration::from_millis(14_999));
+    assert_eq!(world.state_of("a"), "shunned");
+    world.wait(Duration::from_millis(1));
+    assert_eq!(world.state_of("a"), "up");
+    assert_eq!(world.last().reason, TransitionReason::PenaltyOver);
+}
+
+#[test]
+fn backend_on_trial_is_shunned_by_one_failure() {
+    let shunned_for = |penalty| TransitionReason::RequestsFailed { clients: 1, penalty };
+    for ends in ["not at all", "success", "window"] {
+        let mut world = World::new(both(&["a", "b"]));
+        world.hang("a", 10 * S);
+        world.probes("a", &[ProbeResult::Pass; 2]);
+        world.wait(30 * S);
+        assert_eq!(world.state_of("a"), "up");
+        match ends {
+            "success" => drop(world.report("a", Observation::Recovered)),
+            "window" => drop(world.wait(10 * S)),
+            _ => {}
+        }
+        world.fail_requests("a", 1);
+        let expected = if ends == "not at all" { "shunned" } else { "up" };
+        assert_eq!(world.state_of("a"), expected, "{ends}");
+        if expected == "shunned" {
+            assert_eq!(world.last().reason, shunned_for(60 * S));
+        }
+    }
+}
+
+#[test]
+fn penalty_of_a_shunned_backend_is_not_extended() {
+    let mut world = World::new(watched(&["a", "b"]));
+    world.fail_requests("a", 3);
+    world.wait(S);
+    world.fail_requests("a", 20);
     assert_eq!(world.state.next_wakeup(), Some(15 * S));
+    assert_eq!(world.log.len(), 1);
 }
 
 #[test]
-fn consecutive_failures_of_one_session_count_once() {
-    let mut world = World::new(watched(&["a", "b"]));
-    let broken_off = |key| Observation::BrokenOff(crate::affinity::KeyHash(key));
-    for _ in 0..10 {
-        world.report("a", broken_off(1));
+fn max_5xx_clients_within_the_window_shun() {
+    let mut world = World::new(asked(&["a", "b"]));
+    for n in 0..20 {
+        world.report("a", Observation::ServerError(client(n)));
+        world.report("a", Observation::ServerError(client(n)));
+        world.wait(S * 5 / 2); // Never more than four clients in 10 s.
     }
-    world.report("a", broken_off(2));
-    world.report("a", broken_off(1));
-    assert_eq!(world.health("a"), Health::Up);
-    world.report("a", Observation::Recovered);
-    for key in [1, 1, 2, 2] {
-        world.report("a", broken_off(key));
+    for _ in 0..100 {
+        world.report("a", Observation::ServerError(client(50)));
     }
-    assert_eq!(world.health("a"), Health::Up, "a success must reset the count");
-    world.report("a", broken_off(3));
-    assert_eq!(world.health("a"), Health::Down);
+    assert_eq!(world.state_of("a"), "up", "one client's errors must count once");
+    world.report("a", Observation::ServerError(client(51)));
+    assert_eq!(world.state_of("a"), "shunned");
+    assert_eq!(world.last().reason, TransitionReason::ServerErrors { clients: 5, penalty: 15 * S });
 }
 
 #[test]
-fn max_5xx_within_the_window_eject() {
-    let mut world = World::new(watched(&["a", "b"]));
-    for _ in 0..20 {
-        world.report("a", Observation::ServerError);
-        world.wait(S * 5 / 2); // Never more than four in 10 s.
-    }
-    assert_eq!(world.health("a"), Health::Up);
-    for _ in 0..2 {
-        world.report("a", Observation::ServerError);
-    }
-    assert_eq!(world.health("a"), Health::Down);
-    assert_eq!(world.last().reason, TransitionReason::ServerErrors { penalty: 15 * S });
-}
-
-#[test]
-fn without_max_5xx_server_errors_do_not_eject() {
+fn without_max_5xx_server_errors_do_not_shun() {
     let mut rules = passive();
     rules.max_5xx = None;
     let mut world = World::new(Upstream { passive: Some(rules), ..upstream("web", &["a", "b"]) });
-    for _ in 0..1000 {
-        world.report("a", Observation::ServerError);
+    for n in 0..1000 {
+        world.report("a", Observation::ServerError(client(n)));
     }
-    assert_eq!(world.health("a"), Health::Up);
+    assert_eq!(world.state_of("a"), "up");
 }
 
 #[test]
 fn without_passive_rules_reports_change_nothing() {
     let mut world = World::new(upstream("web", &["a", "b"]));
     world.fail_requests("a", 100);
-    assert_eq!(world.health("a"), Health::Up);
+    assert_eq!(world.state_of("a"), "up");
 }
 
 #[test]
-fn without_checks_a_backend_comes_back_on_trial_after_the_penalty() {
-    let mut world = World::new(watched(&["a", "b"]));
+fn reload_without_passive_rules_ends_a_shun() {
+    let mut world = World::new(both(&["a", "b"]));
     world.fail_requests("a", 3);
-    world.wait(Duration::from_millis(14_999));
-    assert_eq!(world.health("a"), Health::Down);
-    world.wait(Duration::from_millis(1));
-    assert_eq!(world.health("a"), Health::Up);
-    assert_eq!(world.last().reason, TransitionReason::PenaltyOver);
-    world.fail_requests("a", 1);
-    assert_eq!(world.health("a"), Health::Down, "one failure on trial must eject");
-    assert_eq!(world.last().reason, TransitionReason::RequestsFailed { penalty: 30 * S });
+    world.configure(checked(&["a", "b"]));
+    assert_eq!(world.state_of("a"), "up");
+    assert_eq!(world.state.next_wakeup(), None);
 }
 
 #[test]
-fn success_or_a_window_without_failures_ends_the_trial() {
-    for by_success in [true, false] {
-        let mut world = World::new(watched(&["a", "b"]));
+fn hung_application_is_down_where_no_check_asks_it() {
+    for (rules, has_checks) in [(watched(&["a", "b"]), false), (both(&["a", "b"]), true)] {
+        let mut world = World::new(rules);
         world.fail_requests("a", 3);
-        world.wait(15 * S);
-        if by_success {
-            world.report("a", Observation::Recovered);
-        } else {
-            world.wait(10 * S);
-        }
-        world.fail_requests("a", 2);
-        assert_eq!(world.health("a"), Health::Up);
+        world.wait(Duration::from_millis(9_999));
         world.fail_requests("a", 1);
-        assert_eq!(world.health("a"), Health::Down);
+        assert_eq!(world.state_of("a"), "shunned", "the window is not over");
+        world.wait(Duration::from_millis(1));
+        world.report("a", Observation::Failed(client(1)));
+        assert_eq!(world.state_of("a"), "down");
+        let reason = TransitionReason::AnsweredNobody { clients: 3, silence: 10 * S, penalty: 30 * S };
+        assert_eq!(world.last().reason, reason);
+        assert!(reason.is_warning());
+        world.wait(30 * S);
+        if has_checks {
+            assert_eq!(world.state_of("a"), "down", "it must pass its checks too");
+            world.probes("a", &[ProbeResult::Pass; 2]);
+        }
+        assert_eq!(world.state_of("a"), "up");
+        assert_eq!(world.last().reason, TransitionReason::PenaltyOver);
+        world.fail_requests("a", 9);
+        assert_eq!(world.state_of("a"), "shunned", "the next silence must last a window too");
     }
 }
 
 #[test]
-fn with_checks_a_backend_needs_both_the_penalty_and_rise() {
+fn passed_checks_of_the_port_do_not_bring_a_hung_application_back_early() {
     let mut world = World::new(both(&["a", "b"]));
-    world.probe("a", ProbeResult::Pass);
-    world.fail_requests("a", 3);
-    world.wait(15 * S);
-    assert_eq!(world.health("a"), Health::Down, "passes before the ejection must not count");
-    world.probe("a", ProbeResult::Pass);
-    assert_eq!(world.health("a"), Health::Down);
-    world.probe("a", ProbeResult::Pass);
-    assert_eq!(world.health("a"), Health::Up);
-    // The other way round, with the penalty doubled.
-    world.fail_requests("a", 3);
-    world.probes("a", &[ProbeResult::Pass; 2]);
-    assert_eq!(world.health("a"), Health::Down);
-    world.wait(30 * S);
-    assert_eq!(world.health("a"), Health::Up);
+    world.hang("a", 10 * S);
+    world.probes("a", &[ProbeResult::Pass; 20]);
+    assert_eq!(world.state_of("a"), "down");
+}
+
+#[test]
+fn one_answer_within_the_window_shows_that_the_application_does_not_hang() {
+    let mut world = World::new(both(&["a", "b"]));
+    world.fail_requests("a", 9);
+    world.wait(9 * S);
+    world.report("a", Observation::Recovered);
+    world.fail_requests("a", 9);
+    world.wait(9 * S);
+    world.fail_requests("a", 9);
+    assert_eq!(world.state_of("a"), "shunned");
+    world.wait(S);
     world.fail_requests("a", 1);
-    assert_eq!(world.health("a"), Health::Up, "there is no trial after passed checks");
+    assert_eq!(world.state_of("a"), "down");
+}
+
+#[test]
+fn http_checks_alone_decide_about_existing_sessions() {
+    let mut world = World::new(asked(&["a", "b"]));
+    for _ in 0..100 {
+        world.fail_requests("a", 5);
+        world.report("a", Observation::ServerError(client(world.clients)));
+        world.probe("a", ProbeResult::Pass);
+        world.wait(S);
+        assert!(world.member("a").eligible_for_existing());
+    }
+}
+
+#[test]
+fn one_client_takes_no_checked_backend_down() {
+    let mut rules = both(&["a", "b"]);
+    rules.passive.as_mut().unwrap().max_fails = 1;
+    let mut world = World::new(rules);
+    for _ in 0..100 {
+        world.report("a", Observation::Failed(client(1)));
+        world.wait(S);
+        assert!(world.member("a").eligible_for_existing());
+    }
+    world.report("a", Observation::Failed(client(2)));
+    assert_eq!(world.state_of("a"), "down");
 }
 
 #[test]
 fn forgiveness_starts_when_the_backend_comes_back() {
+    let penalty = |world: &World| match world.last().reason {
+        TransitionReason::RequestsFailed { penalty, .. } => penalty,
+        other => panic!("{other:?}"),
+    };
     let mut world = World::new(watched(&["a", "b"]));
     world.wait(1000 * S);
     world.fail_requests("a", 3);
     world.wait(15 * S);
+    world.report("a", Observation::Recovered);
     world.wait(29 * S); // Less than twice the penalty, though much longer since the start.
     world.fail_requests("a", 3);
-    assert_eq!(world.last().reason, TransitionReason::RequestsFailed { penalty: 30 * S });
+    assert_eq!(penalty(&world), 30 * S);
     world.wait(30 * S);
+    world.report("a", Observation::Recovered);
     world.wait(60 * S);
     world.fail_requests("a", 3);
-    assert_eq!(
-        world.last().reason,
-        TransitionReason::RequestsFailed { penalty: 30 * S },
-        "one strike must be forgiven"
-    );
+    assert_eq!(penalty(&world), 30 * S, "one strike must be forgiven");
 }
 
 #[test]
-fn late_reports_of_an_ejected_backend_do_not_count() {
+fn late_reports_of_a_backend_that_is_down_do_not_count() {
     let mut world = World::new(watched(&["a", "b"]));
+    world.hang("a", 10 * S);
+    let due = world.state.next_wakeup();
+    world.wait(S);
     world.fail_requests("a", 20);
-    assert_eq!(world.last().reason, TransitionReason::RequestsFailed { penalty: 15 * S });
-    assert_eq!(world.state.next_wakeup(), Some(15 * S), "the penalty must not be extended");
+    assert_eq!(world.state.next_wakeup(), due, "the penalty must not be extended");
 }
 
 #[test]
-fn the_last_eligible_backend_is_never_ejected() {
+fn requests_never_take_the_last_eligible_backend_down() {
     let mut world = World::new(watched(&["a", "b", "c"]));
-    world.fail_requests("a", 3);
+    world.hang("a", 10 * S);
     world.admin("b", AdminState::Drain);
+    world.hang("c", 10 * S);
     world.fail_requests("c", 10);
-    for _ in 0..4 {
-        world.report("c", Observation::ServerError);
-    }
     assert_eq!(world.health("c"), Health::Up);
     let spared = world.log.iter().filter(|t| t.reason == TransitionReason::LastEligible).count();
     assert_eq!(spared, 1, "must be logged once, not per failure");
-    world.fail_requests("b", 3);
+    world.hang("b", 10 * S);
     assert_eq!(
         world.health("b"),
         Health::Down,
-        "a draining backend may be ejected while another is eligible"
+        "a draining backend may be taken down while another is eligible"
     );
 }
 
 #[test]
 fn penalty_is_waived_when_no_other_backend_is_eligible() {
     let mut world = World::new(watched(&["a", "b"]));
-    world.fail_requests("a", 3);
+    world.hang("a", 10 * S);
+    assert_eq!(world.state_of("a"), "down");
     world.admin("b", AdminState::Maint);
     assert_eq!(world.health("a"), Health::Up);
     assert_eq!(world.last().reason, TransitionReason::PenaltyWaived);
     world.admin("b", AdminState::Ready);
     world.fail_requests("a", 1);
-    assert_eq!(world.health("a"), Health::Down, "it must be on trial");
+    assert_eq!(world.state_of("a"), "shunned", "it must be on trial");
 }
 
 #[test]
 fn waiver_does_not_override_the_checks() {
     let mut world = World::new(both(&["a", "b"]));
-    world.fail_requests("a", 3);
+    world.hang("a", 10 * S);
     world.probes("b", &[FAIL; 3]);
     assert_eq!(world.health("a"), Health::Down, "no check has passed since");
     world.probes("a", &[ProbeResult::Pass; 2]);
@@ -542,11 +692,40 @@ fn waiver_does_not_override_the_checks() {
 #[test]
 fn waiver_does_not_end_maintenance() {
     let mut world = World::new(watched(&["a", "b"]));
-    world.fail_requests("a", 3);
+    world.hang("a", 10 * S);
     world.admin("a", AdminState::Maint);
     world.admin("b", AdminState::Maint);
     assert_eq!(world.health("a"), Health::Down);
     assert!(world.web().cluster.members().iter().all(|m| !m.eligible_for_existing()));
+}
+
+#[test]
+fn standing_says_why_since_when_and_until_when() {
+    let told = |world: &World| {
+        let Standing { why, since, until } = world.standing("a");
+        (why.map(|why| why.to_string()), since, until)
+    };
+    let why = |text: &str| Some(text.to_owned());
+    let mut world = World::new(Upstream { initial_health: Health::Down, ..both(&["a", "b"]) });
+    assert_eq!(told(&world), (why("no check has passed yet"), Duration::ZERO, None));
+    world.wait(S);
+    world.probes("a", &[ProbeResult::Pass; 2]);
+    world.probes("b", &[ProbeResult::Pass; 2]);
+    assert_eq!(told(&world), (None, S, None));
+    world.wait(S);
+    world.fail_requests("a", 3);
+    let shunned = "requests of 3 clients failed; shunned for at most 15s";
+    assert_eq!(told(&world), (why(shunned), 2 * S, Some(17 * S)));
+    world.wait(10 * S);
+    world.fail_requests("a", 1);
+    let hung = "answered nobody for 10s while requests of 3 clients failed; down for at least 30s";
+    assert_eq!(told(&world), (why(hung), 12 * S, Some(42 * S)));
+    world.probes("a", &[ProbeResult::Pass; 2]);
+    world.wait_until(50 * S);
+    assert_eq!(told(&world), (None, 50 * S, None));
+    world.probes("a", &[FAIL; 3]);
+    let refused = "checks failed: connect failed: connection refused";
+    assert_eq!(told(&world), (why(refused), 50 * S, None));
 }
 
 // Slow start.
@@ -720,7 +899,7 @@ fn reload_keeps_health_counters_slots_and_admin_states() {
     };
     world.configure(Upstream { slow_start: 30 * S, ..both(&["a", "b", "c", "d", "e"]) });
     let after = world.web();
-    assert_eq!((world.health("b"), world.health("c")), (Health::Down, Health::Down));
+    assert_eq!((world.state_of("b"), world.state_of("c")), ("down", "shunned"));
     assert_eq!((world.member("d").admin, world.member("e").admin), (AdminState::Drain, AdminState::Drain));
     for id in ["b", "c", "d", "e"] {
         assert!(Arc::ptr_eq(&live(&before, id), &live(&after, id)));

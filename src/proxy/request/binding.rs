@@ -5,6 +5,7 @@ use crate::affinity::key::{FoundKey, KeySource, RequestView};
 use crate::affinity::learn::{self, Learned, ResponseView};
 use crate::affinity::pick::{self, Binding, Outcome, Tried, Verdict};
 use crate::affinity::recall::{CookieLayer, Layer, Layers, Recalled, TableLayer, recall};
+use crate::affinity::table::{Claim, Claimed};
 use crate::affinity::{BackendId, KeyHash, Timestamp};
 use crate::model::snapshot::Seals;
 use crate::proxy::view::UpstreamView;
@@ -28,6 +29,8 @@ pub(crate) struct Session {
     opened: Option<Opened>,
     /// Which of the request's cookies are sealed cookies.
     own: OwnCookies,
+    /// The binding of a new session, until its backend has answered.
+    claim: Option<Claim>,
 }
 
 /// What a response says about the session.
@@ -67,7 +70,7 @@ impl Session {
             | CookieBinding::Forged => None,
         };
         let source = found.map(|found| found.source);
-        Self { key, source, binding, layer, table_behind, owner, opened, own }
+        Self { key, source, binding, layer, table_behind, owner, opened, own, claim: None }
     }
 
     /// Returns the outcome to report for a pick. Where the cookie is the session, a request without
@@ -77,36 +80,83 @@ impl Session {
         if starts { Outcome::New } else { picked }
     }
 
-    /// Stores the binding that a pick made, just before the request is sent. Returns false if
-    /// another request of the session has bound it to another backend first; the caller must then
-    /// pick again.
+    /// Binds a new session just before its request is sent, so that its other first requests go to
+    /// the same backend. Returns false if another request of the session has bound it to another
+    /// backend first; the caller must then pick again.
     pub(crate) fn bind(
-        &self,
+        &mut self,
         upstream: &UpstreamView,
         verdict: Verdict,
         tried: &Tried,
         now: Timestamp,
     ) -> bool {
         let (Some(table), Some(key)) = (&upstream.state.memory.table, self.key) else { return true };
-        let in_table = match self.owner {
-            Owner::Session(_) => true,
-            // A cookie that is the session has no entry, and an address only where it was asked for.
-            Owner::Client | Owner::Nobody => upstream.state.table().is_some() && self.opened.is_none(),
-        };
-        let behind = self.table_behind && verdict.outcome == Outcome::Kept;
-        if !in_table || !(verdict.rebind || behind) {
+        if !self.has_entry(upstream) {
             return true;
         }
         let slot = upstream.slot(verdict.member);
-        if matches!(self.binding, Binding::Absent | Binding::Hint(_)) {
-            let bound = table.bind_if_absent(key, slot, now);
-            let may_follow = |member| !tried.contains(member);
-            if bound == slot || upstream.state.cluster.index_of(bound).is_some_and(may_follow) {
-                return bound == slot;
-            }
+        if self.table_behind && verdict.outcome == Outcome::Kept {
+            table.bind(key, slot, now);
         }
-        table.bind(key, slot, now);
+        if !verdict.rebind || !self.is_unbound() || self.claim.is_some() {
+            return true;
+        }
+        match table.claim(key, slot, now) {
+            Claimed::Fresh(claim) => self.claim = Some(claim),
+            Claimed::Bound(bound) if bound == slot => self.binding = Binding::To(slot),
+            Claimed::Bound(bound) => match upstream.state.cluster.index_of(bound) {
+                // The session lives where this request could not be served: only this request goes
+                // elsewhere.
+                Some(member) if tried.contains(member) => self.binding = Binding::To(bound),
+                Some(_) => return false,
+                None => table.bind(key, slot, now),
+            },
+        }
         true
+    }
+
+    /// Notes that the backend has answered. A session that moves is bound to its heir only now: the
+    /// answer proves that the heir can serve it.
+    pub(crate) fn answered(&mut self, upstream: &UpstreamView, verdict: Verdict, now: Timestamp) {
+        self.claim = None;
+        let (Some(table), Some(key)) = (&upstream.state.memory.table, self.key) else { return };
+        if !verdict.rebind || verdict.outcome != Outcome::Moved || !self.has_entry(upstream) {
+            return;
+        }
+        let configured = |slot| upstream.state.cluster.index_of(slot).is_some();
+        let unchanged = match (self.binding, table.peek(key, now)) {
+            (Binding::To(was), Some(is)) => was == is,
+            (Binding::Unknown, Some(is)) => !configured(is),
+            (_, None) => true,
+            (_, Some(_)) => false,
+        };
+        // If another request of the session was faster, its heir counts.
+        if unchanged {
+            table.bind(key, upstream.slot(verdict.member), now);
+        }
+    }
+
+    /// Takes the binding of a new session back, because its backend did not answer. Returns false if
+    /// the session has a binding that others may rely on.
+    pub(crate) fn give_up(&mut self) -> bool {
+        match self.claim.take() {
+            Some(claim) => claim.withdraw(),
+            None => self.key.is_none() || self.is_unbound(),
+        }
+    }
+
+    /// Returns whether the session has no binding that counts.
+    fn is_unbound(&self) -> bool {
+        matches!(self.binding, Binding::Absent | Binding::Hint(_) | Binding::Expired | Binding::Forged)
+    }
+
+    /// Returns whether the table has an entry for the session, or would have one.
+    fn has_entry(&self, upstream: &UpstreamView) -> bool {
+        match self.owner {
+            Owner::Session(_) => true,
+            // A cookie that is the session has no entry, and an address only where it was asked for.
+            Owner::Client | Owner::Nobody => upstream.state.table().is_some() && self.opened.is_none(),
+        }
     }
 
     /// Learns from a response of `member`: binds session ids that it sets to `member`, and removes

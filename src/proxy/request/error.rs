@@ -281,10 +281,10 @@ impl ProxyError {
         )
     }
 
-    /// Returns whether the error came after the backend was connected. Such an error may be caused
-    /// by this particular request.
-    pub(crate) fn came_after_connecting(&self) -> bool {
-        !matches!(self, Self::Connect(_) | Self::BackendTls(_) | Self::NotHttp2(_) | Self::ConnectTimeout)
+    /// Returns whether the backend took the request and then closed, reset or timed out instead of
+    /// answering.
+    pub(crate) fn is_refused_answer(&self) -> bool {
+        matches!(self, Self::BackendClosed { .. } | Self::BackendReset | Self::ResponseHeadTimeout)
     }
 
     /// Returns whether another attempt is safe. Without a connection, nothing was processed. If the

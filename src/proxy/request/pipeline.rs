@@ -25,6 +25,7 @@ use super::client::{After, Asked, Client};
 use super::error::ProxyError;
 use super::exchange::{self, Attempt};
 use super::facts::RequestFacts;
+use super::failed::Retry;
 use super::finish::Served;
 use super::head;
 use super::own_answer::OwnAnswer;
@@ -289,7 +290,7 @@ impl Request<'_> {
             Usage::First => upstream.metrics.connection_opened(),
             Usage::Early | Usage::Again => upstream.metrics.connection_reused(),
         }
-        let session = self.session.as_ref();
+        let session = self.session.as_mut();
         if session.is_some_and(|session| !session.bind(upstream, verdict, &self.tried, self.worker.now())) {
             self.keep_open(client, &pool, backend);
             self.tally.attempts -= 1;
@@ -311,15 +312,17 @@ impl Request<'_> {
         let closed = matches!(failure, ProxyError::BackendClosed { .. });
         // The same backend gets another attempt after it closed a connection. The result of that
         // one counts.
-        if !(retry && closed) {
+        if retry != Retry::Again {
             self.observe_failure(&failure);
         }
-        if !retry {
+        if retry == Retry::No {
             return Err(failure);
         }
+        let was_new = retry == Retry::Elsewhere && failure.is_refused_answer();
         match self.replan(client) {
             // No backend is left. The last failure says more than that, unless it was only a
             // closed connection and the backend has gone away since.
+            Err(ProxyError::Unavailable(_)) if was_new => Err(failure),
             Err(ProxyError::Unavailable(_)) if !closed && !self.never_fails_over() => Err(failure),
             next => next,
         }

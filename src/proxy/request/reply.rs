@@ -12,6 +12,7 @@ use crate::affinity::cookie;
 use crate::affinity::pick::Verdict;
 use crate::affinity::{KeyHash, Timestamp};
 use crate::h1::{self, Body, BodyLimits, FieldSlots, Framing, HeadError, Parsed, ResponseHead, Version};
+use crate::model::client_net::ClientNet;
 use crate::model::snapshot::Observation;
 use crate::proxy::view::UpstreamView;
 use crate::proxy::wire::buffer::Buffer;
@@ -130,7 +131,8 @@ impl ReplyReader {
             facts.persistent && framing != ClientFraming::UntilClose && uploaded && !worker.draining();
         let now = worker.now();
         let mut set_cookie = None;
-        if let Some(session) = &request.session {
+        if let Some(session) = &mut request.session {
+            session.answered(upstream, verdict, now);
             let lesson = session.learn(upstream, verdict.member, head, now);
             if let Some(address) = session.placed_by_address(upstream, verdict, lesson) {
                 count_by_address(upstream, address, facts.client_ip, now);
@@ -158,11 +160,13 @@ impl ReplyReader {
         request.tally.status = head.status;
         request.tally.first_byte = Some(Instant::now());
         let live = upstream.pools[usize::from(verdict.member)].live();
-        if live.recovered() {
-            worker.report(upstream.report(verdict.member, Observation::Recovered));
+        if live.recovered() && !worker.report(upstream.report(verdict.member, Observation::Recovered)) {
+            // The next success must report it, or the backend would seem to answer nobody.
+            live.failed();
         }
         if head.status >= 500 && upstream.counts_server_errors() {
-            worker.report(upstream.report(verdict.member, Observation::ServerError));
+            let client = ClientNet::of(facts.client_ip);
+            worker.report(upstream.report(verdict.member, Observation::ServerError(client)));
         }
         Ok(Reply {
             backend_persistent: head.persistent() && !upgraded,

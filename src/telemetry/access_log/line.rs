@@ -94,6 +94,12 @@ impl Clock {
     }
 }
 
+/// Returns a time as the access log writes it.
+pub(crate) fn timestamp(time: SystemTime) -> String {
+    let mut clock = Clock::default();
+    clock.format(time).to_owned()
+}
+
 /// Formats the Gregorian date and the time of day, without fraction. Years start on 1 March, in eras
 /// of 400 years, so the leap day is the last day of its year.
 fn date_time(seconds: u64) -> String {

@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use homing::affinity::AdminState;
+use homing::affinity::{self, AdminState};
 use homing::app::{self, Running};
 use homing::config;
 use homing::control::ReloadSummary;
 use homing::model::Bind;
+use homing::model::snapshot::Standing;
 
 use super::backend::Backend;
 use super::client::Client;
@@ -319,6 +320,22 @@ impl Proxy {
         let what = format!("{backend} is {}", if up { "up" } else { "down" });
         #[expect(clippy::float_cmp, reason = "0 or 1")]
         eventually(what, async || self.metric("homing_backend_up", &labels) == wanted).await;
+        self.settled().await;
+    }
+
+    /// Returns a backend as the control plane sees it, and why.
+    pub(crate) fn standing(&self, upstream: &str, backend: &str) -> (affinity::Member, Standing) {
+        let snapshot = self.running().control().snapshot();
+        let upstream = snapshot.upstreams.iter().find(|u| &*u.config.name == upstream).expect("an upstream");
+        let mut all = upstream.cluster.members().iter().zip(&upstream.standings);
+        let (member, standing) = all.find(|(member, _)| member.id.as_str() == backend).expect("a backend");
+        (member.clone(), standing.clone())
+    }
+
+    /// Waits until the control plane shuns a backend, or no longer does.
+    pub(crate) async fn backend_is_shunned(&self, upstream: &str, backend: &str, shunned: bool) {
+        let what = format!("{backend} is {}shunned", if shunned { "" } else { "not " });
+        eventually(what, async || self.standing(upstream, backend).0.shunned == shunned).await;
         self.settled().await;
     }
 

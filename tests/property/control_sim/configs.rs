@@ -78,7 +78,7 @@ fn random_backend(id: &str, rng: &mut Rng) -> Backend {
 
 fn random_check(rng: &mut Rng) -> Option<HealthCheck> {
     (rng.u32(..3) > 0).then(|| HealthCheck {
-        probe: Probe::Tcp,
+        probe: if rng.bool() { Probe::Tcp } else { http_probe() },
         interval: S,
         fast_interval: S / 4,
         timeout: S,
@@ -87,11 +87,21 @@ fn random_check(rng: &mut Rng) -> Option<HealthCheck> {
     })
 }
 
+fn http_probe() -> Probe {
+    Probe::Http {
+        method: "GET".to_owned(),
+        path: "/healthz".to_owned(),
+        host: None,
+        expect_status: vec![(200, 399)],
+        drain_status: Vec::new(),
+    }
+}
+
 fn random_passive(rng: &mut Rng) -> Option<PassiveCheck> {
     (rng.u32(..4) > 0).then(|| PassiveCheck {
         max_fails: rng.u32(1..=4),
         max_5xx: rng.bool().then(|| rng.u32(1..=4)),
-        window: S * rng.u32(1..=10),
+        window: S * rng.u32(1..=6),
         penalty: S * rng.u32(1..=5),
         max_penalty: S * 30,
     })

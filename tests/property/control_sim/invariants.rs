@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use homing::affinity::ring::Ring;
 use homing::affinity::{AdminState, Health, Member};
-use homing::control::{Effects, Event};
+use homing::control::{Effects, Event, Transition};
 use homing::model::snapshot::{Observation, Report, Snapshot};
+use homing::model::{Probe, Upstream};
 
-use super::{FAIL, Known, Seen, Sim, member};
+use super::{FAIL, Key, Seen, Sim, member};
 
 impl Sim {
     /// Checks that health changes only by the rules.
@@ -28,7 +29,7 @@ impl Sim {
             if matches!(event, Event::Passive(_)) && some_eligible(old.cluster.members()) {
                 assert!(
                     some_eligible(upstream.cluster.members()),
-                    "passive checks ejected the last eligible backend"
+                    "requests took the last eligible backend down"
                 );
             }
             for new in upstream.cluster.members() {
@@ -53,36 +54,19 @@ impl Sim {
                             Event::Probe { slot, result, .. } => {
                                 assert!(*slot == new.slot && *result == FAIL, "{event:?}");
                                 assert!(known.fails >= rules.health_check.as_ref().unwrap().fall);
-                                known.ejected = None;
+                                known.hung = None;
                             }
                             Event::Passive(Report { slot, observation, .. }) => {
-                                seen.ejections += 1;
-                                let rule = rules.passive.as_ref().unwrap();
+                                seen.hangs += 1;
                                 assert_eq!(*slot, new.slot);
-                                let on_trial = known.trial_until.is_some_and(|until| self.now < until);
-                                match observation {
-                                    Observation::Failed | Observation::BrokenOff(_) => {
-                                        assert!(
-                                            known.failed_requests
-                                                >= if on_trial { 1 } else { rule.max_fails }
-                                        );
-                                    }
-                                    Observation::ServerError => {
-                                        assert!(known.server_errors >= rule.max_5xx.unwrap());
-                                    }
-                                    Observation::Recovered => panic!("a success ejected a backend"),
-                                }
-                                known.ejected = Some((self.now, rule.penalty));
+                                assert!(matches!(observation, Observation::Failed(_)), "{observation:?}");
+                                self.check_that_it_hangs(&key, rules);
+                                let known = self.known.get_mut(&key).unwrap();
+                                known.hung = Some((self.now, rules.passive.as_ref().unwrap().penalty));
                             }
                             _ => panic!("{event:?} took a backend down"),
                         }
-                        *known = Known {
-                            passes: 0,
-                            fails: 0,
-                            failed_requests: 0,
-                            server_errors: 0,
-                            ..known.clone()
-                        };
+                        self.known.get_mut(&key).unwrap().turned();
                     }
                     (Health::Down, Health::Up) => {
                         assert!(logged, "a change of health was not logged");
@@ -96,21 +80,15 @@ impl Sim {
                                 && member(before, &rules.name, other.slot)
                                     .is_some_and(|(_, m)| m.health == Health::Up && other.id != new.id)
                         });
-                        if let Some((at, penalty)) = known.ejected {
+                        if let Some((at, penalty)) = known.hung {
                             assert!(
                                 alone || self.now >= at + penalty,
                                 "it came up before its penalty was over"
                             );
                         }
                         known.trial_until = rules.passive.as_ref().map(|rule| self.now + rule.window);
-                        known.ejected = None;
-                        *known = Known {
-                            passes: 0,
-                            fails: 0,
-                            failed_requests: 0,
-                            server_errors: 0,
-                            ..known.clone()
-                        };
+                        known.hung = None;
+                        known.turned();
                     }
                     (Health::Up, Health::Up) | (Health::Down, Health::Down) => {
                         // While a backend stays up, its active points only grow.
@@ -120,8 +98,75 @@ impl Sim {
                         }
                     }
                 }
+                self.check_shun(event, effects, rules, (old, new), seen);
                 seen.ramps += u32::from(new.active_points != old.active_points);
             }
+        }
+    }
+
+    /// Checks that requests may take this backend down: no request of one client moves a session of
+    /// another while its backend accepts connections and passes its checks.
+    fn check_that_it_hangs(&self, key: &Key, rules: &Upstream) {
+        let (known, rule) = (&self.known[key], rules.passive.as_ref().unwrap());
+        if let Some(check) = &rules.health_check {
+            assert!(matches!(check.probe, Probe::Tcp), "requests overruled a check of the application");
+            assert!(known.failed_clients.len() > 1, "one client took a backend from the others");
+        }
+        assert!(known.failed_clients.len() >= usize::try_from(rule.max_fails).unwrap());
+        let silent_since = known.silent_since.expect("somebody failed");
+        assert!(self.now >= silent_since + rule.window, "it may have answered within the window");
+    }
+
+    /// Checks that a backend is shunned, and no longer shunned, only by the rules.
+    fn check_shun(
+        &mut self,
+        event: &Event,
+        effects: &Effects,
+        rules: &Upstream,
+        (old, new): (&Member, &Member),
+        seen: &mut Seen,
+    ) {
+        let known = self.known.get_mut(&(Arc::clone(&rules.name), new.id.clone())).unwrap();
+        let logged = |from: &str, to: &str| {
+            let of_new = |t: &&Transition| t.upstream == rules.name && t.backend.as_ref() == Some(&new.id);
+            effects.log.iter().filter(of_new).any(|t| (t.from, t.to) == (from, to))
+        };
+        match (old.shunned, new.shunned) {
+            (false, true) => {
+                seen.shuns += 1;
+                assert!(logged("up", "shunned"));
+                let Event::Passive(Report { slot, observation, .. }) = event else {
+                    panic!("{event:?} shunned a backend")
+                };
+                assert_eq!(*slot, new.slot);
+                let rule = rules.passive.as_ref().unwrap();
+                match observation {
+                    Observation::Failed(_) => {
+                        let on_trial = known.trial_until.is_some_and(|until| self.now < until);
+                        let needed = if on_trial { 1 } else { usize::try_from(rule.max_fails).unwrap() };
+                        assert!(known.failed_clients.len() >= needed);
+                    }
+                    Observation::ServerError(_) => {
+                        let recent =
+                            known.server_errors.iter().filter(|(at, _)| self.now < *at + rule.window);
+                        let clients: HashSet<_> = recent.map(|(_, client)| client).collect();
+                        assert!(clients.len() >= usize::try_from(rule.max_5xx.unwrap()).unwrap());
+                    }
+                    Observation::Recovered => panic!("a success shunned a backend"),
+                }
+                (known.shunned, known.passes) = (Some((self.now, rule.penalty)), 0);
+            }
+            (true, false) if new.health == Health::Up => {
+                assert!(logged("shunned", "up"));
+                let (at, least) = known.shunned.take().expect("it was shunned");
+                let risen = rules.health_check.as_ref().is_some_and(|check| known.passes >= check.rise);
+                let over = self.now >= at + least;
+                assert!(risen || over || rules.passive.is_none(), "the shun ended early");
+                if !risen {
+                    known.trial_until = rules.passive.as_ref().map(|rule| self.now + rule.window);
+                }
+            }
+            _ => {}
         }
     }
 
@@ -138,8 +183,10 @@ impl Sim {
             assert_eq!(upstream.live.len(), members.len());
             let ring = upstream.cluster.ring();
             assert_eq!(ring.members(), members.len());
-            for ((index, member), (backend, live)) in
-                (0u16..).zip(members).zip(rules.backends.iter().zip(&upstream.live))
+            assert_eq!(upstream.standings.len(), members.len());
+            let states = members.iter().zip(&upstream.standings);
+            for ((index, (member, standing)), (backend, live)) in
+                (0u16..).zip(states).zip(rules.backends.iter().zip(&upstream.live))
             {
                 let key = (Arc::clone(&rules.name), member.id.clone());
                 assert_eq!(
@@ -164,6 +211,12 @@ impl Sim {
                 if member.admin == AdminState::Maint {
                     assert!(!member.eligible_for_existing() && !member.eligible_for_new());
                 }
+                let out = member.shunned || member.health == Health::Down;
+                assert_eq!(standing.why.is_some(), out, "{member:?}: {standing:?}");
+                assert!(standing.since <= self.now);
+                assert!(!member.shunned || (member.health == Health::Up && standing.until.is_some()));
+                let watched = member.admin != AdminState::Maint;
+                assert!(!member.shunned || !watched || rules.passive.is_some(), "{member:?} has no rules");
                 let known = &self.known[&key];
                 let wanted = known.operator.unwrap_or(backend.admin);
                 let expected =
