@@ -14,6 +14,7 @@ const OTHER: KeyHash = KeyHash(43);
 fn config() -> CookieConfig {
     CookieConfig {
         name: "homing-web".to_owned(),
+        early_name: "homing-web.early".to_owned(),
         former_name: Some("homing".to_owned()),
         keys_file: None,
         keys: Vec::new(),
@@ -83,8 +84,14 @@ impl Memory {
     /// Returns the session's sealed cookie.
     fn sealed(&self, key: Option<KeyHash>, backend: &str, bound: u32) -> String {
         let bound = Timestamp(bound);
-        let opened =
-            Opened { backend: backend.parse().unwrap(), key, issued: bound, bound, last_seen: bound };
+        let opened = Opened {
+            backend: backend.parse().unwrap(),
+            key,
+            early: false,
+            issued: bound,
+            bound,
+            last_seen: bound,
+        };
         format!("homing-web={}", self.keys.as_ref().unwrap().seal("web", &opened))
     }
 }

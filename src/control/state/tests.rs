@@ -122,6 +122,7 @@ fn table(max_entries: usize) -> Remember {
 fn cookie(keys: Vec<SecretKey>) -> Remember {
     Remember::in_cookie(CookieConfig {
         name: "homing-web".into(),
+        early_name: "homing-web.early".into(),
         former_name: None,
         keys_file: None,
         keys,
