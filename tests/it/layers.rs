@@ -285,13 +285,13 @@ async fn reload_between_table_and_cookie_keeps_sessions() {
 
 #[tokio::test]
 async fn upstreams_on_one_host_do_not_share_a_cookie() {
-    let ([a, b, c], [d, e, f]) = (three().await, three().await);
+    let (one, two) = (three().await, three().await);
     let affinity = r#"remember = "cookie", report = true"#;
     let proxy = Proxy::builder()
         .raw_toml("[[route]]\npath = \"/one\"\nupstream = \"one\"\n[[route]]\nupstream = \"two\"")
-        .upstream("one", &[&a, &b, &c])
+        .upstream("one", &one.each_ref())
         .affinity(affinity)
-        .upstream("two", &[&d, &e, &f])
+        .upstream("two", &two.each_ref())
         .affinity(affinity)
         .start()
         .await;

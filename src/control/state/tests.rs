@@ -947,6 +947,8 @@ fn renamed_cookie_is_read_under_its_old_name() {
     let mut world = World::new(remembering(cookie(Vec::new())));
     let mut renamed = cookie(Vec::new());
     renamed.cookie.as_mut().expect("a cookie").name = "stick".into();
+    world.configure(remembering(renamed.clone()));
+    renamed.cookie.as_mut().expect("a cookie").max_idle = 90 * S;
     world.configure(remembering(renamed));
     let config = world.web().memory.seals.clone().expect("sealed cookies").config;
     assert_eq!((config.name.as_str(), config.former_name.as_deref()), ("stick", Some("homing-web")));

@@ -186,15 +186,12 @@ impl Session {
         if cacheable && config.on_cacheable == cookie::OnCacheable::Skip {
             return None;
         }
-        let values = match binding {
-            Some(binding) => {
-                let sealed = keys.seal(&upstream.state.config.name, &binding);
-                vec![cookie::set_cookie_value(config, binding.early, &sealed, secure)]
-            }
-            None => {
-                let names: &[bool] = if self.owner == Owner::Client { &[false, true] } else { &[false] };
-                names.iter().map(|early| cookie::delete_cookie_value(config, *early, secure)).collect()
-            }
+        let values = if let Some(binding) = binding {
+            let sealed = keys.seal(&upstream.state.config.name, &binding);
+            vec![cookie::set_cookie_value(config, binding.early, &sealed, secure)]
+        } else {
+            let names: &[bool] = if self.owner == Owner::Client { &[false, true] } else { &[false] };
+            names.iter().map(|early| cookie::delete_cookie_value(config, *early, secure)).collect()
         };
         Some(SetCookie { values, private: cacheable && config.on_cacheable == cookie::OnCacheable::Private })
     }
