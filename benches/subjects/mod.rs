@@ -215,6 +215,7 @@ pub(crate) fn cluster(down: u16) -> Cluster {
             weight,
             admin: AdminState::Ready,
             health: if index < down { Health::Down } else { Health::Up },
+            shunned: false,
             active_points: ring.points_of(index),
         })
         .collect();
@@ -243,7 +244,8 @@ pub(crate) fn key_ring() -> KeyRing {
 
 /// Seals a binding.
 pub(crate) fn seal(keys: &KeyRing, backend: &BackendId) -> String {
-    let binding = Opened { backend: backend.clone(), key: None, issued: NOW, bound: NOW, last_seen: NOW };
+    let binding =
+        Opened { backend: backend.clone(), key: None, issued: NOW, bound: NOW, last_seen: NOW, early: false };
     keys.seal(black_box("shop"), black_box(&binding))
 }
 

@@ -157,7 +157,7 @@ fn binding(
     let affinity = &upstream.affinity;
     let remember = &affinity.remember;
     let configured = remember.table.as_ref().and_then(|table| table.file.as_deref());
-    let path = question.table.as_deref().or(configured.filter(|path| path.exists()));
+    let path = question.table.as_deref().or_else(|| configured.filter(|path| path.exists()));
     let table = match (path, &remember.table) {
         (Some(path), Some(config)) if found.is_some() => Some((path, loaded(path, upstream, config, now)?)),
         _ => None,

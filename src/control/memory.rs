@@ -36,22 +36,21 @@ pub(super) fn reconfigure(memory: &mut Memory, old: &Upstream, new: &Upstream) -
     if new_seed {
         memory.table = None;
     }
-    match (&mut memory.seals, &after.remember.cookie) {
-        (Some(seals), Some(cookie)) => {
-            // Keep an ephemeral key. Otherwise every reload would lose all sessions.
-            if cookie.keys != seals.config.keys {
-                seals.keys = Arc::new(key_ring(cookie));
-            }
-            if *cookie != *seals.config {
-                let mut config = cookie.clone();
-                // Clients still have the cookie under its old name.
-                if config.former_name.is_none() && config.name != seals.config.name {
-                    config.former_name = Some(seals.config.name.clone());
-                }
-                seals.config = Arc::new(config);
-            }
+    if let (Some(seals), Some(cookie)) = (&mut memory.seals, &after.remember.cookie) {
+        // Keep an ephemeral key. Otherwise every reload would lose all sessions.
+        if cookie.keys != seals.config.keys {
+            seals.keys = Arc::new(key_ring(cookie));
         }
-        (_, None) | (None, Some(_)) => {}
+        if *cookie != *seals.config {
+            let mut config = cookie.clone();
+            // Clients still have the cookie under its old name.
+            if config.name != seals.config.name {
+                config.former_name = Some(seals.config.name.clone());
+            } else if config.former_name.is_none() {
+                config.former_name.clone_from(&seals.config.former_name);
+            }
+            seals.config = Arc::new(config);
+        }
     }
     fill(memory, &after.remember);
     // Sealed cookies open under any seed, but name keys that are not found again: they are hints.

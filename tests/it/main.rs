@@ -24,6 +24,7 @@ mod hold;
 mod http;
 mod http2;
 mod interim;
+mod layers;
 mod limits;
 mod malformed;
 mod ops;

@@ -43,12 +43,16 @@ async fn cookie_is_set_once_and_binds_the_session() {
     let backends = three().await;
     let (_directory, keys) = keys(&[KEY]);
     let proxy = sealed(&backends, &keys, "").start().await;
-    for with_key in [false, true] {
-        let mut client = if with_key { proxy.session("s") } else { proxy.client() }.reconnecting();
+    let keyless =
+        format!(r#"remember = "cookie", report = true, cookie = {{ keys_file = "{}" }}"#, keys.display());
+    let [a, b, c] = &backends;
+    let keyless = Proxy::builder().upstream("web", &[a, b, c]).affinity(&keyless).start().await;
+    for client in [proxy.session("s"), keyless.client()] {
+        let mut client = client.reconnecting();
         let first = client.get("/").await;
         assert!(first.outcome().starts_with("new"), "{}", first.outcome());
         let cookie = first.field("set-cookie").expect("a cookie");
-        assert!(cookie.starts_with("homing="), "{cookie}");
+        assert!(cookie.starts_with("homing-web=") || cookie.starts_with("homing-web.early="), "{cookie}");
         assert!(cookie.ends_with("; Path=/; HttpOnly; SameSite=Lax"), "{cookie}");
         assert!(
             !cookie.contains(first.backend()) || first.backend().len() == 1,
@@ -79,9 +83,9 @@ async fn cookie_is_stripped_from_requests_and_others_are_kept() {
     let backends = three().await;
     let (_directory, keys) = keys(&[KEY]);
     let proxy = sealed(&backends, &keys, "").start().await;
-    let mut client = proxy.client();
+    let mut client = proxy.session("s");
     client.get("/").await;
-    let own = format!("homing={}", client.cookie_value("homing").expect("the cookie"));
+    let own = format!("homing-web={}", client.cookie_value("homing-web").expect("the cookie"));
     let mut raw = proxy.raw().await;
     for (sent, expected) in [
         (vec![own.clone()], vec![]),
@@ -89,8 +93,14 @@ async fn cookie_is_stripped_from_requests_and_others_are_kept() {
         (vec![format!("{own}; a=1")], vec!["a=1"]),
         (vec![format!("a=1;{own}")], vec!["a=1"]),
         (vec!["a=1".into(), own.clone(), "b=2; c=3".into()], vec!["a=1", "b=2; c=3"]),
-        (vec![format!("homing=forged; {own}; xhoming=1; homing2=2")], vec!["xhoming=1; homing2=2"]),
-        (vec!["a=1; b=homing".into()], vec!["a=1; b=homing"]),
+        (vec![format!("{own}; xhoming-web=1; homing-web2=2")], vec!["xhoming-web=1; homing-web2=2"]),
+        (vec!["a=1; b=homing-web".into()], vec!["a=1; b=homing-web"]),
+        // Another proxy behind this one may use the name too.
+        (vec![format!("homing-web=theirs; {own}; a=1")], vec!["homing-web=theirs; a=1"]),
+        (vec!["a=1; homing-web=theirs".into(), own.clone()], vec!["a=1; homing-web=theirs"]),
+        // The name in earlier versions.
+        (vec![format!("{}; a=1", own.replace("homing-web=", "homing="))], vec!["a=1"]),
+        (vec!["homing=theirs; a=1".into()], vec!["homing=theirs; a=1"]),
     ] {
         let lines: Vec<_> = sent.iter().map(|line| format!("Cookie: {line}")).collect();
         let lines: Vec<_> = lines.iter().map(String::as_str).collect();
@@ -105,16 +115,16 @@ async fn forged_cookie_is_ignored_counted_and_replaced() {
     let backends = three().await;
     let (_directory, keys) = keys(&[KEY]);
     let proxy = sealed(&backends, &keys, "").start().await;
-    let mut client = proxy.client();
+    let mut client = proxy.session("s");
     client.get("/").await;
-    let good = client.cookie_value("homing").expect("the cookie").to_owned();
+    let good = client.cookie_value("homing-web").expect("the cookie").to_owned();
     let mut flipped = good.clone().into_bytes();
     let middle = flipped.len() / 2;
     flipped[middle] = if flipped[middle] == b'A' { b'B' } else { b'A' };
     let flipped = String::from_utf8(flipped).expect("ASCII");
     let mut count = 0.0;
     for forged in [flipped.as_str(), "x", "AAAA", &good[..good.len() - 4], &format!("{good}AAAA")] {
-        let reply = proxy.client().cookie("homing", forged).get("/").await;
+        let reply = proxy.session(&format!("forged-{count}")).cookie("homing-web", forged).get("/").await;
         assert!(reply.outcome().starts_with("new; reason=forged"), "{forged}: {}", reply.outcome());
         assert!(reply.fields.has("set-cookie"));
         count += 1.0;
@@ -141,7 +151,7 @@ async fn cookie_has_the_configured_attributes() {
         ),
     ] {
         let proxy = sealed(&backends, &keys, cookie).start().await;
-        let reply = proxy.client().get("/").await;
+        let reply = proxy.session("s").get("/").await;
         let set = reply.field("set-cookie").expect("a cookie");
         assert!(set.ends_with(expected), "{cookie}: {set}");
     }
@@ -157,7 +167,7 @@ async fn secure_follows_x_forwarded_proto_from_trusted_proxies() {
     for (proxy, proto, expected) in
         [(&wary, "https", false), (&trusting, "https", true), (&trusting, "http", false)]
     {
-        let mut client = proxy.client().field(&format!("X-Forwarded-Proto: {proto}"));
+        let mut client = proxy.session(proto).field(&format!("X-Forwarded-Proto: {proto}"));
         let reply = client.get("/").await;
         assert_eq!(reply.field("set-cookie").expect("a cookie").contains("; Secure"), expected, "{proto}");
     }
@@ -173,21 +183,21 @@ async fn cookie_is_not_set_on_publicly_cacheable_responses() {
     for backend in &backends {
         backend.set_fields(&["Cache-Control: public, max-age=60"]);
     }
-    assert!(!skip.client().get("/style.css").await.fields.has("set-cookie"));
+    assert!(!skip.session("s").get("/style.css").await.fields.has("set-cookie"));
     assert!(
-        skip.client().post("/style.css", b"x").await.fields.has("set-cookie"),
+        skip.session("s").post("/style.css", b"x").await.fields.has("set-cookie"),
         "a response to POST is not cacheable"
     );
-    let reply = private.client().get("/style.css").await;
+    let reply = private.session("s").get("/style.css").await;
     assert!(reply.fields.has("set-cookie"));
     assert_eq!(reply.fields.all("cache-control"), ["public, max-age=60", "private"]);
-    let reply = set.client().get("/style.css").await;
+    let reply = set.session("s").get("/style.css").await;
     assert!(reply.fields.has("set-cookie"));
     assert_eq!(reply.fields.all("cache-control"), ["public, max-age=60"]);
     for backend in &backends {
         backend.set_fields(&["Cache-Control: no-store"]);
     }
-    assert!(skip.client().get("/").await.fields.has("set-cookie"));
+    assert!(skip.session("s").get("/").await.fields.has("set-cookie"));
 }
 
 #[tokio::test]
@@ -208,7 +218,9 @@ async fn key_rotation_keeps_sessions() {
     std::fs::write(&path, format!("{NEWER}\n")).expect("write");
     proxy.reload(&builder).await;
     assert_eq!(newcomer.get("/").await.backend(), place, "the newer key must seal cookies");
-    let reply = client.get("/").await;
+    // Another proxy, which does not know the sessions.
+    let other = sealed(&backends, &path, "").start().await;
+    let reply = client.at(other.addr()).get("/").await;
     assert!(
         reply.outcome().starts_with("new; reason=forged"),
         "a removed key opened a cookie: {}",
@@ -237,11 +249,13 @@ async fn cookie_of_one_upstream_counts_as_forged_at_another() {
     let backends = three().await;
     let (_directory, path) = keys(&[KEY]);
     let [a, b, c] = &backends;
-    let web = sealed(&backends, &path, "").start().await;
-    let affinity =
-        format!(r#"remember = "cookie", report = true, cookie = {{ keys_file = "{}" }}"#, path.display());
+    let web = sealed(&backends, &path, r#"name = "stick""#).start().await;
+    let affinity = format!(
+        r#"remember = "cookie", report = true, cookie = {{ name = "stick", keys_file = "{}" }}"#,
+        path.display()
+    );
     let shop = Proxy::builder().upstream("shop", &[a, b, c]).affinity(&affinity).start().await;
-    let mut client = web.client();
+    let mut client = web.session("s");
     client.get("/").await;
     let reply = client.at(shop.addr()).get("/").await;
     assert!(reply.outcome().starts_with("new; reason=forged"), "{}", reply.outcome());
@@ -253,7 +267,7 @@ async fn session_of_a_removed_backend_moves_and_gets_a_new_cookie() {
     let (_directory, path) = keys(&[KEY]);
     let builder = sealed(&backends, &path, "");
     let proxy = builder.clone().start().await;
-    let mut client = proxy.client();
+    let mut client = proxy.session("s");
     let first = client.get("/").await.backend().to_owned();
     proxy.reload(&builder.without(&first)).await;
     let reply = client.get("/").await;
@@ -275,7 +289,7 @@ async fn temporary_failover_keeps_the_cookie() {
         path.display()
     );
     let proxy = Proxy::builder().upstream("web", &[a, b, c]).affinity(&affinity).start().await;
-    let mut client = proxy.client();
+    let mut client = proxy.session("s");
     let home = client.get("/").await.backend().to_owned();
     let stopped = backends.iter().find(|b| b.name == home).expect("a known backend");
     stopped.stop().await;
@@ -295,12 +309,12 @@ async fn expired_cookie_starts_a_new_session() {
     let backends = three().await;
     let (_directory, path) = keys(&[KEY]);
     let proxy = sealed(&backends, &path, r#"max_age = "1s", max_idle = "1s""#).start().await;
-    let mut client = proxy.client();
+    let mut client = proxy.session("s");
     client.get("/").await;
-    let old = client.cookie_value("homing").expect("the cookie").to_owned();
+    let old = client.cookie_value("homing-web").expect("the cookie").to_owned();
     let mut outcome = String::new();
     eventually("the cookie expires", async || {
-        let reply = proxy.client().cookie("homing", &old).get("/").await;
+        let reply = proxy.session("s").cookie("homing-web", &old).get("/").await;
         outcome = reply.outcome();
         assert!(outcome.starts_with("kept") || reply.fields.has("set-cookie"), "{outcome}");
         !outcome.starts_with("kept")

@@ -19,7 +19,7 @@ proptest! {
     ) {
         let [issued, bound, last_seen] = times.map(Timestamp);
         let sealed =
-            Opened { backend: backend.parse().unwrap(), key: key.map(KeyHash), issued, bound, last_seen };
+            Opened { backend: backend.parse().unwrap(), key: key.map(KeyHash), early: false, issued, bound, last_seen };
         let value = KeyRing::new(&keys).seal(&upstream, &sealed);
         let mut reversed = keys;
         reversed.reverse();

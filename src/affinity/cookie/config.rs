@@ -10,6 +10,9 @@ use crate::secret::SecretKey;
 pub struct CookieConfig {
     /// The cookie's name.
     pub name: String,
+    /// The name of a cookie that is issued early: for a client without a session, before the
+    /// application has set a cookie. It must not replace the other.
+    pub early_name: String,
     /// A name that the cookie had before. It is read, but not set.
     pub former_name: Option<String>,
     /// The key file: one key per line, the first seals, all open. `None`: an ephemeral key.
@@ -37,9 +40,21 @@ pub struct CookieConfig {
 }
 
 impl CookieConfig {
+    /// Returns the name of the early cookie beside the cookie `name`.
+    pub fn early_name_of(name: &str) -> String {
+        format!("{name}.early")
+    }
+
+    /// Sets the name.
+    pub fn rename(&mut self, name: String) {
+        self.early_name = Self::early_name_of(&name);
+        self.name = name;
+    }
+
     /// Returns true if a cookie of this name may be ours.
     pub fn is_named(&self, name: &[u8]) -> bool {
         name == self.name.as_bytes()
+            || name == self.early_name.as_bytes()
             || self.former_name.as_ref().is_some_and(|former| name == former.as_bytes())
     }
 }

@@ -7,26 +7,29 @@ use super::jar::OwnCookies;
 use crate::affinity::key::cookies::{cookie_pieces, parse_pair};
 use crate::affinity::message::trim;
 
-/// Returns the Set-Cookie value that gives `sealed` to the client. `secure` says whether the
+/// Returns the Set-Cookie value that gives `sealed` to the client, under the name for early ones if
+/// it is `early`. `secure` says whether the
 /// request came over TLS; it is used if `cfg.secure` is `Auto`.
 ///
 /// There is no Max-Age and no Expires: the client keeps the cookie as long as the application's
 /// session cookie, and the lifetime of the binding is sealed inside, where the client cannot extend
 /// it. Cookies that browsers reject without Secure (`__Host-`, `__Secure-`, SameSite=None,
 /// Partitioned) always have it.
-pub fn set_cookie_value(cfg: &CookieConfig, sealed: &str, secure: bool) -> String {
-    value_with(cfg, sealed, "", secure)
+pub fn set_cookie_value(cfg: &CookieConfig, early: bool, sealed: &str, secure: bool) -> String {
+    let name = if early { &cfg.early_name } else { &cfg.name };
+    value_with(cfg, name, sealed, "", secure)
 }
 
 /// Returns the Set-Cookie value that deletes our cookie at the client. Its attributes are those it
 /// was set with, since a browser tells cookies apart by them.
-pub fn delete_cookie_value(cfg: &CookieConfig, secure: bool) -> String {
-    value_with(cfg, "", "; Max-Age=0", secure)
+pub fn delete_cookie_value(cfg: &CookieConfig, early: bool, secure: bool) -> String {
+    let name = if early { &cfg.early_name } else { &cfg.name };
+    value_with(cfg, name, "", "; Max-Age=0", secure)
 }
 
-fn value_with(cfg: &CookieConfig, sealed: &str, lifetime: &str, secure: bool) -> String {
+fn value_with(cfg: &CookieConfig, name: &str, sealed: &str, lifetime: &str, secure: bool) -> String {
     let prefixed =
-        |prefix: &str| cfg.name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+        |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
     let secure = match cfg.secure {
         SecureAttribute::Auto => secure,
         SecureAttribute::Always => true,
@@ -35,8 +38,8 @@ fn value_with(cfg: &CookieConfig, sealed: &str, lifetime: &str, secure: bool) ->
         || cfg.same_site == SameSite::None
         || prefixed("__Host-")
         || prefixed("__Secure-");
-    let mut value = String::with_capacity(cfg.name.len() + sealed.len() + cfg.path.len() + 80);
-    for part in [&cfg.name, "=", sealed, lifetime, "; Path=", &cfg.path] {
+    let mut value = String::with_capacity(name.len() + sealed.len() + cfg.path.len() + 90);
+    for part in [name, "=", sealed, lifetime, "; Path=", &cfg.path] {
         value.push_str(part);
     }
     if let Some(domain) = &cfg.domain {
@@ -124,6 +127,7 @@ mod tests {
     fn config(name: &str) -> CookieConfig {
         CookieConfig {
             name: name.into(),
+            early_name: CookieConfig::early_name_of(name),
             former_name: None,
             keys_file: None,
             keys: Vec::new(),
@@ -142,13 +146,13 @@ mod tests {
     #[test]
     fn attributes_are_as_configured() {
         let mut cfg = config("homing");
-        assert_eq!(set_cookie_value(&cfg, "v", false), "homing=v; Path=/; HttpOnly; SameSite=Lax");
+        assert_eq!(set_cookie_value(&cfg, false, "v", false), "homing=v; Path=/; HttpOnly; SameSite=Lax");
         cfg.path = "/app".into();
         cfg.domain = Some("example.com".into());
         cfg.same_site = SameSite::Strict;
         cfg.http_only = false;
         assert_eq!(
-            set_cookie_value(&cfg, "v", true),
+            set_cookie_value(&cfg, false, "v", true),
             "homing=v; Path=/app; Domain=example.com; Secure; SameSite=Strict"
         );
     }
@@ -157,7 +161,7 @@ mod tests {
     fn secure_auto_follows_the_request() {
         let secure = |attribute, tls| {
             let cfg = CookieConfig { secure: attribute, ..config("homing") };
-            set_cookie_value(&cfg, "v", tls).contains("; Secure")
+            set_cookie_value(&cfg, false, "v", tls).contains("; Secure")
         };
         assert!(secure(SecureAttribute::Auto, true) && !secure(SecureAttribute::Auto, false));
         assert!(secure(SecureAttribute::Always, false));
@@ -169,9 +173,9 @@ mod tests {
         let none = CookieConfig { same_site: SameSite::None, ..config("homing") };
         let partitioned = CookieConfig { partitioned: true, ..config("homing") };
         for cfg in [config("__Host-homing"), config("__secure-homing"), none, partitioned.clone()] {
-            assert!(set_cookie_value(&cfg, "v", false).contains("; Secure"), "{}", cfg.name);
+            assert!(set_cookie_value(&cfg, false, "v", false).contains("; Secure"), "{}", cfg.name);
         }
-        assert!(set_cookie_value(&partitioned, "v", false).ends_with("; Partitioned"));
+        assert!(set_cookie_value(&partitioned, false, "v", false).ends_with("; Partitioned"));
     }
 
     fn strip(line: &str) -> Result<String, Stripped> {
@@ -210,7 +214,7 @@ mod tests {
     fn deletion_has_the_attributes_of_the_cookie() {
         let cfg = CookieConfig { domain: Some("example.com".into()), path: "/app".into(), ..config("h") };
         assert_eq!(
-            delete_cookie_value(&cfg, true),
+            delete_cookie_value(&cfg, false, true),
             "h=; Max-Age=0; Path=/app; Domain=example.com; Secure; HttpOnly; SameSite=Lax"
         );
     }

@@ -70,8 +70,8 @@ impl OwnCookies {
 ///
 /// A browser may send several: set for different paths or domains, or inside and outside a
 /// partition. A valid one that speaks for the owner wins, then one of another session, then one
-/// that has expired. Of several such, one that names a key wins, then the one issued last, then the
-/// first. At most eight are tried, since each costs a decryption and a client may send hundreds.
+/// that has expired. Of several such, one that names a key wins, then one that is not early, then
+/// the one issued last, then the first. At most eight are tried, since each costs a decryption and a client may send hundreds.
 pub fn read_binding<'a>(
     keys: &KeyRing,
     upstream: &str,
@@ -110,7 +110,8 @@ impl CookieBinding {
     fn outranks(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Hint(one), Self::Hint(other)) | (Self::Bound(one), Self::Bound(other)) => {
-                (one.key.is_some(), one.last_seen) > (other.key.is_some(), other.last_seen)
+                let rank = |of: &Opened| (of.key.is_some(), !of.early, of.last_seen);
+                rank(one) > rank(other)
             }
             _ => self.rank() > other.rank(),
         }
@@ -149,6 +150,7 @@ mod tests {
         let opened = Opened {
             backend: backend.parse().unwrap(),
             key: key.map(KeyHash),
+            early: false,
             issued: Timestamp(NOW - age),
             bound: Timestamp(NOW - age),
             last_seen: Timestamp(NOW - idle),
@@ -204,6 +206,18 @@ mod tests {
         let (newer, opened) = sealed(&ring, "node3", 100, 10);
         assert_eq!(binding(&ring, &[&general, &older, &newer]), CookieBinding::Bound(opened.clone()));
         assert_eq!(binding(&ring, &[&newer, &older, &general]), CookieBinding::Bound(opened));
+    }
+
+    #[test]
+    fn cookie_that_came_with_the_applications_wins_over_an_early_one() {
+        let ring = KeyRing::ephemeral();
+        let (settled, opened) = sealed_for(&ring, None, "node1", 100, 10);
+        let (_, other) = sealed_for(&ring, None, "node2", 100, 0);
+        let early = ring.seal("shop", &Opened { early: true, ..other });
+        for values in [[&settled, &early], [&early, &settled]] {
+            let found = jar(&ring, Owner::Client, &values.map(String::as_str)).binding;
+            assert_eq!(found, CookieBinding::Bound(opened.clone()));
+        }
     }
 
     #[test]

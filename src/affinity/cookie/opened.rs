@@ -12,6 +12,9 @@ pub struct Opened {
     /// The key of the session that it speaks for. `None`: it speaks for its client, whatever the
     /// request's key.
     pub key: Option<KeyHash>,
+    /// Whether it was issued before the application had set a cookie. One that was issued with the
+    /// application's cookie outranks it, whichever arrived last.
+    pub early: bool,
     /// When the session was first bound; kept across re-issue and failover.
     pub issued: Timestamp,
     /// When the session was bound to this backend.
@@ -33,17 +36,12 @@ impl Opened {
     }
 
     /// Returns true if the response must set a new cookie for `key`. It need not on every response:
-    /// only if the session is now at another backend, if the cookie speaks for another key, or if a
+    /// only if the session is now at another backend, if the cookie says something else, or if a
     /// quarter of `max_idle` has passed since the cookie was issued. A session is therefore
     /// forgotten after ¾ to 1 × `max_idle` without a request.
-    pub fn needs_reissue(
-        &self,
-        key: Option<KeyHash>,
-        backend: &BackendId,
-        now: Timestamp,
-        max_idle: Duration,
-    ) -> bool {
-        self.backend != *backend || self.key != key || older(now, self.last_seen, max_idle / 4)
+    pub fn needs_reissue(&self, next: &Self, max_idle: Duration) -> bool {
+        let same = self.backend == next.backend && self.key == next.key && self.early == next.early;
+        !same || older(next.last_seen, self.last_seen, max_idle / 4)
     }
 }
 
@@ -61,6 +59,7 @@ mod tests {
         Opened {
             backend: "node1".parse().unwrap(),
             key: KEY,
+            early: false,
             issued: Timestamp(issued),
             bound: Timestamp(issued),
             last_seen: Timestamp(last_seen),
@@ -89,13 +88,15 @@ mod tests {
     #[test]
     fn is_reissued_rarely() {
         let needs = |key, backend: &str, now| {
-            let backend = backend.parse().unwrap();
-            opened(0, 1000).needs_reissue(key, &backend, Timestamp(now), Duration::from_secs(100))
+            let next = Opened { backend: backend.parse().unwrap(), key, ..opened(0, now) };
+            opened(0, 1000).needs_reissue(&next, Duration::from_secs(100))
         };
         assert!(!needs(KEY, "node1", 1000));
         assert!(!needs(KEY, "node1", 1025));
         assert!(needs(KEY, "node1", 1026));
         assert!(needs(KEY, "node2", 1000), "the session has moved");
         assert!(needs(None, "node1", 1000), "the cookie speaks for another key");
+        let early = Opened { early: true, ..opened(0, 1000) };
+        assert!(early.needs_reissue(&opened(0, 1000), Duration::from_secs(100)), "the session has begun");
     }
 }

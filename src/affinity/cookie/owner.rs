@@ -50,22 +50,22 @@ impl Owner {
 mod tests {
     use super::*;
 
-    fn found(source: usize) -> Option<FoundKey> {
-        Some(FoundKey { source, hash: KeyHash(7) })
+    fn found(source: usize) -> FoundKey {
+        FoundKey { source, hash: KeyHash(7) }
     }
 
     #[test]
     fn address_is_no_session() {
         let sources = [KeySource::Cookie("SID".into()), KeySource::ClientCert, KeySource::Ip];
-        assert_eq!(Owner::of(&sources, found(0)), Owner::Session(KeyHash(7)));
-        assert_eq!(Owner::of(&sources, found(1)), Owner::Session(KeyHash(7)));
-        assert_eq!(Owner::of(&sources, found(2)), Owner::Nobody);
+        assert_eq!(Owner::of(&sources, Some(found(0))), Owner::Session(KeyHash(7)));
+        assert_eq!(Owner::of(&sources, Some(found(1))), Owner::Session(KeyHash(7)));
+        assert_eq!(Owner::of(&sources, Some(found(2))), Owner::Nobody);
         assert_eq!(Owner::of(&sources, None), Owner::Nobody);
     }
 
     #[test]
     fn cookie_is_the_session_of_an_upstream_without_ids() {
         assert_eq!(Owner::of(&[], None), Owner::Client);
-        assert_eq!(Owner::of(&[KeySource::Ip], found(0)), Owner::Client);
+        assert_eq!(Owner::of(&[KeySource::Ip], Some(found(0))), Owner::Client);
     }
 }

@@ -7,7 +7,7 @@
 //! | 1 | version, 2 |
 //! | 1 | key id: which key may open it |
 //! | 12 | nonce, random |
-//! | 21 + n | sealed: issued, last seen, bound (4 each), big-endian seconds since the epoch; 1 if it names the session's key, else 0; that key's seeded hash (8); the backend's id |
+//! | 21 + n | sealed: issued, last seen, bound (4 each), big-endian seconds since the epoch; 1 if it names the session's key, 2 if it is early, else 0; that key's seeded hash (8); the backend's id |
 //! | 16 | tag |
 //!
 //! Version 1 has no `bound` and names no key. It is read, but not written.
@@ -106,7 +106,10 @@ impl KeyRing {
         for time in [binding.issued, binding.last_seen, binding.bound] {
             sealed.extend_from_slice(&time.0.to_be_bytes());
         }
-        sealed.push(u8::from(binding.key.is_some()));
+        sealed.push(match binding.key {
+            Some(_) => 1,
+            None => 2 * u8::from(binding.early),
+        });
         sealed.extend_from_slice(&binding.key.map_or(0, |key| key.0).to_be_bytes());
         sealed.extend_from_slice(backend);
         let aad = Aad::from(associated_data(Version::Two, upstream));
@@ -158,16 +161,17 @@ fn read(version: Version, plain: &[u8]) -> Option<Opened> {
     let time = |bytes: &[u8; 4]| Timestamp(u32::from_be_bytes(*bytes));
     let (issued, rest) = plain.split_first_chunk()?;
     let (last_seen, rest) = rest.split_first_chunk()?;
-    let (bound, key, backend) = match version {
-        Version::One => (issued, None, rest),
+    let (bound, key, early, backend) = match version {
+        Version::One => (issued, None, false, rest),
         Version::Two => {
             let (bound, rest) = rest.split_first_chunk()?;
             let ([named, hash @ ..], backend) = rest.split_first_chunk::<9>()?;
-            (bound, (*named == 1).then(|| KeyHash(u64::from_be_bytes(*hash))), backend)
+            let key = (*named == 1).then(|| KeyHash(u64::from_be_bytes(*hash)));
+            (bound, key, *named == 2, backend)
         }
     };
     let backend = std::str::from_utf8(backend).ok()?.parse().ok()?;
-    Some(Opened { backend, key, issued: time(issued), bound: time(bound), last_seen: time(last_seen) })
+    Some(Opened { backend, key, early, issued: time(issued), bound: time(bound), last_seen: time(last_seen) })
 }
 
 /// The version of the format.
@@ -229,6 +233,7 @@ mod tests {
         Opened {
             backend: "10.0.1.11:8080".parse().unwrap(),
             key: Some(KeyHash(0x0123_4567_89ab_cdef)),
+            early: false,
             issued: Timestamp(1_700_000_000),
             bound: Timestamp(1_700_000_300),
             last_seen: Timestamp(1_700_000_600),
@@ -348,8 +353,10 @@ mod tests {
     #[test]
     fn cookie_that_names_no_key_opens_without_one() {
         let ring = KeyRing::new(&[KEY]);
-        let general = Opened { key: None, ..binding() };
-        assert_eq!(ring.open("shop", ring.seal("shop", &general).as_bytes()), Ok(general));
+        for early in [false, true] {
+            let general = Opened { key: None, early, ..binding() };
+            assert_eq!(ring.open("shop", ring.seal("shop", &general).as_bytes()), Ok(general));
+        }
     }
 
     #[test]

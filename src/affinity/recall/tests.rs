@@ -14,6 +14,7 @@ const OTHER: KeyHash = KeyHash(43);
 fn config() -> CookieConfig {
     CookieConfig {
         name: "homing-web".to_owned(),
+        early_name: "homing-web.early".to_owned(),
         former_name: Some("homing".to_owned()),
         keys_file: None,
         keys: Vec::new(),
@@ -83,8 +84,14 @@ impl Memory {
     /// Returns the session's sealed cookie.
     fn sealed(&self, key: Option<KeyHash>, backend: &str, bound: u32) -> String {
         let bound = Timestamp(bound);
-        let opened =
-            Opened { backend: backend.parse().unwrap(), key, issued: bound, bound, last_seen: bound };
+        let opened = Opened {
+            backend: backend.parse().unwrap(),
+            key,
+            early: false,
+            issued: bound,
+            bound,
+            last_seen: bound,
+        };
         format!("homing-web={}", self.keys.as_ref().unwrap().seal("web", &opened))
     }
 }
@@ -105,13 +112,8 @@ fn cluster() -> Cluster {
     Cluster::new(Arc::new(ring), members.collect())
 }
 
-fn session() -> Option<FoundKey> {
-    Some(FoundKey { source: 0, hash: MINE })
-}
-
-fn address() -> Option<FoundKey> {
-    Some(FoundKey { source: 1, hash: MINE })
-}
+const SESSION: Option<FoundKey> = Some(FoundKey { source: 0, hash: MINE });
+const ADDRESS: Option<FoundKey> = Some(FoundKey { source: 1, hash: MINE });
 
 fn to(slot: u16) -> Binding {
     Binding::To(Slot(slot))
@@ -119,33 +121,33 @@ fn to(slot: u16) -> Binding {
 
 #[test]
 fn ring_alone_decides_without_a_layer() {
-    let recalled = Memory::new().recall(session(), "");
+    let recalled = Memory::new().recall(SESSION, "");
     assert_eq!((recalled.binding, recalled.key, recalled.layer), (Binding::RingOnly, Some(MINE), None));
 }
 
 #[test]
 fn table_binding_is_found_by_key() {
     let memory = Memory::with_table();
-    assert_eq!(memory.recall(session(), "").binding, Binding::Absent);
+    assert_eq!(memory.recall(SESSION, "").binding, Binding::Absent);
     memory.bind(3, NOW.0);
-    assert_eq!(memory.recall(session(), "").binding, to(3));
-    assert_eq!(memory.recall(session(), "").layer, Some(Layer::Table));
-    assert_eq!(memory.recall(address(), "").binding, to(3), "an address has entries too");
+    assert_eq!(memory.recall(SESSION, "").binding, to(3));
+    assert_eq!(memory.recall(SESSION, "").layer, Some(Layer::Table));
+    assert_eq!(memory.recall(ADDRESS, "").binding, to(3), "an address has entries too");
     assert_eq!(memory.recall(None, "").binding, Binding::Absent);
     memory.bind(9, NOW.0);
-    assert_eq!(memory.recall(session(), "").binding, Binding::Unknown, "removed backend");
+    assert_eq!(memory.recall(SESSION, "").binding, Binding::Unknown, "removed backend");
 }
 
 #[test]
 fn cookie_binds_the_session_that_it_names() {
     let memory = Memory::with_cookie();
-    assert_eq!(memory.recall(session(), "").binding, Binding::Absent);
-    assert_eq!(memory.recall(session(), "homing-web=x").binding, Binding::Forged);
-    let bound = memory.recall(session(), &memory.sealed(Some(MINE), "node1", NOW.0));
+    assert_eq!(memory.recall(SESSION, "").binding, Binding::Absent);
+    assert_eq!(memory.recall(SESSION, "homing-web=x").binding, Binding::Forged);
+    let bound = memory.recall(SESSION, &memory.sealed(Some(MINE), "node1", NOW.0));
     assert_eq!((bound.binding, bound.key, bound.layer), (to(3), Some(MINE), Some(Layer::Cookie)));
-    let removed = memory.recall(session(), &memory.sealed(Some(MINE), "node9", NOW.0));
+    let removed = memory.recall(SESSION, &memory.sealed(Some(MINE), "node9", NOW.0));
     assert_eq!(removed.binding, Binding::Unknown);
-    let expired = memory.recall(session(), &memory.sealed(Some(MINE), "node1", NOW.0 - 101));
+    let expired = memory.recall(SESSION, &memory.sealed(Some(MINE), "node1", NOW.0 - 101));
     assert_eq!((expired.binding, expired.layer), (Binding::Expired, None));
 }
 
@@ -153,12 +155,12 @@ fn cookie_binds_the_session_that_it_names() {
 fn cookie_of_another_session_is_a_hint_for_a_new_one() {
     let memory = Memory::with_cookie();
     let other = memory.sealed(Some(OTHER), "node2", NOW.0);
-    for found in [session(), address(), None] {
+    for found in [SESSION, ADDRESS, None] {
         let recalled = memory.recall(found, &other);
         assert_eq!((recalled.binding, recalled.layer), (Binding::Hint(Slot(4)), None), "{found:?}");
     }
     memory.bind(3, NOW.0);
-    assert_eq!(memory.recall(session(), &other).binding, to(3), "the session is known");
+    assert_eq!(memory.recall(SESSION, &other).binding, to(3), "the session is known");
 }
 
 #[test]
@@ -175,7 +177,7 @@ fn cookie_is_the_session_where_requests_have_no_id() {
 fn cookie_under_its_former_name_is_read() {
     let memory = Memory::with_cookie();
     let former = memory.sealed(None, "node1", NOW.0).replace("homing-web=", "homing=");
-    let recalled = memory.recall(session(), &former);
+    let recalled = memory.recall(SESSION, &former);
     assert_eq!(recalled.binding, to(3));
     assert!(!recalled.own.is_empty());
 }
@@ -184,14 +186,14 @@ fn cookie_under_its_former_name_is_read() {
 fn either_layer_finds_what_the_other_has_lost() {
     let memory = Memory::with_both();
     let sealed = memory.sealed(Some(MINE), "node2", NOW.0 - 10);
-    let recalled = memory.recall(session(), &sealed);
+    let recalled = memory.recall(SESSION, &sealed);
     assert_eq!((recalled.binding, recalled.layer), (to(4), Some(Layer::Cookie)));
     assert!(recalled.table_behind, "the table has lost the session");
     memory.bind(4, NOW.0);
-    let recalled = memory.recall(session(), &sealed);
+    let recalled = memory.recall(SESSION, &sealed);
     assert_eq!((recalled.binding, recalled.layer), (to(4), Some(Layer::Table)));
     assert!(!recalled.table_behind);
-    assert_eq!(memory.recall(session(), "").binding, to(4));
+    assert_eq!(memory.recall(SESSION, "").binding, to(4));
 }
 
 #[test]
@@ -199,12 +201,12 @@ fn newer_binding_wins() {
     let memory = Memory::with_both();
     memory.bind(3, NOW.0 - 10);
     // Another proxy has moved the session since the table saw it last.
-    let recalled = memory.recall(session(), &memory.sealed(Some(MINE), "node2", NOW.0 - 9));
+    let recalled = memory.recall(SESSION, &memory.sealed(Some(MINE), "node2", NOW.0 - 9));
     assert_eq!((recalled.binding, recalled.layer), (to(4), Some(Layer::Cookie)));
     assert!(recalled.table_behind);
     // This proxy has moved it, and the client does not know yet.
     memory.bind(3, NOW.0);
-    let recalled = memory.recall(session(), &memory.sealed(Some(MINE), "node2", NOW.0 - 9));
+    let recalled = memory.recall(SESSION, &memory.sealed(Some(MINE), "node2", NOW.0 - 9));
     assert_eq!((recalled.binding, recalled.layer), (to(3), Some(Layer::Table)));
 }
 
@@ -212,7 +214,7 @@ fn newer_binding_wins() {
 fn listed_order_decides_if_no_binding_is_newer() {
     let memory = Memory { first: Layer::Cookie, ..Memory::with_both() };
     memory.bind(3, NOW.0);
-    let recalled = memory.recall(session(), &memory.sealed(Some(MINE), "node2", NOW.0));
+    let recalled = memory.recall(SESSION, &memory.sealed(Some(MINE), "node2", NOW.0));
     assert_eq!((recalled.binding, recalled.layer), (to(4), Some(Layer::Cookie)));
 }
 
@@ -221,12 +223,12 @@ fn helping_table_knows_what_the_client_has_not_brought_back() {
     let memory = Memory::with_cookie();
     memory.bind(3, NOW.0 - 5);
     let stale = memory.sealed(Some(MINE), "node2", NOW.0 - 6);
-    assert_eq!(memory.recall(session(), &stale).binding, to(3), "the table is newer");
+    assert_eq!(memory.recall(SESSION, &stale).binding, to(3), "the table is newer");
     let newer = memory.sealed(Some(MINE), "node2", NOW.0 - 4);
-    let recalled = memory.recall(session(), &newer);
+    let recalled = memory.recall(SESSION, &newer);
     assert_eq!(recalled.binding, to(4));
     assert!(recalled.table_behind, "the table contradicts the client");
-    assert_eq!(memory.recall(address(), "").binding, Binding::Absent, "an address is no session");
+    assert_eq!(memory.recall(ADDRESS, "").binding, Binding::Absent, "an address is no session");
     let seen = memory.table.as_ref().unwrap().recall(MINE, NOW, false);
     assert_eq!(seen, Some((Slot(3), Timestamp(NOW.0 - 5))), "a lookup must not make the entry newer");
 }
@@ -236,7 +238,7 @@ fn table_does_not_outlive_the_maximum_age() {
     let memory = Memory::with_both();
     memory.bind(3, NOW.0);
     let old = memory.sealed(Some(MINE), "node1", NOW.0 - 1001);
-    assert_eq!(memory.recall(session(), &old).binding, Binding::Expired);
+    assert_eq!(memory.recall(SESSION, &old).binding, Binding::Expired);
     let idle = memory.sealed(Some(MINE), "node1", NOW.0 - 101);
-    assert_eq!(memory.recall(session(), &idle).binding, to(3));
+    assert_eq!(memory.recall(SESSION, &idle).binding, to(3));
 }

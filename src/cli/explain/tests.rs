@@ -154,7 +154,7 @@ fn sealing() -> Place {
 fn cookie(backend: &str, age: u32) -> String {
     let at = Timestamp(NOW.0 - age);
     let backend = backend.parse().unwrap();
-    let opened = Opened { backend, key: None, issued: at, bound: at, last_seen: at };
+    let opened = Opened { backend, key: None, early: false, issued: at, bound: at, last_seen: at };
     format!("h={}", KeyRing::new(&[KEY]).seal("shop", &opened))
 }
 
@@ -183,7 +183,7 @@ fn layer_that_speaks_comes_first() {
     let key = KeyHash::of_id(upstream.affinity.seed, b"a");
     let sealed = |key: Option<KeyHash>, bound: u32| {
         let (backend, bound) = ("node2".parse().unwrap(), Timestamp(bound));
-        let opened = Opened { backend, key, issued: bound, bound, last_seen: NOW };
+        let opened = Opened { backend, key, early: false, issued: bound, bound, last_seen: NOW };
         format!("SID=a; h={}", KeyRing::new(&[KEY]).seal("shop", &opened))
     };
     let line = |cookie: &str, name| place.line(&["--cookie", cookie], name);

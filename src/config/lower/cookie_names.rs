@@ -23,10 +23,9 @@ pub(super) fn check(root: &Section<'_>, upstreams: &[&Upstream], routes: &[Route
                 _ if is_key => "application's cookie",
                 _ => continue,
             };
-            let domains = [&cookie.domain, same.map_or(&None, |same| &same.domain)];
-            if !hosts(routes, index, domains[0])
-                .any(|one| hosts(routes, other, domains[1]).any(|other| meet(&one, &other)))
-            {
+            let own = hosts(routes, index, cookie.domain.as_deref());
+            let theirs = hosts(routes, other, same.and_then(|same| same.domain.as_deref()));
+            if !own.iter().any(|host| theirs.iter().any(|other| meet(host, other))) {
                 continue;
             }
             root.complain(
@@ -42,16 +41,11 @@ pub(super) fn check(root: &Section<'_>, upstreams: &[&Upstream], routes: &[Route
 }
 
 /// Returns the hosts to which clients send a cookie that this upstream sets.
-fn hosts<'r>(
-    routes: &'r [Route],
-    upstream: usize,
-    domain: &'r Option<String>,
-) -> impl Iterator<Item = HostPattern> + 'r {
-    let widened = domain
-        .iter()
-        .flat_map(|domain| [HostPattern::Exact(domain.clone()), HostPattern::Suffix(format!(".{domain}"))]);
-    let own = routes.iter().filter(move |route| route.upstream == upstream && domain.is_none());
-    widened.chain(own.map(|route| route.host.clone()))
+fn hosts(routes: &[Route], upstream: usize, domain: Option<&str>) -> Vec<HostPattern> {
+    if let Some(domain) = domain {
+        return vec![HostPattern::Exact(domain.to_owned()), HostPattern::Suffix(format!(".{domain}"))];
+    }
+    routes.iter().filter(|route| route.upstream == upstream).map(|route| route.host.clone()).collect()
 }
 
 /// Returns true if a host matches both patterns.

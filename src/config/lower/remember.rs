@@ -63,7 +63,8 @@ fn cookie(
 ) -> CookieConfig {
     let get = Getter(section);
     let mut cookie = CookieConfig {
-        name: format!("{DEFAULT_NAME}{upstream}"),
+        name: String::new(),
+        early_name: String::new(),
         former_name: Some(FORMER_DEFAULT_NAME.to_owned()),
         keys_file: None,
         keys: Vec::new(),
@@ -77,6 +78,7 @@ fn cookie(
         partitioned: get.or_default(&schema::PARTITIONED),
         on_cacheable: get.or_default(&schema::ON_CACHEABLE),
     };
+    cookie.rename(format!("{DEFAULT_NAME}{upstream}"));
     if let Some(section) = section {
         name(section, &mut cookie);
         scope(section, &mut cookie);
@@ -154,7 +156,8 @@ fn name(section: &Section<'_>, cookie: &mut CookieConfig) {
             }
         }
     }
-    (cookie.name, cookie.former_name) = (name, None);
+    cookie.rename(name);
+    cookie.former_name = None;
 }
 
 /// Lowers `path` and `domain`.

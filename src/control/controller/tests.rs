@@ -245,7 +245,7 @@ async fn expired_bindings_are_swept() {
     let mut rules = upstream("web", &["a"]);
     rules.affinity.remember = Remember::in_table(TableConfig { max_entries: 100, ttl: S, file: None });
     let control = Control::start(rules);
-    let table = control.handle.snapshot().upstreams[0].table().expect("a table").clone();
+    let table = control.handle.snapshot().upstreams[0].table().cloned().expect("a table");
     // Long expired by the wall clock, which sweeping uses.
     table.bind(crate::affinity::KeyHash(7), Slot(0), Timestamp(1));
     in_time(async {

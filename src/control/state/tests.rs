@@ -169,6 +169,7 @@ fn table(max_entries: usize) -> Remember {
 fn cookie(keys: Vec<SecretKey>) -> Remember {
     Remember::in_cookie(CookieConfig {
         name: "homing-web".into(),
+        early_name: "homing-web.early".into(),
         former_name: None,
         keys_file: None,
         keys,
@@ -1125,6 +1126,8 @@ fn renamed_cookie_is_read_under_its_old_name() {
     let mut world = World::new(remembering(cookie(Vec::new())));
     let mut renamed = cookie(Vec::new());
     renamed.cookie.as_mut().expect("a cookie").name = "stick".into();
+    world.configure(remembering(renamed.clone()));
+    renamed.cookie.as_mut().expect("a cookie").max_idle = 90 * S;
     world.configure(remembering(renamed));
     let config = world.web().memory.seals.clone().expect("sealed cookies").config;
     assert_eq!((config.name.as_str(), config.former_name.as_deref()), ("stick", Some("homing-web")));

@@ -40,14 +40,16 @@ pub(crate) enum Lesson {
     Nothing,
     /// The backend has minted the id of a session.
     Minted(FoundKey),
+    /// The backend has set a cookie that may be a session.
+    SetsCookie,
     /// The session has ended here.
     Ended,
 }
 
-/// A Set-Cookie to add to a response.
+/// Set-Cookie lines to add to a response.
 #[derive(Debug)]
 pub(crate) struct SetCookie {
-    pub value: String,
+    pub values: Vec<String>,
     /// Whether the response must be marked private.
     pub private: bool,
 }
@@ -171,6 +173,7 @@ impl Session {
         let Some(table) = &upstream.state.memory.table else { return Lesson::Nothing };
         let affinity = &upstream.state.config.affinity;
         match learn::learn(&affinity.key, affinity.seed, now, response) {
+            Learned::Nothing if self.owner == Owner::Client && sets_cookie(response) => Lesson::SetsCookie,
             Learned::Nothing => Lesson::Nothing,
             // The request had this id already: the pick has bound it, or has left it bound to the
             // backend that the session returns to.
@@ -233,14 +236,14 @@ impl Session {
         if cacheable && config.on_cacheable == cookie::OnCacheable::Skip {
             return None;
         }
-        let value = match binding {
-            Some(binding) => {
-                let sealed = keys.seal(&upstream.state.config.name, &binding);
-                cookie::set_cookie_value(config, &sealed, secure)
-            }
-            None => cookie::delete_cookie_value(config, secure),
+        let values = if let Some(binding) = binding {
+            let sealed = keys.seal(&upstream.state.config.name, &binding);
+            vec![cookie::set_cookie_value(config, binding.early, &sealed, secure)]
+        } else {
+            let names: &[bool] = if self.owner == Owner::Client { &[false, true] } else { &[false] };
+            names.iter().map(|early| cookie::delete_cookie_value(config, *early, secure)).collect()
         };
-        Some(SetCookie { value, private: cacheable && config.on_cacheable == cookie::OnCacheable::Private })
+        Some(SetCookie { values, private: cacheable && config.on_cacheable == cookie::OnCacheable::Private })
     }
 
     /// Returns the binding that the client must get, or `None` if it has it, or must get none.
@@ -252,12 +255,9 @@ impl Session {
         config: &CookieConfig,
         now: Timestamp,
     ) -> Option<Opened> {
-        let new = |key, backend: &BackendId| Opened {
-            backend: backend.clone(),
-            key,
-            issued: now,
-            bound: now,
-            last_seen: now,
+        let new = |key, backend: &BackendId| {
+            let backend = backend.clone();
+            Opened { backend, key, early: false, issued: now, bound: now, last_seen: now }
         };
         let key = match (self.owner, lesson) {
             (Owner::Client, _) => None,
@@ -274,14 +274,17 @@ impl Session {
             Binding::To(slot) if !verdict.rebind => upstream.id(upstream.state.cluster.index_of(slot)?),
             _ => upstream.id(verdict.member),
         };
-        match &self.opened {
-            None => Some(new(key, backend)),
-            Some(opened) if !opened.needs_reissue(key, backend, now, config.max_idle) => None,
-            Some(opened) => {
-                let bound = if opened.backend == *backend { opened.bound } else { now };
-                Some(Opened { issued: opened.issued, bound, ..new(key, backend) })
-            }
+        // A page's first requests go out together. Responses that set no cookie must not replace
+        // the sealed cookie that comes with the session.
+        let settled = self.opened.as_ref().is_some_and(|opened| !opened.early);
+        let early = self.owner == Owner::Client && !settled && lesson != Lesson::SetsCookie;
+        let mut next = Opened { early, ..new(key, backend) };
+        let Some(opened) = &self.opened else { return Some(next) };
+        next.issued = opened.issued;
+        if opened.backend == next.backend {
+            next.bound = opened.bound;
         }
+        opened.needs_reissue(&next, config.max_idle).then_some(next)
     }
 
     /// Returns the sealed cookies of the request, which backends must not see.
@@ -297,6 +300,10 @@ impl Session {
 /// Returns whether sealed cookies are issued, not only read since a reload.
 fn issues(upstream: &UpstreamView) -> bool {
     upstream.state.config.affinity.remember.cookie.is_some()
+}
+
+fn sets_cookie(response: &impl ResponseView) -> bool {
+    response.field_values("set-cookie").next().is_some()
 }
 
 /// Returns the backend and successor to announce to the backend, if the upstream announces them.

@@ -253,8 +253,8 @@ pub(crate) struct ResponseEdits<'a> {
     pub forwarding: &'a Forwarding,
     /// The value of X-Affinity-Outcome, if enabled.
     pub report: Option<AffinityReport<'a>>,
-    /// The Set-Cookie value with the sealed cookie.
-    pub set_cookie: Option<&'a [u8]>,
+    /// The Set-Cookie values with the sealed cookie.
+    pub set_cookies: &'a [String],
     /// Whether to add `Cache-Control: private`.
     pub make_private: bool,
     /// The protocol that a 101 switches to.
@@ -307,8 +307,8 @@ pub(crate) fn write_response(out: &mut Vec<u8>, head: &ResponseHead<'_>, edits: 
     if edits.make_private {
         h1::write_field(out, "Cache-Control", b"private");
     }
-    if let Some(cookie) = edits.set_cookie {
-        h1::write_field(out, "Set-Cookie", cookie);
+    for cookie in edits.set_cookies {
+        h1::write_field(out, "Set-Cookie", cookie.as_bytes());
     }
     write_via(out, edits.forwarding, via_version(head.version), None);
     if let Some(report) = &edits.report {

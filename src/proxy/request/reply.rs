@@ -151,7 +151,7 @@ impl ReplyReader {
                 reason: verdict.reason,
                 backend: upstream.id(verdict.member).as_str(),
             }),
-            set_cookie: set_cookie.as_ref().map(|cookie| cookie.value.as_bytes()),
+            set_cookies: set_cookie.as_ref().map_or(&[], |cookie| &cookie.values),
             make_private: set_cookie.as_ref().is_some_and(|cookie| cookie.private),
             upgrade: if upgraded { head.upgrade } else { None },
         };

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::output::TestOutput;
 use super::*;
 use crate::affinity::pick::{Outcome, Reason};
+use crate::affinity::recall::Layer;
 use crate::model::LogOutput;
 use crate::telemetry::fixture;
 
@@ -68,12 +69,14 @@ fn operations_page_lists_exactly_these_fields() {
     let upstream = fixture::upstream("shop", &["node1"]);
     let record = Record {
         error: Some("body_idle"),
+        layer: Some(Layer::Cookie),
         reason: Some(Reason::BackendDown),
         connect: Duration::from_micros(250),
         tunnel: true,
         ..fixture::record(&upstream)
     };
     let line = one_line(LogFormat::Text, &record);
+    assert!(line.contains(" memory=cookie "), "{line}");
     let logged: Vec<_> = line.split(' ').filter_map(|field| Some(field.split_once('=')?.0)).collect();
     let (_, rest) =
         include_str!("../../../docs/operations.md").split_once("## Access log").expect("a heading");
@@ -87,7 +90,8 @@ fn operations_page_lists_exactly_these_fields() {
 fn unknown_values_are_omitted() {
     let line = one_line(LogFormat::Json, &fixture::unrouted());
     let value: Value = serde_json::from_str(&line).expect("valid JSON");
-    for absent in ["upstream", "backend", "key_source", "outcome", "reason", "connect_ms", "tunnel"] {
+    for absent in ["upstream", "backend", "key_source", "memory", "outcome", "reason", "connect_ms", "tunnel"]
+    {
         assert!(value.get(absent).is_none(), "{absent} in {line}");
     }
     assert_eq!(value["status"], 404);

@@ -71,17 +71,19 @@ async fn sealed_cookie_is_set_honored_and_hidden_from_backends() {
     );
     let proxy = Proxy::builder().upstream("web", &[a, b, c]).affinity(&affinity).start().await;
     let client = proxy.http2().await;
-    for _ in 0..8 {
-        let first = client.get("/", &[]).await;
+    for n in 0..8 {
+        let key = format!("SID={n}");
+        let first = client.get("/", &[("cookie", &key)]).await;
         let set = first.field("set-cookie").expect("a cookie");
         let sealed = set.split(';').next().expect("a pair");
-        assert!(sealed.starts_with("homing="), "{set}");
+        assert!(sealed.starts_with("homing-web="), "{set}");
         // Another client on the same connection, with the cookie split.
-        for fields in [[("cookie", "p=1"), ("cookie", sealed)], [("cookie", sealed), ("cookie", "p=1")]] {
+        for fields in [[("cookie", key.as_str()), ("cookie", sealed)], [("cookie", sealed), ("cookie", &key)]]
+        {
             let next = client.get("/", &fields).await;
             assert_eq!(next.backend(), first.backend());
             let seen = backends.iter().find(|b| b.name == next.backend()).expect("a known backend").last();
-            assert_eq!(seen.field("cookie"), Some("p=1"));
+            assert_eq!(seen.field("cookie"), Some(key.as_str()));
         }
         client.get("/", &[("cookie", sealed)]).await;
         let seen = backends.iter().find(|b| b.name == first.backend()).expect("a known backend").last();
