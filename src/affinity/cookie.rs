@@ -12,7 +12,7 @@ pub mod jar;
 pub mod opened;
 pub mod seal;
 
-pub use cacheable::is_publicly_cacheable;
+pub use cacheable::{is_publicly_cacheable, is_targeted_field};
 pub use config::{CookieConfig, OnCacheable, SameSite, SecureAttribute};
 pub use fields::{Stripped, set_cookie_value, strip_cookie};
 pub use jar::{CookieBinding, read_binding};

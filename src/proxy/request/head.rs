@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::net::IpAddr;
 
 use crate::affinity::cookie;
+use crate::affinity::cookie::is_targeted_field;
 use crate::affinity::pick::{Outcome, Reason};
 use crate::h1::{self, Edit, Field, FieldKind, RequestHead, ResponseHead, Version};
 use crate::model::Forwarding;
@@ -238,7 +239,8 @@ pub(crate) struct ResponseEdits<'a> {
     pub report: Option<AffinityReport<'a>>,
     /// The Set-Cookie value with the sealed cookie.
     pub set_cookie: Option<&'a [u8]>,
-    /// Whether to add `Cache-Control: private`.
+    /// Whether to add `Cache-Control: private`, and to remove the headers that override it at some
+    /// shared caches.
     pub make_private: bool,
     /// The protocol that a 101 switches to.
     pub upgrade: Option<&'a [u8]>,
@@ -280,6 +282,7 @@ pub(crate) fn write_response(out: &mut Vec<u8>, head: &ResponseHead<'_>, edits: 
         FieldKind::ContentLength if matches!(head.status, 101 | 204) => Edit::Drop,
         FieldKind::ContentLength => Edit::Keep,
         _ if names_fields && head.connection.names(field.name) => Edit::Drop,
+        _ if edits.make_private && is_targeted_field(field.name) => Edit::Drop,
         _ => Edit::Keep,
     });
     if edits.framing == ClientFraming::Chunked {

@@ -195,6 +195,8 @@ const EXPECTED: &[&str] = &[
     "upgrade",
     "via",
     "x",
+    "cdn-cache-control",
+    "x-accel-expires",
     "x-affinity-outcome",
     "x-app",
     "alt-svc",
