@@ -1,6 +1,7 @@
 //! Looks up the binding of a request's session.
 
-use super::cookie::{CookieBinding, CookieConfig, KeyRing, Opened, read_binding};
+use super::cookie::{CookieBinding, CookieConfig, KeyRing, read_binding};
+use super::key::FoundKey;
 use super::key::cookies::cookie_values;
 use super::message::RequestView;
 use super::pick::Binding;
@@ -39,21 +40,22 @@ pub struct Recalled {
     pub cookie: CookieBinding,
 }
 
-/// Looks up the binding of a request's session. `key` is the key found in the request.
+/// Looks up the binding of a request's session. `found` is the key found in the request.
 ///
 /// A binding found in the table is marked as used at `now`.
 pub fn recall(
     store: Store<'_>,
     cluster: &Cluster,
-    key: Option<KeyHash>,
+    found: Option<FoundKey>,
     request: &impl RequestView,
     now: Timestamp,
 ) -> Recalled {
+    let key = found.map(|found| found.hash);
     let mut recalled = Recalled { key, binding: Binding::Absent, cookie: CookieBinding::Absent };
     match store {
         Store::None => recalled.binding = Binding::RingOnly,
         Store::Table(table) => {
-            if let Some(slot) = key.and_then(|key| table.lookup(key, now)) {
+            if let Some(slot) = found.and_then(|found| found.name).and_then(|name| table.lookup(name, now)) {
                 let configured = cluster.index_of(slot).is_some();
                 recalled.binding = if configured { Binding::To(slot) } else { Binding::Unknown };
             }
@@ -66,7 +68,7 @@ pub fn recall(
                 CookieBinding::Forged => Binding::Forged,
                 CookieBinding::Expired(_) => Binding::Expired,
                 CookieBinding::Bound(opened) => {
-                    recalled.key = Some(key.unwrap_or_else(|| key_of(seed, opened)));
+                    recalled.key = Some(key.unwrap_or_else(|| key_of(seed, &opened.backend, opened.issued)));
                     let member = cluster.members().iter().find(|member| member.id == opened.backend);
                     member.map_or(Binding::Unknown, |member| Binding::To(member.slot))
                 }
@@ -76,11 +78,11 @@ pub fn recall(
     recalled
 }
 
-/// Derives a key for a session that has only its cookie.
-fn key_of(seed: Seed, opened: &Opened) -> KeyHash {
+/// Derives a key for a session that has only its cookie: bound to `backend` and first sealed at `issued`.
+pub fn key_of(seed: Seed, backend: &BackendId, issued: Timestamp) -> KeyHash {
     let mut id = Vec::with_capacity(BackendId::MAX_LEN + size_of::<u32>());
-    id.extend_from_slice(&opened.issued.0.to_le_bytes());
-    id.extend_from_slice(opened.backend.as_str().as_bytes());
+    id.extend_from_slice(&issued.0.to_le_bytes());
+    id.extend_from_slice(backend.as_str().as_bytes());
     KeyHash::of_id(seed, &id)
 }
 

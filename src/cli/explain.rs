@@ -14,7 +14,7 @@ use super::check::{self, BAD, GOOD};
 use crate::affinity::client_ip::ClientIpPolicy;
 use crate::affinity::cookie::{CookieBinding, KeyRing};
 use crate::affinity::explain::{Explanation, Step, explain};
-use crate::affinity::key::{self, FoundKey, KeySource, find_key};
+use crate::affinity::key::{self, FoundKey, KeyContext, KeySource, find_key};
 use crate::affinity::pick::{Binding, Decision, Idle, Policy, Query, Reason, Tried, Verdict};
 use crate::affinity::recall::{Recalled, Store, recall};
 use crate::affinity::table::{Table, file};
@@ -53,9 +53,16 @@ fn answer(question: &Question, config: &Config, now: Timestamp) -> Result<String
     let affinity = &upstream.affinity;
     let certificate = question.client_cert.as_deref();
     let key_client = key::ClientIdentity { ip: client, certificate };
-    let found = find_key(&affinity.key, affinity.seed, config.client_ip.mask, &request, key_client);
-    let hash = found.map(|found| found.hash);
-    let (Recalled { key, binding, .. }, told) = binding(question, upstream, &cluster, &request, hash, now)?;
+    let table = saved_table(question, upstream, now)?;
+    let context = KeyContext {
+        seed: affinity.seed,
+        mask: config.client_ip.mask,
+        table: table.as_ref().map(|(table, _)| table),
+        now,
+    };
+    let found = find_key(&affinity.key, context, &request, key_client);
+    let recalled = binding(upstream, &cluster, &request, found, table.as_ref(), now);
+    let (Recalled { key, binding, .. }, told) = recalled;
     line(&mut text, "key", &named(&affinity.key, found, key));
     line(&mut text, "binding", &told);
     let policy = Policy { failover: affinity.failover, balance_percent: affinity.balance_percent };
@@ -131,7 +138,7 @@ fn named(sources: &[KeySource], found: Option<FoundKey>, key: Option<KeyHash>) -
         (None, Some(hash)) => format!("derived from the cookie, hash {:016x}", hash.0),
         (None, None) if sources.is_empty() => "none configured".to_owned(),
         (None, None) => "none, no source is present".to_owned(),
-        (Some(FoundKey { source, hash }), _) => {
+        (Some(FoundKey { source, hash, .. }), _) => {
             let name = sources.get(source).map(ToString::to_string).unwrap_or_default();
             let absent: Vec<_> = sources.iter().take(source).map(ToString::to_string).collect();
             let absent =
@@ -141,35 +148,47 @@ fn named(sources: &[KeySource], found: Option<FoundKey>, key: Option<KeyHash>) -
     }
 }
 
-/// Finds the session's binding and describes it.
+/// Loads the table that was given or that the upstream saves. `None` if there is none.
+fn saved_table<'q>(
+    question: &'q Question,
+    upstream: &'q Upstream,
+    now: Timestamp,
+) -> Result<Option<(Table, &'q Path)>, String> {
+    let Remember::Table(config) = &upstream.affinity.remember else { return Ok(None) };
+    let configured = config.file.as_deref().filter(|path| path.exists());
+    let path = question.table.as_deref().or(configured);
+    path.map(|path| Ok((loaded(path, upstream, config, now)?, path))).transpose()
+}
+
+/// Finds the session's binding and describes it. `table` is the saved table and its path.
 fn binding(
-    question: &Question,
     upstream: &Upstream,
     cluster: &Cluster,
     request: &Asked,
-    key: Option<KeyHash>,
+    found: Option<FoundKey>,
+    table: Option<&(Table, &Path)>,
     now: Timestamp,
-) -> Result<(Recalled, String), String> {
-    let recall = |store| recall(store, cluster, key, request, now);
+) -> (Recalled, String) {
+    let recall = |store| recall(store, cluster, found, request, now);
+    let key = found.map(|found| found.hash);
     let unknown = Recalled { key, binding: Binding::Absent, cookie: CookieBinding::Absent };
     match &upstream.affinity.remember {
-        Remember::None => Ok((recall(Store::None), "none, the hash decides".to_owned())),
-        Remember::Table(config) => {
-            let configured = config.file.as_deref().filter(|path| path.exists());
-            let Some(path) = question.table.as_deref().or(configured) else {
+        Remember::None => (recall(Store::None), "none, the hash decides".to_owned()),
+        Remember::Table(_) => {
+            let Some((table, path)) = table else {
                 let told = "unknown, the table is in the running proxy; assuming a new session";
-                return Ok((unknown, told.to_owned()));
+                return (unknown, told.to_owned());
             };
             if key.is_none() {
-                return Ok((unknown, "none without a key".to_owned()));
+                return (unknown, "none without a key".to_owned());
             }
-            let recalled = recall(Store::Table(&loaded(path, upstream, config, now)?));
+            let recalled = recall(Store::Table(table));
             let told = in_table(upstream, path, recalled.binding);
-            Ok((recalled, told))
+            (recalled, told)
         }
         Remember::Cookie(config) if config.keys.is_empty() => {
             let told = "unknown, without keys_file only the running proxy can open its cookies";
-            Ok((unknown, told.to_owned()))
+            (unknown, told.to_owned())
         }
         Remember::Cookie(config) => {
             let keys: Vec<[u8; 32]> = config.keys.iter().map(|key| key.0).collect();
@@ -177,7 +196,7 @@ fn binding(
             let seed = upstream.affinity.seed;
             let recalled = recall(Store::Cookie { keys, config, upstream: &upstream.name, seed });
             let told = in_cookie(&config.name, &recalled.cookie);
-            Ok((recalled, told))
+            (recalled, told)
         }
     }
 }
@@ -212,7 +231,7 @@ fn loaded(path: &Path, upstream: &Upstream, config: &TableConfig, now: Timestamp
         let index = upstream.backends.iter().position(|backend| backend.id == *id)?;
         u16::try_from(index).ok().map(Slot)
     };
-    file::load(&table, path, upstream.affinity.seed, now, slot_of).map_err(|error| {
+    file::load(&table, path, now, slot_of).map_err(|error| {
         let error: &dyn std::error::Error = &error;
         let causes: Vec<_> =
             std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect();

@@ -22,13 +22,9 @@ pub(super) fn reconfigure(memory: &mut Memory, old: &Upstream, new: &Upstream) -
     let (before, after) = (&old.affinity, &new.affinity);
     match (&after.remember, &*memory, &before.remember) {
         (Remember::None, Memory::None, _) => None,
-        (Remember::Table(table), Memory::Table(kept), _) if after.seed == before.seed => {
+        (Remember::Table(table), Memory::Table(kept), _) => {
             kept.set_limits(table.max_entries, ttl_seconds(table));
             None
-        }
-        (remember @ Remember::Table(_), Memory::Table(_), _) => {
-            *memory = self::new(remember);
-            Some(TransitionReason::SeedChanged)
         }
         (remember @ Remember::Cookie(cookie), Memory::Cookie(_), Remember::Cookie(was)) => {
             // Keep an ephemeral key. Otherwise every reload would lose all sessions.

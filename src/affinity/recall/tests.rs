@@ -4,11 +4,13 @@ use std::time::Duration;
 use super::*;
 use crate::affinity::cookie::{OnCacheable, SameSite, SecureAttribute};
 use crate::affinity::key::tests::TestRequest;
+use crate::affinity::name::Owner;
 use crate::affinity::ring::Ring;
-use crate::affinity::{AdminState, Health, Member, Slot, Weight};
+use crate::affinity::{AdminState, Health, Member, SessionName, Slot, Weight};
 
 const NOW: Timestamp = Timestamp(1_000_000);
 const KEY: Option<KeyHash> = Some(KeyHash(42));
+const NAME: SessionName = SessionName(7);
 
 /// One backend, `node1`, in slot 3.
 fn cluster() -> Cluster {
@@ -26,7 +28,8 @@ fn cluster() -> Cluster {
 }
 
 fn recalled(store: Store<'_>, key: Option<KeyHash>, cookie: &str) -> Recalled {
-    recall(store, &cluster(), key, &TestRequest::new("/", &[("cookie", cookie)]), NOW)
+    let found = key.map(|hash| FoundKey { source: 0, hash, name: Some(NAME) });
+    recall(store, &cluster(), found, &TestRequest::new("/", &[("cookie", cookie)]), NOW)
 }
 
 fn config() -> CookieConfig {
@@ -56,10 +59,10 @@ fn nothing_is_stored_without_a_store() {
 fn table_binding_is_found_by_key() {
     let table = Table::new(10, 100);
     assert_eq!(recalled(Store::Table(&table), KEY, "").binding, Binding::Absent);
-    table.bind(KeyHash(42), Slot(3), NOW);
+    table.bind(NAME, Slot(3), Owner(0), NOW);
     assert_eq!(recalled(Store::Table(&table), KEY, "").binding, Binding::To(Slot(3)));
     assert_eq!(recalled(Store::Table(&table), None, "").binding, Binding::Absent);
-    table.bind(KeyHash(42), Slot(4), NOW);
+    table.bind(NAME, Slot(4), Owner(0), NOW);
     assert_eq!(recalled(Store::Table(&table), KEY, "").binding, Binding::Unknown, "removed backend");
 }
 

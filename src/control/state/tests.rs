@@ -2,12 +2,13 @@ use std::io::ErrorKind;
 
 use super::*;
 use crate::affinity::cookie::{CookieConfig, OnCacheable, SameSite, SecureAttribute};
-use crate::affinity::{Health, Seed, Weight};
+use crate::affinity::name::Owner;
+use crate::affinity::{Health, Seed, SessionName, Timestamp, Weight};
 use crate::control::fixture::{S, backend, config, passive, tcp_check, upstream};
 use crate::control::probe::ProbeFailure;
 use crate::control::transition::TransitionReason;
 use crate::model::snapshot::{Memory, Observation, UpstreamState};
-use crate::model::{Remember, TableConfig, Upstream};
+use crate::model::{Backend, Remember, TableConfig, Upstream};
 use crate::secret::SecretKey;
 
 const FAIL: ProbeResult = ProbeResult::Fail(ProbeFailure::Connect(ErrorKind::ConnectionRefused));
@@ -768,7 +769,7 @@ fn ring_is_rebuilt_only_if_it_changes() {
     let before = ring(&world);
     let mut other = checked(&["a", "b"]);
     other.slow_start = S;
-    other.backends[0] = crate::model::Backend { max_connections: Some(1), ..backend("a") };
+    other.backends[0] = Backend { max_connections: Some(1), ..backend("a") };
     world.configure(other.clone());
     world.probes("a", &[FAIL; 3]);
     assert!(Arc::ptr_eq(&before, &ring(&world)));
@@ -870,16 +871,39 @@ fn table_survives_reloads() {
 }
 
 #[test]
-fn seed_change_discards_the_table_and_warns() {
+fn table_survives_a_seed_change() {
     let mut world = World::new(remembering(table(10)));
     let Memory::Table(before) = world.web().memory.clone() else { panic!("a table") };
     let mut other = remembering(table(10));
     other.affinity.seed = Seed(99);
     world.configure(other);
     let Memory::Table(after) = world.web().memory.clone() else { panic!("a table") };
-    assert!(!Arc::ptr_eq(&before, &after));
-    assert_eq!(world.last().reason, TransitionReason::SeedChanged);
-    assert!(world.last().reason.is_warning());
+    assert!(Arc::ptr_eq(&before, &after), "names do not depend on the seed");
+    assert!(!world.log.iter().any(|t| t.reason.is_warning()));
+}
+
+#[test]
+fn slots_of_removed_backends_without_sessions_are_given_back() {
+    let with = |ids: &[String]| {
+        let mut web = upstream("web", &["a"]);
+        let template = web.backends.remove(0);
+        web.backends = ids.iter().map(|id| Backend { id: id.parse().unwrap(), ..template.clone() }).collect();
+        web.affinity.vnodes = 1;
+        web.affinity.remember = table(10);
+        web
+    };
+    let batch = |n: u32| -> Vec<String> { (0..16_000).map(|i| format!("b{n}-{i:05}")).collect() };
+    let mut state = ControlState::new(config(vec![with(&batch(0))]), 1, S);
+    let Memory::Table(table) = state.snapshot().upstreams[0].memory.clone() else { panic!("a table") };
+    let bound = state.snapshot().upstreams[0].cluster.members()[5].slot;
+    table.bind(SessionName(7), bound, Owner(0), Timestamp(1));
+    for n in 1..7 {
+        state.configure(config(vec![with(&batch(n))]), S).unwrap();
+    }
+    let slots = state.slots().get("web").unwrap();
+    assert_eq!(slots.id_of(bound).unwrap().as_str(), "b0-00005", "a slot with a session must not be reused");
+    let members = state.snapshot().upstreams[0].cluster.members().to_vec();
+    assert!(members.iter().all(|member| slots.id_of(member.slot).as_ref() == Some(&member.id)));
 }
 
 #[test]

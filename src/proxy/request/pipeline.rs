@@ -216,9 +216,10 @@ impl Request<'_> {
             ip: self.client_ip(client),
             certificate: client.origin.secure.as_ref().and_then(|secure| secure.certificate_name()),
         };
-        let mask = self.view.snapshot.config.client_ip.mask;
-        let found = key::find_key(&affinity.key, affinity.seed, mask, head, identity);
-        Session::recall(upstream, found, head, self.worker.now())
+        let (mask, now) = (self.view.snapshot.config.client_ip.mask, self.worker.now());
+        let context = key::KeyContext { seed: affinity.seed, mask, table: binding::table(upstream), now };
+        let found = key::find_key(&affinity.key, context, head, identity);
+        Session::recall(upstream, found, head, self.worker.in_use.recent(), now)
     }
 
     /// Picks a member of the upstream.
@@ -297,14 +298,19 @@ impl Request<'_> {
             Usage::First => upstream.metrics.connection_opened(),
             Usage::Early | Usage::Again => upstream.metrics.connection_reused(),
         }
-        let session = self.session.as_ref();
-        if session.is_some_and(|session| !session.bind(upstream, verdict, &self.tried, self.worker.now())) {
+        let (session, now) = (self.session.as_ref(), self.worker.now());
+        let owner = view.snapshot.config.client_ip.mask.apply(client_ip);
+        if session.is_some_and(|session| !session.bind(upstream, verdict, &self.tried, owner, now)) {
             pool.keep(backend, self.worker.coarse_now());
             self.tally.attempts -= 1;
             return Ok(Attempted::LostRace);
         }
+        let names = session.map_or((None, None), |session| (session.name, session.key));
+        self.in_use = Some(self.worker.in_use.begin(&view, route, names, now));
         let attempt = Attempt { upstream, verdict, permit, backend, out: head };
-        exchange::run(self, client, attempt).await.map(Attempted::Answered)
+        let answered = exchange::run(self, client, attempt).await;
+        self.in_use = None;
+        answered.map(Attempted::Answered)
     }
 
     /// Plans again after a failed attempt. Returns the failure if it is final.

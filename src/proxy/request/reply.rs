@@ -8,6 +8,7 @@ use super::head::{self, AffinityReport, ClientFraming, ResponseEdits};
 use super::state::Request;
 use crate::affinity::cookie;
 use crate::affinity::pick::Verdict;
+use crate::affinity::recall;
 use crate::h1::{self, Body, BodyLimits, FieldSlots, Framing, Parsed, ResponseHead, Version};
 use crate::model::snapshot::Observation;
 use crate::proxy::view::UpstreamView;
@@ -117,13 +118,19 @@ impl ReplyReader {
         let client_persistent =
             facts.persistent && framing != ClientFraming::UntilClose && uploaded && !worker.draining();
         let now = worker.now();
+        let affinity = &upstream.state.config.affinity;
         let mut set_cookie = None;
         if let Some(session) = &request.session {
-            session.learn(upstream, verdict.member, head, now);
+            let (name, mut key) = (session.learn(upstream, verdict.member, head, now), None);
             let cacheable = || cookie::is_publicly_cacheable(facts.method.like(), head.status, head);
             set_cookie = session.cookie_to_set(upstream, verdict, facts.secure, cacheable, now);
+            if set_cookie.is_some() && session.key.is_none() {
+                key = Some(recall::key_of(affinity.seed, upstream.id(verdict.member), now));
+            }
+            if let Some(in_use) = request.in_use.as_ref().filter(|_| name.is_some() || key.is_some()) {
+                in_use.add(name, key);
+            }
         }
-        let affinity = &upstream.state.config.affinity;
         let edits = ResponseEdits {
             persistent: client_persistent,
             version: facts.version,
