@@ -123,7 +123,6 @@ impl Namer {
     }
 
     /// Returns the group of a client address (16 bytes, already masked).
-    #[expect(clippy::cast_possible_truncation, reason = "the top 16 bits")]
     pub fn owner(&self, address: [u8; 16]) -> Owner {
         Owner((self.of_address(address).0 >> 48) as u16)
     }

@@ -31,7 +31,7 @@ impl SipHasher {
     }
 
     pub(super) fn write(&mut self, mut bytes: &[u8]) {
-        while self.len % 8 != 0 {
+        while !self.len.is_multiple_of(8) {
             let [byte, rest @ ..] = bytes else { return };
             self.push(*byte);
             bytes = rest;
@@ -41,7 +41,9 @@ impl SipHasher {
             self.len = self.len.wrapping_add(8);
             bytes = rest;
         }
-        bytes.iter().for_each(|byte| self.push(*byte));
+        for byte in bytes {
+            self.push(*byte);
+        }
     }
 
     pub(super) fn finish(mut self) -> u64 {
@@ -56,7 +58,7 @@ impl SipHasher {
     fn push(&mut self, byte: u8) {
         self.tail |= u64::from(byte) << (8 * (self.len % 8));
         self.len = self.len.wrapping_add(1);
-        if self.len % 8 == 0 {
+        if self.len.is_multiple_of(8) {
             let word = std::mem::take(&mut self.tail);
             self.compress(word);
         }

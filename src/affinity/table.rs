@@ -327,7 +327,7 @@ impl Table {
             let tag = shard.entry(at).tag();
             if tag.class() == Some(Class::Minted) {
                 shard.set_last_seen(at, now);
-                self.retag(&mut shard, at, tag.retired());
+                self.retag(&mut shard, at, Tag::RETIRED);
             }
         }
     }

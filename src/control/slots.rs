@@ -56,13 +56,12 @@ impl Slots {
         if let Some(slot) = inner.by_id.get(id) {
             return Some(*slot);
         }
-        let slot = match inner.free.pop() {
-            Some(slot) => slot,
-            None => {
-                let slot = Slot(u16::try_from(inner.ids.len()).ok()?);
-                inner.ids.push(None);
-                slot
-            }
+        let slot = if let Some(slot) = inner.free.pop() {
+            slot
+        } else {
+            let slot = Slot(u16::try_from(inner.ids.len()).ok()?);
+            inner.ids.push(None);
+            slot
         };
         inner.ids[usize::from(slot.0)] = Some(id.clone());
         inner.by_id.insert(id.clone(), slot);

@@ -24,7 +24,9 @@ fn stream_until(backends: &[Backend; 3], gate: &Gate) {
 }
 
 fn reply(backends: &[Backend; 3]) {
-    backends.iter().for_each(|backend| backend.set(Script::reply()));
+    for backend in backends {
+        backend.set(Script::reply());
+    }
 }
 
 /// Starts a proxy with a table, and lets backends mint sessions. Returns each with its backend.
@@ -40,7 +42,9 @@ async fn minted(backends: &[Backend; 3], count: usize) -> (Proxy, Vec<(String, S
         }
         sessions.push((proxy.client().get("/login").await.backend().to_owned(), id));
     }
-    backends.iter().for_each(|backend| backend.set_fields(&[]));
+    for backend in backends {
+        backend.set_fields(&[]);
+    }
     (proxy, sessions)
 }
 
@@ -49,7 +53,9 @@ async fn tunnel_longer_than_the_ttl_keeps_its_session() {
     let backends = three().await;
     let (proxy, sessions) = minted(&backends, 8).await;
     let switch = [Step::ReadHead, Step::Send(SWITCHED.into()), Step::Echo];
-    backends.iter().for_each(|backend| backend.set(Script::new(switch.clone())));
+    for backend in &backends {
+        backend.set(Script::new(switch.clone()));
+    }
     let mut tunnels = Vec::new();
     for (_, id) in &sessions {
         let mut raw = proxy.raw().await;

@@ -4,7 +4,9 @@ use crate::harness::{Backend, Proxy, RawClient, eventually, three};
 
 /// Makes the backends answer with these lines.
 fn set_fields(backends: &[Backend; 3], lines: &[&str]) {
-    backends.iter().for_each(|backend| backend.set_fields(lines));
+    for backend in backends {
+        backend.set_fields(lines);
+    }
 }
 
 async fn proxy(backends: &[Backend; 3], affinity: &str) -> Proxy {

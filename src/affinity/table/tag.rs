@@ -23,6 +23,8 @@ impl Class {
 }
 
 impl Tag {
+    /// Of an id that another one has replaced.
+    pub(super) const RETIRED: Self = Self((Class::Retired as u32) << CLASS_SHIFT);
     /// Of a place without an entry.
     pub(super) const VACANT: Self = Self(3 << CLASS_SHIFT);
 
@@ -73,10 +75,6 @@ impl Tag {
     pub(super) fn used(self) -> Self {
         Self(self.0 & !UNUSED)
     }
-
-    pub(super) fn retired(self) -> Self {
-        Self((Class::Retired as u32) << CLASS_SHIFT)
-    }
 }
 
 const CLASS_SHIFT: u32 = Scope::BITS + 1;
@@ -99,10 +97,10 @@ mod tests {
         assert_eq!(unused.scope(), Some(scope));
         let claimed = Tag::claimed(Owner(0xabcd));
         assert_eq!((claimed.owner(), claimed.scope()), (Some(Owner(0xabcd)), None));
-        assert_eq!(minted.retired().class(), Some(Class::Retired));
+        assert_eq!(Tag::RETIRED.class(), Some(Class::Retired));
         assert_eq!(Tag::VACANT.class(), None);
         assert_eq!(Tag::of_bits(Tag::VACANT.bits()), None);
-        for tag in [minted, unused, claimed, minted.retired()] {
+        for tag in [minted, unused, claimed, Tag::RETIRED] {
             assert_eq!(Tag::of_bits(tag.bits()), Some(tag));
         }
     }

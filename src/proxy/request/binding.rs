@@ -111,7 +111,7 @@ impl Session {
             // The request had this id already: the pick has bound it, or has left it bound to the
             // backend that the session returns to.
             (Learned::Bind { key, scope }, Some(name)) if key.name == Some(name) => {
-                table.confirm(name, scope)
+                table.confirm(name, scope);
             }
             (Learned::Bind { key, scope }, before) => {
                 if let Some(name) = key.name {
