@@ -19,7 +19,7 @@ use homing::affinity::key::KeySource;
 use homing::affinity::pick::Binding;
 use homing::affinity::ring::Ring;
 use homing::affinity::table::Table;
-use homing::affinity::{BackendId, Cluster, KeyHash, Slot, Weight};
+use homing::affinity::{BackendId, Cluster, KeyHash, SessionName, Slot, Weight};
 use homing::h1::{Body, RequestHead};
 
 #[library_benchmark]
@@ -73,17 +73,17 @@ fn ring_successor(ring: Ring, keys: Vec<KeyHash>) -> (u64, Ring, Vec<KeyHash>) {
 }
 
 #[library_benchmark]
-#[bench::hit(subjects::full_table(), subjects::keys(0))]
-#[bench::miss(subjects::full_table(), subjects::keys(1_000_000))]
-fn table_lookup(table: Table, keys: Vec<KeyHash>) -> (usize, Table, Vec<KeyHash>) {
-    (subjects::table_lookup(&table, &keys), table, keys)
+#[bench::hit(subjects::full_table(), subjects::names(0))]
+#[bench::miss(subjects::full_table(), subjects::names(1_000_000))]
+fn table_lookup(table: Table, names: Vec<SessionName>) -> (usize, Table, Vec<SessionName>) {
+    (subjects::table_lookup(&table, &names), table, names)
 }
 
 #[library_benchmark]
-#[bench::full(subjects::full_table(), subjects::keys(1_000_000))]
-fn table_insert(table: Table, keys: Vec<KeyHash>) -> (Table, Vec<KeyHash>) {
-    subjects::table_insert(&table, &keys);
-    (table, keys)
+#[bench::full(subjects::full_table(), subjects::names(1_000_000))]
+fn table_insert(table: Table, names: Vec<SessionName>) -> (Table, Vec<SessionName>) {
+    subjects::table_insert(&table, &names);
+    (table, names)
 }
 
 #[library_benchmark]

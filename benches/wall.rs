@@ -61,7 +61,7 @@ fn rings(c: &mut Criterion) {
 
 fn tables(c: &mut Criterion) {
     let table = subjects::full_table();
-    let (bound, unknown) = (subjects::keys(0), subjects::keys(1_000_000));
+    let (bound, unknown) = (subjects::names(0), subjects::names(1_000_000));
     let mut group = c.benchmark_group("table");
     group.throughput(Throughput::Elements(subjects::BATCH));
     group.bench_function("hit", |b| b.iter(|| subjects::table_lookup(&table, &bound)));
@@ -70,9 +70,9 @@ fn tables(c: &mut Criterion) {
     group.bench_function("insert_and_evict", |b| {
         let fresh = || {
             run += 1;
-            subjects::keys(run)
+            subjects::names(run)
         };
-        b.iter_batched_ref(fresh, |keys| subjects::table_insert(&table, keys), BatchSize::SmallInput);
+        b.iter_batched_ref(fresh, |names| subjects::table_insert(&table, names), BatchSize::SmallInput);
     });
 }
 

@@ -11,12 +11,13 @@ use std::sync::Arc;
 use ahash::RandomState;
 use homing::affinity::client_ip::Mask;
 use homing::affinity::cookie::{KeyRing, Opened};
-use homing::affinity::key::{ClientIdentity, KeySource, find_key};
+use homing::affinity::key::{ClientIdentity, KeyContext, KeySource, find_key};
+use homing::affinity::name::Owner;
 use homing::affinity::pick::{Binding, Decision, Failover, Idle, Policy, Query, Tried, pick};
 use homing::affinity::ring::Ring;
 use homing::affinity::table::Table;
 use homing::affinity::{
-    AdminState, BackendId, Cluster, Health, KeyHash, Member, Seed, Slot, Timestamp, Weight,
+    AdminState, BackendId, Cluster, Health, KeyHash, Member, Seed, SessionName, Slot, Timestamp, Weight,
 };
 use homing::h1::{
     Body, BodyLimits, FieldSlots, Framing, HeadLimits, Parsed, RequestHead, parse_request, parse_response,
@@ -150,7 +151,8 @@ pub(crate) fn key_source(name: &str) -> [KeySource; 1] {
 pub(crate) fn key(sources: &[KeySource], head: &RequestHead<'_>) -> KeyHash {
     let mask = Mask { v4: 32, v6: 64 };
     let client = ClientIdentity { ip: IpAddr::from([192, 0, 2, 1]), certificate: None };
-    find_key(black_box(sources), SEED, mask, black_box(head), client).unwrap().hash
+    let context = KeyContext { seed: SEED, mask, table: None, now: NOW };
+    find_key(black_box(sources), context, black_box(head), client).unwrap().hash
 }
 
 /// `BATCH` keys, the same ones each time; other `run`s have none of them.
@@ -182,24 +184,29 @@ pub(crate) fn ring_successor(ring: &Ring, keys: &[KeyHash]) -> u64 {
     keys.iter().map(|&key| u64::from(successor(black_box(key)).unwrap())).sum()
 }
 
-/// A full table of 100,000 sessions; the keys of run 0 are bound last.
+/// `BATCH` sessions, the same ones each time; other `run`s have none of them.
+pub(crate) fn names(run: u64) -> Vec<SessionName> {
+    keys(run).into_iter().map(|key| SessionName(key.0)).collect()
+}
+
+/// A full table of 100,000 sessions; the sessions of run 0 are bound last.
 pub(crate) fn full_table() -> Table {
     let table = Table::with_hasher(100_000, 1800, RandomState::with_seeds(1, 2, 3, 4));
     for run in (0..100).rev() {
-        table_insert(&table, &keys(run));
+        table_insert(&table, &names(run));
     }
     table
 }
 
-/// Looks each key up; returns how many are bound.
-pub(crate) fn table_lookup(table: &Table, keys: &[KeyHash]) -> usize {
-    keys.iter().filter(|&&key| table.lookup(black_box(key), NOW).is_some()).count()
+/// Looks each session up; returns how many are bound.
+pub(crate) fn table_lookup(table: &Table, names: &[SessionName]) -> usize {
+    names.iter().filter(|&&name| table.lookup(black_box(name), NOW).is_some()).count()
 }
 
-/// Binds each key; evicts where the table is full.
-pub(crate) fn table_insert(table: &Table, keys: &[KeyHash]) {
-    for (n, &key) in (0u16..).zip(keys) {
-        table.bind(black_box(key), Slot(n % 8), NOW);
+/// Binds each session; evicts where the table is full.
+pub(crate) fn table_insert(table: &Table, names: &[SessionName]) {
+    for (n, &name) in (0u16..).zip(names) {
+        table.bind(black_box(name), Slot(n % 8), Owner(0), NOW);
     }
 }
 

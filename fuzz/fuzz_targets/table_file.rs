@@ -3,12 +3,12 @@
 #![no_main]
 
 use homing::affinity::table::{Table, file};
-use homing::affinity::{Seed, Slot, Timestamp};
+use homing::affinity::{Slot, Timestamp};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let table = Table::new(1000, 600);
-    if file::read(&table, data, Seed(1), Timestamp(1000), |_| Some(Slot(1))).is_err() {
+    if file::read(&table, data, Timestamp(1000), |_| Some(Slot(1))).is_err() {
         assert!(table.is_empty());
     }
 });

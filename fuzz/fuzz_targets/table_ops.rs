@@ -2,29 +2,30 @@
 
 #![no_main]
 
+use homing::affinity::name::Owner;
 use homing::affinity::table::Table;
-use homing::affinity::{KeyHash, Slot, Timestamp};
+use homing::affinity::{SessionName, Slot, Timestamp};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let table = Table::new(40, 20);
     let mut now = Timestamp(1000);
     for op in data.chunks_exact(3) {
-        let (key, slot) = (KeyHash(u64::from(op[1])), Slot(u16::from(op[2] % 4) * 200));
+        let (name, slot) = (SessionName(u64::from(op[1])), Slot(u16::from(op[2] % 4) * 200));
         match op[0] % 8 {
             0 => {
-                table.bind(key, slot, now);
-                assert_eq!(table.lookup(key, now), Some(slot));
+                table.bind(name, slot, Owner(0), now);
+                assert_eq!(table.lookup(name, now), Some(slot));
             }
             1 => {
-                let bound = table.bind_if_absent(key, slot, now);
-                assert_eq!(table.peek(key, now), Some(bound));
+                let bound = table.bind_if_absent(name, slot, Owner(0), now);
+                assert_eq!(table.peek(name, now), Some(bound));
             }
             2 => {
-                table.remove(key);
-                assert_eq!(table.peek(key, now), None);
+                table.remove(name);
+                assert_eq!(table.peek(name, now), None);
             }
-            3 => assert_eq!(table.peek(key, now), table.lookup(key, now)),
+            3 => assert_eq!(table.peek(name, now), table.lookup(name, now)),
             4 => now.0 += u32::from(op[1] % 32),
             5 => {
                 table.sweep(now);

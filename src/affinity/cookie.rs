@@ -14,7 +14,7 @@ pub mod opened;
 pub mod owner;
 pub mod seal;
 
-pub use cacheable::is_publicly_cacheable;
+pub use cacheable::{is_publicly_cacheable, is_targeted_field};
 pub use config::{CookieConfig, OnCacheable, SameSite, SecureAttribute};
 pub use fields::{Stripped, delete_cookie_value, set_cookie_value, strip_cookie};
 pub use jar::{CookieBinding, Jar, OwnCookies, read_binding};

@@ -22,8 +22,8 @@ impl fmt::Debug for Seed {
     }
 }
 
-/// The hash of a session's key: its position on the ring and its name in the table. The key itself
-/// is not stored.
+/// The hash of a session's key: its position on the ring. In the table the session has another
+/// [name](super::name), because keys with a given position can be made up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct KeyHash(pub u64);
 

@@ -9,7 +9,8 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::client_ip::Mask;
-use super::{KeyHash, Seed};
+use super::table::Table;
+use super::{KeyHash, Seed, SessionName, Timestamp};
 
 pub use super::message::RequestView;
 use super::message::trim;
@@ -58,6 +59,21 @@ pub struct FoundKey {
     pub source: usize,
     /// Its hash.
     pub hash: KeyHash,
+    /// The name of its session in the table; `None` if there is no table.
+    pub name: Option<SessionName>,
+}
+
+/// How keys are hashed, and which sessions are known.
+#[derive(Debug, Clone, Copy)]
+pub struct KeyContext<'a> {
+    /// The ring's seed.
+    pub seed: Seed,
+    /// The mask of addresses.
+    pub mask: Mask,
+    /// The table, if bindings are kept in one.
+    pub table: Option<&'a Table>,
+    /// When the request arrived.
+    pub now: Timestamp,
 }
 
 /// What identifies the client apart from the request itself.
@@ -70,23 +86,71 @@ pub struct ClientIdentity<'c> {
     pub certificate: Option<&'c str>,
 }
 
-/// Returns the key from the first source that is present.
+/// Returns the key from the first source that is present. If it has several values, the first that the
+/// table knows wins, else the first: a browser may send an old cookie in front of the live one.
 pub fn find_key(
     sources: &[KeySource],
-    seed: Seed,
-    mask: Mask,
+    context: KeyContext<'_>,
     request: &impl RequestView,
     client: ClientIdentity<'_>,
 ) -> Option<FoundKey> {
+    let KeyContext { seed, mask, table, .. } = context;
+    let namer = table.map(Table::namer);
     sources.iter().enumerate().find_map(|(source, wanted)| {
-        let hash = match wanted {
-            KeySource::Ip => KeyHash::of_address(seed, mask.apply(client.ip)),
-            KeySource::ClientCert => of_certificate(seed, client.certificate?),
-            _ => KeyHash::of_id(seed, find_id(wanted, request)?),
+        let (hash, name) = match wanted {
+            KeySource::Ip => {
+                let address = mask.apply(client.ip);
+                (KeyHash::of_address(seed, address), namer.map(|namer| namer.of_address(address)))
+            }
+            KeySource::ClientCert => {
+                let name = client.certificate?;
+                (of_certificate(seed, name), namer.map(|namer| namer.of_certificate(name.as_bytes())))
+            }
+            _ => {
+                let id = match table {
+                    Some(table) => known_id(wanted, request, table, context.now)?,
+                    None => find_id(wanted, request)?,
+                };
+                (KeyHash::of_id(seed, id), namer.map(|namer| namer.of_id(id)))
+            }
         };
-        Some(FoundKey { source, hash })
+        Some(FoundKey { source, hash, name })
     })
 }
+
+/// Returns the id in one source: of several values, the first that the table knows, else the first.
+fn known_id<'r>(
+    source: &'r KeySource,
+    request: &'r impl RequestView,
+    table: &Table,
+    now: Timestamp,
+) -> Option<&'r [u8]> {
+    let mut first_two = [None; 2];
+    let mut found = None;
+    let mut tried = 0;
+    let known = |id: &[u8]| table.peek(table.namer().of_id(id), now).is_some();
+    each_id(source, request, |id| {
+        // One value, as nearly always, is not looked up here.
+        match &mut first_two {
+            [first @ None, _] => *first = Some(id),
+            [Some(first), second @ None] if id != *first => {
+                *second = Some(id);
+                found = [*first, id].into_iter().find(|id| known(id));
+                tried = 2;
+            }
+            [_, None] => {}
+            [_, Some(_)] => {
+                tried += 1;
+                found = Some(id).filter(|id| known(id));
+            }
+        }
+        found.is_none() && tried < MAX_TRIED
+    });
+    found.or(first_two[0])
+}
+
+/// The most values of one name that are looked up. A client may send hundreds.
+const MAX_TRIED: usize = 8;
 
 /// Hashes the name in a certificate. No id from a client can be equal to it.
 fn of_certificate(seed: Seed, name: &str) -> KeyHash {
@@ -98,47 +162,54 @@ fn of_certificate(seed: Seed, name: &str) -> KeyHash {
 ///
 /// Of several cookies, headers or parameters with the same name, the first non-empty value wins.
 pub fn find_id<'r>(source: &'r KeySource, request: &'r impl RequestView) -> Option<&'r [u8]> {
+    let mut found = None;
+    each_id(source, request, |id| {
+        found = Some(id);
+        false
+    });
+    found
+}
+
+/// Calls `visit` with each non-empty value in one source, in order, while it returns true.
+fn each_id<'r>(source: &'r KeySource, request: &'r impl RequestView, visit: impl FnMut(&'r [u8]) -> bool) {
+    let target = request.path_and_query().as_bytes();
     match source {
-        KeySource::Ip | KeySource::ClientCert => None,
-        KeySource::Cookie(name) => cookie_values(request, name.as_bytes()).find(|value| !value.is_empty()),
-        KeySource::Header(name) => request.field_values(name).map(trim).find(|value| !value.is_empty()),
-        KeySource::Query(name) => query_value(request.path_and_query().as_bytes(), name.as_bytes()),
-        KeySource::PathParam(name) => path_param_value(request.path_and_query().as_bytes(), name.as_bytes()),
+        KeySource::Ip | KeySource::ClientCert => {}
+        KeySource::Cookie(name) => visit_all(cookie_values(request, name.as_bytes()), visit),
+        KeySource::Header(name) => visit_all(request.field_values(name).map(trim), visit),
+        KeySource::Query(name) => visit_all(query_values(target, name.as_bytes()), visit),
+        KeySource::PathParam(name) => visit_all(path_param_values(target, name.as_bytes()), visit),
     }
 }
 
-/// Returns the value of the query parameter `name`. Only `&` separates parameters.
-fn query_value<'r>(target: &'r [u8], name: &[u8]) -> Option<&'r [u8]> {
-    let start = memchr::memchr(b'?', target)? + 1;
-    let mut rest = &target[start..];
-    loop {
-        let end = memchr::memchr(b'&', rest).unwrap_or(rest.len());
-        if let Some(value) = value_of(&rest[..end], name) {
-            return Some(value);
-        }
-        rest = rest.get(end + 1..)?;
-    }
+fn visit_all<'r>(values: impl Iterator<Item = &'r [u8]>, visit: impl FnMut(&'r [u8]) -> bool) {
+    let _ = values.filter(|value| !value.is_empty()).map(visit).find(|more| !more);
 }
 
-/// Returns the value of the path parameter `name` in any segment (RFC 3986 §3.3).
-fn path_param_value<'r>(target: &'r [u8], name: &[u8]) -> Option<&'r [u8]> {
-    let path = &target[..memchr::memchr(b'?', target).unwrap_or(target.len())];
-    let mut rest = path;
-    loop {
+/// Returns the values of the query parameter `name`. Only `&` separates parameters.
+fn query_values<'r>(target: &'r [u8], name: &'r [u8]) -> impl Iterator<Item = &'r [u8]> {
+    let query = memchr::memchr(b'?', target).map(|mark| &target[mark + 1..]);
+    let parameters = query.into_iter().flat_map(|query| query.split(|byte| *byte == b'&'));
+    parameters.filter_map(move |parameter| value_of(parameter, name))
+}
+
+/// Returns the values of the path parameter `name` in all segments (RFC 3986 §3.3).
+fn path_param_values<'r>(target: &'r [u8], name: &'r [u8]) -> impl Iterator<Item = &'r [u8]> {
+    let mut rest = &target[..memchr::memchr(b'?', target).unwrap_or(target.len())];
+    let parameters = std::iter::from_fn(move || {
         let start = memchr::memchr(b';', rest)? + 1;
         rest = &rest[start..];
         // A parameter ends at the next one or with its segment. After a `/`, look for the next `;`
         // again.
         let end = memchr::memchr2(b';', b'/', rest).unwrap_or(rest.len());
-        if let Some(value) = value_of(&rest[..end], name) {
-            return Some(value);
-        }
+        let parameter = &rest[..end];
         rest = &rest[end..];
-    }
+        Some(parameter)
+    });
+    parameters.filter_map(move |parameter| value_of(parameter, name))
 }
 
-/// Returns the value of `name=value`, unless it is empty.
+/// Returns the value of `name=value`.
 fn value_of<'r>(parameter: &'r [u8], name: &[u8]) -> Option<&'r [u8]> {
-    let value = parameter.strip_prefix(name)?.strip_prefix(b"=")?;
-    (!value.is_empty()).then_some(value)
+    parameter.strip_prefix(name)?.strip_prefix(b"=")
 }

@@ -22,11 +22,15 @@ pub mod hash;
 pub mod key;
 pub mod learn;
 pub mod message;
+pub mod name;
 pub mod pick;
 pub mod recall;
+pub mod recent;
 pub mod ring;
+mod siphash;
 pub mod table;
 
 pub use backend::{AdminState, BackendId, Health, Slot, Timestamp, Weight};
 pub use cluster::{Cluster, Member};
 pub use hash::{KeyHash, Seed};
+pub use name::SessionName;

@@ -1,12 +1,14 @@
 //! Looks up the binding of a request's session in the layers of memory.
 
+use arrayvec::ArrayVec;
+
 use super::cookie::{CookieBinding, CookieConfig, Jar, KeyRing, Opened, OwnCookies, Owner, read_binding};
 use super::key::cookies::values_named;
 use super::key::{FoundKey, KeySource};
 use super::message::RequestView;
 use super::pick::Binding;
 use super::table::Table;
-use super::{BackendId, Cluster, KeyHash, Seed, Slot, Timestamp};
+use super::{BackendId, Cluster, KeyHash, Seed, SessionName, Slot, Timestamp};
 
 /// A place where bindings are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,17 +116,14 @@ pub fn recall(
         recalled.binding = Binding::RingOnly;
         return recalled;
     }
-    let in_table = layers.in_table(recalled.key, owner, now);
+    let in_table = layers.in_table(found.and_then(|found| found.name), owner, now);
     if let Some(CookieLayer { keys, config }) = layers.cookie {
         let values = values_named(request, |name| config.is_named(name));
         let Jar { binding, own } =
             read_binding(keys, layers.upstream, values, owner, now, config.max_age, config.max_idle);
         (recalled.cookie, recalled.own) = (binding, own);
     }
-    let slot_of = |opened: &Opened| {
-        let member = cluster.members().iter().find(|member| member.id == opened.backend);
-        member.map(|member| member.slot)
-    };
+    let slot_of = |opened: &Opened| slot_of(cluster, opened);
     let max_age = layers.cookie.and_then(|layer| layer.config.max_age);
     let (layer, slot) = match (&recalled.cookie, in_table) {
         // The operator has set an absolute end, whatever the table knows.
@@ -170,11 +169,11 @@ pub fn recall(
 }
 
 impl Layers<'_> {
-    /// Looks up the request's key in the table. A helper knows only sessions that cookies name.
-    fn in_table(&self, key: Option<KeyHash>, owner: Owner, now: Timestamp) -> Option<InTable> {
+    /// Looks up the request's session in the table. A helper knows only sessions that cookies name.
+    fn in_table(&self, name: Option<SessionName>, owner: Owner, now: Timestamp) -> Option<InTable> {
         let TableLayer { table, helper } = self.table?;
         let wanted = !helper || matches!(owner, Owner::Session(_));
-        let (slot, seen) = table.recall(key.filter(|_| wanted)?, now, !helper)?;
+        let (slot, seen) = table.recall(name.filter(|_| wanted)?, now, !helper)?;
         Some(InTable { slot, seen })
     }
 
@@ -189,11 +188,17 @@ impl Layers<'_> {
     }
 }
 
+/// Returns the slot of the backend that a cookie names, if it is configured.
+pub(super) fn slot_of(cluster: &Cluster, opened: &Opened) -> Option<Slot> {
+    let member = cluster.members().iter().find(|member| member.id == opened.backend);
+    member.map(|member| member.slot)
+}
+
 /// Derives a key for a session that has only its cookie.
-fn key_of(seed: Seed, opened: &Opened) -> KeyHash {
-    let mut id = Vec::with_capacity(BackendId::MAX_LEN + size_of::<u32>());
-    id.extend_from_slice(&opened.issued.0.to_le_bytes());
-    id.extend_from_slice(opened.backend.as_str().as_bytes());
+pub fn key_of(seed: Seed, opened: &Opened) -> KeyHash {
+    let mut id = ArrayVec::<u8, { BackendId::MAX_LEN + size_of::<u32>() }>::new();
+    id.extend(opened.issued.0.to_le_bytes());
+    id.extend(opened.backend.as_str().bytes());
     KeyHash::of_id(seed, &id)
 }
 

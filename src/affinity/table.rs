@@ -1,43 +1,57 @@
 //! The table: bindings stored in the proxy.
 //!
-//! The table has shards with their own locks, chosen by a keyed hash of the key, so that neither a
+//! The table has shards with their own locks, chosen by a keyed hash of the name, so that neither a
 //! fleet's traffic nor a client that chooses its session ids overloads one shard. The number of
-//! entries is bounded over all shards. In a full table, a new session evicts the longest-idle entry
-//! *of its shard*. An entry idle for more than the TTL is absent for every reader at once; later
-//! operations on its shard or [`Table::sweep`] free its memory.
+//! entries is bounded over all shards; `room` decides who goes when the table is full. An entry idle
+//! for more than the TTL is absent for every reader at once; later operations on its shard or
+//! [`Table::sweep`] free its memory.
 //!
-//! Invariant: `total` and the counts by slot change under the lock of the shard whose entry they
+//! Invariant: `total` and the other counts change under the lock of the shard whose entry they
 //! count. They are exact whenever no operation is in progress, and never below zero.
 
-use std::cmp::Reverse;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use ahash::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::{KeyHash, Slot, Timestamp};
+use super::name::{NameSecret, Namer, Scope};
+use super::{SessionName, Slot, Timestamp};
 
 mod claim;
 mod counts;
 pub mod file;
 mod index;
+mod place;
+mod restore;
+mod room;
 mod saved;
 mod shard;
+mod successions;
+mod tag;
 #[cfg(test)]
 mod tests;
 
 pub use claim::{Claim, Claimed};
-use counts::SlotCounts;
+use counts::Counts;
 pub use saved::Saved;
-use shard::Shard;
+use shard::{Entry, Shard};
+use successions::Successions;
+pub use tag::{Class, Tag};
 
-/// Bindings by key: sharded, bounded, with idle expiry.
+/// Bindings by session: sharded, bounded, with idle expiry.
 #[derive(Debug)]
 pub struct Table {
     shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
+    /// Drawn when first used, unless a file brings one.
+    namer: OnceLock<Namer>,
     total: AtomicUsize,
-    counts: SlotCounts,
+    /// Entries by slot.
+    counts: Counts,
+    /// Claimed entries by owner.
+    owners: Counts,
+    successions: Successions,
     max_entries: AtomicUsize,
     ttl: AtomicU32,
     /// The shard at which the next sweep starts.
@@ -64,8 +78,11 @@ impl Table {
         Self {
             shards: (0..shards).map(|_| Mutex::new(Shard::new())).collect(),
             hasher,
+            namer: OnceLock::new(),
             total: AtomicUsize::new(0),
-            counts: SlotCounts::new(),
+            counts: Counts::new(),
+            owners: Counts::new(),
+            successions: Successions::default(),
             max_entries: AtomicUsize::new(max_entries.max(1)),
             ttl: AtomicU32::new(ttl),
             sweep_from: AtomicUsize::new(0),
@@ -73,13 +90,24 @@ impl Table {
     }
 
     /// Changes the limits of a table in use (on reload). Entries above a lower bound are evicted
-    /// before this returns, the longest-idle of each shard first.
+    /// before this returns, claimed ones and the longest-idle of each shard first.
     pub fn set_limits(&self, max_entries: usize, ttl: u32) {
         self.ttl.store(ttl, Ordering::Relaxed);
         self.max_entries.store(max_entries.max(1), Ordering::Relaxed);
         // Evict in rounds, so that all shards contribute and no lock is held for long. A round that
         // finds nothing means that other threads were faster.
         while self.excess() > 0 && self.evict_round() > 0 {}
+    }
+
+    /// Returns what names its sessions.
+    pub fn namer(&self) -> &Namer {
+        self.namer.get_or_init(|| Namer::new(NameSecret::random()))
+    }
+
+    /// Makes it name its sessions as the table that a file was saved from. Returns false if it has
+    /// named sessions otherwise already.
+    fn adopt(&self, secret: NameSecret) -> bool {
+        self.namer.get_or_init(|| Namer::new(secret)).secret() == secret
     }
 
     /// Returns the maximum number of entries.
@@ -92,54 +120,104 @@ impl Table {
         self.ttl.load(Ordering::Relaxed)
     }
 
-    /// Returns the backend that `key` is bound to and marks it used at `now`.
-    pub fn lookup(&self, key: KeyHash, now: Timestamp) -> Option<Slot> {
-        self.recall(key, now, true).map(|(slot, _)| slot)
+    /// Returns the backend that a session is bound to, because a request of it has arrived. Marks it
+    /// used at `now`.
+    pub fn lookup(&self, name: SessionName, now: Timestamp) -> Option<Slot> {
+        self.recall(name, now, true).map(|(slot, _)| slot)
     }
 
-    /// Returns the backend that `key` is bound to and when it was last used. Marks it used at `now`
-    /// if `touch` is set.
-    pub fn recall(&self, key: KeyHash, now: Timestamp, touch: bool) -> Option<(Slot, Timestamp)> {
-        let hash = self.hash(key);
+    /// Returns the backend that a session is bound to and when it was last used, because a request of
+    /// it has arrived. Marks it used at `now` if `mark` is set.
+    pub fn recall(&self, name: SessionName, now: Timestamp, mark: bool) -> Option<(Slot, Timestamp)> {
+        let hash = self.hash(name);
         let mut shard = self.shard(hash).lock();
-        let at = shard.find(hash, key)?;
-        let (slot, last_seen) = (shard.entry(at).slot(), shard.entry(at).last_seen());
-        if self.expired(last_seen, now) {
+        let at = shard.find(hash, name)?;
+        let entry = shard.entry(at);
+        let (slot, last_seen, tag) = (entry.slot(), entry.last_seen(), entry.tag());
+        if self.expired(entry, now) {
             self.drop_entry(&mut shard, at);
             return None;
         }
-        if touch {
-            shard.touch(at, now);
-            shard.end_claim(key);
+        if mark {
+            touch(&mut shard, at, now);
+        }
+        shard.end_claim(name);
+        if tag.is_unused() {
+            shard.set_tag(at, tag.used());
+            drop(shard);
+            self.successions.take(name).into_iter().for_each(|obsolete| self.retire(obsolete, now));
         }
         Some((slot, last_seen))
     }
 
-    /// Returns the backend that `key` is bound to, without marking it used. For operators, not for
-    /// requests.
-    pub fn peek(&self, key: KeyHash, now: Timestamp) -> Option<Slot> {
-        let hash = self.hash(key);
-        let shard = self.shard(hash).lock();
-        let entry = shard.entry(shard.find(hash, key)?);
-        (!self.expired(entry.last_seen(), now)).then_some(entry.slot())
-    }
-
-    /// Binds `key`, or rebinds it.
-    pub fn bind(&self, key: KeyHash, slot: Slot, now: Timestamp) {
-        self.place(key, slot, now, OnBound::Rebind);
-    }
-
-    /// Binds `key` unless it is already bound. Returns the slot it is bound to. Two concurrent
-    /// first requests of one session therefore agree.
-    pub fn bind_if_absent(&self, key: KeyHash, slot: Slot, now: Timestamp) -> Slot {
-        self.place(key, slot, now, OnBound::Keep)
-    }
-
-    /// Removes `key`.
-    pub fn remove(&self, key: KeyHash) {
-        let hash = self.hash(key);
+    /// Marks a session as used at `now`, because one of its exchanges is in progress or has ended. Does
+    /// nothing if it is gone.
+    pub fn touch(&self, name: SessionName, now: Timestamp) {
+        let hash = self.hash(name);
         let mut shard = self.shard(hash).lock();
-        if let Some(at) = shard.find(hash, key) {
+        if let Some(at) = shard.find(hash, name) {
+            touch(&mut shard, at, now);
+        }
+    }
+
+    /// Returns the backend that a session is bound to, without marking it used.
+    pub fn peek(&self, name: SessionName, now: Timestamp) -> Option<Slot> {
+        self.find(name, now).map(|saved| saved.slot)
+    }
+
+    /// Binds a session whose id a backend has set in this scope. If the request had another id
+    /// (`before`) from the same scope, the new id replaces that one as soon as the client sends it.
+    pub fn learn(
+        &self,
+        name: SessionName,
+        slot: Slot,
+        scope: Scope,
+        before: Option<SessionName>,
+        now: Timestamp,
+    ) {
+        let before = before.filter(|before| {
+            let known = self.find(*before, now);
+            *before != name && known.is_some_and(|old| old.slot == slot && old.tag.scope() == Some(scope))
+        });
+        let tag = Tag::minted(scope);
+        if let Some(before) = before {
+            self.successions.note(before, name);
+        }
+        let tag = if before.is_some() { tag.unused() } else { tag };
+        self.rebind(Saved { name, slot, last_seen: now, tag });
+    }
+
+    /// Notes that a backend has set the id that the request had already. Where its session is bound
+    /// does not change.
+    pub fn confirm(&self, name: SessionName, scope: Scope) {
+        let hash = self.hash(name);
+        let mut shard = self.shard(hash).lock();
+        if let Some(at) = shard.find(hash, name) {
+            self.retag(&mut shard, at, Tag::minted(scope));
+        }
+    }
+
+    /// Removes the session at `slot` whose id a response deletes in this scope, if that is where the id
+    /// was set. If it is unknown where it was set, it counts as set for the whole host. Returns whether
+    /// the session has ended; one that is not in the table may have been known elsewhere.
+    pub fn delete(&self, name: SessionName, slot: Slot, scope: Scope) -> bool {
+        let root = self.namer().root_scope();
+        let hash = self.hash(name);
+        let mut shard = self.shard(hash).lock();
+        let Some(at) = shard.find(hash, name) else { return scope == root };
+        let entry = shard.entry(at);
+        let ends = entry.slot() == slot && entry.tag().scope().unwrap_or(root) == scope;
+        if ends {
+            self.drop_entry(&mut shard, at);
+        }
+        ends
+    }
+
+    /// Removes a session.
+    pub fn remove(&self, name: SessionName) {
+        let hash = self.hash(name);
+        let mut shard = self.shard(hash).lock();
+        if let Some(at) = shard.find(hash, name) {
             self.drop_entry(&mut shard, at);
         }
     }
@@ -156,14 +234,14 @@ impl Table {
 
     /// Returns the number of entries bound to `slot` (exact, O(1)), counted as in [`Table::len`].
     pub fn sessions(&self, slot: Slot) -> usize {
-        self.counts.get(slot)
+        self.counts.get(slot.0)
     }
 
     /// Returns the bytes of memory held. It locks every shard, so it is for operators, not for
     /// requests.
     pub fn memory(&self) -> usize {
         let shards = self.shards.iter().map(|shard| shard.lock().memory());
-        size_of_val(&*self.shards) + shards.sum::<usize>() + self.counts.memory()
+        size_of_val(&*self.shards) + shards.sum::<usize>() + self.counts.memory() + self.owners.memory()
     }
 
     /// Drops expired entries, at most 64 under one lock and 16,384 in all (a few milliseconds).
@@ -187,135 +265,78 @@ impl Table {
         dropped
     }
 
-    /// Calls `visit` with every unexpired binding, shard by shard, the longest idle of a shard
-    /// first. No lock is held during the call. A binding that changes meanwhile is seen before or
-    /// after the change.
-    pub fn for_each(&self, now: Timestamp, mut visit: impl FnMut(Saved)) {
-        let mut copy = Vec::new();
-        for shard in &self.shards {
-            copy.clear();
-            copy.extend(shard.lock().oldest_first());
-            copy.iter().filter(|saved| !self.expired(saved.last_seen, now)).copied().for_each(&mut visit);
-        }
+    /// Returns an unexpired binding.
+    fn find(&self, name: SessionName, now: Timestamp) -> Option<Saved> {
+        let hash = self.hash(name);
+        let shard = self.shard(hash).lock();
+        let entry = shard.entry(shard.find(hash, name)?);
+        let (slot, last_seen, tag) = (entry.slot(), entry.last_seen(), entry.tag());
+        (!self.expired(entry, now)).then_some(Saved { name, slot, last_seen, tag })
     }
 
-    /// Adds bindings as older than all existing ones, so that no live session is evicted. Keys that
-    /// are already bound are refused, and so are the oldest bindings beyond the room left. The
-    /// order of use is kept (to the second). Returns how many were added.
-    fn restore(&self, mut bindings: Vec<Saved>) -> usize {
-        let room = self.max_entries().saturating_sub(self.len());
-        if bindings.len() > room {
-            bindings.select_nth_unstable_by_key(room, |saved| Reverse(saved.last_seen));
-            bindings.truncate(room);
-        }
-        // Shard by shard, to fill each one while it is in the CPU cache.
-        bindings
-            .sort_unstable_by_key(|saved| (self.shard_of(self.hash(saved.key)), Reverse(saved.last_seen)));
-        bindings.into_iter().filter(|saved| self.restore_one(*saved)).count()
-    }
-
-    fn restore_one(&self, saved: Saved) -> bool {
-        let hash = self.hash(saved.key);
+    /// Makes a session expire soon, because another id has replaced its own.
+    fn retire(&self, name: SessionName, now: Timestamp) {
+        let hash = self.hash(name);
         let mut shard = self.shard(hash).lock();
-        let room = !shard.is_full() && shard.find(hash, saved.key).is_none() && self.reserve();
-        if room {
-            shard.insert_oldest(&self.hasher, hash, saved);
-            self.counts.add(saved.slot);
-        }
-        room
-    }
-
-    fn place(&self, key: KeyHash, slot: Slot, now: Timestamp, on_bound: OnBound) -> Slot {
-        self.place_and(key, slot, now, on_bound, |_, _| {})
-    }
-
-    /// Places a binding and, under the same lock, tells whether the key was absent.
-    fn place_and(
-        &self,
-        key: KeyHash,
-        slot: Slot,
-        now: Timestamp,
-        on_bound: OnBound,
-        tell: impl FnOnce(&mut Shard, bool),
-    ) -> Slot {
-        let hash = self.hash(key);
-        let mut reserved = false;
-        loop {
-            let mut shard = self.shard(hash).lock();
-            if let Some(at) = shard.find(hash, key) {
-                if reserved {
-                    self.total.fetch_sub(1, Ordering::Relaxed);
-                }
-                let absent = self.expired(shard.entry(at).last_seen(), now);
-                let bound = self.refresh(&mut shard, at, slot, now, on_bound);
-                shard.end_claim(key);
-                tell(&mut shard, absent);
-                return bound;
+        if let Some(at) = shard.find(hash, name) {
+            let tag = shard.entry(at).tag();
+            if tag.class() == Some(Class::Minted) {
+                shard.set_last_seen(at, now);
+                self.retag(&mut shard, at, Tag::RETIRED);
             }
-            // Drop two expired entries per insertion, so that a table of expired sessions shrinks.
-            let _ = self.drop_if_expired(&mut shard, now) && self.drop_if_expired(&mut shard, now);
-            if !shard.is_full() {
-                reserved = reserved || self.reserve();
-            }
-            if !reserved && shard.len() > 0 {
-                self.evict_oldest(&mut shard);
-                reserved = true;
-            }
-            if reserved {
-                shard.insert_newest(&self.hasher, hash, Saved { key, slot, last_seen: now });
-                self.counts.add(slot);
-                tell(&mut shard, true);
-                return slot;
-            }
-            // The table is full and this shard is empty: evict from another. That needs the other
-            // shard's lock, so release ours and look for the key again.
-            drop(shard);
-            reserved = self.shards.iter().any(|other| self.evict_oldest(&mut other.lock()));
         }
     }
 
-    /// Handles a request for an existing entry. An expired entry counts as absent.
-    fn refresh(&self, shard: &mut Shard, at: u32, slot: Slot, now: Timestamp, on_bound: OnBound) -> Slot {
-        let entry = shard.entry(at);
-        let before = entry.slot();
-        let keep = on_bound == OnBound::Keep && !self.expired(entry.last_seen(), now);
-        shard.touch(at, now);
-        if keep || before == slot {
-            return before;
+    /// Changes the tag of an entry and keeps the counts right.
+    fn retag(&self, shard: &mut MutexGuard<'_, Shard>, at: u32, tag: Tag) {
+        if let Some(owner) = shard.entry(at).tag().owner() {
+            self.owners.sub(owner.0);
         }
-        shard.set_slot(at, slot);
-        self.counts.add(slot);
-        self.counts.sub(before);
-        slot
+        shard.set_tag(at, tag);
+        if let Some(owner) = tag.owner() {
+            self.owners.add(owner.0);
+        }
     }
 
-    fn expired(&self, last_seen: Timestamp, now: Timestamp) -> bool {
-        now.since(last_seen) > self.ttl.load(Ordering::Relaxed)
+    fn count(&self, slot: Slot, tag: Tag) {
+        self.counts.add(slot.0);
+        if let Some(owner) = tag.owner() {
+            self.owners.add(owner.0);
+        }
     }
 
-    /// Drops the longest-idle entry if it has expired.
+    /// Returns the seconds without use after which an entry is absent.
+    fn lifetime(&self, tag: Tag) -> u32 {
+        let ttl = self.ttl.load(Ordering::Relaxed);
+        if tag.class() == Some(Class::Retired) { ttl.min(RETIRED) } else { ttl }
+    }
+
+    fn expired(&self, entry: &Entry, now: Timestamp) -> bool {
+        now.since(entry.last_seen()) > self.lifetime(entry.tag())
+    }
+
+    /// Drops the longest-idle entry of a class if it has expired.
     fn drop_if_expired(&self, shard: &mut MutexGuard<'_, Shard>, now: Timestamp) -> bool {
-        match shard.oldest() {
-            Some(at) if self.expired(shard.entry(at).last_seen(), now) => {
-                self.drop_entry(shard, at);
-                true
-            }
-            _ => false,
+        let expired = |class: &Class| shard.oldest(*class).filter(|at| self.expired(shard.entry(*at), now));
+        let found = Class::ALL.iter().find_map(expired);
+        if let Some(at) = found {
+            self.drop_entry(shard, at);
         }
+        found.is_some()
     }
 
     fn drop_entry(&self, shard: &mut MutexGuard<'_, Shard>, at: u32) {
-        let slot = shard.remove(&self.hasher, at);
-        self.counts.sub(slot);
+        self.evict(shard, at);
         self.total.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Drops the longest-idle entry; the caller takes over its place in the total.
-    fn evict_oldest(&self, shard: &mut MutexGuard<'_, Shard>) -> bool {
-        let Some(at) = shard.oldest() else { return false };
-        let slot = shard.remove(&self.hasher, at);
-        self.counts.sub(slot);
-        true
+    /// Drops an entry; the caller takes over its place in the total.
+    fn evict(&self, shard: &mut MutexGuard<'_, Shard>, at: u32) {
+        let (slot, tag) = shard.remove(&self.hasher, at);
+        self.counts.sub(slot.0);
+        if let Some(owner) = tag.owner() {
+            self.owners.sub(owner.0);
+        }
     }
 
     /// Reserves a place in the total if one is free.
@@ -330,23 +351,8 @@ impl Table {
         self.len().saturating_sub(self.max_entries())
     }
 
-    /// Evicts up to a batch from every shard, but not more than the excess.
-    fn evict_round(&self) -> usize {
-        let share = self.excess().div_ceil(self.shards.len()).min(BATCH);
-        let mut evicted = 0;
-        for shard in &self.shards {
-            let mut shard = shard.lock();
-            for _ in 0..share.min(self.excess()) {
-                let Some(at) = shard.oldest() else { break };
-                self.drop_entry(&mut shard, at);
-                evicted += 1;
-            }
-        }
-        evicted
-    }
-
-    fn hash(&self, key: KeyHash) -> u64 {
-        self.hasher.hash_one(key.0)
+    fn hash(&self, name: SessionName) -> u64 {
+        self.hasher.hash_one(name.0)
     }
 
     fn shard(&self, hash: u64) -> &Mutex<Shard> {
@@ -361,11 +367,11 @@ impl Table {
     }
 }
 
-/// What `place` does with a key that is already bound.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum OnBound {
-    Keep,
-    Rebind,
+/// Marks an entry as used. A retired one is not kept by that.
+fn touch(shard: &mut MutexGuard<'_, Shard>, at: u32, now: Timestamp) {
+    if shard.entry(at).tag().class() != Some(Class::Retired) {
+        shard.touch(at, now);
+    }
 }
 
 /// Small shards keep the time under a lock short (growing one copies 16 KB of index). They are
@@ -373,6 +379,9 @@ enum OnBound {
 const ENTRIES_PER_SHARD: usize = 4096;
 const MIN_SHARDS: usize = 16;
 const MAX_SHARDS: usize = 4096;
+/// Seconds for which a retired id is still found: by requests that were sent before the client got the
+/// new one.
+const RETIRED: u32 = 5;
 /// Entries dropped under one lock.
 const BATCH: usize = 64;
 /// Entries dropped in one sweep.

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::SystemTime;
 
+use crate::affinity::Timestamp;
 use crate::affinity::table::{Table, file};
-use crate::affinity::{Seed, Timestamp};
 use crate::control::ControlHandle;
 use crate::error_chain;
 use crate::model::snapshot::Snapshot;
@@ -14,7 +14,6 @@ struct KeptTable<'a> {
     upstream: &'a str,
     table: &'a Table,
     path: &'a Path,
-    seed: Seed,
 }
 
 fn kept_tables(snapshot: &Snapshot) -> impl Iterator<Item = KeptTable<'_>> {
@@ -22,7 +21,7 @@ fn kept_tables(snapshot: &Snapshot) -> impl Iterator<Item = KeptTable<'_>> {
         let affinity = &upstream.config.affinity;
         let table = upstream.table()?;
         let path = affinity.remember.table.as_ref()?.file.as_deref()?;
-        Some(KeptTable { upstream: &upstream.config.name, table, path, seed: affinity.seed })
+        Some(KeptTable { upstream: &upstream.config.name, table, path })
     })
 }
 
@@ -30,14 +29,12 @@ fn kept_tables(snapshot: &Snapshot) -> impl Iterator<Item = KeptTable<'_>> {
 /// so that the next save does not overwrite it. Its sessions are placed anew.
 pub(super) fn load(control: &ControlHandle) {
     for kept in kept_tables(&control.snapshot()) {
-        let KeptTable { upstream, table, path, seed } = kept;
+        let KeptTable { upstream, table, path } = kept;
         if !path.exists() {
             warn_if_unsavable(upstream, path);
             continue;
         }
-        match file::load(table, path, seed, Timestamp::of(SystemTime::now()), |id| {
-            control.slot_of(upstream, id)
-        }) {
+        match file::load(table, path, Timestamp::of(SystemTime::now()), |id| control.slot_of(upstream, id)) {
             Ok(loaded) => tracing::info!(
                 upstream,
                 path = %path.display(),
@@ -85,10 +82,9 @@ fn rename_invalid(upstream: &str, path: &Path) {
 
 pub(super) fn save(control: &ControlHandle) {
     for kept in kept_tables(&control.snapshot()) {
-        let KeptTable { upstream, table, path, seed } = kept;
-        match file::save(table, path, seed, Timestamp::of(SystemTime::now()), |slot| {
-            control.id_of(upstream, slot)
-        }) {
+        let KeptTable { upstream, table, path } = kept;
+        match file::save(table, path, Timestamp::of(SystemTime::now()), |slot| control.id_of(upstream, slot))
+        {
             Ok(saved) => tracing::info!(upstream, path = %path.display(), saved, "table saved"),
             Err(error) => tracing::error!(
                 upstream,

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::error::AppError;
+use crate::affinity::recent::RecentUse;
 use crate::control::ControlHandle;
 use crate::dial::names::Names;
 use crate::model::snapshot::Snapshot;
@@ -75,6 +76,7 @@ pub(super) fn start(
 ) -> Result<(Workers, WorkerThreads), AppError> {
     let connections = Arc::new(AtomicUsize::new(0));
     let clients = Arc::new(ConnectionCounts::default());
+    let recent = Arc::new(RecentUse::default());
     let (end, ended) = mpsc::unbounded_channel();
     let (mut commands, mut threads) = (Vec::new(), Vec::new());
     for index in 0..count {
@@ -88,6 +90,7 @@ pub(super) fn start(
             log: log.clone(),
             connections: Arc::clone(&connections),
             clients: Arc::clone(&clients),
+            recent: Arc::clone(&recent),
         };
         let end = end.clone();
         let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {

@@ -4,9 +4,10 @@ use std::error::Error;
 use std::fmt::Write;
 use std::path::Path;
 
+use crate::affinity::key::KeySource;
 use crate::affinity::pick::Failover;
 use crate::affinity::ring::Ring;
-use crate::affinity::{BackendId, Weight};
+use crate::affinity::{BackendId, Seed, Weight};
 use crate::config::{self, Diagnostics, LoadError, Loaded};
 use crate::model::{
     Affinity, Bind, Config, HealthCheck, Listener, Probe, Protocol, ProxyProtocol, ProxyVersion, Upstream,
@@ -67,8 +68,28 @@ fn accepted(path: &Path, loaded: &Loaded, colour: bool, files: Option<u64>) -> S
     if let Some(warning) = too_few_files(&loaded.config, files) {
         let _ = writeln!(text, "warning: {warning}\n");
     }
+    if let Some(warning) = public_seed(&loaded.config) {
+        let _ = writeln!(text, "warning: {warning}\n");
+    }
     summary(&mut text, &loaded.config);
     text
+}
+
+/// Returns a warning if clients can compute which of their keys go to one backend.
+fn public_seed(config: &Config) -> Option<String> {
+    let chosen = |source: &KeySource| !matches!(source, KeySource::Ip | KeySource::ClientCert);
+    let exposed = config.upstreams.iter().filter(|upstream| {
+        let affinity = &upstream.affinity;
+        affinity.seed == Seed::default() && upstream.backends.len() > 1 && affinity.key.iter().any(chosen)
+    });
+    let names: Vec<_> = exposed.map(|upstream| format!("`{}`", upstream.name)).collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "the ring's seed is public in {}: a client can make up keys that all go to one backend\n\
+             help: create a secret with `openssl rand -hex 16` and set affinity.ring.seed_file",
+            names.join(", ")
+        )
+    })
 }
 
 /// Returns a warning if `limits.connections` needs more open files than `limit`

@@ -14,7 +14,7 @@ use super::check::{self, BAD, GOOD};
 use crate::affinity::client_ip::ClientIpPolicy;
 use crate::affinity::cookie::{CookieBinding, KeyRing};
 use crate::affinity::explain::{Explanation, Step, explain};
-use crate::affinity::key::{self, FoundKey, KeySource, find_key};
+use crate::affinity::key::{self, FoundKey, KeyContext, KeySource, find_key};
 use crate::affinity::pick::{Binding, Decision, Idle, Policy, Query, Reason, Tried, Verdict};
 use crate::affinity::recall::{CookieLayer, Layer, Layers, Recalled, TableLayer, recall};
 use crate::affinity::table::{Table, file};
@@ -53,8 +53,16 @@ fn answer(question: &Question, config: &Config, now: Timestamp) -> Result<String
     let affinity = &upstream.affinity;
     let certificate = question.client_cert.as_deref();
     let key_client = key::ClientIdentity { ip: client, certificate };
-    let found = find_key(&affinity.key, affinity.seed, config.client_ip.mask, &request, key_client);
-    let (Recalled { key, binding, .. }, told) = binding(question, upstream, &cluster, &request, found, now)?;
+    let table = saved_table(question, upstream, now)?;
+    let context = KeyContext {
+        seed: affinity.seed,
+        mask: config.client_ip.mask,
+        table: table.as_ref().map(|(table, _)| table),
+        now,
+    };
+    let found = find_key(&affinity.key, context, &request, key_client);
+    let recalled = binding(upstream, &cluster, &request, found, table.as_ref(), now);
+    let (Recalled { key, binding, .. }, told) = recalled;
     line(&mut text, "key", &named(&affinity.key, found, key));
     line(&mut text, "binding", &told);
     let policy = Policy {
@@ -135,7 +143,7 @@ fn named(sources: &[KeySource], found: Option<FoundKey>, key: Option<KeyHash>) -
         (None, Some(hash)) => format!("derived from the cookie, hash {:016x}", hash.0),
         (None, None) if sources.is_empty() => "none configured".to_owned(),
         (None, None) => "none, no source is present".to_owned(),
-        (Some(FoundKey { source, hash }), _) => {
+        (Some(FoundKey { source, hash, .. }), _) => {
             let name = sources.get(source).map(ToString::to_string).unwrap_or_default();
             let absent: Vec<_> = sources.iter().take(source).map(ToString::to_string).collect();
             let absent =
@@ -145,23 +153,30 @@ fn named(sources: &[KeySource], found: Option<FoundKey>, key: Option<KeyHash>) -
     }
 }
 
-/// Finds the session's binding and describes it: the layer that speaks, and what the others say.
+/// Loads the table that was given or that the upstream saves. `None` if there is none.
+fn saved_table<'q>(
+    question: &'q Question,
+    upstream: &'q Upstream,
+    now: Timestamp,
+) -> Result<Option<(Table, &'q Path)>, String> {
+    let Some(config) = &upstream.affinity.remember.table else { return Ok(None) };
+    let configured = config.file.as_deref().filter(|path| path.exists());
+    let path = question.table.as_deref().or(configured);
+    path.map(|path| Ok((loaded(path, upstream, config, now)?, path))).transpose()
+}
+
+/// Finds the session's binding and describes it: the layer that speaks, and what the others say. `table`
+/// is the saved table and its path.
 fn binding(
-    question: &Question,
     upstream: &Upstream,
     cluster: &Cluster,
     request: &Asked,
     found: Option<FoundKey>,
+    table: Option<&(Table, &Path)>,
     now: Timestamp,
-) -> Result<(Recalled, String), String> {
+) -> (Recalled, String) {
     let affinity = &upstream.affinity;
     let remember = &affinity.remember;
-    let configured = remember.table.as_ref().and_then(|table| table.file.as_deref());
-    let path = question.table.as_deref().or_else(|| configured.filter(|path| path.exists()));
-    let table = match (path, &remember.table) {
-        (Some(path), Some(config)) if found.is_some() => Some((path, loaded(path, upstream, config, now)?)),
-        _ => None,
-    };
     let keys = remember.cookie.as_ref().filter(|config| !config.keys.is_empty()).map(|config| {
         let keys: Vec<[u8; 32]> = config.keys.iter().map(|key| key.0).collect();
         (config, KeyRing::new(&keys))
@@ -170,28 +185,28 @@ fn binding(
         upstream: &upstream.name,
         sources: &affinity.key,
         seed: affinity.seed,
-        table: table.as_ref().map(|(_, table)| TableLayer { table, helper: false }),
+        table: table.map(|(table, _)| TableLayer { table, helper: false }),
         cookie: keys.as_ref().map(|(config, keys)| CookieLayer { keys, config }),
         first: remember.first(),
     };
     let mut recalled = recall(&layers, cluster, found, request, now);
     if remember.is_none() {
-        return Ok((recalled, "none, the hash decides".to_owned()));
+        return (recalled, "none, the hash decides".to_owned());
     }
     // A layer that cannot be read from here may know the session.
     if recalled.binding == Binding::RingOnly {
         recalled.binding = Binding::Absent;
     }
     let spoke = |layer: Layer| recalled.layer == Some(layer);
-    let in_table = remember.table.as_ref().map(|_| match &table {
-        Some((path, _)) if spoke(Layer::Table) => in_table(upstream, path, recalled.binding),
-        Some((path, table)) => match found.and_then(|found| table.peek(found.hash, now)) {
+    let in_table = remember.table.as_ref().map(|_| match (table, found) {
+        (_, None) => "none without a key".to_owned(),
+        (Some((_, path)), _) if spoke(Layer::Table) => in_table(upstream, path, recalled.binding),
+        (Some((table, path)), Some(found)) => match found.name.and_then(|name| table.peek(name, now)) {
             Some(slot) => format!("passed over: {}", in_table(upstream, path, Binding::To(slot))),
             None => in_table(upstream, path, Binding::Absent),
         },
-        None if found.is_none() => "none without a key".to_owned(),
-        None if recalled.layer.is_some() => "unknown, the table is in the running proxy".to_owned(),
-        None => "unknown, the table is in the running proxy; assuming a new session".to_owned(),
+        (None, _) if recalled.layer.is_some() => "unknown, the table is in the running proxy".to_owned(),
+        (None, _) => "unknown, the table is in the running proxy; assuming a new session".to_owned(),
     });
     let in_cookie = remember.cookie.as_ref().map(|config| match &keys {
         Some(_) => in_cookie(&config.name, &recalled.cookie),
@@ -203,7 +218,7 @@ fn binding(
         told.reverse();
     }
     let told: Vec<_> = told.into_iter().filter_map(|(_, told)| told).collect();
-    Ok((recalled, told.join("; ")))
+    (recalled, told.join("; "))
 }
 
 /// Describes a binding found in a saved table.
@@ -239,7 +254,7 @@ fn loaded(path: &Path, upstream: &Upstream, config: &TableConfig, now: Timestamp
         let index = upstream.backends.iter().position(|backend| backend.id == *id)?;
         u16::try_from(index).ok().map(Slot)
     };
-    file::load(&table, path, upstream.affinity.seed, now, slot_of).map_err(|error| {
+    file::load(&table, path, now, slot_of).map_err(|error| {
         let error: &dyn std::error::Error = &error;
         let causes: Vec<_> =
             std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect();

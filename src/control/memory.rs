@@ -10,7 +10,7 @@ use crate::model::snapshot::{Memory, Seals};
 use crate::model::{Remember, Upstream};
 
 /// Maximum number of entries of a table that only helps the cookie: sessions whose clients have not
-/// brought their cookie back yet. An entry takes some 28 bytes.
+/// brought their cookie back yet. An entry takes some 31 bytes.
 const HELPER_ENTRIES: usize = 65_536;
 
 /// Creates an empty memory.
@@ -23,18 +23,15 @@ pub(super) fn new(remember: &Remember) -> Memory {
 /// Adapts `memory` to a reload from `old` to `new`. If this loses the bindings, returns why.
 ///
 /// A table that `remember` no longer lists is used until its entries expire, and sealed cookies that
-/// are no longer issued are still read: each layer hands its sessions to the other.
+/// are no longer issued are still read: each layer hands its sessions to the other. Under another seed,
+/// the table still finds its sessions by name. Sealed cookies open, but name keys that are not found
+/// again: they are hints.
 pub(super) fn reconfigure(memory: &mut Memory, old: &Upstream, new: &Upstream) -> Option<TransitionReason> {
     let (before, after) = (&old.affinity, &new.affinity);
     if after.remember.is_none() {
         let forgotten = !before.remember.is_none();
         *memory = Memory { crowd: Arc::clone(&memory.crowd), ..Memory::default() };
         return forgotten.then_some(TransitionReason::RememberChanged);
-    }
-    // Keys hash differently under another seed.
-    let new_seed = after.seed != before.seed;
-    if new_seed {
-        memory.table = None;
     }
     if let (Some(seals), Some(cookie)) = (&mut memory.seals, &after.remember.cookie) {
         // Keep an ephemeral key. Otherwise every reload would lose all sessions.
@@ -53,9 +50,7 @@ pub(super) fn reconfigure(memory: &mut Memory, old: &Upstream, new: &Upstream) -
         }
     }
     fill(memory, &after.remember);
-    // Sealed cookies open under any seed, but name keys that are not found again: they are hints.
-    let lost = new_seed && before.remember.table.is_some() && before.remember.cookie.is_none();
-    lost.then_some(TransitionReason::SeedChanged)
+    None
 }
 
 /// Creates what `remember` needs and the memory does not have yet.

@@ -1,7 +1,8 @@
-//! Assigns slots to backend ids. A slot is never reassigned to another id.
+//! Assigns slots to backend ids. A slot that anything still refers to is never reassigned to another id.
 //!
 //! The registry survives reloads and even the removal of upstreams, so a binding or a late report
-//! always refers to the same backend as when it was made.
+//! always refers to the same backend as when it was made. Slots of removed backends are given back only
+//! when there are no others left: by then, whatever referred to nearly all of them is long gone.
 
 use std::sync::Arc;
 
@@ -36,8 +37,11 @@ pub struct Slots {
 
 #[derive(Debug, Default)]
 struct Inner {
-    ids: Vec<BackendId>,
+    /// `None`: the slot was given back.
+    ids: Vec<Option<BackendId>>,
     by_id: HashMap<BackendId, Slot>,
+    /// Slots that were given back.
+    free: Vec<Slot>,
 }
 
 impl Slots {
@@ -52,21 +56,41 @@ impl Slots {
         if let Some(slot) = inner.by_id.get(id) {
             return Some(*slot);
         }
-        let slot = Slot(u16::try_from(inner.ids.len()).ok()?);
-        inner.ids.push(id.clone());
+        let slot = if let Some(slot) = inner.free.pop() {
+            slot
+        } else {
+            let slot = Slot(u16::try_from(inner.ids.len()).ok()?);
+            inner.ids.push(None);
+            slot
+        };
+        inner.ids[usize::from(slot.0)] = Some(id.clone());
         inner.by_id.insert(id.clone(), slot);
         Some(slot)
     }
 
+    /// Takes back the slots that nothing refers to. Returns them.
+    pub(super) fn take_back(&self, in_use: impl Fn(Slot, &BackendId) -> bool) -> Vec<Slot> {
+        let mut inner = self.inner.write();
+        let unused: Vec<_> =
+            inner.by_id.iter().filter(|(id, slot)| !in_use(**slot, id)).map(|(_, slot)| *slot).collect();
+        for slot in &unused {
+            if let Some(id) = inner.ids[usize::from(slot.0)].take() {
+                inner.by_id.remove(&id);
+            }
+        }
+        inner.free.extend(&unused);
+        unused
+    }
+
     /// Returns the id that has `slot`, even if it is no longer configured.
     pub fn id_of(&self, slot: Slot) -> Option<BackendId> {
-        self.inner.read().ids.get(usize::from(slot.0)).cloned()
+        self.inner.read().ids.get(usize::from(slot.0)).cloned().flatten()
     }
 }
 
-/// There are more backends than slots. All backends that were ever configured count.
+/// There are more backends than slots. Removed backends count while they have sessions or requests.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("upstream `{upstream}` has had more than 65536 different backends since startup")]
+#[error("upstream `{upstream}` has more than 65536 backends, counting removed ones that still have sessions")]
 pub struct TooManyBackends {
     /// The upstream.
     pub upstream: Arc<str>,
@@ -88,6 +112,24 @@ mod tests {
             assert_eq!(slots.id_of(Slot(i)).as_ref(), Some(id));
         }
         assert_eq!(slots.id_of(Slot(100)), None);
+    }
+
+    #[test]
+    fn only_unused_slots_are_taken_back() {
+        let slots = Slots::default();
+        let id = |n: u32| -> BackendId { format!("b{n}").parse().unwrap() };
+        for n in 0..4 {
+            slots.slot_of(&id(n));
+        }
+        let back = slots.take_back(|slot, backend| slot == Slot(0) || *backend == id(2));
+        assert_eq!(back.len(), 2);
+        assert_eq!(
+            (slots.id_of(Slot(0)), slots.id_of(Slot(1)), slots.id_of(Slot(3))),
+            (Some(id(0)), None, None)
+        );
+        let again: Vec<_> = [7, 8, 9].map(|n| slots.slot_of(&id(n)).unwrap().0).into();
+        assert!(again[..2].contains(&1) && again[..2].contains(&3) && again[2] == 4, "{again:?}");
+        assert_eq!(slots.slot_of(&id(2)), Some(Slot(2)));
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! admin state that an operator set at run time all survive. The operator's setting ends when the
 //! *file's* `state` for that backend changes, because the file is then more recent. A backend that
 //! was removed and is added again starts without history, but keeps its slot and counters, so its
-//! sessions find it.
+//! sessions find it. If slots run out, those of removed backends without sessions are given back.
 //!
 //! The health rules are in `health.rs`. Two of them concern the upstream as a whole. Failed requests
 //! never take down the last backend that is eligible for new sessions. When no backend is eligible, all
@@ -16,6 +16,8 @@
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use ahash::HashSet;
 
 use super::probe::ProbeResult;
 use super::reload::{ReloadSummary, UpstreamChange, UpstreamChangeKind};
@@ -178,7 +180,16 @@ impl ControlState {
         // Everything that can fail comes first.
         for upstream in &config.upstreams {
             let slots = self.registry.of(&upstream.name);
-            if upstream.backends.iter().any(|b| slots.slot_of(&b.id).is_none()) {
+            let have_slots = || upstream.backends.iter().all(|b| slots.slot_of(&b.id).is_some());
+            if have_slots() {
+                continue;
+            }
+            let wanted: HashSet<_> = upstream.backends.iter().map(|backend| &backend.id).collect();
+            match self.index_of(&upstream.name) {
+                Some(index) => self.upstreams[index].take_back_slots(&wanted),
+                None => drop(slots.take_back(|_, id| wanted.contains(id))),
+            }
+            if !have_slots() {
                 return Err(TooManyBackends { upstream: Arc::clone(&upstream.name) });
             }
         }

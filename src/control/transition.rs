@@ -69,8 +69,6 @@ pub enum TransitionReason {
     Backend,
     /// The configuration was reloaded.
     Reload,
-    /// The ring's seed changed. Keys now hash differently, so the bindings can no longer be found.
-    SeedChanged,
     /// `remember` was changed to a different store.
     RememberChanged,
 }
@@ -85,7 +83,6 @@ impl TransitionReason {
             | Self::AnsweredNobody { .. }
             | Self::LastEligible
             | Self::PenaltyWaived
-            | Self::SeedChanged
             | Self::RememberChanged => true,
             Self::ChecksPassed | Self::PenaltyOver | Self::Operator | Self::Backend | Self::Reload => false,
         }
@@ -120,7 +117,6 @@ impl fmt::Display for TransitionReason {
             Self::Operator => f.write_str("set by operator"),
             Self::Backend => f.write_str("requested by the backend"),
             Self::Reload => f.write_str("configuration reloaded"),
-            Self::SeedChanged => f.write_str("ring seed changed; all bindings are lost"),
             Self::RememberChanged => f.write_str("`remember` changed; all bindings are lost"),
         }
     }

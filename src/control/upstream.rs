@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ahash::HashMap;
+use ahash::{HashMap, HashSet};
 
 use super::backend::BackendControl;
 use super::build::{build_ring, build_state, has_same_ring, index_u16};
@@ -131,6 +131,20 @@ impl UpstreamControl {
             Observed::Spared => {
                 log.push(self.health_change(index, Health::Up, Health::Up, TransitionReason::LastEligible));
             }
+        }
+    }
+
+    /// Takes back the slots of removed backends to which no session and no request belongs, except those
+    /// of `wanted`.
+    pub(super) fn take_back_slots(&mut self, wanted: &HashSet<&BackendId>) {
+        let current: HashSet<Slot> = self.backends.iter().map(|backend| backend.slot).collect();
+        let has_sessions = |slot| self.memory.table.as_ref().is_some_and(|table| table.sessions(slot) > 0);
+        let has_requests = |slot| self.live.get(&slot).is_some_and(|live| live.in_flight() > 0);
+        let unused = self.slots.take_back(|slot, id| {
+            current.contains(&slot) || wanted.contains(id) || has_sessions(slot) || has_requests(slot)
+        });
+        for slot in unused {
+            self.live.remove(&slot);
         }
     }
 

@@ -17,6 +17,7 @@ pub mod client;
 pub mod connection_counts;
 mod descriptors;
 pub mod event_loop;
+mod in_use;
 pub mod listener_settings;
 mod request;
 mod retry_budget;

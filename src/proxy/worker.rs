@@ -13,11 +13,13 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::connection_counts::ConnectionCounts;
+use super::in_use::InUse;
 use super::view::View;
 use super::wire::buffer::Buffers;
 use super::wire::deadline::Deadlines;
 use super::wire::descriptor_reserve::DescriptorReserve;
 use crate::affinity::Timestamp;
+use crate::affinity::recent::RecentUse;
 use crate::dial::names::Names;
 use crate::model::snapshot::{Report, Snapshot};
 use crate::telemetry::{AccessLog, WorkerMetrics};
@@ -39,6 +41,8 @@ pub struct Shared {
     pub connections: Arc<AtomicUsize>,
     /// Open client connections of all workers, per client address.
     pub clients: Arc<ConnectionCounts>,
+    /// Sessions of all workers that are kept at the client and had long exchanges.
+    pub recent: Arc<RecentUse>,
 }
 
 /// A worker's state, shared by its tasks.
@@ -46,6 +50,7 @@ pub(crate) struct Worker {
     pub(crate) shared: Shared,
     pub(crate) buffers: Buffers,
     pub(crate) deadlines: Rc<Deadlines>,
+    pub(crate) in_use: Rc<InUse>,
     pub(crate) descriptors: DescriptorReserve,
     /// TLS handshakes in progress.
     pub(crate) handshakes: Cell<usize>,
@@ -75,6 +80,7 @@ impl Worker {
         Self {
             buffers: Buffers::new(snapshot.config.limits.head_bytes),
             deadlines: Rc::default(),
+            in_use: Rc::new(InUse::new(Arc::clone(&shared.recent))),
             descriptors: DescriptorReserve::new(),
             handshakes: Cell::new(0),
             view: RefCell::new(Rc::new(View::new(
@@ -157,6 +163,7 @@ impl Worker {
     /// Sets both clocks.
     pub(crate) fn set_clocks(&self, now: Instant) {
         self.now.set(Timestamp::of(SystemTime::now()));
+        self.in_use.tick(self.now.get());
         self.ticked.set(now);
     }
 

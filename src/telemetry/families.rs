@@ -95,7 +95,7 @@ families! {
     TABLE_ENTRIES = Gauge "homing_table_entries" ["upstream"]
         "Bindings in the table. Only with remember = table.";
     TABLE_MAX_ENTRIES = Gauge "homing_table_max_entries" ["upstream"]
-        "Maximum number of bindings in the table. Beyond it, the one that has been idle longest is evicted.";
+        "Maximum number of bindings in the table. Beyond it, ids that no backend has set are evicted first, then the longest idle.";
 
     ACCESS_LOG_DROPPED = Counter "homing_access_log_dropped_total" []
         "Access log lines dropped because the writer could not keep up.";

@@ -195,6 +195,20 @@ async fn cookie_is_not_set_on_publicly_cacheable_responses() {
     assert!(reply.fields.has("set-cookie"));
     assert_eq!(reply.fields.all("cache-control"), ["public, max-age=60"]);
     for backend in &backends {
+        backend.set_fields(&[
+            "Cache-Control: private",
+            "CDN-Cache-Control: max-age=60",
+            "X-Accel-Expires: 60",
+        ]);
+    }
+    assert!(!skip.client().get("/style.css").await.fields.has("set-cookie"), "a CDN obeys its own header");
+    let reply = private.client().get("/style.css").await;
+    assert!(reply.fields.has("set-cookie"));
+    for overrides in ["cdn-cache-control", "x-accel-expires"] {
+        assert!(!reply.fields.has(overrides), "{overrides} would override `private`");
+    }
+    assert!(set.client().get("/style.css").await.fields.has("cdn-cache-control"));
+    for backend in &backends {
         backend.set_fields(&["Cache-Control: no-store"]);
     }
     assert!(skip.session("s").get("/").await.fields.has("set-cookie"));

@@ -300,8 +300,7 @@ impl Sim {
                 "the ring must be rebuilt exactly when its inputs change"
             );
             if let (Some(a), Some(b)) = (old.table(), new.table()) {
-                let same_seed = old.config.affinity.seed == new.config.affinity.seed;
-                assert_eq!(Arc::ptr_eq(a, b), same_seed, "the table must be kept exactly when the seed is");
+                assert!(Arc::ptr_eq(a, b), "a reload must keep the table");
             }
             for backend in &new.config.backends {
                 let Some(file) = old.config.backends.iter().find(|b| b.id == backend.id) else { continue };

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use homing::affinity::name::Owner;
 use homing::affinity::table::{Table, file};
-use homing::affinity::{BackendId, KeyHash, Seed, Slot, Timestamp};
+use homing::affinity::{BackendId, SessionName, Slot, Timestamp};
 use proptest::prelude::*;
 
 const NOW: Timestamp = Timestamp(1_000_000);
@@ -19,7 +20,7 @@ fn slot_of(id: &BackendId) -> Option<Slot> {
 fn bindings(table: &Table) -> BTreeMap<u64, (Slot, Timestamp)> {
     let mut all = BTreeMap::new();
     table.for_each(NOW, |saved| {
-        all.insert(saved.key.0, (saved.slot, saved.last_seen));
+        all.insert(saved.name.0, (saved.slot, saved.last_seen));
     });
     all
 }
@@ -27,7 +28,7 @@ fn bindings(table: &Table) -> BTreeMap<u64, (Slot, Timestamp)> {
 fn filled(entries: &[(u64, u16, u32)], max: usize) -> Table {
     let table = Table::new(max, 600);
     for (key, slot, age) in entries {
-        table.bind(KeyHash(*key), Slot(*slot), Timestamp(NOW.0 - age));
+        table.bind(SessionName(*key), Slot(*slot), Owner(0), Timestamp(NOW.0 - age));
     }
     table
 }
@@ -43,9 +44,9 @@ proptest! {
     fn a_table_survives_a_round_trip_through_its_file(entries in entries(), left in 1..9000usize, right in 300..9000usize) {
         let table = filled(&entries, left);
         let mut bytes = Vec::new();
-        file::write(&table, &mut bytes, Seed(1), NOW, id_of).unwrap();
+        file::write(&table, &mut bytes, NOW, id_of).unwrap();
         let loaded = Table::new(right, 600);
-        let report = file::read(&loaded, &*bytes, Seed(1), NOW, slot_of).unwrap();
+        let report = file::read(&loaded, &*bytes, NOW, slot_of).unwrap();
         prop_assert_eq!(bindings(&loaded), bindings(&table));
         prop_assert_eq!(report.restored, loaded.len());
     }
@@ -56,7 +57,7 @@ proptest! {
         changes in prop::collection::vec((any::<prop::sample::Index>(), 1..=255u8), 1..4),
     ) {
         let mut bytes = Vec::new();
-        file::write(&filled(&entries, 1000), &mut bytes, Seed(1), NOW, id_of).unwrap();
+        file::write(&filled(&entries, 1000), &mut bytes, NOW, id_of).unwrap();
         let good = bytes.clone();
         for (at, change) in changes {
             let at = at.index(bytes.len());
@@ -64,14 +65,14 @@ proptest! {
         }
         prop_assume!(bytes != good);
         let table = Table::new(1000, 600);
-        prop_assert!(file::read(&table, &*bytes, Seed(1), NOW, slot_of).is_err());
+        prop_assert!(file::read(&table, &*bytes, NOW, slot_of).is_err());
         prop_assert!(table.is_empty());
     }
 
     #[test]
     fn no_file_content_panics(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let table = Table::new(10, 600);
-        let bytes = [b"HOMINGTB\x01\0\0\0".as_slice(), &bytes].concat();
-        prop_assert!(file::read(&table, &*bytes, Seed(1), NOW, slot_of).is_err());
+        let bytes = [b"HOMINGTB\x02\0\0\0".as_slice(), &bytes].concat();
+        prop_assert!(file::read(&table, &*bytes, NOW, slot_of).is_err());
     }
 }

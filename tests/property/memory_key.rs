@@ -3,8 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use homing::affinity::client_ip::Mask;
-use homing::affinity::key::{ClientIdentity, KeySource, RequestView, find_id, find_key};
-use homing::affinity::learn::{ResponseView, cookie_date, learn};
+use homing::affinity::key::{ClientIdentity, KeyContext, KeySource, RequestView, find_id, find_key};
+use homing::affinity::learn::{LearnContext, Learned, ResponseView, cookie_date, learn};
+use homing::affinity::table::Table;
 use homing::affinity::{Seed, Timestamp};
 use proptest::prelude::*;
 
@@ -26,6 +27,15 @@ impl ResponseView for Message {
     fn field_values<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s [u8]> {
         RequestView::field_values(self, name)
     }
+}
+
+fn context(table: Option<&Table>) -> KeyContext<'_> {
+    KeyContext { seed: Seed(1), mask: Mask { v4: 32, v6: 64 }, table, now: Timestamp(1) }
+}
+
+fn learning(table: &Table) -> LearnContext<'_> {
+    let namer = table.namer();
+    LearnContext { seed: Seed(1), namer, default_path: namer.path(b"/"), now: Timestamp(1) }
 }
 
 fn not_empty(value: &str) -> Option<&str> {
@@ -89,7 +99,7 @@ proptest! {
         let pairs: Vec<_> = (0..present.len()).rev().filter(|n| present[*n]).map(|n| format!("q{n}=v")).collect();
         let request = Message { target: format!("/?{}", pairs.join("&")), fields: Vec::new() };
         let client = ClientIdentity { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), certificate: None };
-        let found = find_key(&sources, Seed(1), Mask { v4: 32, v6: 64 }, &request, client);
+        let found = find_key(&sources, context(None), &request, client);
         prop_assert_eq!(found.map(|found| found.source), present.iter().position(|present| *present));
     }
 
@@ -113,9 +123,11 @@ proptest! {
             fields: vec![("cookie", format!("{before}=1; SID={value}").into_bytes())],
         };
         let client = ClientIdentity { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), certificate: None };
-        let key = find_key(&sources, Seed(1), Mask { v4: 32, v6: 64 }, &request, client).unwrap();
-        let learned = learn(&sources, Seed(1), Timestamp(1), &response);
-        prop_assert_eq!(learned, homing::affinity::learn::Learned::Bind(key));
+        let table = Table::new(10, 60);
+        let key = find_key(&sources, context(Some(&table)), &request, client).unwrap();
+        let mut all = Vec::new();
+        learn(&sources, learning(&table), &response, |learned| all.push(learned));
+        prop_assert_eq!(all, [Learned::Bind { key, scope: table.namer().root_scope() }]);
     }
 
     #[test]
@@ -123,6 +135,7 @@ proptest! {
         let _ = cookie_date(&line);
         let line = [b"SID=x; Expires=".as_slice(), &line].concat();
         let response = Message { target: String::new(), fields: vec![("set-cookie", line)] };
-        let _ = learn(&[KeySource::Cookie("SID".into())], Seed(1), Timestamp(1), &response);
+        let table = Table::new(10, 60);
+        learn(&[KeySource::Cookie("SID".into())], learning(&table), &response, |_| {});
     }
 }

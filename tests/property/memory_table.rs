@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
+use homing::affinity::name::Owner;
 use homing::affinity::table::Table;
-use homing::affinity::{KeyHash, Slot, Timestamp};
+use homing::affinity::{SessionName, Slot, Timestamp};
 use proptest::prelude::*;
 
 #[derive(Debug, Clone)]
@@ -103,23 +104,23 @@ proptest! {
             let now = Timestamp(model.now);
             match op {
                 Op::Lookup(key) => {
-                    prop_assert_eq!(table.lookup(KeyHash(key), now), model.lookup(key).map(Slot));
+                    prop_assert_eq!(table.lookup(SessionName(key), now), model.lookup(key).map(Slot));
                 }
                 Op::Peek(key) => {
                     let entry = model.position(key).map(|at| model.entries[at]);
                     let expected = entry.filter(|entry| !model.expired(entry.2)).map(|entry| Slot(entry.1));
-                    prop_assert_eq!(table.peek(KeyHash(key), now), expected);
+                    prop_assert_eq!(table.peek(SessionName(key), now), expected);
                 }
                 Op::Bind(key, slot) => {
-                    table.bind(KeyHash(key), Slot(slot), now);
+                    table.bind(SessionName(key), Slot(slot), Owner(0), now);
                     model.bind(key, slot, false);
                 }
                 Op::BindIfAbsent(key, slot) => {
-                    let bound = table.bind_if_absent(KeyHash(key), Slot(slot), now);
+                    let bound = table.bind_if_absent(SessionName(key), Slot(slot), Owner(0), now);
                     prop_assert_eq!(bound, Slot(model.bind(key, slot, true)));
                 }
                 Op::Remove(key) => {
-                    table.remove(KeyHash(key));
+                    table.remove(SessionName(key));
                     model.entries.retain(|entry| entry.0 != key);
                 }
                 Op::Sweep => prop_assert_eq!(table.sweep(now), model.drop_expired(64)),
@@ -138,7 +139,7 @@ proptest! {
             }
         }
         let mut visited = Vec::new();
-        table.for_each(Timestamp(model.now), |saved| visited.push((saved.key.0, saved.slot.0, saved.last_seen.0)));
+        table.for_each(Timestamp(model.now), |saved| visited.push((saved.name.0, saved.slot.0, saved.last_seen.0)));
         model.entries.retain(|entry| model.now - entry.2 <= model.ttl);
         prop_assert_eq!(visited, model.entries);
     }
@@ -162,17 +163,17 @@ proptest! {
             let key = random.u64(..keys).wrapping_mul(0x9E37_79B9_7F4A_7C15);
             if random.bool() {
                 let slot = random.u16(..);
-                table.bind(KeyHash(key), Slot(slot), Timestamp(1));
+                table.bind(SessionName(key), Slot(slot), Owner(0), Timestamp(1));
                 model.insert(key, slot);
             } else {
-                table.remove(KeyHash(key));
+                table.remove(SessionName(key));
                 model.remove(&key);
             }
         }
         prop_assert_eq!(table.len(), model.len());
         for n in 0..keys {
             let key = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-            prop_assert_eq!(table.lookup(KeyHash(key), Timestamp(1)), model.get(&key).copied().map(Slot));
+            prop_assert_eq!(table.lookup(SessionName(key), Timestamp(1)), model.get(&key).copied().map(Slot));
         }
     }
 
@@ -181,7 +182,7 @@ proptest! {
     fn the_bound_holds_over_all_shards(max in 1..40_000usize, limit in 1..10_000usize, keys in 1..30_000u64) {
         let table = Table::new(max, 60);
         for key in 0..keys {
-            table.bind(KeyHash(key), Slot(1), Timestamp(1));
+            table.bind(SessionName(key), Slot(1), Owner(0), Timestamp(1));
         }
         let expected = max.min(usize::try_from(keys).unwrap());
         prop_assert_eq!((table.len(), table.sessions(Slot(1))), (expected, expected));
@@ -205,7 +206,7 @@ fn ten_million_entries_take_at_most_32_bytes_each() {
     let before = resident();
     let table = Table::new(10_000_000, 1800);
     for key in 0..ENTRIES {
-        table.bind(KeyHash(key.wrapping_mul(0x9E37_79B9_7F4A_7C15)), Slot(1), Timestamp(1));
+        table.bind(SessionName(key.wrapping_mul(0x9E37_79B9_7F4A_7C15)), Slot(1), Owner(0), Timestamp(1));
     }
     assert_eq!(table.len(), 10_000_000);
     let grown = resident() - before;

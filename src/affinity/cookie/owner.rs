@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     fn found(source: usize) -> FoundKey {
-        FoundKey { source, hash: KeyHash(7) }
+        FoundKey { source, hash: KeyHash(7), name: None }
     }
 
     #[test]

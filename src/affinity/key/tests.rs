@@ -1,5 +1,7 @@
 use super::cookies::{CookiePair, cookie_pairs};
 use super::*;
+use crate::affinity::Slot;
+use crate::affinity::name::Owner;
 
 /// A request with a target and headers.
 pub(crate) struct TestRequest {
@@ -24,6 +26,8 @@ impl RequestView for TestRequest {
 
 const SEED: Seed = Seed(7);
 const MASK: Mask = Mask { v4: 24, v6: 64 };
+const NOW: Timestamp = Timestamp(1_000_000);
+const NO_TABLE: KeyContext<'_> = KeyContext { seed: SEED, mask: MASK, table: None, now: NOW };
 
 fn cookie(name: &str) -> KeySource {
     KeySource::Cookie(name.into())
@@ -43,7 +47,7 @@ fn client<'c>(ip: &str, certificate: Option<&'c str>) -> ClientIdentity<'c> {
 }
 
 fn find(sources: &[KeySource], request: &TestRequest, ip: &str) -> Option<FoundKey> {
-    find_key(sources, SEED, MASK, request, client(ip, None))
+    find_key(sources, NO_TABLE, request, client(ip, None))
 }
 
 #[test]
@@ -52,12 +56,12 @@ fn first_present_source_decides() {
     let both = TestRequest::new("/", &[("x-session", "h"), ("cookie", "SID=c")]);
     assert_eq!(
         find(&sources, &both, "192.0.2.1"),
-        Some(FoundKey { source: 0, hash: KeyHash::of_id(SEED, b"c") })
+        Some(FoundKey { source: 0, hash: KeyHash::of_id(SEED, b"c"), name: None })
     );
     let header = TestRequest::new("/", &[("x-session", "h"), ("cookie", "other=c")]);
     assert_eq!(
         find(&sources, &header, "192.0.2.1"),
-        Some(FoundKey { source: 1, hash: KeyHash::of_id(SEED, b"h") })
+        Some(FoundKey { source: 1, hash: KeyHash::of_id(SEED, b"h"), name: None })
     );
     assert_eq!(find(&sources, &TestRequest::new("/", &[]), "192.0.2.1").unwrap().source, 2);
     assert_eq!(find(&sources[..2], &TestRequest::new("/", &[]), "192.0.2.1"), None);
@@ -68,7 +72,7 @@ fn first_present_source_decides() {
 fn certificate_key_cannot_be_forged_by_a_request() {
     let sources = [KeySource::ClientCert, cookie("SID"), KeySource::Ip];
     let request = TestRequest::new("/", &[("cookie", "SID=CN=alice")]);
-    let find = |certificate| find_key(&sources, SEED, MASK, &request, client("192.0.2.1", certificate));
+    let find = |certificate| find_key(&sources, NO_TABLE, &request, client("192.0.2.1", certificate));
     let alice = find(Some("CN=alice")).unwrap();
     assert_eq!(alice.source, 0);
     assert_ne!(find(Some("CN=bob")).unwrap().hash, alice.hash);
@@ -117,6 +121,50 @@ fn first_of_duplicate_cookies_wins() {
     assert_eq!(cookie_id(&["SID=one; SID=two"]).as_deref(), Some("one"));
     assert_eq!(cookie_id(&["a=1; SID=one", "SID=two"]).as_deref(), Some("one"));
     assert_eq!(cookie_id(&["SID=; SID=two"]).as_deref(), Some("two"), "empty cookies are ignored");
+}
+
+#[test]
+fn known_one_of_several_values_wins_in_every_source() {
+    let table = Table::new(10, 60);
+    for known in ["live", "other"] {
+        table.bind(table.namer().of_id(known.as_bytes()), Slot(1), Owner(0), NOW);
+    }
+    let context = KeyContext { table: Some(&table), ..NO_TABLE };
+    let cookies = |line| TestRequest::new("/", &[("cookie", line)]);
+    let sid = cookie("SID");
+    let many = format!("SID=live; {}", "SID=stale; ".repeat(20));
+    for (source, request, expected) in [
+        (&sid, cookies("SID=stale; SID=live"), "live"),
+        (&sid, cookies("SID=live; SID=stale"), "live"),
+        (&sid, cookies("SID=; SID=a; x=live; SID=b; SID=live; SID=other"), "live"),
+        (&sid, cookies("SID=a; SID=a; SID=live"), "live"),
+        (&sid, cookies("SID=a; SID=b"), "a"),
+        (&sid, cookies("SID=a; SID=a"), "a"),
+        (&sid, cookies(&many), "live"),
+        (&KeySource::Header("s".into()), TestRequest::new("/", &[("s", "a"), ("s", "live")]), "live"),
+        (&KeySource::Query("s".into()), TestRequest::new("/?s=a&s=&s=live", &[]), "live"),
+        (&KeySource::PathParam("s".into()), TestRequest::new("/x;s=a/y;s=live?s=b", &[]), "live"),
+    ] {
+        let found =
+            find_key(std::slice::from_ref(source), context, &request, client("192.0.2.1", None)).unwrap();
+        assert_eq!(found.hash, KeyHash::of_id(SEED, expected.as_bytes()), "{source}: {expected}");
+        assert_eq!(found.name, Some(table.namer().of_id(expected.as_bytes())));
+    }
+    let flood: String = (0..200).map(|n| format!("SID=a{n}; ")).chain(["SID=live".to_owned()]).collect();
+    let found = find_key(&[sid], context, &cookies(&flood), client("192.0.2.1", None)).unwrap();
+    assert_eq!(found.hash, KeyHash::of_id(SEED, b"a0"), "lookups are bounded");
+}
+
+#[test]
+fn kinds_of_keys_have_unrelated_names() {
+    let table = Table::new(10, 60);
+    let context = KeyContext { table: Some(&table), ..NO_TABLE };
+    let request = TestRequest::new("/?s=CN=alice", &[]);
+    let name = |source| {
+        find_key(&[source], context, &request, client("192.0.2.1", Some("CN=alice"))).unwrap().name.unwrap()
+    };
+    let names = [name(KeySource::Ip), name(KeySource::ClientCert), name(KeySource::Query("s".into()))];
+    assert!(names[0] != names[1] && names[1] != names[2] && names[0] != names[2]);
 }
 
 #[test]

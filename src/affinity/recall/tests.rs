@@ -4,12 +4,14 @@ use std::time::Duration;
 use super::*;
 use crate::affinity::cookie::{OnCacheable, SameSite, SecureAttribute};
 use crate::affinity::key::tests::TestRequest;
+use crate::affinity::name;
 use crate::affinity::ring::Ring;
 use crate::affinity::{AdminState, Health, Member, Slot, Weight};
 
 const NOW: Timestamp = Timestamp(1_000_000);
 const MINE: KeyHash = KeyHash(42);
 const OTHER: KeyHash = KeyHash(43);
+const NAME: SessionName = SessionName(7);
 
 fn config() -> CookieConfig {
     CookieConfig {
@@ -78,7 +80,7 @@ impl Memory {
     }
 
     fn bind(&self, slot: u16, seen: u32) {
-        self.table.as_ref().unwrap().bind(MINE, Slot(slot), Timestamp(seen));
+        self.table.as_ref().unwrap().bind(NAME, Slot(slot), name::Owner(0), Timestamp(seen));
     }
 
     /// Returns the session's sealed cookie.
@@ -112,8 +114,8 @@ fn cluster() -> Cluster {
     Cluster::new(Arc::new(ring), members.collect())
 }
 
-const SESSION: Option<FoundKey> = Some(FoundKey { source: 0, hash: MINE });
-const ADDRESS: Option<FoundKey> = Some(FoundKey { source: 1, hash: MINE });
+const SESSION: Option<FoundKey> = Some(FoundKey { source: 0, hash: MINE, name: Some(NAME) });
+const ADDRESS: Option<FoundKey> = Some(FoundKey { source: 1, hash: MINE, name: Some(NAME) });
 
 fn to(slot: u16) -> Binding {
     Binding::To(Slot(slot))
@@ -229,7 +231,7 @@ fn helping_table_knows_what_the_client_has_not_brought_back() {
     assert_eq!(recalled.binding, to(4));
     assert!(recalled.table_behind, "the table contradicts the client");
     assert_eq!(memory.recall(ADDRESS, "").binding, Binding::Absent, "an address is no session");
-    let seen = memory.table.as_ref().unwrap().recall(MINE, NOW, false);
+    let seen = memory.table.as_ref().unwrap().recall(NAME, NOW, false);
     assert_eq!(seen, Some((Slot(3), Timestamp(NOW.0 - 5))), "a lookup must not make the entry newer");
 }
 

@@ -1,22 +1,22 @@
 //! The table on disk: saved at shutdown, loaded at the next start.
 //!
-//! Version 1, little-endian:
+//! Version 2, little-endian:
 //!
 //! | bytes | content |
 //! |---|---|
 //! | 8 | `HOMINGTB` |
-//! | 4 | version, 1 |
-//! | 8 | digest of the ring's seed |
+//! | 4 | version, 2 |
+//! | 16 | the secret of the names |
 //! | 4 | time of saving, seconds since the epoch |
 //! | 4 + … | number of backend ids, then each: length (1), bytes |
-//! | … | blocks: number of bindings (4), then each: key (8), index of the backend id (2), last seen (4); a block of 0 ends the list |
+//! | … | blocks: number of bindings (4), then each: name (8), index of the backend id (2), last seen (4), tag (4); a block of 0 ends the list |
 //! | 8 | total number of bindings |
 //! | 8 | XXH3-64 of everything before |
 //!
-//! Backends are stored by id, because slots are valid for one process only. Keys are hashes under
-//! the ring's seed, so a file is useless under another seed; the digest (SHA-256, truncated)
-//! detects this without revealing the seed. A file is loaded completely or not at all: nothing is
-//! bound before the checksum has been verified.
+//! Backends are stored by id, because slots are valid for one process only. Names are hashes under the
+//! secret, which the loading table adopts: the file does not depend on the ring's seed. Version 1 named
+//! sessions by their place on the ring, from which their names cannot be computed, so it is refused. A
+//! file is loaded completely or not at all: nothing is bound before the checksum has been verified.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -25,12 +25,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use aws_lc_rs::digest::{SHA256, digest};
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::Table;
 use super::saved::Saved;
-use crate::affinity::{BackendId, KeyHash, Seed, Slot, Timestamp};
+use super::tag::Tag;
+use crate::affinity::name::NameSecret;
+use crate::affinity::{BackendId, SessionName, Slot, Timestamp};
 
 #[cfg(test)]
 mod tests;
@@ -75,8 +76,11 @@ pub enum ContentError {
     /// It does not start like a table file.
     #[error("not a table file")]
     Foreign,
+    /// The format before names had a secret.
+    #[error("table file of an earlier Homing (version 1, expected 2), whose sessions cannot be carried over")]
+    Outdated,
     /// An unsupported version of the format.
-    #[error("unsupported table file version {0}, expected 1")]
+    #[error("unsupported table file version {0}, expected 2")]
     Version(u32),
     /// It ends too early.
     #[error("truncated table file")]
@@ -84,9 +88,9 @@ pub enum ContentError {
     /// It is not what was written.
     #[error("corrupt table file: {0}")]
     Corrupt(&'static str),
-    /// Its keys were hashed with another seed.
-    #[error("the table file was saved with another ring seed")]
-    OtherSeed,
+    /// The table has named sessions with a secret of its own already.
+    #[error("the table is already in use")]
+    InUse,
     /// It cannot be read.
     #[error("cannot read the table file")]
     Read(#[source] io::Error),
@@ -99,7 +103,6 @@ pub enum ContentError {
 pub fn save(
     table: &Table,
     path: &Path,
-    seed: Seed,
     now: Timestamp,
     id_of: impl FnMut(Slot) -> Option<BackendId>,
 ) -> Result<u64, FileError> {
@@ -116,7 +119,7 @@ pub fn save(
             .open(&temporary)
             .map_err(io("create a temporary file next to"))?;
         let mut out = BufWriter::with_capacity(BUFFER, file);
-        let written = write(table, &mut out, seed, now, id_of).map_err(io("write"))?;
+        let written = write(table, &mut out, now, id_of).map_err(io("write"))?;
         let file = out.into_inner().map_err(|error| io("write")(error.into_error()))?;
         file.sync_all().map_err(io("write"))?;
         fs::rename(&temporary, path).map_err(io("replace"))?;
@@ -140,27 +143,25 @@ pub fn save(
 pub fn load(
     table: &Table,
     path: &Path,
-    seed: Seed,
     now: Timestamp,
     slot_of: impl FnMut(&BackendId) -> Option<Slot>,
 ) -> Result<Loaded, FileError> {
     let file =
         File::open(path).map_err(|source| FileError::Io { action: "open", path: path.to_owned(), source })?;
-    Ok(read(table, BufReader::with_capacity(BUFFER, file), seed, now, slot_of)?)
+    Ok(read(table, BufReader::with_capacity(BUFFER, file), now, slot_of)?)
 }
 
 /// Writes the bindings that have not expired; see [`save`]. Needs memory for one shard at a time.
 pub fn write(
     table: &Table,
     out: impl Write,
-    seed: Seed,
     now: Timestamp,
     mut id_of: impl FnMut(Slot) -> Option<BackendId>,
 ) -> io::Result<u64> {
     let mut out = Writer { out, sum: Xxh3Default::new() };
     out.put(MAGIC)?;
     out.put(&VERSION.to_le_bytes())?;
-    out.put(&seed_digest(seed))?;
+    out.put(&table.namer().secret().0)?;
     out.put(&now.0.to_le_bytes())?;
 
     let ids: Vec<(Slot, BackendId)> = (0..=u16::MAX)
@@ -185,9 +186,10 @@ pub fn write(
         if result.is_err() {
             return;
         }
-        block.extend_from_slice(&saved.key.0.to_le_bytes());
+        block.extend_from_slice(&saved.name.0.to_le_bytes());
         block.extend_from_slice(&index.to_le_bytes());
         block.extend_from_slice(&saved.last_seen.0.to_le_bytes());
+        block.extend_from_slice(&saved.tag.bits().to_le_bytes());
         total += 1;
         if block.len() == BLOCK * RECORD {
             result = out.put_block(&block);
@@ -210,12 +212,11 @@ pub fn write(
 /// bindings are kept. If there is not room for all, the most recently used are taken. The order of
 /// use is kept.
 ///
-/// `slot_of` returns the slot of a backend; bindings to backends without one are left out. Needs 16
+/// `slot_of` returns the slot of a backend; bindings to backends without one are left out. Needs 20
 /// bytes per binding while it runs.
 pub fn read(
     table: &Table,
     input: impl Read,
-    seed: Seed,
     now: Timestamp,
     mut slot_of: impl FnMut(&BackendId) -> Option<Slot>,
 ) -> Result<Loaded, ContentError> {
@@ -228,10 +229,12 @@ pub fn read(
         return Err(ContentError::Foreign);
     }
     let version = input.u32()?;
-    if version != VERSION {
-        return Err(ContentError::Version(version));
+    match version {
+        VERSION => {}
+        1 => return Err(ContentError::Outdated),
+        _ => return Err(ContentError::Version(version)),
     }
-    let seed_matches = input.take::<8>()? == seed_digest(seed);
+    let secret = NameSecret(input.take()?);
     let saved_at = Timestamp(input.u32()?);
 
     let count = input.u32()?;
@@ -264,16 +267,19 @@ pub fn read(
         input.fill(&mut block)?;
         total += count as u64;
         for record in block.chunks_exact(RECORD) {
-            let (key, rest) = record.split_at(8);
-            let (index, last_seen) = rest.split_at(2);
+            let (name, rest) = record.split_at(8);
+            let (index, rest) = rest.split_at(2);
+            let (last_seen, tag) = rest.split_at(4);
             let slot = slots.get(usize::from(u16::from_le_bytes(exact(index)?)));
             let slot = slot.ok_or(ContentError::Corrupt("unknown backend index"))?;
-            let key = KeyHash(u64::from_le_bytes(exact(key)?));
+            let name = SessionName(u64::from_le_bytes(exact(name)?));
+            let tag = Tag::of_bits(u32::from_le_bytes(exact(tag)?));
+            let tag = tag.ok_or(ContentError::Corrupt("unknown kind of binding"))?;
             let last_seen = Timestamp(u32::from_le_bytes(exact(last_seen)?));
             if now.since(last_seen) > table.ttl() {
                 loaded.expired += 1;
             } else if let Some(slot) = *slot {
-                bindings.push(Saved { key, slot, last_seen });
+                bindings.push(Saved { name, slot, last_seen, tag });
             } else {
                 loaded.unknown += 1;
             }
@@ -289,8 +295,8 @@ pub fn read(
     if !matches!(input.take::<1>(), Err(ContentError::Truncated)) {
         return Err(ContentError::Corrupt("trailing data"));
     }
-    if !seed_matches {
-        return Err(ContentError::OtherSeed);
+    if !table.adopt(secret) {
+        return Err(ContentError::InUse);
     }
 
     let usable = bindings.len();
@@ -346,22 +352,13 @@ fn exact<const N: usize>(bytes: &[u8]) -> Result<[u8; N], ContentError> {
     bytes.try_into().map_err(|_| ContentError::Corrupt("truncated binding"))
 }
 
-/// Identifies a seed without revealing it. A fast hash could be inverted.
-fn seed_digest(seed: Seed) -> [u8; 8] {
-    let mut text = *b"homing table seed\0........";
-    text[18..].copy_from_slice(&seed.0.to_le_bytes());
-    let mut cut = [0; 8];
-    cut.copy_from_slice(&digest(&SHA256, &text).as_ref()[..8]);
-    cut
-}
-
 /// Counts the saves of this process, for unique temporary names.
 static SAVES: AtomicU32 = AtomicU32::new(0);
 
 const MAGIC: &[u8; 8] = b"HOMINGTB";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Bytes per binding.
-const RECORD: usize = 14;
+const RECORD: usize = 18;
 /// The maximum number of bindings in a block.
 const BLOCK: usize = 4096;
 const BUFFER: usize = 1 << 18;

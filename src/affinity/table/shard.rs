@@ -1,12 +1,13 @@
-//! One shard: entries in pages, an index over them, and their order of use.
+//! One shard: entries in pages, an index over them, and the order of use of each class.
 
 use ahash::{HashSet, RandomState};
 
 use super::index::{Index, MAX_PLACES};
 use super::saved::Saved;
-use crate::affinity::{KeyHash, Slot, Timestamp};
+use super::tag::{Class, Tag};
+use crate::affinity::{SessionName, Slot, Timestamp};
 
-/// A map that knows its least recently used key. All operations are O(1) except growth, which
+/// A map that knows its least recently used key of each class. All operations are O(1) except growth, which
 /// copies the index (never the entries).
 #[derive(Debug)]
 #[expect(clippy::vec_box, reason = "growing must not copy entries or double their memory")]
@@ -18,35 +19,56 @@ pub(super) struct Shard {
     used: u32,
     /// The first free place below `used`; free places are linked by `older`.
     free: u32,
-    newest: u32,
-    oldest: u32,
-    /// Keys whose binding was found by no request but the one that made it and is in flight.
-    claims: HashSet<KeyHash>,
+    /// The ends of the order of use, by [`Class`].
+    ends: [Ends; 3],
+    /// Names whose binding was found by no request but the one that made it and is in flight.
+    claims: HashSet<SessionName>,
 }
 
-/// One binding, linked into the order of use. Its 160 bits are packed by hand: plain fields would
-/// take 24 bytes because of alignment.
+/// The newest and the oldest entry of a class.
+#[derive(Debug, Clone, Copy)]
+struct Ends {
+    newest: u32,
+    oldest: u32,
+}
+
+impl Ends {
+    const NONE: Self = Self { newest: NONE, oldest: NONE };
+}
+
+/// One binding, linked into the order of use of its class. Its 192 bits are packed by hand: plain
+/// fields would take 32 bytes because of alignment.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
-    key: [u32; 2],
+    name: [u32; 2],
     last_seen: Timestamp,
     /// The place of the next newer entry (24 bits) and the slot's high byte.
     newer_and_slot: u32,
     /// The place of the next older entry (24 bits) and the slot's low byte.
     older_and_slot: u32,
+    tag: Tag,
 }
 
 impl Entry {
-    const VACANT: Self =
-        Self { key: [0; 2], last_seen: Timestamp(0), newer_and_slot: NONE, older_and_slot: NONE };
+    const VACANT: Self = Self {
+        name: [0; 2],
+        last_seen: Timestamp(0),
+        newer_and_slot: NONE,
+        older_and_slot: NONE,
+        tag: Tag::VACANT,
+    };
 
     #[inline]
-    pub(super) fn key(&self) -> KeyHash {
-        KeyHash(u64::from(self.key[0]) | u64::from(self.key[1]) << 32)
+    pub(super) fn name(&self) -> SessionName {
+        SessionName(u64::from(self.name[0]) | u64::from(self.name[1]) << 32)
     }
 
     pub(super) fn last_seen(&self) -> Timestamp {
         self.last_seen
+    }
+
+    pub(super) fn tag(&self) -> Tag {
+        self.tag
     }
 
     pub(super) fn slot(&self) -> Slot {
@@ -64,8 +86,8 @@ impl Entry {
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "split into two halves")]
-    fn set_key(&mut self, key: KeyHash) {
-        self.key = [key.0 as u32, (key.0 >> 32) as u32];
+    fn set_name(&mut self, name: SessionName) {
+        self.name = [name.0 as u32, (name.0 >> 32) as u32];
     }
 
     fn set_slot(&mut self, slot: Slot) {
@@ -83,9 +105,9 @@ impl Entry {
     }
 }
 
-// The documented "at most 32 bytes per entry" is the sum of 20 here, at most 6.25 in the index, and
+// The documented "at most 32 bytes per entry" is the sum of 24 here, at most 6.25 in the index, and
 // half an unused page per shard.
-const _: () = assert!(size_of::<Entry>() == 20);
+const _: () = assert!(size_of::<Entry>() == 24);
 
 impl Shard {
     pub(super) fn new() -> Self {
@@ -95,8 +117,7 @@ impl Shard {
             len: 0,
             used: 0,
             free: NONE,
-            newest: NONE,
-            oldest: NONE,
+            ends: [Ends::NONE; 3],
             claims: HashSet::default(),
         }
     }
@@ -117,10 +138,10 @@ impl Shard {
         self.len == MAX_PLACES
     }
 
-    /// Returns the place of `key`, which has this `hash`.
+    /// Returns the place of `name`, which has this `hash`.
     #[inline]
-    pub(super) fn find(&self, hash: u64, key: KeyHash) -> Option<u32> {
-        self.index.find(hash, |at| self.entry(at).key() == key)
+    pub(super) fn find(&self, hash: u64, name: SessionName) -> Option<u32> {
+        self.index.find(hash, |at| self.entry(at).name() == name)
     }
 
     /// Returns the entry at a place from `find` or `oldest`.
@@ -129,18 +150,32 @@ impl Shard {
         &self.pages[page(at)][within(at)]
     }
 
-    /// Returns the place of the least recently used entry.
-    pub(super) fn oldest(&self) -> Option<u32> {
-        (self.oldest != NONE).then_some(self.oldest)
+    /// Returns the place of the least recently used entry of a class.
+    pub(super) fn oldest(&self, class: Class) -> Option<u32> {
+        let oldest = self.ends[class as usize].oldest;
+        (oldest != NONE).then_some(oldest)
+    }
+
+    /// Returns a place that may have an entry, chosen by a random number.
+    pub(super) fn random(&self, random: u32) -> Option<u32> {
+        let at = (u64::from(random) * u64::from(self.used)) >> 32;
+        u32::try_from(at).ok().filter(|at| *at < self.used && self.entry(*at).tag.class().is_some())
     }
 
     /// Returns all entries, the longest idle first.
     pub(super) fn oldest_first(&self) -> impl Iterator<Item = Saved> {
-        let mut next = self.oldest();
+        let mut next = Class::ALL.map(|class| self.oldest(class));
         std::iter::from_fn(move || {
-            let entry = self.entry(next?);
-            next = (entry.newer() != NONE).then_some(entry.newer());
-            Some(Saved { key: entry.key(), slot: entry.slot(), last_seen: entry.last_seen })
+            let seen = |place: &Option<u32>| place.map(|at| self.entry(at).last_seen);
+            let (list, _) = next
+                .iter()
+                .enumerate()
+                .filter(|(_, place)| place.is_some())
+                .min_by_key(|(_, place)| seen(place))?;
+            let entry = self.entry(next[list]?);
+            next[list] = (entry.newer() != NONE).then_some(entry.newer());
+            let (name, slot, tag) = (entry.name(), entry.slot(), entry.tag);
+            Some(Saved { name, slot, last_seen: entry.last_seen, tag })
         })
     }
 
@@ -154,58 +189,82 @@ impl Shard {
             return;
         }
         entry.last_seen = now;
-        if self.newest != at {
+        if entry.newer() != NONE {
             self.unlink(at);
             self.link_newest(at);
         }
+    }
+
+    /// Changes the tag of an entry, which becomes the most recently used of its class if that is
+    /// another one.
+    pub(super) fn set_tag(&mut self, at: u32, tag: Tag) {
+        if self.entry(at).tag.class() == tag.class() {
+            self.entry_mut(at).tag = tag;
+        } else {
+            self.unlink(at);
+            self.entry_mut(at).tag = tag;
+            self.link_newest(at);
+        }
+    }
+
+    /// Changes when an entry was last used, without changing its place in the order.
+    pub(super) fn set_last_seen(&mut self, at: u32, last_seen: Timestamp) {
+        self.entry_mut(at).last_seen = last_seen;
     }
 
     pub(super) fn set_slot(&mut self, at: u32, slot: Slot) {
         self.entry_mut(at).set_slot(slot);
     }
 
-    /// Adds an entry as the most recently used. The key must be absent.
+    /// Adds an entry as the most recently used of its class. The name must be absent.
     pub(super) fn insert_newest(&mut self, hasher: &RandomState, hash: u64, new: Saved) {
         let at = self.insert(hasher, hash, new);
         self.link_newest(at);
     }
 
-    /// Adds an entry as the longest idle. The key must be absent.
+    /// Adds an entry as the longest idle of its class. The name must be absent.
     pub(super) fn insert_oldest(&mut self, hasher: &RandomState, hash: u64, new: Saved) {
         let at = self.insert(hasher, hash, new);
-        let newer = std::mem::replace(&mut self.oldest, at);
+        let ends = self.ends_of(at);
+        let newer = std::mem::replace(&mut ends.oldest, at);
+        if newer == NONE {
+            ends.newest = at;
+        }
         let entry = self.entry_mut(at);
         entry.set_newer(newer);
         entry.set_older(NONE);
         match newer {
-            NONE => self.newest = at,
+            NONE => {}
             newer => self.entry_mut(newer).set_older(at),
         }
     }
 
-    /// Records that only the request that bound `key` knows the binding.
-    pub(super) fn begin_claim(&mut self, key: KeyHash) {
-        self.claims.insert(key);
+    /// Records that only the request that bound `name` knows the binding.
+    pub(super) fn begin_claim(&mut self, name: SessionName) {
+        self.claims.insert(name);
     }
 
-    /// Records that others rely on the binding of `key`, or that its request was answered. Returns
+    /// Records that others rely on the binding of `name`, or that its request was answered. Returns
     /// whether it was claimed until now.
     #[inline]
-    pub(super) fn end_claim(&mut self, key: KeyHash) -> bool {
-        !self.claims.is_empty() && self.claims.remove(&key)
+    pub(super) fn end_claim(&mut self, name: SessionName) -> bool {
+        !self.claims.is_empty() && self.claims.remove(&name)
     }
 
-    /// Removes the entry at `at` and returns its slot.
-    pub(super) fn remove(&mut self, hasher: &RandomState, at: u32) -> Slot {
-        let (key, slot) = (self.entry(at).key(), self.entry(at).slot());
-        self.end_claim(key);
+    /// Removes the entry at `at` and returns what it was.
+    pub(super) fn remove(&mut self, hasher: &RandomState, at: u32) -> (Slot, Tag) {
+        let Entry { tag, .. } = *self.entry(at);
+        let (name, slot) = (self.entry(at).name(), self.entry(at).slot());
+        self.end_claim(name);
         let Self { index, pages, .. } = self;
-        index.remove(hasher.hash_one(key.0), at, |at| hash_at(pages, hasher, at));
+        index.remove(hasher.hash_one(name.0), at, |at| hash_at(pages, hasher, at));
         self.unlink(at);
         let free = std::mem::replace(&mut self.free, at);
-        self.entry_mut(at).set_older(free);
+        let entry = self.entry_mut(at);
+        entry.set_older(free);
+        entry.tag = Tag::VACANT;
         self.len -= 1;
-        slot
+        (slot, tag)
     }
 
     /// Frees memory after most entries have been removed.
@@ -214,7 +273,7 @@ impl Shard {
         if sparse || (self.len == 0 && self.used > 0) {
             let mut fresh = Self { claims: std::mem::take(&mut self.claims), ..Self::new() };
             for saved in self.oldest_first() {
-                fresh.insert_newest(hasher, hasher.hash_one(saved.key.0), saved);
+                fresh.insert_newest(hasher, hasher.hash_one(saved.name.0), saved);
             }
             *self = fresh;
         }
@@ -223,8 +282,9 @@ impl Shard {
     fn insert(&mut self, hasher: &RandomState, hash: u64, new: Saved) -> u32 {
         let at = self.take_place();
         let entry = self.entry_mut(at);
-        entry.set_key(new.key);
+        entry.set_name(new.name);
         entry.set_slot(new.slot);
+        entry.tag = new.tag;
         entry.last_seen = new.last_seen;
         let Self { index, pages, .. } = self;
         index.insert(hash, at, |at| hash_at(pages, hasher, at));
@@ -249,26 +309,35 @@ impl Shard {
     }
 
     fn link_newest(&mut self, at: u32) {
-        let older = std::mem::replace(&mut self.newest, at);
+        let ends = self.ends_of(at);
+        let older = std::mem::replace(&mut ends.newest, at);
+        if older == NONE {
+            ends.oldest = at;
+        }
         let entry = self.entry_mut(at);
         entry.set_newer(NONE);
         entry.set_older(older);
-        match older {
-            NONE => self.oldest = at,
-            older => self.entry_mut(older).set_newer(at),
+        if older != NONE {
+            self.entry_mut(older).set_newer(at);
         }
     }
 
     fn unlink(&mut self, at: u32) {
         let (newer, older) = (self.entry(at).newer(), self.entry(at).older());
         match newer {
-            NONE => self.newest = older,
+            NONE => self.ends_of(at).newest = older,
             newer => self.entry_mut(newer).set_older(older),
         }
         match older {
-            NONE => self.oldest = newer,
+            NONE => self.ends_of(at).oldest = newer,
             older => self.entry_mut(older).set_newer(newer),
         }
+    }
+
+    /// Returns the ends of the order that the entry at `at` is in.
+    fn ends_of(&mut self, at: u32) -> &mut Ends {
+        let class = self.entry(at).tag.class().unwrap_or(Class::Claimed);
+        &mut self.ends[class as usize]
     }
 
     fn entry_mut(&mut self, at: u32) -> &mut Entry {
@@ -278,7 +347,7 @@ impl Shard {
 
 /// 2040 bytes: small enough to leave little unused, large enough to be few, and nearly a power of
 /// two. mimalloc wastes 18 % on pages of 1536 or 3072 bytes, and 1 % on these.
-const PAGE: usize = 102;
+const PAGE: usize = 85;
 type Page = [Entry; PAGE];
 
 /// No place. Also the mask of a place's 24 bits.
@@ -293,5 +362,5 @@ fn within(at: u32) -> usize {
 }
 
 fn hash_at(pages: &[Box<Page>], hasher: &RandomState, at: u32) -> u64 {
-    hasher.hash_one(pages[page(at)][within(at)].key().0)
+    hasher.hash_one(pages[page(at)][within(at)].name().0)
 }

@@ -28,6 +28,34 @@ fn warns_about_too_few_descriptors() {
 }
 
 #[test]
+fn warns_about_a_public_seed_where_clients_choose_keys() {
+    let text = |backends: &str, affinity: &str| {
+        format!(
+            "listener = [{{ bind = \"127.0.0.1:0\" }}]\n[upstream.web]\nbackends = [{backends}]\naffinity = {affinity}\n"
+        )
+    };
+    let (one, two) = ("\"a.internal:1\"", "\"a.internal:1\", \"b.internal:1\"");
+    for (backends, affinity, warned) in [
+        (two, "{ key = [\"cookie:SID\", \"ip\"] }", true),
+        (two, "{ key = [\"query:sid\"], remember = \"none\" }", true),
+        (two, "{ key = [\"ip\"] }", false),
+        (two, "\"none\"", false),
+        (one, "{ key = [\"cookie:SID\"] }", false),
+    ] {
+        let (status, printed) = checked(&text(backends, affinity));
+        assert_eq!(status, GOOD, "{printed}");
+        assert_eq!(printed.contains("the ring's seed is public in `web`"), warned, "{affinity}: {printed}");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("seed"), "5f".repeat(16)).unwrap();
+    let path = directory.path().join("homing.toml");
+    let secret = text(two, "{ key = [\"cookie:SID\"], ring = { seed_file = \"seed\" } }");
+    std::fs::write(&path, secret).unwrap();
+    let (status, printed) = run(&path, false, None);
+    assert!(status == GOOD && !printed.contains("public"), "{printed}");
+}
+
+#[test]
 fn valid_file_prints_a_summary() {
     let (status, printed) = checked(
         r#"

@@ -4,6 +4,7 @@ use clap::Parser;
 
 use super::*;
 use crate::affinity::cookie::Opened;
+use crate::affinity::name::Owner;
 
 const NOW: Timestamp = Timestamp(1_800_000_000);
 const KEY: [u8; 32] = [7; 32];
@@ -123,15 +124,14 @@ fn saved_table_shows_the_binding() {
     let loaded = config::load(&place.path("homing.toml")).unwrap();
     let upstream = &loaded.config.upstreams[0];
     let away = upstream.backends.iter().find(|backend| backend.id.as_str() != home).unwrap();
-    let key = place.line(&arguments, "key");
-    let hash = u64::from_str_radix(key.split("hash ").nth(1).unwrap(), 16).unwrap();
     let table = Table::new(10, 3600);
-    table.bind(KeyHash(hash), Slot(0), NOW);
-    file::save(&table, &place.path("sessions.table"), upstream.affinity.seed, NOW, |_| Some(away.id.clone()))
-        .unwrap();
+    table.bind(table.namer().of_id(b"a"), Slot(0), Owner(0), NOW);
+    file::save(&table, &place.path("sessions.table"), NOW, |_| Some(away.id.clone())).unwrap();
     assert_eq!(place.line(&arguments, "binding"), format!("{}, in sessions.table", away.id));
     assert_eq!(place.line(&arguments, "decision"), format!("{}, kept", away.id));
     assert_eq!(place.line(&["--cookie", "SID=b"], "binding"), "none in sessions.table, new session");
+    let both = place.line(&["--cookie", "SID=b; SID=a"], "decision");
+    assert_eq!(both, format!("{}, kept", away.id), "the known one of two cookies decides");
 }
 
 #[test]
@@ -192,9 +192,9 @@ fn layer_that_speaks_comes_first() {
         "node2, in cookie h; unknown, the table is in the running proxy"
     );
     let table = Table::new(10, 3600);
-    table.bind(key, Slot(0), Timestamp(NOW.0 - 10));
+    table.bind(table.namer().of_id(b"a"), Slot(0), Owner(0), Timestamp(NOW.0 - 10));
     let id = upstream.backends[2].id.clone();
-    file::save(&table, &place.path("sessions"), upstream.affinity.seed, NOW, |_| Some(id.clone())).unwrap();
+    file::save(&table, &place.path("sessions"), NOW, |_| Some(id.clone())).unwrap();
     assert_eq!(
         line(&sealed(Some(key), NOW.0 - 20), "binding"),
         "node3, in sessions; node2, in cookie h",

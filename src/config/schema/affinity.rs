@@ -118,7 +118,8 @@ pub(in crate::config) static MAX_ENTRIES: Key<Int<usize>> = Key {
     name: "max_entries",
     rule: Int { least: 1, most: 100_000_000 },
     default: 1_000_000,
-    doc: "Maximum number of sessions. When the table is full, the session idle longest is evicted.",
+    doc: "Maximum number of sessions. When the table is full, sessions whose id no backend has set are evicted \
+          first, then those idle longest.",
 };
 pub(in crate::config) static TTL: Key<Time> = Key {
     name: "ttl",

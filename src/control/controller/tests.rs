@@ -247,7 +247,7 @@ async fn expired_bindings_are_swept() {
     let control = Control::start(rules);
     let table = control.handle.snapshot().upstreams[0].table().cloned().expect("a table");
     // Long expired by the wall clock, which sweeping uses.
-    table.bind(crate::affinity::KeyHash(7), Slot(0), Timestamp(1));
+    table.bind(crate::affinity::SessionName(7), Slot(0), crate::affinity::name::Owner(0), Timestamp(1));
     in_time(async {
         while !table.is_empty() {
             tokio::task::yield_now().await;

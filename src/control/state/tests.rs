@@ -3,14 +3,15 @@ use std::net::Ipv4Addr;
 
 use super::*;
 use crate::affinity::cookie::{CookieConfig, KeyRing, OnCacheable, SameSite, SecureAttribute};
+use crate::affinity::name::Owner;
 use crate::affinity::table::Table;
-use crate::affinity::{Health, Seed, Weight};
+use crate::affinity::{Health, Seed, SessionName, Timestamp, Weight};
 use crate::control::fixture::{S, backend, config, passive, tcp_check, upstream};
 use crate::control::probe::ProbeFailure;
 use crate::control::transition::TransitionReason;
 use crate::model::client_net::ClientNet;
 use crate::model::snapshot::{Observation, Standing, UpstreamState};
-use crate::model::{Probe, Remember, TableConfig, Upstream};
+use crate::model::{Backend, Probe, Remember, TableConfig, Upstream};
 use crate::secret::SecretKey;
 
 const FAIL: ProbeResult = ProbeResult::Fail(ProbeFailure::Connect(ErrorKind::ConnectionRefused));
@@ -950,7 +951,7 @@ fn ring_is_rebuilt_only_if_it_changes() {
     let before = ring(&world);
     let mut other = checked(&["a", "b"]);
     other.slow_start = S;
-    other.backends[0] = crate::model::Backend { max_connections: Some(1), ..backend("a") };
+    other.backends[0] = Backend { max_connections: Some(1), ..backend("a") };
     world.configure(other.clone());
     world.probes("a", &[FAIL; 3]);
     assert!(Arc::ptr_eq(&before, &ring(&world)));
@@ -1064,15 +1065,44 @@ fn table_survives_reloads() {
 }
 
 #[test]
-fn seed_change_discards_the_table_and_warns() {
+fn table_survives_a_seed_change() {
     let mut world = World::new(remembering(table(10)));
     let before = table_of(&world);
     let mut other = remembering(table(10));
     other.affinity.seed = Seed(99);
     world.configure(other);
-    assert!(!Arc::ptr_eq(&before, &table_of(&world)));
-    assert_eq!(world.last().reason, TransitionReason::SeedChanged);
-    assert!(world.last().reason.is_warning());
+    assert!(Arc::ptr_eq(&before, &table_of(&world)), "names do not depend on the seed");
+    assert!(!world.log.iter().any(|t| t.reason.is_warning()));
+}
+
+#[test]
+fn slots_of_removed_backends_without_sessions_are_given_back() {
+    let with = |ids: &[&str]| {
+        let mut web = upstream("web", ids);
+        web.affinity.remember = table(10);
+        web
+    };
+    let mut state = ControlState::new(config(vec![with(&["a", "b", "c", "d"])]), 1, S);
+    let table = state.snapshot().upstreams[0].memory.table.clone().expect("a table");
+    let members = state.snapshot().upstreams[0].cluster.members().to_vec();
+    table.bind(SessionName(7), members[1].slot, Owner(0), Timestamp(1));
+    let busy = Arc::clone(&state.snapshot().upstreams[0].live[2]);
+    busy.begin(0);
+    state.configure(config(vec![with(&["a"])]), S).unwrap();
+    let slots = state.slots().get("web").unwrap();
+    for n in 0.. {
+        if slots.slot_of(&format!("gone{n}").parse().unwrap()).is_none() {
+            break;
+        }
+    }
+    state.configure(config(vec![with(&["new1", "new2"])]), S).unwrap();
+    for (member, kept) in members.iter().zip([true, true, true, false]) {
+        let still = slots.id_of(member.slot).is_some_and(|id| id == member.id);
+        assert_eq!(still, kept, "{}", member.id);
+    }
+    busy.end(0);
+    let members = state.snapshot().upstreams[0].cluster.members().to_vec();
+    assert!(members.iter().all(|member| slots.id_of(member.slot).as_ref() == Some(&member.id)));
 }
 
 #[test]

@@ -56,7 +56,8 @@ impl Remember {
 /// `affinity.table`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableConfig {
-    /// Maximum number of bindings. The one that has been idle longest is evicted first.
+    /// Maximum number of bindings. Those that no backend has minted are evicted first,
+    /// then the longest idle.
     pub max_entries: usize,
     /// Idle time after which a binding expires.
     pub ttl: Duration,

@@ -2,11 +2,13 @@
 
 use crate::affinity::cookie::{self, CookieBinding, CookieConfig, Opened, OwnCookies, Owner};
 use crate::affinity::key::{FoundKey, KeySource, RequestView};
-use crate::affinity::learn::{self, Learned, ResponseView};
+use crate::affinity::learn::{self, LearnContext, Learned, ResponseView};
+use crate::affinity::name::PathHash;
 use crate::affinity::pick::{self, Binding, Outcome, Tried, Verdict};
 use crate::affinity::recall::{CookieLayer, Layer, Layers, Recalled, TableLayer, recall};
-use crate::affinity::table::{Claim, Claimed};
-use crate::affinity::{BackendId, KeyHash, Timestamp};
+use crate::affinity::recent::{RecentUse, key_in_use};
+use crate::affinity::table::{Claim, Claimed, Table};
+use crate::affinity::{BackendId, KeyHash, SessionName, Timestamp};
 use crate::model::snapshot::Seals;
 use crate::proxy::view::UpstreamView;
 
@@ -15,6 +17,10 @@ use crate::proxy::view::UpstreamView;
 pub(crate) struct Session {
     /// Its key, from the request or derived from its sealed cookie.
     pub key: Option<KeyHash>,
+    /// Its name in the table, if there is one and the request has a key.
+    name: Option<SessionName>,
+    /// The client's masked address, for which a session that no backend has minted counts.
+    client: [u8; 16],
     /// The index of the key's source; `None` if the key is not from the request.
     pub source: Option<usize>,
     /// Its binding when the request arrived.
@@ -29,6 +35,8 @@ pub(crate) struct Session {
     opened: Option<Opened>,
     /// Which of the request's cookies are sealed cookies.
     own: OwnCookies,
+    /// The path of cookies that the response sets without one; `None` if none are learned.
+    default_path: Option<PathHash>,
     /// The binding of a new session, until its backend has answered.
     claim: Option<Claim>,
 }
@@ -46,24 +54,48 @@ pub(crate) enum Lesson {
     Ended,
 }
 
+impl Lesson {
+    /// Returns the name of the session that was minted.
+    pub(crate) fn minted(self) -> Option<SessionName> {
+        match self {
+            Self::Minted(found) => found.name,
+            Self::Nothing | Self::SetsCookie | Self::Ended => None,
+        }
+    }
+
+    /// Notes that the session has ended. One that was minted in its place goes on.
+    fn end(&mut self) {
+        if *self == Self::Nothing {
+            *self = Self::Ended;
+        }
+    }
+}
+
 /// Set-Cookie lines to add to a response.
 #[derive(Debug)]
 pub(crate) struct SetCookie {
     pub values: Vec<String>,
     /// Whether the response must be marked private.
     pub private: bool,
+    /// The session of a new sealed cookie, as it is noted while in use.
+    pub in_use: Option<KeyHash>,
 }
 
 impl Session {
-    /// Looks up the session of a request. `found` is the key found in the request.
+    /// Looks up the session of a request. `found` is the key found in the request, `client` the client's
+    /// masked address.
     pub(crate) fn recall(
         upstream: &UpstreamView,
         found: Option<FoundKey>,
         request: &impl RequestView,
+        client: [u8; 16],
+        recent: &RecentUse,
         now: Timestamp,
     ) -> Self {
+        let (cluster, layers) = (&upstream.state.cluster, layers(upstream));
+        let recalled = recall(&layers, cluster, found, request, now);
         let Recalled { key, binding, layer, table_behind, owner, cookie, own } =
-            recall(&layers(upstream), &upstream.state.cluster, found, request, now);
+            recent.revive(recalled, &layers, cluster, now);
         let opened = match cookie {
             CookieBinding::Bound(opened) => Some(opened),
             CookieBinding::Absent
@@ -71,8 +103,25 @@ impl Session {
             | CookieBinding::Expired(_)
             | CookieBinding::Forged => None,
         };
-        let source = found.map(|found| found.source);
-        Self { key, source, binding, layer, table_behind, owner, opened, own, claim: None }
+        let learns = layers.sources.iter().any(|source| matches!(source, KeySource::Cookie(_)));
+        let default_path = layers
+            .table
+            .filter(|_| learns)
+            .map(|layer| layer.table.namer().default_path(request.path_and_query().as_bytes()));
+        Self {
+            key,
+            name: found.and_then(|found| found.name),
+            client,
+            source: found.map(|found| found.source),
+            binding,
+            layer,
+            table_behind,
+            owner,
+            opened,
+            own,
+            default_path,
+            claim: None,
+        }
     }
 
     /// Returns the outcome to report for a pick. Where the cookie is the session, a request without
@@ -92,26 +141,28 @@ impl Session {
         tried: &Tried,
         now: Timestamp,
     ) -> bool {
-        let (Some(table), Some(key)) = (&upstream.state.memory.table, self.key) else { return true };
-        if !self.has_entry(upstream) {
+        let (Some(table), Some(name)) = (&upstream.state.memory.table, self.name) else { return true };
+        let binds = verdict.rebind && self.is_unbound() && self.claim.is_none();
+        if !(binds || self.table_behind) || !self.has_entry(upstream) {
             return true;
         }
-        let slot = upstream.slot(verdict.member);
+        let (slot, owner) = (upstream.slot(verdict.member), table.namer().owner(self.client));
         if self.table_behind && verdict.outcome == Outcome::Kept {
-            table.bind(key, slot, now);
+            table.bind(name, slot, owner, now);
         }
-        if !verdict.rebind || !self.is_unbound() || self.claim.is_some() {
+        if !binds {
             return true;
         }
-        match table.claim(key, slot, now) {
+        match table.claim(name, slot, owner, now) {
             Claimed::Fresh(claim) => self.claim = Some(claim),
+            Claimed::NoRoom => {}
             Claimed::Bound(bound) if bound == slot => self.binding = Binding::To(slot),
             Claimed::Bound(bound) => match upstream.state.cluster.index_of(bound) {
                 // The session lives where this request could not be served: only this request goes
                 // elsewhere.
                 Some(member) if tried.contains(member) => self.binding = Binding::To(bound),
                 Some(_) => return false,
-                None => table.bind(key, slot, now),
+                None => table.bind(name, slot, owner, now),
             },
         }
         true
@@ -121,12 +172,12 @@ impl Session {
     /// answer proves that the heir can serve it.
     pub(crate) fn answered(&mut self, upstream: &UpstreamView, verdict: Verdict, now: Timestamp) {
         self.claim = None;
-        let (Some(table), Some(key)) = (&upstream.state.memory.table, self.key) else { return };
+        let (Some(table), Some(name)) = (&upstream.state.memory.table, self.name) else { return };
         if !verdict.rebind || verdict.outcome != Outcome::Moved || !self.has_entry(upstream) {
             return;
         }
         let configured = |slot| upstream.state.cluster.index_of(slot).is_some();
-        let unchanged = match (self.binding, table.peek(key, now)) {
+        let unchanged = match (self.binding, table.peek(name, now)) {
             (Binding::To(was), Some(is)) => was == is,
             (Binding::Unknown, Some(is)) => !configured(is),
             (_, None) => true,
@@ -134,7 +185,7 @@ impl Session {
         };
         // If another request of the session was faster, its heir counts.
         if unchanged {
-            table.bind(key, upstream.slot(verdict.member), now);
+            table.bind(name, upstream.slot(verdict.member), table.namer().owner(self.client), now);
         }
     }
 
@@ -170,32 +221,44 @@ impl Session {
         response: &impl ResponseView,
         now: Timestamp,
     ) -> Lesson {
-        let Some(table) = &upstream.state.memory.table else { return Lesson::Nothing };
+        let Some(table) = table(upstream) else { return Lesson::Nothing };
         let affinity = &upstream.state.config.affinity;
-        match learn::learn(&affinity.key, affinity.seed, now, response) {
-            Learned::Nothing if self.owner == Owner::Client && sets_cookie(response) => Lesson::SetsCookie,
-            Learned::Nothing => Lesson::Nothing,
+        let (slot, namer) = (upstream.slot(member), table.namer());
+        let default_path = self.default_path.unwrap_or_else(|| namer.path(b"/"));
+        let context = LearnContext { seed: affinity.seed, namer, default_path, now };
+        let mut lesson = Lesson::Nothing;
+        learn::learn(&affinity.key, context, response, |learned| match (learned, self.name) {
             // The request had this id already: the pick has bound it, or has left it bound to the
             // backend that the session returns to.
-            Learned::Bind(found) if self.key == Some(found.hash) => Lesson::Nothing,
-            Learned::Bind(found) => {
-                table.bind(found.hash, upstream.slot(member), now);
-                Lesson::Minted(found)
+            (Learned::Bind { key, scope }, Some(name)) if key.name == Some(name) => {
+                table.confirm(name, scope);
             }
-            Learned::Delete { source } if self.source != Some(source) => Lesson::Nothing,
-            Learned::Delete { .. } | Learned::Release => {
-                // A session that has moved since belongs to another backend.
-                let is_here = |key| table.peek(key, now).is_none_or(|slot| slot == upstream.slot(member));
-                match self.key {
-                    Some(key) if !is_here(key) => Lesson::Nothing,
-                    Some(key) => {
-                        table.remove(key);
-                        Lesson::Ended
-                    }
-                    None => Lesson::Ended,
+            (Learned::Bind { key, scope }, before) => {
+                if let Some(name) = key.name {
+                    let before = before.filter(|_| self.source == Some(key.source));
+                    table.learn(name, slot, scope, before, now);
+                    lesson = Lesson::Minted(key);
                 }
             }
+            (Learned::Delete { source, scope }, Some(name)) if self.source == Some(source) => {
+                if table.delete(name, slot, scope) {
+                    lesson.end();
+                }
+            }
+            (Learned::Delete { .. }, _) => {}
+            // A session that has moved since belongs to another backend.
+            (Learned::Release, Some(name)) => {
+                if table.peek(name, now).is_none_or(|bound| bound == slot) {
+                    table.remove(name);
+                    lesson.end();
+                }
+            }
+            (Learned::Release, None) => lesson.end(),
+        });
+        if lesson == Lesson::Nothing && self.owner == Owner::Client && sets_cookie(response) {
+            return Lesson::SetsCookie;
         }
+        lesson
     }
 
     /// Returns the address that has placed a new session: the request's key, if it is the client's
@@ -236,6 +299,11 @@ impl Session {
         if cacheable && config.on_cacheable == cookie::OnCacheable::Skip {
             return None;
         }
+        let seed = upstream.state.config.affinity.seed;
+        let in_use = binding.as_ref().map(|sealed| match sealed.key {
+            Some(key) => key,
+            None => key_in_use(seed, self.owner, sealed),
+        });
         let values = if let Some(binding) = binding {
             let sealed = keys.seal(&upstream.state.config.name, &binding);
             vec![cookie::set_cookie_value(config, binding.early, &sealed, secure)]
@@ -243,7 +311,8 @@ impl Session {
             let names: &[bool] = if self.owner == Owner::Client { &[false, true] } else { &[false] };
             names.iter().map(|early| cookie::delete_cookie_value(config, *early, secure)).collect()
         };
-        Some(SetCookie { values, private: cacheable && config.on_cacheable == cookie::OnCacheable::Private })
+        let private = cacheable && config.on_cacheable == cookie::OnCacheable::Private;
+        Some(SetCookie { values, private, in_use })
     }
 
     /// Returns the binding that the client must get, or `None` if it has it, or must get none.
@@ -287,6 +356,17 @@ impl Session {
         opened.needs_reissue(&next, config.max_idle).then_some(next)
     }
 
+    /// Returns the session's name in the table and the key under which it is noted at the end of a long
+    /// exchange. `None` if no layer remembers it.
+    pub(crate) fn in_use(&self, upstream: &UpstreamView) -> Option<(Option<SessionName>, Option<KeyHash>)> {
+        let seed = upstream.state.config.affinity.seed;
+        table(upstream).map(|_| match (self.owner, &self.opened) {
+            (Owner::Session(key), _) => (self.name, Some(key)),
+            (owner, Some(opened)) => (self.name, Some(key_in_use(seed, owner, opened))),
+            (_, None) => (self.name, None),
+        })
+    }
+
     /// Returns the sealed cookies of the request, which backends must not see.
     pub(crate) fn own_cookies<'u>(
         &self,
@@ -317,6 +397,11 @@ pub(crate) fn announce(
         let successor = key.and_then(successor).map(|next| upstream.id(next).as_str());
         (upstream.id(member).as_str(), successor)
     })
+}
+
+/// Returns the table that names an upstream's sessions, if it has a memory.
+pub(crate) fn table(upstream: &UpstreamView) -> Option<&Table> {
+    upstream.state.memory.table.as_deref()
 }
 
 /// Returns the layers of memory of an upstream.

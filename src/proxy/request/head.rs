@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::net::IpAddr;
 
 use super::hops;
-use crate::affinity::cookie::{self, CookieConfig, OwnCookies};
+use crate::affinity::cookie::{self, CookieConfig, OwnCookies, is_targeted_field};
 use crate::affinity::pick::{Outcome, Reason};
 use crate::h1::{self, Edit, Field, FieldKind, RequestHead, ResponseHead, Version};
 use crate::model::Forwarding;
@@ -255,7 +255,8 @@ pub(crate) struct ResponseEdits<'a> {
     pub report: Option<AffinityReport<'a>>,
     /// The Set-Cookie values with the sealed cookie.
     pub set_cookies: &'a [String],
-    /// Whether to add `Cache-Control: private`.
+    /// Whether to add `Cache-Control: private`, and to remove the headers that override it at some
+    /// shared caches.
     pub make_private: bool,
     /// The protocol that a 101 switches to.
     pub upgrade: Option<&'a [u8]>,
@@ -299,6 +300,7 @@ pub(crate) fn write_response(out: &mut Vec<u8>, head: &ResponseHead<'_>, edits: 
         FieldKind::ContentLength if matches!(head.status, 101 | 204) => Edit::Drop,
         FieldKind::ContentLength => Edit::Keep,
         _ if names_fields && head.connection.names(field.name) => Edit::Drop,
+        _ if edits.make_private && is_targeted_field(field.name) => Edit::Drop,
         _ => Edit::Keep,
     });
     if edits.framing == ClientFraming::Chunked {

@@ -205,9 +205,11 @@ impl Request<'_> {
             ip: self.client_ip(client),
             certificate: client.origin.secure.as_ref().and_then(|secure| secure.certificate_name()),
         };
-        let mask = self.view.snapshot.config.client_ip.mask;
-        let found = key::find_key(&affinity.key, affinity.seed, mask, head, identity);
-        Session::recall(upstream, found, head, self.worker.now())
+        let (mask, now) = (self.view.snapshot.config.client_ip.mask, self.worker.now());
+        let context = key::KeyContext { seed: affinity.seed, mask, table: binding::table(upstream), now };
+        let found = key::find_key(&affinity.key, context, head, identity);
+        let client = mask.apply(identity.ip);
+        Session::recall(upstream, found, head, client, self.worker.in_use.recent(), now)
     }
 
     /// Picks a member of the upstream.
@@ -290,14 +292,17 @@ impl Request<'_> {
             Usage::First => upstream.metrics.connection_opened(),
             Usage::Early | Usage::Again => upstream.metrics.connection_reused(),
         }
-        let session = self.session.as_mut();
-        if session.is_some_and(|session| !session.bind(upstream, verdict, &self.tried, self.worker.now())) {
+        let (session, now) = (self.session.as_mut(), self.worker.now());
+        if session.is_some_and(|session| !session.bind(upstream, verdict, &self.tried, now)) {
             self.keep_open(client, &pool, backend);
             self.tally.attempts -= 1;
             return Ok(Attempted::LostRace);
         }
+        let names = self.session.as_ref().and_then(|session| session.in_use(upstream));
+        self.in_use = names.map(|names| self.worker.in_use.begin(&view, route, names, now));
         let attempt = Attempt { upstream, verdict, permit, backend, out: head };
         let outcome = exchange::run(self, client, attempt).await;
+        self.in_use = None;
         client.asked = match &outcome {
             Ok(_) => Asked::Answered,
             Err(error) if error.is_clients_doing() && self.tally.is_early() => Asked::Abandoned,

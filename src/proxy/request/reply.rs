@@ -130,6 +130,7 @@ impl ReplyReader {
         let client_persistent =
             facts.persistent && framing != ClientFraming::UntilClose && uploaded && !worker.draining();
         let now = worker.now();
+        let affinity = &upstream.state.config.affinity;
         let mut set_cookie = None;
         if let Some(session) = &mut request.session {
             session.answered(upstream, verdict, now);
@@ -139,8 +140,10 @@ impl ReplyReader {
             }
             let cacheable = || cookie::is_publicly_cacheable(facts.method.like(), head.status, head);
             set_cookie = session.set_cookie(upstream, verdict, lesson, facts.secure, cacheable, now);
+            if let Some(in_use) = &request.in_use {
+                in_use.add(lesson.minted(), set_cookie.as_ref().and_then(|cookie| cookie.in_use));
+            }
         }
-        let affinity = &upstream.state.config.affinity;
         let edits = ResponseEdits {
             persistent: client_persistent,
             version: facts.version,

@@ -11,6 +11,7 @@ use super::client::Client;
 use super::facts::RequestFacts;
 use super::origin::Origin;
 use crate::affinity::pick::{Tried, Verdict};
+use crate::proxy::in_use::ExchangeGuard;
 use crate::proxy::view::{UpstreamView, View};
 use crate::proxy::worker::Worker;
 
@@ -23,6 +24,8 @@ pub(crate) struct Request<'w> {
     /// The index of the route, once found.
     pub(crate) route: Option<usize>,
     pub(crate) session: Option<Session>,
+    /// Keeps the session in use during an exchange.
+    pub(crate) in_use: Option<ExchangeGuard>,
     /// The latest pick.
     pub(crate) verdict: Option<Verdict>,
     /// The members not to try again.
@@ -78,6 +81,7 @@ impl<'w> Request<'w> {
             facts: None,
             route: None,
             session: None,
+            in_use: None,
             verdict: None,
             tried: Tried::default(),
             hold_until: None,

@@ -27,7 +27,7 @@ pub(super) fn format(
     line.shown("client", record.client);
     line.text("method", record.method);
     line.text("host", record.host);
-    line.text("path", record.path);
+    line.path(record.path);
     line.text("version", record.version);
     line.number("status", u64::from(record.status));
     if let Some(error) = record.error {
@@ -149,6 +149,31 @@ impl Line<'_> {
         }
     }
 
+    /// Appends a path without the values of its parameters (`;jsessionid=…`), which may be secret ids.
+    fn path(&mut self, path: &str) {
+        if !path.contains(';') {
+            return self.text("path", path);
+        }
+        let mut shown = String::with_capacity(path.len());
+        for segment in path.split_inclusive('/') {
+            let (name, slash) = segment.strip_suffix('/').map_or((segment, ""), |name| (name, "/"));
+            for (index, parameter) in name.split(';').enumerate() {
+                match parameter.split_once('=') {
+                    Some((name, _)) if index > 0 => {
+                        shown.push(';');
+                        shown.push_str(name);
+                    }
+                    _ => {
+                        shown.push_str(if index > 0 { ";" } else { "" });
+                        shown.push_str(parameter);
+                    }
+                }
+            }
+            shown.push_str(slash);
+        }
+        self.text("path", &shown);
+    }
+
     /// Appends a value that displays as harmless characters, without allocating.
     fn shown(&mut self, key: &str, value: impl Display) {
         self.key(key);
@@ -239,6 +264,21 @@ mod tests {
         assert_eq!(clock.format(at(1_999)), "1970-01-01T00:00:01.999Z");
         assert_eq!(clock.format(at(86_400_000)), "1970-01-02T00:00:00.000Z");
         assert_eq!(clock.format(at(5)), "1970-01-01T00:00:00.005Z");
+    }
+
+    #[test]
+    fn values_of_path_parameters_are_not_logged() {
+        for (path, shown) in [
+            ("/a/b", "path=/a/b"),
+            ("/app;jsessionid=SECRET/x", "path=/app;jsessionid/x"),
+            ("/a;v=1;jsessionid=SECRET=b;w/c=d;e", "path=\"/a;v;jsessionid;w/c=d;e\""),
+            ("/;jsessionid=SECRET", "path=/;jsessionid"),
+            (";=SECRET;;/", "path=;;;/"),
+        ] {
+            let mut out = Vec::new();
+            Line { out: &mut out, json: false, separator: "" }.path(path);
+            assert_eq!(String::from_utf8_lossy(&out), shown);
+        }
     }
 
     proptest! {

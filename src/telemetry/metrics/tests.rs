@@ -131,7 +131,12 @@ fn table_metrics_exist_only_with_a_table() {
     if let Some(table) = upstream.table() {
         let now = crate::affinity::Timestamp(1_000);
         for key in 0..3 {
-            table.bind(crate::affinity::KeyHash(key * 0x1234_5678_9abc_def1), crate::affinity::Slot(1), now);
+            table.bind(
+                crate::affinity::SessionName(key * 0x1234_5678_9abc_def1),
+                crate::affinity::Slot(1),
+                crate::affinity::name::Owner(0),
+                now,
+            );
         }
     }
     let page = Metrics::new(1).render(&fixture::snapshot(1, vec![upstream]));

@@ -196,6 +196,8 @@ const EXPECTED: &[&str] = &[
     "via",
     "www-authenticate",
     "x",
+    "cdn-cache-control",
+    "x-accel-expires",
     "x-affinity-outcome",
     "x-app",
     "alt-svc",
