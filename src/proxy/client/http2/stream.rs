@@ -1,5 +1,6 @@
 //! Bridges a client's stream: to the pipeline, it is a connection with one HTTP/1.1 exchange.
 
+use std::error::Error;
 use std::fmt;
 use std::io;
 use std::task::{Context, Poll};
@@ -16,6 +17,7 @@ use http::{Method, Request, Response, StatusCode};
 use crate::h1::Framing;
 use crate::proxy::bridge::head::{self, Malformed, ResponseText};
 use crate::proxy::bridge::inlet::{self, Inlet};
+use crate::proxy::bridge::observer::Mark;
 use crate::proxy::bridge::outlet::{Outlet, Payload};
 use crate::proxy::wire::stream::Bridge;
 use crate::proxy::wire::websocket;
@@ -51,8 +53,13 @@ impl ClientStream {
     pub(crate) fn new(
         request: Request<RecvStream>,
         mut respond: SendResponse<Bytes>,
+        mark: Mark,
         random: impl Fn() -> u64,
     ) -> Result<Self, Malformed> {
+        if mark.take() {
+            respond.send_reset(Reason::PROTOCOL_ERROR);
+            return Err(Malformed("fragment in :path"));
+        }
         let (parts, recv) = request.into_parts();
         let protocol = parts.extensions.get::<Protocol>();
         let websocket = protocol.is_some_and(|protocol| protocol.as_str() == "websocket");
@@ -70,7 +77,7 @@ impl ClientStream {
             inlet::Framing::Raw
         };
         Ok(Self {
-            inlet: Inlet::new(recv, text, framing),
+            inlet: Inlet::new(recv, text, framing).with_mark(mark),
             respond,
             text: Vec::new(),
             state: ResponseState::Head,
@@ -93,6 +100,20 @@ impl ClientStream {
             ResponseState::Head => self.respond.poll_reset(cx).map(|_| ()),
         };
         gone.map(|()| Err(io::ErrorKind::ConnectionReset.into()))
+    }
+
+    /// Resets the stream if the request turned out to be malformed.
+    fn reset_malformed(&mut self, error: io::Error) -> io::Error {
+        if error.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<Malformed>) {
+            match &mut self.state {
+                ResponseState::Head => self.respond.send_reset(Reason::PROTOCOL_ERROR),
+                ResponseState::Body(outlet) | ResponseState::Tunnel(outlet) => {
+                    outlet.abort(Reason::PROTOCOL_ERROR);
+                }
+                ResponseState::Refused => {}
+            }
+        }
+        error
     }
 
     /// Buffers bytes of the head. Sends the head once it is complete.
@@ -142,6 +163,7 @@ impl Bridge for ClientStream {
     fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         match self.inlet.poll_read(cx, into) {
             Poll::Ready(Ok(0)) => self.poll_end(cx),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(self.reset_malformed(error))),
             other => other,
         }
     }
