@@ -1,35 +1,64 @@
 //! Follows the frames that a peer sends, before the `h2` crate reads them, and marks streams whose
 //! header blocks have what `h2` would drop without a word.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+
+use http::HeaderMap;
 
 use super::header_block::{Found, HeaderBlocks};
 
 /// Length of a frame header in bytes (RFC 9113 §4.1).
 const FRAME_HEADER: usize = 9;
 const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
+/// What each field of a list counts besides its bytes (RFC 9113 §6.5.2).
+pub(crate) const FIELD: usize = 32;
+/// The setting with the limit on such a list.
+const MAX_HEADER_LIST_SIZE: &[u8] = &[0, 6];
 /// The most marks that wait to be seen. A client that gets further is not served.
 const MAX_MARKS: usize = 1024;
 
-/// The streams with malformed header blocks, shared by a connection and its streams.
-#[derive(Debug, Default)]
-pub(crate) struct Marks(RefCell<Vec<u32>>);
+/// What `h2` does not tell of a peer, shared by a connection and its streams.
+#[derive(Debug)]
+pub(crate) struct Marks {
+    /// The streams with malformed header blocks.
+    marked: RefCell<Vec<u32>>,
+    /// The peer's `SETTINGS_MAX_HEADER_LIST_SIZE`.
+    header_list: Cell<u32>,
+}
+
+impl Default for Marks {
+    fn default() -> Self {
+        Self { marked: RefCell::default(), header_list: Cell::new(u32::MAX) }
+    }
+}
 
 impl Marks {
+    /// Returns whether the peer accepts a list of these fields (RFC 9113 §6.5.2). The pseudo-headers
+    /// are the size of `pseudo`.
+    pub(crate) fn accept(&self, fields: &HeaderMap, pseudo: usize) -> bool {
+        let limit = usize::try_from(self.header_list.get()).unwrap_or(usize::MAX);
+        if limit == u32::MAX as usize {
+            return true;
+        }
+        let sizes = fields.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD);
+        sizes.sum::<usize>().saturating_add(pseudo) <= limit
+    }
+
     /// Returns whether a stream is marked, and removes the mark.
     pub(crate) fn take(&self, stream: u32) -> bool {
-        let mut marks = self.0.borrow_mut();
+        let mut marks = self.marked.borrow_mut();
         let at = marks.iter().position(|marked| *marked == stream);
         at.map(|at| marks.swap_remove(at)).is_some()
     }
 
     fn add(&self, stream: u32) {
-        let mut marks = self.0.borrow_mut();
+        let mut marks = self.marked.borrow_mut();
         if !marks.contains(&stream) {
             marks.push(stream);
         }
@@ -68,13 +97,11 @@ pub(crate) struct Observer {
     payload: usize,
     /// The header block, as far as it has arrived.
     block: Vec<u8>,
-    /// Bytes of padding at the end of the payload.
-    padding: usize,
     /// The largest block that `h2` accepts.
     max_block: usize,
     blocks: HeaderBlocks,
-    /// The highest stream with a head.
-    last_stream: u32,
+    /// The highest stream with a head, if the peer is a client.
+    last_stream: Option<u32>,
     marks: Rc<Marks>,
 }
 
@@ -88,12 +115,16 @@ impl Observer {
             seen: 0,
             payload: 0,
             block: Vec::new(),
-            padding: 0,
             max_block,
             blocks: HeaderBlocks::default(),
-            last_stream: 0,
+            last_stream: Some(0),
             marks,
         }
+    }
+
+    /// Follows a backend.
+    pub(crate) fn of_backend(max_block: usize, marks: Rc<Marks>) -> Self {
+        Self { last_stream: None, ..Self::of_client(0, max_block, marks) }
     }
 
     /// Follows these bytes. Returns false if the peer must not be served further.
@@ -129,7 +160,7 @@ impl Observer {
         let [a, b, c, kind, ..] = self.head;
         let length = usize::try_from(u32::from_be_bytes([0, a, b, c])).unwrap_or(usize::MAX);
         match kind {
-            HEADERS => self.block.clear(),
+            HEADERS | SETTINGS => self.block.clear(),
             CONTINUATION => {}
             _ => {
                 self.skip = length;
@@ -148,6 +179,10 @@ impl Observer {
     fn end_frame(&mut self) -> bool {
         let [_, _, _, kind, flags, stream @ ..] = self.head;
         let stream = u32::from_be_bytes(stream) & 0x7fff_ffff;
+        if kind == SETTINGS {
+            self.read_settings();
+            return true;
+        }
         if kind == HEADERS && !self.strip(flags) {
             // `h2` closes the connection.
             return true;
@@ -157,30 +192,46 @@ impl Observer {
         }
         let found = self.blocks.read(&self.block).unwrap_or_default();
         self.block.clear();
-        let is_head = stream > self.last_stream;
-        self.last_stream = self.last_stream.max(stream);
         let Found { request_pseudo, status, fragment } = found;
-        if if is_head { fragment } else { request_pseudo || status } {
+        let malformed = match &mut self.last_stream {
+            Some(last) if stream > *last => {
+                *last = stream;
+                fragment
+            }
+            // Trailers of a request.
+            Some(_) => request_pseudo || status,
+            None => request_pseudo,
+        };
+        if malformed {
             self.marks.add(stream);
         }
-        self.marks.0.borrow().len() <= MAX_MARKS
+        self.marks.marked.borrow().len() <= MAX_MARKS
+    }
+
+    fn read_settings(&mut self) {
+        for setting in self.block.chunks_exact(6) {
+            let (id, value) = setting.split_at(2);
+            if let (MAX_HEADER_LIST_SIZE, Ok(value)) = (id, value.try_into()) {
+                self.marks.header_list.set(u32::from_be_bytes(value));
+            }
+        }
+        self.block.clear();
     }
 
     /// Removes padding and priority from a HEADERS frame. Returns false if they do not fit.
     fn strip(&mut self, flags: u8) -> bool {
-        let mut start = 0;
-        self.padding = 0;
+        let (mut start, mut padding) = (0, 0);
         if flags & PADDED != 0 {
-            let Some(padding) = self.block.first() else { return false };
-            (start, self.padding) = (1, usize::from(*padding));
+            let Some(first) = self.block.first() else { return false };
+            (start, padding) = (1, usize::from(*first));
         }
         if flags & PRIORITY != 0 {
             start += 5;
         }
-        if start + self.padding > self.block.len() {
+        if start + padding > self.block.len() {
             return false;
         }
-        self.block.truncate(self.block.len() - self.padding);
+        self.block.truncate(self.block.len() - padding);
         self.block.drain(..start);
         true
     }
@@ -219,6 +270,26 @@ mod tests {
             let marked: Vec<u32> = (0..10).filter(|stream| marks.take(*stream)).collect();
             assert_eq!(marked, [1, 3, 7], "by {piece}");
         }
+    }
+
+    #[test]
+    fn responses_with_request_pseudo_headers_are_marked_and_settings_are_read() {
+        let marks = Rc::new(Marks::default());
+        let mut observer = Observer::of_backend(1000, Rc::clone(&marks));
+        let fields = HeaderMap::from_iter([("x".parse().unwrap(), "0123456789".parse().unwrap())]);
+        assert!(marks.accept(&fields, 1 << 30));
+        let bytes = [
+            frame(SETTINGS, 0, 0, b"\0\x01\0\0\0\0\0\x06\0\0\0\x64"),
+            frame(SETTINGS, 1, 0, b""),
+            frame(HEADERS, END_HEADERS, 1, b"\x88\x84"),
+            frame(HEADERS, END_HEADERS, 3, b"\x88"),
+            frame(HEADERS, END_HEADERS, 3, b"\x00\x01x\x01y"),
+            frame(HEADERS, END_HEADERS, 5, b"\x88"),
+            frame(HEADERS, END_HEADERS, 5, b"\x84"),
+        ];
+        assert!(observer.observe(&bytes.concat()));
+        assert_eq!((marks.take(1), marks.take(3), marks.take(5)), (true, false, true));
+        assert_eq!((marks.accept(&fields, 57), marks.accept(&fields, 58)), (true, false));
     }
 
     #[test]

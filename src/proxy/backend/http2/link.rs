@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::rc::Weak;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -13,8 +13,10 @@ use ::h2::{Ping, PingPong};
 use bytes::Bytes;
 use tokio::time::{Instant, Sleep};
 
+use super::observed::Observed;
 use crate::proxy::backend::connect_error::ConnectError;
 use crate::proxy::backend::lease::{OpenConnection, Usage};
+use crate::proxy::bridge::observer::{Marks, Observer};
 use crate::proxy::wire::stream::Stream;
 
 /// The flow-control window of a stream, in bytes: how much of a response may wait for a slow
@@ -27,6 +29,8 @@ const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 const SEND_BUFFER: usize = 64 * 1024;
 /// The longest head, in decompressed bytes. The configured limits are checked later.
 const MAX_HEAD: u32 = 256 * 1024;
+/// The longest header block that is observed. `h2` refuses longer ones.
+const MAX_BLOCK: usize = 512 * 1024;
 /// How long the backend has to answer a PING.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an unused connection has to send its GOAWAY.
@@ -37,6 +41,8 @@ const MIN_SILENCE: Duration = Duration::from_secs(1);
 /// One HTTP/2 connection to a backend.
 pub(crate) struct Link {
     pub(crate) send: SendRequest<Bytes>,
+    /// What `h2` does not tell of the backend's frames.
+    pub(crate) marks: Rc<Marks>,
     /// Open streams.
     pub(super) streams: Cell<usize>,
     /// When the last response head arrived.
@@ -51,9 +57,10 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(send: SendRequest<Bytes>) -> Self {
+    pub(super) fn new(send: SendRequest<Bytes>, marks: Rc<Marks>) -> Self {
         Self {
             send,
+            marks,
             streams: Cell::new(0),
             last_response: Cell::default(),
             used: Cell::new(false),
@@ -134,6 +141,9 @@ pub(crate) async fn open(
         .enable_push(false)
         // Opens no stream before the backend's SETTINGS.
         .initial_max_send_streams(0);
+    let marks = Rc::new(Marks::default());
+    let observer = Observer::of_backend(MAX_BLOCK, Rc::clone(&marks));
+    let stream = Observed { stream, observer };
     let (send, mut connection) = builder.handshake::<_, Bytes>(stream).await.map_err(failure)?;
     let ping = connection.ping_pong();
     std::future::poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
@@ -143,7 +153,7 @@ pub(crate) async fn open(
         Poll::Pending => Poll::Pending,
     })
     .await?;
-    Ok((send, Driver { connection, ping, _counted: counted }))
+    Ok((send, Driver { connection, ping, marks, _counted: counted }))
 }
 
 /// Converts an error of the handshake.
@@ -157,8 +167,9 @@ fn failure(error: ::h2::Error) -> ConnectError {
 
 /// Sends and receives a connection's frames.
 pub(crate) struct Driver {
-    connection: Connection<Stream, Bytes>,
+    connection: Connection<Observed, Bytes>,
     ping: Option<PingPong>,
+    pub(super) marks: Rc<Marks>,
     _counted: OpenConnection,
 }
 

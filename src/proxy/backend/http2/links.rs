@@ -159,7 +159,7 @@ impl Links {
     /// Adds an open connection and gives its streams to the queue.
     fn add(self: &Rc<Self>, send: SendRequest<Bytes>, driver: link::Driver) {
         self.allowed.set(send.current_max_send_streams().clamp(1, ASSUMED_STREAMS));
-        let link = Rc::new(Link::new(send));
+        let link = Rc::new(Link::new(send, Rc::clone(&driver.marks)));
         let (links, weak) = (Rc::downgrade(self), Rc::downgrade(&link));
         tokio::task::spawn_local(async move {
             driver.run(&weak).await;

@@ -4,6 +4,7 @@
 mod fault;
 mod link;
 mod links;
+mod observed;
 mod stream;
 
 pub(crate) use fault::Fault;

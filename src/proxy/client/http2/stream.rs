@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use ::h2::ext::Protocol;
@@ -17,10 +18,13 @@ use http::{Method, Request, Response, StatusCode};
 use crate::h1::Framing;
 use crate::proxy::bridge::head::{self, Malformed, ResponseText};
 use crate::proxy::bridge::inlet::{self, Inlet};
-use crate::proxy::bridge::observer::Mark;
+use crate::proxy::bridge::observer::{FIELD, Mark, Marks};
 use crate::proxy::bridge::outlet::{Outlet, Payload};
-use crate::proxy::wire::stream::Bridge;
+use crate::proxy::wire::stream::{Bridge, Refusal};
 use crate::proxy::wire::websocket;
+
+/// The size of `:status` in a list of headers.
+const STATUS_SIZE: usize = ":status".len() + "200".len() + FIELD;
 
 /// A stream that a client has opened.
 pub(crate) struct ClientStream {
@@ -31,6 +35,8 @@ pub(crate) struct ClientStream {
     state: ResponseState,
     /// Whether the request method is HEAD.
     head_only: bool,
+    /// What the client accepts.
+    marks: Rc<Marks>,
     /// The expected Sec-WebSocket-Accept, if the client requested a WebSocket.
     accept: Option<String>,
 }
@@ -41,8 +47,8 @@ enum ResponseState {
     Head,
     Body(Outlet),
     Tunnel(Outlet),
-    /// The client got a 502 because the backend did not open the tunnel.
-    Refused,
+    /// The client got a 502 instead of the backend's response.
+    Refused(Refusal),
 }
 
 impl ClientStream {
@@ -77,6 +83,7 @@ impl ClientStream {
             inlet::Framing::Raw
         };
         Ok(Self {
+            marks: Rc::clone(&mark.marks),
             inlet: Inlet::new(recv, text, framing).with_mark(mark),
             respond,
             text: Vec::new(),
@@ -94,7 +101,7 @@ impl ClientStream {
     /// for the response, and an error is ready once it resets the stream.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let gone = match &mut self.state {
-            ResponseState::Refused => Poll::Ready(()),
+            ResponseState::Refused(_) => Poll::Ready(()),
             ResponseState::Tunnel(_) => return Poll::Ready(Ok(0)),
             ResponseState::Body(outlet) => outlet.poll_reset(cx),
             ResponseState::Head => self.respond.poll_reset(cx).map(|_| ()),
@@ -110,7 +117,7 @@ impl ClientStream {
                 ResponseState::Body(outlet) | ResponseState::Tunnel(outlet) => {
                     outlet.abort(Reason::PROTOCOL_ERROR);
                 }
-                ResponseState::Refused => {}
+                ResponseState::Refused(_) => {}
             }
         }
         error
@@ -129,18 +136,23 @@ impl ClientStream {
 
     fn send_head(&mut self, response: ResponseText) -> Result<(), ::h2::Error> {
         let ResponseText { status, fields, framing, accept } = response;
+        if !self.marks.accept(&fields, STATUS_SIZE) {
+            // Interim responses are not needed.
+            let interim = status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS;
+            return if interim { Ok(()) } else { self.refuse(Refusal::LargeHead) };
+        }
         if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
             return self.respond.send_informational(with_head(status, fields));
         }
         let (status, payload) = match &self.accept {
             Some(expected) if status == StatusCode::SWITCHING_PROTOCOLS => {
                 if accept.is_none_or(|accept| accept.as_bytes() != expected.as_bytes()) {
-                    return self.refuse_tunnel();
+                    return self.refuse(Refusal::NoTunnel);
                 }
                 (StatusCode::OK, Payload::Raw)
             }
             // A 2xx response would tell the client that the tunnel is open.
-            Some(_) if status.is_success() => return self.refuse_tunnel(),
+            Some(_) if status.is_success() => return self.refuse(Refusal::NoTunnel),
             _ if matches!(framing, Framing::None | Framing::Length(0)) => (status, Payload::Ended),
             _ => (status, Payload::Framed(head::body(framing))),
         };
@@ -151,9 +163,9 @@ impl ClientStream {
         Ok(())
     }
 
-    /// Sends a 502, because the backend did not open the WebSocket.
-    fn refuse_tunnel(&mut self) -> Result<(), ::h2::Error> {
-        self.state = ResponseState::Refused;
+    /// Sends a 502 instead of the response.
+    fn refuse(&mut self, refusal: Refusal) -> Result<(), ::h2::Error> {
+        self.state = ResponseState::Refused(refusal);
         self.respond.send_response(with_head(StatusCode::BAD_GATEWAY, HeaderMap::new()), true)?;
         Ok(())
     }
@@ -179,7 +191,7 @@ impl Bridge for ClientStream {
         match &mut self.state {
             ResponseState::Head => Poll::Ready(self.write_head(bytes)),
             ResponseState::Body(outlet) | ResponseState::Tunnel(outlet) => outlet.poll_write(cx, bytes),
-            ResponseState::Refused => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            ResponseState::Refused(_) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
     }
 
@@ -191,7 +203,7 @@ impl Bridge for ClientStream {
     fn poll_shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(match &mut self.state {
             ResponseState::Tunnel(outlet) => outlet.shutdown(),
-            ResponseState::Head | ResponseState::Body(_) | ResponseState::Refused => Ok(()),
+            ResponseState::Head | ResponseState::Body(_) | ResponseState::Refused(_) => Ok(()),
         })
     }
 
@@ -200,7 +212,7 @@ impl Bridge for ClientStream {
             ResponseState::Head => self.respond.send_reset(Reason::INTERNAL_ERROR),
             ResponseState::Tunnel(outlet) => outlet.abort(Reason::CONNECT_ERROR),
             ResponseState::Body(outlet) => outlet.abort(Reason::INTERNAL_ERROR),
-            ResponseState::Refused => {}
+            ResponseState::Refused(_) => {}
         }
     }
 
@@ -212,8 +224,11 @@ impl Bridge for ClientStream {
         self.inlet.poll_drain(cx, left)
     }
 
-    fn has_refused_tunnel(&self) -> bool {
-        matches!(self.state, ResponseState::Refused)
+    fn refusal(&self) -> Option<Refusal> {
+        match self.state {
+            ResponseState::Refused(refusal) => Some(refusal),
+            _ => None,
+        }
     }
 }
 
