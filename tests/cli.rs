@@ -245,7 +245,7 @@ fn sessions_survive_a_restart_with_a_table_file() {
     let address = process.listening();
     for (session, before) in first.iter().enumerate() {
         let after = get(address, &session.to_string());
-        assert!(after.contains("x-affinity-outcome: kept"), "{after}");
+        assert!(after.contains("X-Affinity-Outcome: kept"), "{after}");
         assert_eq!(after.lines().last(), before.lines().last());
     }
 }

@@ -146,6 +146,7 @@ pub struct Limits {
 
 /// `[forwarding]`: what Homing tells backends about the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "the flags are independent")]
 pub struct Forwarding {
     /// Whether to send X-Forwarded-For, -Proto and -Host.
     pub x_forwarded: bool,

@@ -11,7 +11,7 @@ use super::reply::{Reply, ReplyReader};
 use super::state::Request;
 use super::tunnel;
 use crate::affinity::pick::Verdict;
-use crate::h1::{Body, BodyLimits, Framing};
+use crate::h1::{Body, BodyLimits, Framing, HeadError};
 use crate::model::UpstreamTimeouts;
 use crate::proxy::backend::Fault;
 use crate::proxy::backend::lease::{BackendStream, Usage};
@@ -226,6 +226,7 @@ impl Exchange<'_, '_, '_> {
             Fault::Malformed => ProxyError::ResponseMalformed,
             Fault::Unsendable => ProxyError::Unsendable,
             Fault::NoTunnel => ProxyError::NoTunnel,
+            Fault::LargeHead => ProxyError::RequestHead(HeadError::HeadTooLarge),
             Fault::Closed => ProxyError::BackendClosed { reused: self.backend.usage() == Usage::Again },
         }
     }

@@ -12,7 +12,8 @@ use super::head::AffinityReport;
 use super::origin::Origin;
 use super::own_answer::OwnAnswer;
 use super::state::Request;
-use crate::h1::{Framing, Version};
+use crate::h1::{Framing, HeadError, Version};
+use crate::proxy::wire::stream::Refusal;
 use crate::telemetry::Record;
 
 /// How a request was served without an error.
@@ -27,7 +28,7 @@ impl Request<'_> {
     /// Answers the client if no backend did, and counts and logs the request.
     pub(crate) async fn finish(mut self, client: &mut Client, result: Result<Served, ProxyError>) -> After {
         client.deadline.clear();
-        let result = if client.stream.has_refused_tunnel() { Err(self.refused_tunnel()) } else { result };
+        let result = client.stream.refusal().map_or(result, |refusal| Err(self.refused(refusal)));
         let refused = self.readable_line(client);
         let (after, error) = match result {
             Ok(Served::Forwarded(after)) => (after, None),
@@ -61,9 +62,12 @@ impl Request<'_> {
         after
     }
 
-    /// Returns the error of a tunnel that the bridge has refused and answered already.
-    fn refused_tunnel(&mut self) -> ProxyError {
-        let error = ProxyError::NoUpgrade;
+    /// Returns the error of a response that the bridge has refused and answered already.
+    fn refused(&mut self, refusal: Refusal) -> ProxyError {
+        let error = match refusal {
+            Refusal::NoTunnel => ProxyError::NoUpgrade,
+            Refusal::LargeHead => ProxyError::ResponseHeadTooLarge(HeadError::HeadTooLarge),
+        };
         (self.tally.status, self.tally.tunnel) = (error.status(), false);
         error
     }

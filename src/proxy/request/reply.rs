@@ -21,6 +21,7 @@ use crate::proxy::wire::buffer::Buffer;
 const MAX_INTERIM: u32 = 16;
 
 /// What the final response head decides.
+#[expect(clippy::struct_excessive_bools, reason = "the flags are independent")]
 pub(crate) struct Reply {
     /// Whether the backend connection can be reused.
     pub backend_persistent: bool,

@@ -48,10 +48,19 @@ pub(crate) trait Bridge: fmt::Debug {
         let _ = (cx, left);
         Poll::Ready(())
     }
-    /// See [`Stream::has_refused_tunnel`].
-    fn has_refused_tunnel(&self) -> bool {
-        false
+    /// See [`Stream::refusal`].
+    fn refusal(&self) -> Option<Refusal> {
+        None
     }
+}
+
+/// Why a bridge does not send a response to its client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// It did not open the requested tunnel.
+    NoTunnel,
+    /// Its headers are more than the client accepts.
+    LargeHead,
 }
 
 impl Stream {
@@ -124,10 +133,12 @@ impl Stream {
         }
     }
 
-    /// Returns true if the client got a 502 because the backend's response did not open the
-    /// requested tunnel.
-    pub(crate) fn has_refused_tunnel(&self) -> bool {
-        matches!(self, Self::Bridged(bridge) if bridge.has_refused_tunnel())
+    /// Returns why the client got a 502 instead of the backend's response, if it did.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Plain(_) | Self::Tls(_) => None,
+            Self::Bridged(bridge) => bridge.refusal(),
+        }
     }
 
     /// Shuts down the sending side, over TLS with a `close_notify` alert.

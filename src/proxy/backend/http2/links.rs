@@ -253,7 +253,13 @@ impl Links {
             self.cancelled.metrics.connection_isolated();
         }
         self.cancelled.start();
-        let link = Rc::new(Link::new(send, driver.peer(), lane, Rc::clone(&driver.window)));
+        let link = Rc::new(Link::new(
+            send,
+            driver.peer(),
+            lane,
+            Rc::clone(&driver.window),
+            Rc::clone(&driver.marks),
+        ));
         let (links, weak) = (Rc::downgrade(self), Rc::downgrade(&link));
         tokio::task::spawn_local(async move {
             driver.run(&weak).await;

@@ -11,10 +11,11 @@ use bytes::Bytes;
 use http::Request;
 use tokio::time::Instant;
 
-use super::flood::AskedBudget;
+use super::flood::{AskedBudget, PREFACE};
 use super::stream::ClientStream;
 use super::transport::{Transport, WriteGauge};
 use crate::model::Limits;
+use crate::proxy::bridge::observer::{Mark, Marks, Observer};
 use crate::proxy::bridge::unsent::Unsent;
 use crate::proxy::client::handshake::DRAINING_FIRST_REQUEST;
 use crate::proxy::request::client::{After, Asked, Client};
@@ -26,6 +27,8 @@ use crate::proxy::worker::Worker;
 
 /// Bytes buffered per stream for sending.
 const SEND_BUFFER: usize = 16 * 1024;
+/// The largest frame that a client may send: the default (RFC 9113 §6.5.2).
+const MAX_FRAME: usize = 16 * 1024;
 /// Reset streams that are remembered, to ignore late frames for them.
 const RESET_STREAMS: usize = 64;
 /// Streams that a client may reset before they are accepted.
@@ -49,12 +52,16 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Client) {
         origin.http2 = true;
     }
     let gauge = Rc::new(WriteGauge::default());
-    let (builder, wait) = {
+    let (builder, wait, header_list) = {
         let config = &worker.view().snapshot.config;
-        (builder(&config.limits), config.timeouts.request_head)
+        (builder(&config.limits), config.timeouts.request_head, header_list(&config.limits))
     };
+    let marks = Rc::new(Marks::default());
+    // `h2` refuses larger blocks itself.
+    let max_block = header_list.saturating_add(MAX_FRAME);
+    let observer = Observer::of_client(PREFACE.len(), max_block, Rc::clone(&marks));
     deadline.set(wait);
-    let transport = Transport::new(Rc::clone(&worker), stream, held, Rc::clone(&gauge));
+    let transport = Transport::new(Rc::clone(&worker), stream, held, Rc::clone(&gauge), observer);
     let mut handshake = Box::pin(builder.handshake::<_, Bytes>(transport));
     let mut shortened = false;
     let connection = std::future::poll_fn(|cx| {
@@ -76,6 +83,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Client) {
         deadline,
         connection,
         gauge,
+        marks,
         streams,
         unsent: Unsent::default(),
         phase: Phase::Open,
@@ -90,20 +98,23 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Client) {
 }
 
 fn builder(limits: &Limits) -> Builder {
-    // HTTP/2 counts 32 bytes more for every field (RFC 9113 §6.5.2).
-    let header_list = limits.head_bytes.saturating_add(32 * limits.fields);
     let mut builder = Builder::new();
     builder
         .max_concurrent_streams(limits.streams)
         .initial_window_size(limits.stream_window)
         .initial_connection_window_size(limits.stream_window.saturating_mul(4))
-        .max_header_list_size(u32::try_from(header_list).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(header_list(limits)).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER)
         .max_concurrent_reset_streams(RESET_STREAMS)
         .max_pending_accept_reset_streams(PENDING_RESET_STREAMS)
         .max_local_error_reset_streams(Some(STREAM_ERRORS))
         .enable_connect_protocol();
     builder
+}
+
+/// Returns the limit on a list of headers. HTTP/2 counts 32 bytes more for each (RFC 9113 §6.5.2).
+fn header_list(limits: &Limits) -> usize {
+    limits.head_bytes.saturating_add(32 * limits.fields)
 }
 
 /// An open connection.
@@ -113,6 +124,7 @@ struct ServerConnection {
     deadline: Deadline,
     connection: Connection<Transport, Bytes>,
     gauge: Rc<WriteGauge>,
+    marks: Rc<Marks>,
     streams: Rc<Streams>,
     /// Frames that wait to be sent.
     unsent: Unsent,
@@ -246,7 +258,9 @@ impl ServerConnection {
     /// Serves a stream in its own task.
     fn serve_stream(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
         let worker = Rc::clone(&self.worker);
-        let bridge = match ClientStream::new(request, respond, || worker.random(), self.unsent.clone()) {
+        let mark = Mark { marks: Rc::clone(&self.marks), stream: respond.stream_id().into() };
+        let bridge = match ClientStream::new(request, respond, mark, || worker.random(), self.unsent.clone())
+        {
             Ok(bridge) => bridge,
             Err(error) => {
                 // Counts as a request: the keep-alive timeout now applies.
