@@ -78,6 +78,8 @@ pub struct Server {
     pub workers: NonZeroUsize,
     /// How long a graceful shutdown (SIGTERM) waits for requests in flight.
     pub shutdown_grace: Duration,
+    /// How long a graceful shutdown waits for tunnels and event streams.
+    pub stream_grace: Duration,
     /// Address of the admin listener; `None`: no admin listener.
     pub admin: Option<SocketAddr>,
     /// Whether to cancel a request at its backend when the client disconnects.

@@ -4,6 +4,7 @@
 mod address;
 mod affinity;
 mod backends;
+mod exposure;
 mod global;
 mod health;
 mod remember;

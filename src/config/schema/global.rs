@@ -44,7 +44,7 @@ pub(in crate::config) static UPSTREAM_KEY: Free = table("upstream", &UPSTREAM);
 static SERVER: Table = Table {
     path: "server",
     doc: "The process.",
-    keys: &[&WORKERS, &SHUTDOWN_GRACE, &ADMIN, &ON_CLIENT_CLOSE],
+    keys: &[&WORKERS, &SHUTDOWN_GRACE, &STREAM_GRACE, &ADMIN, &ON_CLIENT_CLOSE],
 };
 pub(in crate::config) const WORKER_BOUNDS: Int<usize> = Int { least: 1, most: 1024 };
 pub(in crate::config) static WORKERS: Free = Free {
@@ -60,6 +60,13 @@ pub(in crate::config) static SHUTDOWN_GRACE: Key<Time> = Key {
     default: Duration::from_secs(30),
     doc: "How long a graceful shutdown waits for requests in flight before it closes their connections. Also how \
           long a tunnel stays open after a reload has removed its route or backend.",
+};
+pub(in crate::config) static STREAM_GRACE: Key<Time> = Key {
+    name: "stream_grace",
+    rule: Time { least: Duration::ZERO, most: Duration::from_secs(DAY) },
+    default: Duration::from_secs(2),
+    doc: "How long a graceful shutdown waits for tunnels (WebSocket) and event streams, which may never end. \
+          Tunnels get a Close frame one second before. Capped at `shutdown_grace`.",
 };
 pub(in crate::config) static ADMIN: Free = Free {
     name: "admin",
