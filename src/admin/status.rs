@@ -2,9 +2,11 @@
 
 use serde::Serialize;
 
+use super::{AdminBackend, LastReload};
+use crate::model::live::LastCheck;
 use crate::model::snapshot::{Memory, Snapshot, UpstreamState};
 use crate::model::{Bind, Remember};
-use crate::telemetry::active_part;
+use crate::telemetry::{active_part, rfc3339};
 
 #[derive(Debug, Serialize)]
 pub(super) struct Status<'a> {
@@ -12,8 +14,33 @@ pub(super) struct Status<'a> {
     generation: u64,
     draining: bool,
     workers: usize,
+    /// When the process started to serve.
+    started: String,
+    /// The latest reload of the configuration file; `null` before the first.
+    last_reload: Option<ReloadStatus>,
     listeners: Vec<ListenerStatus<'a>>,
     upstreams: Vec<UpstreamStatus<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct ReloadStatus {
+    at: String,
+    success: bool,
+    /// What it changed.
+    changes: Option<String>,
+    /// Why it was refused. The configuration before it stays in effect.
+    error: Option<String>,
+}
+
+impl ReloadStatus {
+    fn of(reload: LastReload) -> Self {
+        let (at, success) = (rfc3339(reload.at), reload.outcome.is_ok());
+        let (changes, error) = match reload.outcome {
+            Ok(changes) => (Some(changes), None),
+            Err(error) => (None, Some(error)),
+        };
+        Self { at, success, changes, error }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -59,15 +86,34 @@ struct BackendStatus<'a> {
     requests: u64,
     /// Only with `remember = "table"`.
     sessions: Option<usize>,
+    /// The latest active check; `null` before the first.
+    last_check: Option<CheckStatus>,
+}
+
+#[derive(Debug, Serialize)]
+struct CheckStatus {
+    at: String,
+    /// `passed`, or why not.
+    result: String,
+    latency_ms: f64,
+}
+
+impl CheckStatus {
+    fn of(check: LastCheck) -> Self {
+        let latency_ms = check.latency.as_secs_f64() * 1e3;
+        Self { at: rfc3339(check.at), result: check.result, latency_ms }
+    }
 }
 
 impl<'a> Status<'a> {
-    pub(super) fn of(snapshot: &'a Snapshot, draining: bool) -> Self {
+    pub(super) fn of(snapshot: &'a Snapshot, backend: &dyn AdminBackend) -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION"),
             generation: snapshot.generation,
-            draining,
+            draining: backend.draining(),
             workers: snapshot.config.server.workers.get(),
+            started: rfc3339(backend.started()),
+            last_reload: backend.last_reload().map(ReloadStatus::of),
             listeners: snapshot
                 .config
                 .listeners
@@ -107,6 +153,7 @@ impl<'a> UpstreamStatus<'a> {
                 connections: live.connections(),
                 requests: live.requests(),
                 sessions: table.map(|table| table.sessions(member.slot)),
+                last_check: live.last_check().map(CheckStatus::of),
             }
         });
         Self {

@@ -153,7 +153,8 @@ fn exposure(path: &Path, may_link: bool) -> Option<String> {
     if mode & !FINE == 0 {
         return None;
     }
-    let whose = if mode & 0o007 == 0 { "can be changed by its group" } else { "is accessible to all users" };
+    let others = mode & 0o007;
+    let whose = if others == 0 { "can be changed by its group" } else { "is accessible to all users" };
     Some(format!("{whose} (mode 0{mode:03o})"))
 }
 

@@ -183,12 +183,11 @@ fn target(section: &Section<'_>, upstreams: &Names<'_>) -> Option<usize> {
     if index.is_none() && !upstreams.is_empty() {
         let complaint = Complaint::error(format!("unknown upstream `{name}`")).at(found.span(), "");
         let names = || upstreams.iter().map(|(name, _)| *name);
-        section.complain(match nearest(&name, names()) {
-            Some(near) => complaint.help(format!("did you mean `{near}`?")),
-            None => {
-                let known: Vec<_> = names().take(10).collect();
-                complaint.help(format!("define [upstream.{name}], or use one of: {}", known.join(", ")))
-            }
+        section.complain(if let Some(near) = nearest(&name, names()) {
+            complaint.help(format!("did you mean `{near}`?"))
+        } else {
+            let known: Vec<_> = names().take(10).collect();
+            complaint.help(format!("define [upstream.{name}], or use one of: {}", known.join(", ")))
         });
     }
     index

@@ -5,7 +5,7 @@ use crate::affinity::key::{FoundKey, RequestView};
 use crate::affinity::learn::{self, Learned, ResponseView};
 use crate::affinity::pick::{self, Binding, Tried, Verdict};
 use crate::affinity::recall::{Recalled, Store, recall};
-use crate::affinity::{KeyHash, Timestamp};
+use crate::affinity::{BackendId, KeyHash, Timestamp};
 use crate::model::Remember;
 use crate::model::snapshot::Memory;
 use crate::proxy::view::UpstreamView;
@@ -39,6 +39,18 @@ impl Session {
             CookieBinding::Absent | CookieBinding::Expired(_) | CookieBinding::Forged => None,
         };
         Self { key, source: found.map(|found| found.source), binding, opened }
+    }
+
+    /// Returns the backend that the session was on when the request arrived: the bound one, or without
+    /// bindings its home. `None` for a new session, or if the backend is gone and nothing names it.
+    pub(crate) fn backend<'a>(&'a self, upstream: &'a UpstreamView) -> Option<&'a BackendId> {
+        let cluster = &upstream.state.cluster;
+        let member = match self.binding {
+            Binding::To(slot) => cluster.index_of(slot)?,
+            Binding::RingOnly => cluster.ring().home(self.key?)?,
+            _ => return self.opened.as_ref().map(|opened| &opened.backend),
+        };
+        Some(upstream.id(member))
     }
 
     /// Stores the binding that a pick made, just before the request is sent. Returns false if

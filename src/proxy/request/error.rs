@@ -40,6 +40,9 @@ pub(crate) enum ProxyError {
     /// cover this one.
     #[error("host does not match the TLS server name")]
     Misdirected,
+    /// Homing shuts down, and a tunnel or event stream may not begin or go on.
+    #[error("shutting down")]
+    Stopping,
     /// No route matches the request's host and path.
     #[error("no matching route")]
     NoRoute,
@@ -164,6 +167,7 @@ impl ProxyError {
             Self::Misdirected => 421,
             // The request was not processed, and no other backend could take it: worth a retry.
             Self::Unavailable(_)
+            | Self::Stopping
             | Self::Saturated
             | Self::NoDescriptors
             | Self::Connect(_)
@@ -199,6 +203,7 @@ impl ProxyError {
             Self::NoRoute => "no_route",
             Self::Misdirected => "misdirected",
             Self::Unavailable(_) => "unavailable",
+            Self::Stopping => "shutdown",
             Self::Saturated => "saturated",
             Self::NoDescriptors => "out_of_descriptors",
             Self::Connect(_) => "connect_failed",
@@ -243,6 +248,14 @@ impl ProxyError {
             Self::BackendClosed { reused } => !reused,
             _ => false,
         }
+    }
+
+    /// Returns whether an attempt at a backend failed because of the backend, even if that does not
+    /// count against its health.
+    pub(crate) fn is_backend_failure(&self) -> bool {
+        let refused =
+            matches!(self, Self::BackendClosed { .. } | Self::BackendRefused { .. } | Self::Saturated);
+        refused || self.counts_against_backend()
     }
 
     /// Returns whether the error came after the backend was connected. Such an error may be caused

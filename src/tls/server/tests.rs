@@ -83,10 +83,13 @@ fn broken_beside_a_renewal(pattern: &str, break_it: impl Fn(&Files)) -> (Server,
     (server, errors.into_iter().map(|error| error.message).collect())
 }
 
+/// Breaks a file.
+type Break<'a> = &'a dyn Fn(&Files);
+
 #[test]
 fn broken_file_keeps_its_certificate_and_does_not_stop_the_others() {
     let other = fixture::certificate(&["a.example.com"]);
-    let breaks: [(&str, &dyn Fn(&Files)); 5] = [
+    let breaks: [(&str, Break<'_>); 5] = [
         ("is empty", &|files| drop(files.write("a.pem", ""))),
         ("is not a PEM file", &|files| drop(files.write("a.pem", "garbage\0"))),
         ("invalid PEM in", &|files| {
