@@ -228,7 +228,7 @@ async fn no_tunnel_begins_once_tunnels_must_close() {
     // In the middle of a frame: this tunnel has a second to end.
     let bytes = [tunnel::SWITCHED, &frame("half of it")[..7]].concat();
     let a = Backend::named("a")
-        .script(Script::new([Step::ReadHead, Step::Send(bytes), Step::Hang]))
+        .script(Script::new([Step::ReadHead, Step::Send(bytes), Step::Echo]))
         .start()
         .await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
