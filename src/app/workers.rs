@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -16,6 +17,9 @@ use crate::proxy::event_loop::{self, Command};
 use crate::proxy::worker;
 use crate::telemetry::{AccessLog, Metrics};
 
+/// How long a reload waits for the workers.
+const SETTLE: Duration = Duration::from_secs(1);
+
 /// Sends commands to all workers.
 #[derive(Debug)]
 pub(super) struct Workers {
@@ -23,6 +27,15 @@ pub(super) struct Workers {
 }
 
 impl Workers {
+    /// Waits until all workers use the latest snapshot, or for a second: a worker that is stuck for
+    /// longer will use it for its next request.
+    pub(super) async fn settle(&self) {
+        let (done, mut settled) = mpsc::unbounded_channel();
+        self.tell(|| Command::Settle(done.clone()));
+        drop(done);
+        let _ = tokio::time::timeout(SETTLE, async { while settled.recv().await.is_some() {} }).await;
+    }
+
     pub(super) fn tell(&self, command: impl Fn() -> Command) {
         for worker in &self.commands {
             // A send error means that the worker has already finished.

@@ -81,6 +81,8 @@ pub struct Server {
     pub shutdown_grace: Duration,
     /// How often the host names of backends are looked up again.
     pub resolve_every: Duration,
+    /// How long a graceful shutdown waits for tunnels and event streams.
+    pub stream_grace: Duration,
     /// Address of the admin listener; `None`: no admin listener.
     pub admin: Option<SocketAddr>,
     /// Whether to cancel a request at its backend when the client disconnects.

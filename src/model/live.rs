@@ -2,6 +2,20 @@
 //! backend id, so they survive reloads.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+
+/// The result of an active check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastCheck {
+    /// When it ended.
+    pub at: SystemTime,
+    /// How long it took.
+    pub latency: Duration,
+    /// `passed`, or why not.
+    pub result: String,
+}
 
 /// The live counters of one backend.
 #[derive(Debug)]
@@ -10,6 +24,8 @@ pub struct BackendLive {
     connections: AtomicU32,
     /// Exact number of requests in flight. Only counted if there is a limit.
     in_use: AtomicU32,
+    /// The latest active check.
+    last_check: Mutex<Option<LastCheck>>,
     /// Failures since the last success. While this is 0, a success needs no report.
     failing: AtomicU32,
     workers: Box<[WorkerCell]>,
@@ -29,9 +45,20 @@ impl BackendLive {
         Self {
             connections: AtomicU32::new(0),
             in_use: AtomicU32::new(0),
+            last_check: Mutex::default(),
             failing: AtomicU32::new(0),
             workers: (0..workers).map(|_| WorkerCell::default()).collect(),
         }
+    }
+
+    /// Notes the result of an active check.
+    pub fn checked(&self, check: LastCheck) {
+        *self.last_check.lock() = Some(check);
+    }
+
+    /// Returns the latest active check; `None` if there was none.
+    pub fn last_check(&self) -> Option<LastCheck> {
+        self.last_check.lock().clone()
     }
 
     /// Returns the number of requests and streams in flight over all workers.

@@ -17,7 +17,7 @@ use crate::model::router::Router;
 use crate::model::snapshot::{Observation, Report, Snapshot, UpstreamState};
 use crate::model::{Address, ListenerId};
 use crate::proxy::backend::pool::BackendPool;
-use crate::telemetry::{UpstreamMetrics, WorkerMetrics};
+use crate::telemetry::{BackendMetrics, UpstreamMetrics, WorkerMetrics};
 
 /// A worker's view of a snapshot. A request uses the same one from start to finish.
 #[derive(Debug)]
@@ -43,6 +43,8 @@ pub(crate) struct UpstreamView {
     pub state: Arc<UpstreamState>,
     /// This worker's counters for the upstream.
     pub metrics: Arc<UpstreamMetrics>,
+    /// This worker's counters for each backend, by member index.
+    pub backend_metrics: Vec<Arc<BackendMetrics>>,
     /// How backends are picked.
     pub policy: Policy,
     /// The pools, by member index.
@@ -110,7 +112,9 @@ impl View {
                 Some((retry, budget)) if retry == config.retry => budget,
                 _ => Rc::new(RetryBudget::new(&config.retry, workers, now)),
             };
+            let ids = config.backends.iter().map(|backend| backend.id.as_str());
             UpstreamView {
+                backend_metrics: cell.backends(ids),
                 metrics: Arc::clone(&cell),
                 policy: Policy {
                     failover: config.affinity.failover,

@@ -54,6 +54,7 @@ pub(crate) struct Worker {
     connections: Cell<usize>,
     became_idle: Notify,
     phase: Cell<Phase>,
+    closing: Cell<bool>,
     now: Cell<Timestamp>,
     ticked: Cell<Instant>,
     random: RefCell<fastrand::Rng>,
@@ -65,8 +66,6 @@ pub(crate) enum Phase {
     Serving,
     /// No new requests; those in flight may finish.
     Draining,
-    /// The grace period is nearly over: tunnels must close.
-    Closing,
 }
 
 impl Worker {
@@ -88,6 +87,7 @@ impl Worker {
             connections: Cell::new(0),
             became_idle: Notify::new(),
             phase: Cell::new(Phase::Serving),
+            closing: Cell::new(false),
             now: Cell::new(Timestamp::of(SystemTime::now())),
             ticked: Cell::new(Instant::now()),
             random: RefCell::default(),
@@ -130,12 +130,18 @@ impl Worker {
 
     /// Returns true during a shutdown: connections close after their current request.
     pub(crate) fn draining(&self) -> bool {
-        self.phase.get() > Phase::Serving
+        self.phase.get() > Phase::Serving || self.closing()
     }
 
-    /// Returns true once the grace period is nearly over: tunnels must close.
+    /// Returns true once the grace period of tunnels and event streams is nearly over: they must end.
     pub(crate) fn closing(&self) -> bool {
-        self.phase.get() > Phase::Draining
+        self.closing.get()
+    }
+
+    /// Tells tunnels and event streams to end, and connections to close after their current request.
+    pub(crate) fn close_streams(&self) {
+        self.closing.set(true);
+        self.deadlines.wake_all();
     }
 
     /// Enters a later phase of the shutdown.

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
 use super::access_log::{AccessLog, LogCounts};
+use super::backend::BackendMetrics;
+use super::class::CLASS_WORDS;
 use super::counter::Counter;
 use super::exposition::{Exposition, Family};
 use super::families;
@@ -14,7 +16,7 @@ use super::histogram::Histogram;
 use super::outcomes::{OUTCOMES, REASONS};
 use super::process::Process;
 use super::refusal::Refusal;
-use super::worker::{CLASSES, Http2Metrics, Source, UpstreamMetrics, WorkerMetrics};
+use super::worker::{Http2Metrics, Source, UpstreamMetrics, WorkerMetrics};
 use crate::affinity::recall::Layer;
 use crate::affinity::{AdminState, Health, Member};
 use crate::model::snapshot::{Snapshot, UpstreamState};
@@ -24,6 +26,16 @@ use crate::model::snapshot::{Snapshot, UpstreamState};
 pub struct Metrics {
     workers: Box<[Arc<WorkerMetrics>]>,
     access_log: Mutex<LogSource>,
+    config: Mutex<ConfigStatus>,
+}
+
+/// The configuration in effect, and whether a later one was refused.
+#[derive(Debug)]
+struct ConfigStatus {
+    /// Whether the latest attempt to load a configuration succeeded.
+    success: bool,
+    /// When the configuration in effect was loaded.
+    loaded: SystemTime,
 }
 
 /// The counts of the access log.
@@ -37,7 +49,12 @@ struct LogSource {
 impl Metrics {
     /// Creates counters for this many workers.
     pub fn new(workers: usize) -> Self {
-        Self { workers: (0..workers).map(|_| Arc::default()).collect(), access_log: Mutex::default() }
+        let config = ConfigStatus { success: true, loaded: SystemTime::now() };
+        Self {
+            workers: (0..workers).map(|_| Arc::default()).collect(),
+            access_log: Mutex::default(),
+            config: Mutex::new(config),
+        }
     }
 
     /// Returns the counters of worker `index`. Only its thread may write to them.
@@ -46,6 +63,15 @@ impl Metrics {
     /// If `index` is out of range.
     pub fn worker(&self, index: usize) -> Arc<WorkerMetrics> {
         Arc::clone(&self.workers[index])
+    }
+
+    /// Notes the outcome of a reload, which ended at this time.
+    pub fn note_reload(&self, success: bool, at: SystemTime) {
+        let mut config = self.config.lock();
+        config.success = success;
+        if success {
+            config.loaded = at;
+        }
     }
 
     /// Exposes the losses of this access log, added to those of earlier logs.
@@ -63,11 +89,13 @@ impl Metrics {
         let mut page = Exposition::default();
         page.family(&families::INFO).sample(&[env!("CARGO_PKG_VERSION")], 1);
         page.family(&families::SNAPSHOT_GENERATION).sample(&[], snapshot.generation);
+        self.render_config(&mut page);
         self.render_connections(&mut page);
         self.render_handshakes(&mut page);
         render_certificates(&mut page, snapshot);
         render_requests(&mut page, &self.totals(snapshot));
         render_backends(&mut page, &snapshot.upstreams);
+        self.render_backend_requests(&mut page, snapshot);
         self.render_access_log(&mut page);
         render_process(&mut page, &Process::read());
         page.finish()
@@ -97,6 +125,48 @@ impl Metrics {
         totals
     }
 
+    fn render_backend_requests(&self, page: &mut Exposition, snapshot: &Snapshot) {
+        let mut sums = BTreeMap::<Arc<str>, BTreeMap<Box<str>, BackendMetrics>>::new();
+        for (name, cell) in self.workers.iter().flat_map(|worker| worker.upstreams()) {
+            cell.sum_backends(sums.entry(name).or_default());
+        }
+        let none = BackendMetrics::default();
+        let backends: Vec<_> = snapshot
+            .upstreams
+            .iter()
+            .flat_map(|upstream| {
+                let (name, sums) = (&upstream.config.name, sums.get(&upstream.config.name));
+                upstream.cluster.members().iter().map(move |member| (name, sums, member.id.as_str()))
+            })
+            .map(|(name, sums, id)| ([&**name, id], sums.and_then(|sums| sums.get(id)).unwrap_or(&none)))
+            .collect();
+        let mut samples = page.family(&families::BACKEND_RESPONSES);
+        for ([upstream, id], cell) in &backends {
+            for (class, count) in CLASS_WORDS.iter().zip(&cell.responses) {
+                samples.sample(&[upstream, id, class], count.get());
+            }
+        }
+        let mut samples = page.family(&families::BACKEND_RESPONSE_HEAD);
+        for (labels, cell) in &backends {
+            samples.histogram(labels, &cell.latency);
+        }
+        let mut samples = page.family(&families::BACKEND_FAILURES);
+        for ([upstream, id], cell) in &backends {
+            for (error, count) in cell.failures.iter() {
+                samples.sample(&[upstream, id, error], count);
+            }
+        }
+    }
+
+    fn render_config(&self, page: &mut Exposition) {
+        let (success, loaded) = {
+            let config = self.config.lock();
+            (config.success, config.loaded.duration_since(UNIX_EPOCH).unwrap_or_default())
+        };
+        page.family(&families::CONFIG_RELOAD_SUCCESS).sample(&[], u8::from(success));
+        page.family(&families::CONFIG_RELOAD_TIMESTAMP).sample(&[], loaded.as_secs());
+    }
+
     fn render_connections(&self, page: &mut Exposition) {
         let (mut open, mut accepted, mut tunnels, mut tunnels_opened) = (0, 0, 0, 0);
         let mut refused = [0; Refusal::ALL.len()];
@@ -117,6 +187,7 @@ impl Metrics {
         }
         page.family(&families::TUNNELS).sample(&[], tunnels);
         page.family(&families::TUNNELS_OPENED).sample(&[], tunnels_opened);
+        page.family(&families::EVENT_STREAMS).sample(&[], self.event_streams());
         let sum = |read: fn(&Http2Metrics) -> &Counter| -> u64 {
             self.workers.iter().map(|worker| read(&worker.http2).get()).sum()
         };
@@ -125,6 +196,15 @@ impl Metrics {
         streams.sample(&["served"], sum(|http2| &http2.served));
         streams.sample(&["malformed"], sum(|http2| &http2.malformed));
         page.family(&families::HTTP2_FLOODS).sample(&[], sum(|http2| &http2.floods));
+    }
+
+    fn event_streams(&self) -> u64 {
+        self.workers.iter().map(|worker| worker.event_streams()).sum()
+    }
+
+    /// Returns the number of tunnels and event streams open now.
+    pub fn endless_streams(&self) -> u64 {
+        self.event_streams() + self.workers.iter().map(|worker| worker.tunnels().0).sum::<u64>()
     }
 
     fn render_handshakes(&self, page: &mut Exposition) {
@@ -277,8 +357,6 @@ fn render_requests(page: &mut Exposition, totals: &BTreeMap<Arc<str>, UpstreamMe
         samples.sample(&[name], total.isolated.get());
     }
 }
-
-const CLASS_WORDS: [&str; CLASSES] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// Returns whether a pair of outcome and reason occurs in normal operation.
 fn is_usual(outcome: usize, reason: usize) -> bool {

@@ -21,6 +21,7 @@ pub(super) fn server(section: &Section<'_>) -> Server {
         workers: workers(section),
         shutdown_grace: section.get(&schema::SHUTDOWN_GRACE),
         resolve_every: section.get(&schema::RESOLVE_EVERY),
+        stream_grace: section.get(&schema::STREAM_GRACE),
         admin: admin(section),
         cancel_on_client_close: section.get(&schema::ON_CLIENT_CLOSE),
     }

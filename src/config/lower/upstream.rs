@@ -33,25 +33,26 @@ pub(super) fn upstreams<'t>(
     let mut lowered = Vec::new();
     let mut names = Vec::new();
     let found = root.find(&schema::UPSTREAM_KEY);
-    let table =
-        match found.as_ref().map(|found| (found, found.value)) {
-            Some((_, DeValue::Table(table))) if !table.is_empty() => table,
-            Some((found, DeValue::Array(_))) => {
-                let help = "use a name and single brackets: [upstream.web]";
-                root.complain(found.wrong_type("named tables").help(help));
-                return (lowered, names);
-            }
-            Some((found, other)) if !matches!(other, DeValue::Table(_)) => {
-                root.complain(found.wrong_type("named tables"));
-                return (lowered, names);
-            }
-            _ => {
+    let table = match found.as_ref().map(|found| (found, found.value)) {
+        Some((_, DeValue::Table(table))) if !table.is_empty() => table,
+        Some((found, DeValue::Array(_))) => {
+            let help = "use a name and single brackets: [upstream.web]";
+            root.complain(found.wrong_type("named tables").help(help));
+            return (lowered, names);
+        }
+        Some((found, other)) if !matches!(other, DeValue::Table(_)) => {
+            root.complain(found.wrong_type("named tables"));
+            return (lowered, names);
+        }
+        found => {
+            if found.is_some() || root.lacks(&schema::UPSTREAM_KEY) {
                 root.complain(Complaint::error("no upstream defined").help(
                     "add an upstream:\n[upstream.web]\nbackends = [\"10.0.0.1:8080\", \"10.0.0.2:8080\"]",
                 ));
-                return (lowered, names);
             }
-        };
+            return (lowered, names);
+        }
+    };
     for (name, value) in table {
         let text: &'t str = name.get_ref();
         if !is_name(text) {

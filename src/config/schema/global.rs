@@ -44,7 +44,7 @@ pub(in crate::config) static UPSTREAM_KEY: Free = table("upstream", &UPSTREAM);
 static SERVER: Table = Table {
     path: "server",
     doc: "The process.",
-    keys: &[&WORKERS, &SHUTDOWN_GRACE, &RESOLVE_EVERY, &ADMIN, &ON_CLIENT_CLOSE],
+    keys: &[&WORKERS, &SHUTDOWN_GRACE, &STREAM_GRACE, &RESOLVE_EVERY, &ADMIN, &ON_CLIENT_CLOSE],
 };
 pub(in crate::config) const WORKER_BOUNDS: Int<usize> = Int { least: 1, most: 1024 };
 pub(in crate::config) static WORKERS: Free = Free {
@@ -67,6 +67,13 @@ pub(in crate::config) static RESOLVE_EVERY: Key<Time> = Key {
     default: Duration::from_secs(2),
     doc: "How often the host names of backends are looked up again. Connections to an address that a name no longer \
           has are closed when they become idle.",
+};
+pub(in crate::config) static STREAM_GRACE: Key<Time> = Key {
+    name: "stream_grace",
+    rule: Time { least: Duration::ZERO, most: Duration::from_secs(DAY) },
+    default: Duration::from_secs(2),
+    doc: "How long a graceful shutdown waits for tunnels (WebSocket) and event streams, which may never end. \
+          Tunnels get a Close frame one second before. Capped at `shutdown_grace`.",
 };
 pub(in crate::config) static ADMIN: Free = Free {
     name: "admin",

@@ -46,6 +46,9 @@ pub(crate) enum ProxyError {
     /// The request has passed this process too often.
     #[error("request loop")]
     Loop,
+    /// Homing shuts down, and a tunnel or event stream may not begin or go on.
+    #[error("shutting down")]
+    Stopping,
     /// No route matches the request's host and path.
     #[error("no matching route")]
     NoRoute,
@@ -181,6 +184,7 @@ impl ProxyError {
             Self::Misdirected => 421,
             // The request was not processed, and no other backend could take it: worth a retry.
             Self::Unavailable(_)
+            | Self::Stopping
             | Self::Saturated
             | Self::NoDescriptors
             | Self::Connect(_)
@@ -219,6 +223,7 @@ impl ProxyError {
             Self::Loop => "loop_detected",
             Self::Misdirected => "misdirected",
             Self::Unavailable(_) => "unavailable",
+            Self::Stopping => "shutdown",
             Self::Saturated => "saturated",
             Self::NoDescriptors => "out_of_descriptors",
             Self::TooManyUnfinished => "too_many_unfinished",
@@ -285,6 +290,14 @@ impl ProxyError {
     /// answering.
     pub(crate) fn is_refused_answer(&self) -> bool {
         matches!(self, Self::BackendClosed { .. } | Self::BackendReset | Self::ResponseHeadTimeout)
+    }
+
+    /// Returns whether an attempt at a backend failed because of the backend, even if that does not
+    /// count against its health.
+    pub(crate) fn is_backend_failure(&self) -> bool {
+        let refused =
+            matches!(self, Self::BackendClosed { .. } | Self::BackendRefused { .. } | Self::Saturated);
+        refused || self.counts_against_backend()
     }
 
     /// Returns whether another attempt is safe. Without a connection, nothing was processed. If the

@@ -47,6 +47,10 @@ pub(crate) struct Exchange<'r, 'w, 'a> {
     reply: ReplyReader,
     /// Whether to watch for the client's disconnect.
     watch_client: bool,
+    /// Whether the response may never end.
+    endless: bool,
+    /// When an endless response must end, in the milliseconds of its deadline, once Homing stops.
+    end: Option<u64>,
 }
 
 /// Sends the request and brings the response back.
@@ -92,6 +96,8 @@ pub(crate) async fn run(
         upload_pace: Pace::new(&timeouts),
         reply: ReplyReader::new(out),
         watch_client,
+        endless: false,
+        end: None,
     };
 
     client.deadline.set(if has_body { timeouts.body_idle } else { timeouts.response_head });
@@ -121,6 +127,8 @@ pub(crate) async fn run(
         return tunnel::run(request, client, permit, upgraded, &timeouts).await;
     }
 
+    exchange.endless = reply.endless;
+    let counted = reply.endless.then(|| worker.metrics().event_stream());
     let rechunk = reply.framing == ClientFraming::Chunked;
     let mut download = Transfer::new(std::mem::take(&mut exchange.reply.out), reply.body, rechunk);
     let mut result = download.join(&mut exchange.held).map_err(|e| ProxyError::of_download(&e));
@@ -135,6 +143,7 @@ pub(crate) async fn run(
                 .await;
     }
 
+    drop(counted);
     let Exchange { request, mut backend, mut held, upload, .. } = exchange;
     request.tally.bytes_out += download.sent();
     // The request head was counted when it was read.
@@ -313,6 +322,16 @@ impl Exchange<'_, '_, '_> {
         }
     }
 
+    /// Returns whether an endless response ends now, because Homing stops. What has arrived of it is
+    /// passed on, for a second at most.
+    fn must_end(&mut self, client: &Client, download: &Transfer) -> bool {
+        let now = client.deadline.now();
+        let allowed = u64::try_from(tunnel::CLOSE_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
+        let end = *self.end.get_or_insert_with(|| now.saturating_add(allowed));
+        client.deadline.set(Duration::from_millis(end.saturating_sub(now)));
+        download.is_blocked_by_source() || now >= end
+    }
+
     /// Sends more of the response body to the client, and the rest of the request body to the
     /// backend.
     fn poll_body(
@@ -343,6 +362,9 @@ impl Exchange<'_, '_, '_> {
         }
         if let Err(error) = self.poll_client_gone(cx, client) {
             return Poll::Ready(Err(error));
+        }
+        if self.endless && self.request.worker.closing() && self.must_end(client, download) {
+            return Poll::Ready(Err(ProxyError::Stopping));
         }
         if client.deadline.expired(cx) {
             let upload_stalls = !self.upload_ended && self.upload.is_blocked_by_source();

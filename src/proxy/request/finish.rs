@@ -12,7 +12,10 @@ use super::head::AffinityReport;
 use super::origin::Origin;
 use super::own_answer::OwnAnswer;
 use super::state::Request;
+use crate::affinity::BackendId;
+use crate::affinity::pick::Outcome;
 use crate::h1::{Framing, HeadError, Version};
+use crate::proxy::view::UpstreamView;
 use crate::proxy::wire::stream::Refusal;
 use crate::telemetry::Record;
 
@@ -125,6 +128,12 @@ impl Request<'_> {
         client.held.as_ref().and_then(|held| LogText::of_bytes(held.filled()))
     }
 
+    /// Returns the backend that a moved request's session comes from, if it is known.
+    fn moved_from<'a>(&'a self, upstream: &'a UpstreamView) -> Option<&'a BackendId> {
+        let moved = self.verdict.is_some_and(|verdict| verdict.outcome == Outcome::Moved);
+        self.session.as_ref().filter(|_| moved && self.worker.log().enabled())?.backend(upstream)
+    }
+
     /// Counts and logs the request. `refused` is the request line of a rejected head.
     fn record(&mut self, origin: &Origin, error: Option<&'static str>, refused: Option<&LogText>) {
         self.recorded = true;
@@ -147,18 +156,31 @@ impl Request<'_> {
             member: self.verdict.map(|v| v.member),
             key_source: self.session.as_ref().and_then(|s| s.source),
             layer: self.session.as_ref().and_then(|s| s.layer),
+            key: self.session.as_ref().and_then(|s| s.key),
+            from: upstream.and_then(|upstream| self.moved_from(upstream)),
             outcome: self.verdict.map(|v| v.outcome),
             reason: self.verdict.and_then(|v| v.reason),
             attempts: tally.attempts,
             duration: tally.started.elapsed(),
             first_byte: tally.first_byte.map(|at| at.duration_since(tally.started)),
+            backend_latency: tally
+                .first_byte
+                .zip(tally.attempted)
+                .map(|(at, attempted)| at.saturating_duration_since(attempted)),
             connect: tally.connect,
             bytes_in: tally.bytes_in,
             bytes_out: tally.bytes_out,
             tunnel: tally.tunnel,
         };
         match upstream {
-            Some(upstream) => self.worker.metrics().record_in(&upstream.metrics, &record),
+            Some(upstream) => {
+                self.worker.metrics().record_in(&upstream.metrics, &record);
+                if let Some(cell) =
+                    self.verdict.and_then(|v| upstream.backend_metrics.get(usize::from(v.member)))
+                {
+                    cell.record(&record);
+                }
+            }
             None => self.worker.metrics().record(&record),
         }
         if self.worker.log().enabled() {

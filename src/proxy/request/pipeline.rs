@@ -190,8 +190,11 @@ impl Request<'_> {
         Ok(view.upstream_of(route))
     }
 
-    /// Rejects bodies that are too large.
+    /// Rejects bodies that are too large, and new tunnels while Homing closes them.
     fn check_request(&self, head: &RequestHead<'_>) -> Result<(), ProxyError> {
+        if self.worker.closing() && self.facts.as_ref().is_some_and(|facts| facts.upgrade) {
+            return Err(ProxyError::Stopping);
+        }
         match (head.framing, self.view.snapshot.config.limits.body_bytes) {
             (Framing::Length(len), Some(max)) if len > max => Err(ProxyError::RequestBodyTooLarge),
             _ => Ok(()),
@@ -267,6 +270,7 @@ impl Request<'_> {
         let upstream = view.upstream_of(route);
         let permit = upstream.pools[usize::from(verdict.member)].acquire().ok_or(ProxyError::Saturated)?;
         self.tally.attempts += 1;
+        self.tally.attempted = Some(Instant::now());
 
         let pool = Rc::clone(permit.pool());
         // The heir may be down too. A new connection shows that before the session is bound to it.
@@ -308,6 +312,7 @@ impl Request<'_> {
 
     /// Plans again after a failed attempt. Returns the failure if it is final.
     fn replan_after(&mut self, failure: ProxyError, client: &mut Client) -> Result<Plan, ProxyError> {
+        self.count_failure(&failure);
         let retry = self.may_retry(&failure);
         let closed = matches!(failure, ProxyError::BackendClosed { .. });
         // The same backend gets another attempt after it closed a connection. The result of that

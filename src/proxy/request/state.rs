@@ -45,6 +45,8 @@ pub(crate) struct Request<'w> {
 pub(crate) struct Tally {
     /// When the request head was complete.
     pub started: Instant,
+    /// When the last attempt began.
+    pub attempted: Option<Instant>,
     /// When the response head was complete.
     pub first_byte: Option<Instant>,
     /// The time spent connecting to backends.
@@ -87,6 +89,7 @@ impl<'w> Request<'w> {
             recorded: false,
             tally: Tally {
                 started: Instant::now(),
+                attempted: None,
                 first_byte: None,
                 connect: Duration::ZERO,
                 attempts: 0,

@@ -133,7 +133,7 @@ pub(crate) async fn run(
 }
 
 /// How long both sides have to end after a Close frame.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Returns how long a tunnel may be idle, up to the time when it must close.
 fn idle_limit(idle: Duration, close_at: Option<Instant>) -> Duration {
