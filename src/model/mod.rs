@@ -4,6 +4,7 @@
 //! [`snapshot::Snapshot`], which is all that `proxy` reads.
 
 mod config;
+pub mod line;
 pub mod live;
 pub mod live_tls;
 pub mod router;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::line::Line;
 use super::live::BackendLive;
 use super::live_tls::LiveTls;
 use super::{Config, Upstream};
@@ -34,6 +35,8 @@ pub struct UpstreamState {
     pub memory: Memory,
     /// Live counters, by member index.
     pub live: Vec<Arc<BackendLive>>,
+    /// The requests that wait for a place at a backend. It survives reloads.
+    pub line: Arc<Line>,
 }
 
 /// The store of an upstream's bindings. It survives reloads.

@@ -18,6 +18,7 @@ pub mod connection_counts;
 mod descriptors;
 pub mod event_loop;
 pub mod listener_settings;
+mod notices;
 mod request;
 mod retry_budget;
 mod view;

@@ -183,7 +183,6 @@ impl Loads for UpstreamView {
     }
 
     fn saturated(&self, index: u16) -> bool {
-        let limit = self.state.config.backends[usize::from(index)].max_connections;
-        limit.is_some_and(|limit| self.in_flight(index) >= limit)
+        self.state.live[usize::from(index)].is_full()
     }
 }

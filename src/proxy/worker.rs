@@ -13,6 +13,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::connection_counts::ConnectionCounts;
+use super::notices::Notices;
 use super::view::View;
 use super::wire::buffer::Buffers;
 use super::wire::deadline::Deadlines;
@@ -44,6 +45,7 @@ pub(crate) struct Worker {
     pub(crate) buffers: Buffers,
     pub(crate) deadlines: Rc<Deadlines>,
     pub(crate) descriptors: DescriptorReserve,
+    pub(crate) notices: Notices,
     /// TLS handshakes in progress.
     pub(crate) handshakes: Cell<usize>,
     view: RefCell<Rc<View>>,
@@ -73,6 +75,7 @@ impl Worker {
             buffers: Buffers::new(snapshot.config.limits.head_bytes),
             deadlines: Rc::default(),
             descriptors: DescriptorReserve::new(),
+            notices: Notices::default(),
             handshakes: Cell::new(0),
             view: RefCell::new(Rc::new(View::new(shared.index, snapshot, &shared.metrics, None))),
             view_changed: Notify::new(),

@@ -68,6 +68,11 @@ families! {
     POOL_CONNECTIONS = Counter "homing_pool_connections_total" ["upstream", "use"]
         "Connections used for attempts: fresh, or reused from the pool.";
 
+    QUEUE_LENGTH = Gauge "homing_queue_length" ["upstream"]
+        "Requests that wait in line for a place at a backend.";
+    QUEUE_LEFT = Counter "homing_queue_left_total" ["upstream", "result"]
+        "Requests that left the line, by result: served, timeout, full (turned away because the line was full), or gone (the client disconnected or the backend went away).";
+
     BACKEND_UP = Gauge "homing_backend_up" ["upstream", "backend"]
         "1 if the backend is up, otherwise 0.";
     BACKEND_STATE = Gauge "homing_backend_state" ["upstream", "backend", "state"]

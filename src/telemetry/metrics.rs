@@ -16,6 +16,7 @@ use super::process::Process;
 use super::refusal::Refusal;
 use super::worker::{CLASSES, Http2Metrics, Source, UpstreamMetrics, WorkerMetrics};
 use crate::affinity::{AdminState, Health, Member};
+use crate::model::line::Left;
 use crate::model::snapshot::{Memory, Snapshot, UpstreamState};
 
 /// All counters of the process.
@@ -66,6 +67,7 @@ impl Metrics {
         self.render_handshakes(&mut page);
         render_certificates(&mut page, snapshot);
         render_requests(&mut page, &self.totals(snapshot));
+        render_queues(&mut page, &snapshot.upstreams);
         render_backends(&mut page, &snapshot.upstreams);
         self.render_access_log(&mut page);
         render_process(&mut page, &Process::read());
@@ -258,6 +260,19 @@ fn is_usual(outcome: usize, reason: usize) -> bool {
         Some(Outcome::New) => true,
         Some(Outcome::Moved) => has_reason,
         None => false,
+    }
+}
+
+fn render_queues(page: &mut Exposition, upstreams: &[Arc<UpstreamState>]) {
+    let mut samples = page.family(&families::QUEUE_LENGTH);
+    for upstream in upstreams {
+        samples.sample(&[&*upstream.config.name], upstream.line.len());
+    }
+    let mut samples = page.family(&families::QUEUE_LEFT);
+    for upstream in upstreams {
+        for how in Left::ALL {
+            samples.sample(&[&*upstream.config.name, how.as_str()], upstream.line.left(how));
+        }
     }
 }
 

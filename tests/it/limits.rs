@@ -159,12 +159,12 @@ async fn stalled_handshakes_make_room_for_new_ones() {
 }
 
 #[tokio::test]
-async fn saturated_backend_rejects_its_sessions_and_new_ones_go_elsewhere() {
+async fn without_a_line_saturated_backend_rejects_its_sessions_and_new_ones_go_elsewhere() {
     let (a, b) = (Backend::start("a").await, Backend::start("b").await);
     let proxy = Proxy::builder()
         .upstream("web", &[&a, &b])
         .affinity(r#"key = ["cookie:SID"], report = true"#)
-        .lines("retry = { retry_after = \"3s\" }")
+        .lines("retry = { retry_after = \"3s\" }\nqueue = { max = 0 }")
         .backend("a", "max_connections = 1")
         .start()
         .await;
@@ -206,7 +206,12 @@ async fn saturated_backend_rejects_its_sessions_and_new_ones_go_elsewhere() {
 #[tokio::test]
 async fn tunnel_counts_toward_max_connections() {
     let a = Backend::named("a").upgrade_echo("").start().await;
-    let proxy = Proxy::builder().upstream("web", &[&a]).backend("a", "max_connections = 1").start().await;
+    let proxy = Proxy::builder()
+        .upstream("web", &[&a])
+        .lines("queue = { max = 0 }")
+        .backend("a", "max_connections = 1")
+        .start()
+        .await;
     let (raw, _) = tunnel::open(&proxy, "").await;
     assert!(proxy.metric("homing_backend_in_flight", &[]) > 0.5);
     let refused = proxy.client().get("/").await;

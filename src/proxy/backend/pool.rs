@@ -4,6 +4,7 @@
 //! connection with anything to read (its end, or unexpected bytes) is not reused.
 
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +18,10 @@ use super::connect_error::ConnectError;
 use super::http2::{self, Links};
 use super::lease::{BackendStream, OpenConnection};
 use super::tls::BackendTls;
+use crate::model::line::{Line, Place};
 use crate::model::live::BackendLive;
 use crate::model::{Address, Backend, Pool as Settings, ProxyVersion, Upstream};
+use crate::proxy::connection_counts::client_key;
 use crate::proxy::wire::socket::Socket;
 use crate::proxy::wire::stream::Stream;
 use crate::tls;
@@ -42,7 +45,8 @@ pub(crate) struct BackendPool {
     warned: Cell<Option<Instant>>,
     live: Arc<BackendLive>,
     settings: Cell<Settings>,
-    max_in_use: Cell<Option<u32>>,
+    /// Whether the backend has a connection limit.
+    limited: Cell<bool>,
     /// Idle HTTP/1.1 connections, last used last.
     idle: RefCell<Vec<Idle>>,
     /// The connections, if the backend speaks HTTP/2.
@@ -65,6 +69,7 @@ impl BackendPool {
         tls: Option<&Arc<tls::Client>>,
     ) -> Self {
         let links = || Links::new(tls.is_some(), upstream.pool.max_idle);
+        live.set_limit(backend.max_connections);
         Self {
             links: upstream.protocol.is_http2().then(links),
             proxy_protocol: upstream.proxy_protocol,
@@ -75,7 +80,7 @@ impl BackendPool {
             authority: backend.address.authority().into_boxed_str(),
             live,
             settings: Cell::new(upstream.pool),
-            max_in_use: Cell::new(backend.max_connections),
+            limited: Cell::new(backend.max_connections.is_some()),
             idle: RefCell::default(),
         }
     }
@@ -83,7 +88,8 @@ impl BackendPool {
     /// Applies the settings of a reload.
     pub(crate) fn configure(&self, backend: &Backend, upstream: &Upstream) {
         self.settings.set(upstream.pool);
-        self.max_in_use.set(backend.max_connections);
+        self.limited.set(backend.max_connections.is_some());
+        self.live.set_limit(backend.max_connections);
         if let Some(links) = &self.links {
             links.set_max_idle(upstream.pool.max_idle);
         }
@@ -98,14 +104,21 @@ impl BackendPool {
         }
     }
 
-    /// Returns a permit for one request, unless the backend is at its connection limit.
-    pub(crate) fn acquire(self: &Rc<Self>) -> Option<BackendPermit> {
-        let limit = self.max_in_use.get();
-        if limit.is_some() && !self.live.try_use(limit) {
-            return None;
-        }
+    /// Returns a permit for one request of `client`, unless the backend is at its connection limit.
+    /// Uses the `reserved` place if it is at this backend, and gives it back otherwise.
+    pub(crate) fn acquire(
+        self: &Rc<Self>,
+        line: &Arc<Line>,
+        client: IpAddr,
+        reserved: Option<Place>,
+    ) -> Option<BackendPermit> {
+        let place = match (self.limited.get(), reserved) {
+            (false, _) => None,
+            (true, Some(place)) if place.is_at(&self.live) => Some(place),
+            (true, _) => Some(line.take(&self.live, client_key(client))?),
+        };
         self.live.begin(self.worker);
-        Some(BackendPermit { pool: Rc::clone(self), limited: limit.is_some() })
+        Some(BackendPermit { pool: Rc::clone(self), _place: place })
     }
 
     /// Returns whether new connections start with a PROXY header that names the client.
@@ -271,8 +284,8 @@ impl BackendPool {
 #[derive(Debug)]
 pub(crate) struct BackendPermit {
     pool: Rc<BackendPool>,
-    /// Whether it counts against the backend's connection limit.
-    limited: bool,
+    /// Its place, if the backend has a connection limit.
+    _place: Option<Place>,
 }
 
 impl BackendPermit {
@@ -285,8 +298,5 @@ impl BackendPermit {
 impl Drop for BackendPermit {
     fn drop(&mut self) {
         self.pool.live.end(self.pool.worker);
-        if self.limited {
-            self.pool.live.unused();
-        }
     }
 }

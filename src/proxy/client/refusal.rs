@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::proxy::connection_counts::CountedClient;
+use crate::proxy::notices::Limit;
 use crate::proxy::request::{Answer, write_answer};
 use crate::proxy::wire::socket::Socket;
 use crate::proxy::worker::Worker;
@@ -24,6 +25,12 @@ pub(crate) fn place_for(worker: &Worker, client: IpAddr) -> Result<Option<Counte
 /// Refuses a connection. Without TLS the client gets a 503, if it can be written without waiting.
 pub(crate) fn refuse(worker: &Worker, socket: &Socket, plain: bool, refusal: Refusal, peer: SocketAddr) {
     worker.metrics().refused_connection(refusal);
+    let limit = match refusal {
+        Refusal::Connections => Limit::Connections,
+        Refusal::PerClient => Limit::PerClient,
+        Refusal::Descriptors => Limit::Descriptors,
+    };
+    worker.notices.turned_away(limit, worker.coarse_now(), &peer.ip().to_canonical());
     tracing::debug!(%peer, limit = refusal.as_str(), "connection refused");
     // Over TLS, a response would need a handshake first.
     if plain {

@@ -12,6 +12,7 @@ mod head;
 mod hold;
 pub(crate) mod origin;
 pub(crate) mod pipeline;
+mod queue;
 mod removal;
 mod reply;
 mod state;

@@ -7,7 +7,8 @@
 //!  │  ├ plan ─ host (421) → redirect → route (404) → check (413, 501)
 //!  │  │         → session → pick (503) → head for the backend
 //!  │  ├ hold ─ wait for the session's backend, then plan again
-//!  │  ├ attempt ─ permit (503) → connection (502, 503, 504) → bind → exchange (502, 504)
+//!  │  ├ queue ─ wait for a place at a full backend (503), then plan again
+//!  │  ├ attempt ─ permit → connection (502, 503, 504) → bind → exchange (502, 504)
 //!  │  └ replan_after ─ after a failure: plan again if a retry is safe
 //!  └ finish ─ the error response if no backend answered, metrics, access log
 //! ```
@@ -28,9 +29,10 @@ use super::exchange::{self, Attempt};
 use super::facts::RequestFacts;
 use super::finish::Served;
 use super::head;
+use super::queue::{LoadsFor, QueueFor};
 use super::state::Request;
 use crate::affinity::key;
-use crate::affinity::pick::{self, Decision, Outcome, Query, Verdict};
+use crate::affinity::pick::{self, Decision, Outcome, Query, Reason, Verdict};
 use crate::h1::{self, FieldSlots, Framing, Parsed, RequestHead};
 use crate::model::snapshot::Memory;
 use crate::proxy::backend::lease::Usage;
@@ -46,6 +48,8 @@ enum Plan {
     Send(Vec<u8>),
     /// Wait for this member.
     Hold(u16),
+    /// Wait in the line.
+    Queue(QueueFor),
 }
 
 /// The result of an attempt that did not fail.
@@ -54,6 +58,8 @@ enum Attempted {
     Answered(After),
     /// Nothing was sent: another request of the session bound it to another backend first.
     LostRace,
+    /// Nothing was sent: the backend has no free place.
+    Full(QueueFor),
 }
 
 /// Serves one request. The client's first bytes may not have arrived yet.
@@ -74,6 +80,10 @@ impl Request<'_> {
                     self.hold(member, client).await?;
                     self.replan(client)?
                 }
+                Plan::Queue(what) => match self.queue(what, client).await {
+                    Ok(()) => self.replan(client)?,
+                    Err(failure) => self.replan_after(failure, client)?,
+                },
                 Plan::Send(head) => match self.attempt(client, head).await {
                     Ok(Attempted::Answered(after)) => return Ok(Served::Forwarded(after)),
                     Ok(Attempted::LostRace) => {
@@ -81,6 +91,7 @@ impl Request<'_> {
                         self.session = None;
                         self.replan(client)?
                     }
+                    Ok(Attempted::Full(what)) => Plan::Queue(what),
                     Err(failure) => self.replan_after(failure, client)?,
                 },
             };
@@ -155,6 +166,9 @@ impl Request<'_> {
                 Ok(Plan::Send(self.write_head(head, client, upstream, verdict)))
             }
             Decision::Hold(member) => Ok(Plan::Hold(member)),
+            Decision::Unavailable(Some(Reason::Capacity)) if self.may_queue(upstream) => {
+                Ok(Plan::Queue(QueueFor::Any))
+            }
             Decision::Unavailable(reason) => Err(ProxyError::Unavailable(reason)),
         }
     }
@@ -231,7 +245,8 @@ impl Request<'_> {
             may_hold: self.may_hold(upstream, session),
             random: self.worker.random(),
         };
-        let mut decision = pick::pick(&upstream.state.cluster, upstream.policy, upstream, &query);
+        let loads = LoadsFor { upstream, place: self.place.as_ref() };
+        let mut decision = pick::pick(&upstream.state.cluster, upstream.policy, &loads, &query);
         // With sealed cookies, a request without a key starts a session too.
         if let (Memory::Cookie(_), Decision::Send(verdict)) = (&upstream.state.memory, &mut decision)
             && verdict.outcome == Outcome::Unkeyed
@@ -275,13 +290,18 @@ impl Request<'_> {
         };
         let view = Rc::clone(&self.view);
         let upstream = view.upstream_of(route);
-        let permit = upstream.pools[usize::from(verdict.member)].acquire().ok_or(ProxyError::Saturated)?;
+        let pool = Rc::clone(&upstream.pools[usize::from(verdict.member)]);
+        let client_ip = self.client_ip(client);
+        let Some(permit) = pool.acquire(&upstream.state.line, client_ip, self.place.take()) else {
+            if self.may_queue(upstream) {
+                return Ok(Attempted::Full(QueueFor::of(verdict.outcome, verdict.member)));
+            }
+            return Err(ProxyError::Saturated);
+        };
         self.tally.attempts += 1;
 
-        let pool = Rc::clone(permit.pool());
         // The heir may be down too. A new connection shows that before the session is bound to it.
         let moves = verdict.rebind && verdict.outcome == Outcome::Moved;
-        let client_ip = self.client_ip(client);
         let announced = pool.announces_clients().then(|| Box::new(client.origin.announced_as(client_ip)));
         let idle = if self.fresh_connection || moves { None } else { pool.take_idle(announced.as_deref()) };
         let backend = if let Some(stream) = idle {
