@@ -17,6 +17,7 @@ pub mod client;
 pub mod connection_counts;
 mod descriptors;
 pub mod event_loop;
+mod handshake_slots;
 pub mod listener_settings;
 mod notices;
 mod request;

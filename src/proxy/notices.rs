@@ -18,6 +18,8 @@ pub(crate) enum Limit {
     PerClient,
     /// File descriptors.
     Descriptors,
+    /// `limits.handshakes`.
+    Handshakes,
     /// An upstream's `queue`.
     Queue,
 }
@@ -30,6 +32,7 @@ impl Limit {
             Self::Connections => "limits.connections",
             Self::PerClient => "limits.connections_per_client",
             Self::Descriptors => "file descriptors",
+            Self::Handshakes => "limits.handshakes",
             Self::Queue => "queue",
         }
     }

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::connection_counts::ConnectionCounts;
+use super::handshake_slots::{HandshakeSlots, PEEKED};
 use super::notices::Notices;
 use super::view::View;
 use super::wire::buffer::Buffers;
@@ -47,7 +48,9 @@ pub(crate) struct Worker {
     pub(crate) descriptors: DescriptorReserve,
     pub(crate) notices: Notices,
     /// TLS handshakes in progress.
-    pub(crate) handshakes: Cell<usize>,
+    pub(crate) handshakes: HandshakeSlots,
+    /// The first bytes of a new connection, while the worker looks at them.
+    pub(crate) peeked: RefCell<Box<[u8]>>,
     view: RefCell<Rc<View>>,
     view_changed: Notify,
     connections: Cell<usize>,
@@ -76,7 +79,8 @@ impl Worker {
             deadlines: Rc::default(),
             descriptors: DescriptorReserve::new(),
             notices: Notices::default(),
-            handshakes: Cell::new(0),
+            handshakes: HandshakeSlots::default(),
+            peeked: RefCell::new(vec![0; PEEKED].into_boxed_slice()),
             view: RefCell::new(Rc::new(View::new(shared.index, snapshot, &shared.metrics, None))),
             view_changed: Notify::new(),
             connections: Cell::new(0),
@@ -174,10 +178,14 @@ impl Worker {
         let _ = self.shared.reports.try_send(report);
     }
 
-    /// Counts a client connection. `None` if `limits.connections` is reached.
+    /// Counts a client connection. If `limits.connections` is reached, closes an idle one to make
+    /// room. `None` if there is none.
     pub(crate) fn count_connection(self: &Rc<Self>) -> Option<CountedConnection> {
         let limit = self.view().snapshot.config.limits.connections;
-        if self.shared.connections.fetch_add(1, Ordering::Relaxed) >= limit {
+        // The connection that makes room is closed in its own task.
+        if self.shared.connections.fetch_add(1, Ordering::Relaxed) >= limit
+            && !self.deadlines.expire_longest_wait()
+        {
             self.shared.connections.fetch_sub(1, Ordering::Relaxed);
             return None;
         }

@@ -161,8 +161,9 @@ pub(in crate::config) static CONNECTIONS: Key<Int<usize>> = Key {
     name: "connections",
     rule: Int { least: 1, most: 4_000_000 },
     default: 16_384,
-    doc: "Maximum concurrent client connections, across all listeners and workers. Further ones are answered \
-          with 503 and closed.",
+    doc: "Maximum concurrent client connections, across all listeners and workers. A further one replaces the \
+          longest idle connection of the client with the most idle ones. If none is idle, it is answered with \
+          503 and closed.",
 };
 pub(in crate::config) static CONNECTIONS_PER_CLIENT: Key<OrOff<Int<u32>>> = Key {
     name: "connections_per_client",
@@ -175,7 +176,8 @@ pub(in crate::config) static HANDSHAKES: Key<Int<usize>> = Key {
     name: "handshakes",
     rule: Int { least: 1, most: 1_000_000 },
     default: 512,
-    doc: "Maximum concurrent TLS handshakes per worker. At the limit, a new connection replaces a handshake \
+    doc: "Maximum concurrent TLS handshakes per worker, from a complete ClientHello on. At the limit, a new \
+          handshake replaces one of the client address that has the most, or one of an address with as many \
           that has taken longer than a second. If there is none, the new connection is closed.",
 };
 pub(in crate::config) static STREAMS: Key<Int<u32>> = Key {

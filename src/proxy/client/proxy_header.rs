@@ -15,7 +15,7 @@ use super::connection;
 use super::handshake::HandshakeDeadline;
 use super::refusal::{place_for, refuse};
 use crate::model::ProxyProtocol;
-use crate::proxy::connection_counts::CountedClient;
+use crate::proxy::connection_counts::{CountedClient, client_key};
 use crate::proxy::listener_settings::ListenerSettings;
 use crate::proxy::wire::socket::Socket;
 use crate::proxy::worker::Worker;
@@ -86,7 +86,7 @@ async fn read_header(
             ProxyProtocol::Optional | ProxyProtocol::Off => Ok(arrival),
         };
     }
-    let deadline = worker.deadlines.register();
+    let deadline = worker.deadlines.register_for(client_key(arrival.peer.ip()));
     let time_limit = HandshakeDeadline::new(worker, &deadline, config.timeouts.proxy_protocol);
     let Arrival { mut socket, peer, destination } = arrival;
     let Some((header, len)) = peek_header(&socket, &time_limit).await? else {
