@@ -139,6 +139,12 @@ pub struct Limits {
     pub connections_per_client: Option<u32>,
     /// Maximum number of concurrent TLS handshakes per worker.
     pub handshakes: usize,
+    /// Maximum number of concurrent HTTP/2 requests per client, counted as
+    /// [`Self::connections_per_client`]; `None`: no limit.
+    pub streams_per_client: Option<u32>,
+    /// Memory that waiting connections and requests may hold, in bytes; `None`: a quarter of the
+    /// machine's.
+    pub memory: Option<u64>,
 }
 
 /// `[forwarding]`: what Homing tells backends about the client.

@@ -1,6 +1,6 @@
 //! The slots of a worker's TLS handshakes.
 //!
-//! A handshake takes a slot once its ClientHello is complete, since only then it costs memory and
+//! A handshake takes a slot once its `ClientHello` is complete, since only then it costs memory and
 //! computing time. When all slots are taken, a new handshake displaces one of the client address
 //! that has the most. Handshakes compute one at a time, clients with few slots first. The worker
 //! serves everything else in between, so that a burst of handshakes delays other clients by one of

@@ -20,6 +20,10 @@ pub(crate) enum Limit {
     Descriptors,
     /// `limits.handshakes`.
     Handshakes,
+    /// `limits.streams_per_client`.
+    Streams,
+    /// `limits.memory`.
+    Memory,
     /// An upstream's `queue`.
     Queue,
 }
@@ -33,6 +37,8 @@ impl Limit {
             Self::PerClient => "limits.connections_per_client",
             Self::Descriptors => "file descriptors",
             Self::Handshakes => "limits.handshakes",
+            Self::Streams => "limits.streams_per_client",
+            Self::Memory => "limits.memory",
             Self::Queue => "queue",
         }
     }

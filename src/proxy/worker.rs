@@ -23,6 +23,9 @@ use crate::affinity::Timestamp;
 use crate::model::snapshot::{Report, Snapshot};
 use crate::telemetry::{AccessLog, WorkerMetrics};
 
+/// The default of `limits.memory` is this part of the machine's memory.
+const MEMORY_SHARE: u64 = 4;
+
 /// What a worker shares with the rest of the process.
 #[derive(Debug)]
 pub struct Shared {
@@ -38,6 +41,10 @@ pub struct Shared {
     pub connections: Arc<AtomicUsize>,
     /// Open client connections of all workers, per client address.
     pub clients: Arc<ConnectionCounts>,
+    /// HTTP/2 requests in flight of all workers, per client address.
+    pub streams: Arc<ConnectionCounts>,
+    /// The memory of this machine or container, in bytes.
+    pub machine_memory: u64,
 }
 
 /// A worker's state, shared by its tasks.
@@ -74,9 +81,11 @@ pub(crate) enum Phase {
 impl Worker {
     /// Creates a worker that serves `snapshot`.
     pub(crate) fn new(shared: Shared, snapshot: Arc<Snapshot>) -> Self {
+        let deadlines = Rc::<Deadlines>::default();
+        deadlines.set_budget(budget(&shared, &snapshot));
         Self {
+            deadlines,
             buffers: Buffers::new(snapshot.config.limits.head_bytes),
-            deadlines: Rc::default(),
             descriptors: DescriptorReserve::new(),
             notices: Notices::default(),
             handshakes: HandshakeSlots::default(),
@@ -101,6 +110,7 @@ impl Worker {
     /// Switches to a new snapshot.
     pub(crate) fn update(&self, snapshot: Arc<Snapshot>) {
         self.buffers.set_head_bytes(snapshot.config.limits.head_bytes);
+        self.deadlines.set_budget(budget(&self.shared, &snapshot));
         let before = self.view();
         let reloaded = !Arc::ptr_eq(&before.snapshot.config, &snapshot.config);
         let view = View::new(self.shared.index, snapshot, &self.shared.metrics, Some(&before));
@@ -202,6 +212,13 @@ impl Worker {
             self.became_idle.notified().await;
         }
     }
+}
+
+/// Returns a worker's part of `limits.memory`.
+fn budget(shared: &Shared, snapshot: &Snapshot) -> usize {
+    let total = snapshot.config.limits.memory.unwrap_or(shared.machine_memory / MEMORY_SHARE);
+    let workers = snapshot.config.server.workers.get() as u64;
+    usize::try_from(total / workers).unwrap_or(usize::MAX)
 }
 
 /// Counts one open client connection until dropped.

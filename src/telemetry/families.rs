@@ -35,7 +35,9 @@ families! {
     HTTP2_CONNECTIONS = Counter "homing_http2_connections_total" []
         "Client connections that used HTTP/2.";
     HTTP2_STREAMS = Counter "homing_http2_streams_total" ["result"]
-        "Streams opened by clients, by result: served, or malformed and reset.";
+        "Streams opened by clients, by result: served, malformed and reset, or refused because the client has too many.";
+    WAITING_MEMORY = Gauge "homing_waiting_memory_bytes" []
+        "Memory that connections and requests hold while they wait, as counted for limits.memory.";
     HTTP2_FLOODS = Counter "homing_http2_floods_total" []
         "HTTP/2 connections closed because of a flood of frames that are cheap to send.";
     PROXY_HEADERS_REFUSED = Counter "homing_proxy_headers_refused_total" ["reason"]

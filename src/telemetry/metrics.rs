@@ -118,6 +118,9 @@ impl Metrics {
         let mut streams = page.family(&families::HTTP2_STREAMS);
         streams.sample(&["served"], sum(|http2| &http2.served));
         streams.sample(&["malformed"], sum(|http2| &http2.malformed));
+        streams.sample(&["refused"], sum(|http2| &http2.refused));
+        let waiting: u64 = self.workers.iter().map(|worker| worker.waiting_memory.get()).sum();
+        page.family(&families::WAITING_MEMORY).sample(&[], waiting);
         page.family(&families::HTTP2_FLOODS).sample(&[], sum(|http2| &http2.floods));
     }
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::harness::{
-    Authority, Backend, Gate, PemFiles, Proxy, RawClient, Script, Step, TlsClient, eventually,
+    Authority, Backend, Gate, H2Client, PemFiles, Proxy, RawClient, Script, Step, TlsClient, eventually,
 };
 use crate::tunnel;
 
@@ -289,4 +289,58 @@ async fn tunnel_counts_toward_max_connections() {
     .await;
     a.set(Script::reply());
     assert_eq!(proxy.client().get("/").await.backend(), "a");
+}
+
+#[tokio::test]
+async fn http2_requests_of_one_client_are_limited_over_all_its_connections() {
+    let gate = Gate::closed();
+    let a = Backend::named("a").reply_after(&gate).start().await;
+    let proxy = Proxy::builder().limits("streams_per_client = 3").upstream("web", &[&a]).start().await;
+    let (one, two) = (proxy.http2().await, proxy.http2().await);
+    let mut open = Vec::new();
+    for connection in [&one, &two, &one] {
+        open.push(connection.open(connection.request("GET", "/"), true).await);
+    }
+    eventually("three are in flight", async || a.requests() == 3).await;
+    let refused = two.open(two.request("GET", "/"), true).await.try_response().await;
+    assert_eq!(refused.expect_err("a fourth request").reason(), Some(h2::Reason::REFUSED_STREAM));
+    proxy.metric_becomes("homing_http2_streams_total", &[("result", "refused")], 1.0).await;
+    let other = RawClient::connect_from([127, 0, 0, 9].into(), proxy.addr()).await;
+    let other = H2Client::over(other, "http://test", &H2Client::builder()).await;
+    let served = other.open(other.request("GET", "/"), true).await;
+    gate.open();
+    assert_eq!(served.response().await.backend(), "a", "another client must be served");
+    for stream in open {
+        assert_eq!(stream.response().await.backend(), "a");
+    }
+    assert_eq!(two.get("/", &[]).await.backend(), "a", "finished requests must not count");
+}
+
+#[tokio::test]
+async fn client_that_holds_the_most_memory_makes_room() {
+    let body = "HTTP/1.1 200 OK\r\nX-Backend: a\r\nContent-Length: 10000000\r\n\r\n";
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    a.set(Script::new([Step::ReadHead, Step::Send(body.into()), Step::Zeros(10_000_000)]));
+    let proxy = Proxy::builder()
+        .workers(1)
+        .limits("memory = \"16MiB\"\nstreams = 1000")
+        .raw_toml("[[route]]\npath = \"/large\"\nupstream = \"large\"\n[[route]]\nupstream = \"web\"")
+        .upstream("large", &[&a])
+        .upstream("web", &[&b])
+        .start()
+        .await;
+    let mut honest = RawClient::connect_from([127, 0, 0, 9].into(), proxy.addr()).await;
+    honest.send("GET /large HTTP/1.1\r\nHost: t\r\n\r\n").await;
+    assert_eq!(honest.head().await.backend(), "a");
+    let (greedy, mut unread) = (proxy.http2().await, Vec::new());
+    for _ in 0..500 {
+        unread.push(greedy.open(greedy.request("GET", "/large"), true).await);
+    }
+    eventually("some make room", async || proxy.metrics().contains("error=\"memory_limit\"")).await;
+    assert_eq!(proxy.raw().await.get("/", &[]).await.backend(), "b");
+    let held = proxy.metric("homing_waiting_memory_bytes", &[]);
+    assert!(held <= f64::from(17 << 20), "{held} bytes are held");
+    // The honest client is as slow, but holds little.
+    honest.discard(10_000_000).await;
+    drop(unread);
 }

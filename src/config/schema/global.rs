@@ -127,7 +127,9 @@ static LIMITS: Table = Table {
         &CONNECTIONS_PER_CLIENT,
         &HANDSHAKES,
         &STREAMS,
+        &STREAMS_PER_CLIENT,
         &STREAM_WINDOW,
+        &MEMORY,
     ],
 };
 pub(in crate::config) static HEAD_BYTES: Key<Size> = Key {
@@ -185,6 +187,23 @@ pub(in crate::config) static STREAMS: Key<Int<u32>> = Key {
     rule: Int { least: 1, most: 10_000 },
     default: 128,
     doc: "Maximum concurrent requests on an HTTP/2 client connection.",
+};
+pub(in crate::config) static STREAMS_PER_CLIENT: Key<OrOff<Int<u32>>> = Key {
+    name: "streams_per_client",
+    rule: OrOff(Int { least: 1, most: 4_000_000 }),
+    default: Some(2048),
+    doc: "Maximum concurrent HTTP/2 requests from one IP address (IPv6: from one /64), over all its connections. \
+          Further ones are refused (REFUSED_STREAM). Peers in `client_ip.trusted` are exempt.",
+};
+pub(in crate::config) const MEMORY_BOUNDS: Size = Size { least: 16 << 20, most: 1 << 50 };
+pub(in crate::config) static MEMORY: Free = Free {
+    name: "memory",
+    shape: "\"auto\" or a size, 16MiB to 1PiB",
+    absent: "\"auto\"",
+    doc: "Memory that connections and requests may hold while they wait, across all workers. Beyond it, the \
+          waits of the client that holds the most are cut short (503, or the response is aborted). `\"auto\"` is \
+          a quarter of the machine's memory, or of the container's.",
+    table: None,
 };
 pub(in crate::config) static STREAM_WINDOW: Key<Size> = Key {
     name: "stream_window",

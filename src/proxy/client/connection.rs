@@ -50,7 +50,7 @@ pub(crate) fn serve(
     let mut origin = origin_of(&worker, &arrival);
     let ListenerSettings { redirect_https, http2, .. } = *settings;
     origin.redirect_https = redirect_https;
-    let deadline = worker.deadlines.register_for(client_key(origin.peer));
+    let deadline = worker.deadlines.register(client_key(origin.peer));
     let client = Client::new(Stream::new(arrival.socket), Rc::new(origin), deadline);
     let mut connection = Connection::new(client);
     async move {
@@ -79,7 +79,7 @@ pub(crate) async fn serve_secure(worker: Rc<Worker>, arrival: Arrival, tls: Arc<
 async fn accept_tls(worker: &Worker, arrival: Arrival, tls: &tls::Server) -> Option<Connection> {
     let mut origin = origin_of(worker, &arrival);
     let socket = arrival.socket;
-    let deadline = worker.deadlines.register_for(client_key(origin.peer));
+    let deadline = worker.deadlines.register(client_key(origin.peer));
     let timeout = worker.view().snapshot.config.timeouts.tls_handshake;
     let (socket, speaks_http) =
         match handshake::accept(worker, socket, origin.peer, tls, &deadline, timeout).await {
@@ -117,6 +117,7 @@ fn origin_of(worker: &Worker, arrival: &Arrival) -> Origin {
 
 impl Connection {
     fn new(client: Client) -> Self {
+        client.deadline.charge(client.held_bytes());
         Self { client, first: FirstRequest::Awaited }
     }
 

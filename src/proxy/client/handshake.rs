@@ -132,7 +132,7 @@ pub(crate) async fn accept(
 
 /// What a new connection has sent.
 enum Hello {
-    /// A complete record, which holds the ClientHello or is invalid.
+    /// A complete record, which holds the `ClientHello` or is invalid.
     Complete,
     /// Nothing in time.
     Absent,

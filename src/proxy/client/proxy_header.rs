@@ -86,7 +86,7 @@ async fn read_header(
             ProxyProtocol::Optional | ProxyProtocol::Off => Ok(arrival),
         };
     }
-    let deadline = worker.deadlines.register_for(client_key(arrival.peer.ip()));
+    let deadline = worker.deadlines.register(client_key(arrival.peer.ip()));
     let time_limit = HandshakeDeadline::new(worker, &deadline, config.timeouts.proxy_protocol);
     let Arrival { mut socket, peer, destination } = arrival;
     let Some((header, len)) = peek_header(&socket, &time_limit).await? else {

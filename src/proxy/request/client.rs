@@ -42,6 +42,11 @@ impl Client {
         Self { stream, held: None, scanned: 0, origin, deadline }
     }
 
+    /// Returns the memory that the connection holds, in bytes: an estimate of its state, and its buffer.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.stream.state_bytes() + self.held.as_ref().map_or(0, Buffer::size)
+    }
+
     /// Returns `http` or `https`.
     pub(crate) fn scheme(&self) -> &'static str {
         if self.origin.secure.is_some() { "https" } else { "http" }

@@ -52,6 +52,9 @@ pub(crate) enum ProxyError {
     /// Homing is out of file descriptors for a connection to the backend.
     #[error("out of file descriptors")]
     NoDescriptors,
+    /// The request was cut short because its client holds the most memory.
+    #[error("memory limit reached")]
+    Shed,
     /// The connection to the backend failed.
     #[error("connect to backend: {0}")]
     Connect(#[source] ConnectError),
@@ -166,6 +169,7 @@ impl ProxyError {
             Self::Unavailable(_)
             | Self::Saturated
             | Self::NoDescriptors
+            | Self::Shed
             | Self::Connect(_)
             | Self::BackendRefused { replayable: true, .. } => 503,
             Self::BackendTls(_)
@@ -201,6 +205,7 @@ impl ProxyError {
             Self::Unavailable(_) => "unavailable",
             Self::Saturated => "saturated",
             Self::NoDescriptors => "out_of_descriptors",
+            Self::Shed => "memory_limit",
             Self::Connect(_) => "connect_failed",
             Self::BackendTls(_) => "backend_tls_failed",
             Self::NotHttp2(_) => "backend_not_http2",

@@ -36,6 +36,7 @@ use crate::affinity::pick::{self, Decision, Outcome, Query, Reason, Verdict};
 use crate::h1::{self, FieldSlots, Framing, Parsed, RequestHead};
 use crate::model::snapshot::Memory;
 use crate::proxy::backend::lease::Usage;
+use crate::proxy::connection_counts::client_key;
 use crate::proxy::view::{UpstreamView, View};
 use crate::proxy::wire::buffer::Size;
 use crate::proxy::worker::Worker;
@@ -184,7 +185,11 @@ impl Request<'_> {
         self.tally.started = Instant::now();
         self.tally.bytes_in = len as u64;
         self.origin = Some(Rc::clone(&client.origin));
-        self.facts = Some(RequestFacts::new(head, len, client, config, self.worker.log().enabled()));
+        let facts = RequestFacts::new(head, len, client, config, self.worker.log().enabled());
+        if facts.client_ip != client.origin.peer {
+            client.deadline.belongs_to(client_key(facts.client_ip));
+        }
+        self.facts = Some(facts);
     }
 
     /// Returns the redirect to https, if the listener redirects and the request came without TLS.

@@ -118,8 +118,8 @@ impl Request<'_> {
                 Some(None) => return true,
             };
             let backends = what.backends(now);
-            let same = |(a, b): (&(u16, Arc<BackendLive>), &(u16, Arc<BackendLive>))| Arc::ptr_eq(&a.1, &b.1);
-            backends.len() != before.len() || !backends.iter().zip(&before).all(same)
+            let mut pairs = backends.iter().zip(&before);
+            backends.len() != before.len() || !pairs.all(|((_, a), (_, b))| Arc::ptr_eq(a, b))
         };
         let watch_client = view.snapshot.config.server.cancel_on_client_close;
         tokio::select! {

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use ahash::AHashMap;
 
+use super::budget::{Budget, Holder, greediest};
+
 /// Time between two scans.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 
@@ -29,6 +31,8 @@ pub(crate) enum Class {
     Idle = 1,
     /// The first bytes of a new connection. May be cut short like [`Class::Idle`], but not at once.
     Silent = 2,
+    /// Nothing any more: cut short to free memory.
+    Shed = 3,
 }
 
 const CLASS_BITS: u32 = 2;
@@ -49,6 +53,8 @@ pub(crate) struct Deadlines {
     at: RefCell<Vec<u64>>,
     /// By index: the client, and when the latest wait began that is not [`Class::Busy`].
     owners: RefCell<Vec<(u64, u64)>>,
+    /// What the connections hold.
+    budget: Budget,
     /// The client with the most waiting connections.
     largest: Cell<Largest>,
     wakers: RefCell<Vec<Option<Waker>>>,
@@ -66,13 +72,8 @@ struct Largest {
 }
 
 impl Deadlines {
-    /// Adds a stream of a connection, without a deadline yet.
-    pub(crate) fn register(self: &Rc<Self>) -> Deadline {
-        self.register_for(0)
-    }
-
-    /// Adds a connection of a client, without a deadline yet.
-    pub(crate) fn register_for(self: &Rc<Self>, client: u64) -> Deadline {
+    /// Adds a connection or stream of a client, without a deadline yet.
+    pub(crate) fn register(self: &Rc<Self>, client: u64) -> Deadline {
         let index = self.free.borrow_mut().pop().unwrap_or_else(|| {
             self.at.borrow_mut().push(NEVER);
             self.wakers.borrow_mut().push(None);
@@ -144,6 +145,38 @@ impl Deadlines {
         })
     }
 
+    /// Limits the memory that all connections hold, in bytes.
+    pub(crate) fn set_budget(&self, bytes: usize) {
+        self.budget.set_limit(bytes);
+    }
+
+    /// Returns the memory that all connections hold, in bytes.
+    pub(crate) fn charged(&self) -> usize {
+        self.budget.used()
+    }
+
+    /// Frees memory: cuts short waits of the clients that hold the most, `bytes` in all.
+    fn shed(&self, bytes: usize) {
+        let now = self.now.get();
+        let picked = {
+            let (at, owners) = (self.at.borrow(), self.owners.borrow());
+            let holders = (0..at.len()).filter_map(|index| {
+                let bytes = self.budget.held_by(index);
+                let pending = at[index] != NEVER && time_of(at[index]) > now;
+                (bytes > 0 && pending).then_some(Holder { index, client: owners[index].0, bytes })
+            });
+            greediest(holders, bytes)
+        };
+        let wakers = self.wakers.borrow();
+        for index in picked {
+            self.at.borrow_mut()[index] = Class::Shed as u64;
+            self.budget.charge(index, 0);
+            if let Some(waker) = &wakers[index] {
+                waker.wake_by_ref();
+            }
+        }
+    }
+
     /// Wakes all connections, so that they notice a change of state.
     pub(crate) fn wake_all(&self) {
         for waker in self.wakers.borrow().iter().flatten() {
@@ -174,6 +207,24 @@ impl Deadline {
         if class != Class::Busy {
             self.list.owners.borrow_mut()[self.index as usize].1 = self.list.now.get();
         }
+    }
+
+    /// States the memory that the connection holds while it waits, in bytes. If all hold too much,
+    /// cuts short waits of the greediest clients, which may include this one.
+    pub(crate) fn charge(&self, bytes: usize) {
+        if self.list.budget.charge(self.index as usize, bytes) {
+            self.list.shed(self.list.budget.excess());
+        }
+    }
+
+    /// Returns true if the wait was cut short to free memory.
+    pub(crate) fn is_shed(&self) -> bool {
+        self.list.at.borrow()[self.index as usize] == Class::Shed as u64
+    }
+
+    /// Counts the connection as one of this client.
+    pub(crate) fn belongs_to(&self, client: u64) {
+        self.list.owners.borrow_mut()[self.index as usize].0 = client;
     }
 
     /// Keeps the deadline, but no longer lets it be cut short.
@@ -212,6 +263,7 @@ impl Deadline {
 impl Drop for Deadline {
     fn drop(&mut self) {
         self.clear();
+        self.list.budget.charge(self.index as usize, 0);
         self.list.wakers.borrow_mut()[self.index as usize] = None;
         self.list.free.borrow_mut().push(self.index);
     }
@@ -232,7 +284,7 @@ mod tests {
     #[test]
     fn deadlines_are_never_early_and_at_most_two_ticks_late() {
         let list = Rc::new(Deadlines::default());
-        let deadline = list.register();
+        let deadline = list.register(0);
         list.tick(Duration::from_secs(1));
         deadline.set(Duration::from_millis(500));
         list.tick(Duration::from_millis(1_500));
@@ -248,7 +300,7 @@ mod tests {
         let list = Rc::new(Deadlines::default());
         list.tick(Duration::from_secs(1));
         let wait = |client, seconds| {
-            let deadline = list.register_for(client);
+            let deadline = list.register(client);
             deadline.set_as(Class::Idle, Duration::from_secs(seconds));
             deadline
         };
@@ -256,7 +308,7 @@ mod tests {
         list.tick(Duration::from_secs(2));
         let greedy = [wait(2, 60), wait(2, 70)];
         list.tick(Duration::from_secs(3));
-        let (late, busy) = (wait(2, 40), list.register_for(2));
+        let (late, busy) = (wait(2, 40), list.register(2));
         busy.set(Duration::from_secs(60));
         let done = || [&honest, &greedy[0], &greedy[1], &late, &busy].map(expired);
         assert!(list.expire_longest_wait());
@@ -271,28 +323,48 @@ mod tests {
     }
 
     #[test]
+    fn greediest_client_frees_memory_when_the_budget_is_exceeded() {
+        let list = Rc::new(Deadlines::default());
+        list.set_budget(1000);
+        let wait = |client, bytes| {
+            let deadline = list.register(client);
+            deadline.set(Duration::from_secs(60));
+            deadline.charge(bytes);
+            deadline
+        };
+        let (honest, greedy) = (wait(1, 300), [wait(2, 200), wait(2, 300)]);
+        assert_eq!(list.charged(), 800);
+        let newcomer = wait(3, 250);
+        assert!(greedy[1].is_shed() && expired(&greedy[1]));
+        assert!(![&honest, &greedy[0], &newcomer].into_iter().any(expired));
+        assert_eq!(list.charged(), 750);
+        drop((honest, greedy, newcomer));
+        assert_eq!(list.charged(), 0);
+    }
+
+    #[test]
     fn new_connection_has_a_second_before_it_makes_room() {
         let list = Rc::new(Deadlines::default());
         list.tick(Duration::from_secs(5));
-        let silent = list.register_for(1);
+        let silent = list.register(1);
         silent.set_as(Class::Silent, Duration::from_secs(10));
         list.tick(Duration::from_millis(5_900));
         assert!(!list.expire_longest_wait());
-        list.tick(Duration::from_millis(6_000));
+        list.tick(Duration::from_secs(6));
         silent.keep();
         assert!(!list.expire_longest_wait() && !expired(&silent));
         silent.set_as(Class::Silent, Duration::from_secs(10));
-        list.tick(Duration::from_millis(7_000));
+        list.tick(Duration::from_secs(7));
         assert!(list.expire_longest_wait() && expired(&silent));
     }
 
     #[test]
     fn reused_index_does_not_inherit_a_deadline() {
         let list = Rc::new(Deadlines::default());
-        let first = list.register();
+        let first = list.register(0);
         first.set(Duration::ZERO);
         drop(first);
-        let second = list.register();
+        let second = list.register(0);
         list.tick(Duration::from_secs(10));
         assert!(!expired(&second));
         assert_eq!(list.at.borrow().len(), 1);

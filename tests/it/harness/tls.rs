@@ -173,7 +173,7 @@ impl TlsClient {
         Self(Arc::new(config))
     }
 
-    /// Returns a ClientHello with this server name.
+    /// Returns a `ClientHello` with this server name.
     pub(crate) fn hello(&self, name: &str) -> Vec<u8> {
         let name = ServerName::try_from(name.to_owned()).expect("a name");
         let mut connection = ClientConnection::new(Arc::clone(&self.0), name).expect("a client");

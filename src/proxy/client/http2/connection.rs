@@ -14,6 +14,9 @@ use super::stream::ClientStream;
 use super::transport::{Transport, WriteGauge};
 use crate::model::Limits;
 use crate::proxy::client::handshake::DRAINING_FIRST_REQUEST;
+use crate::proxy::client::refusal::stream_for;
+use crate::proxy::connection_counts::client_key;
+use crate::proxy::notices::Limit;
 use crate::proxy::request::client::{After, Client};
 use crate::proxy::request::origin::Origin;
 use crate::proxy::request::pipeline;
@@ -30,6 +33,10 @@ const PENDING_RESET_STREAMS: usize = 32;
 /// Stream errors tolerated per connection. Until a client has received our settings, it may open
 /// more streams than allowed.
 const STREAM_ERRORS: usize = 1024;
+/// Estimated memory of a connection besides its transport and streams.
+const CONNECTION_BYTES: usize = 32 * 1024;
+/// A connection with open streams has no timeout of its own, but may be closed to free memory.
+const BUSY: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Time allowed for the last frames of a connection that is closing.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -46,6 +53,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Client) {
         (builder(&config.limits), config.timeouts.request_head)
     };
     deadline.set(wait);
+    let transport_bytes = stream.state_bytes();
     let transport = Transport::new(Rc::clone(&worker), stream, held, Rc::clone(&gauge));
     let mut handshake = Box::pin(builder.handshake::<_, Bytes>(transport));
     let mut shortened = false;
@@ -61,6 +69,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Client) {
     });
     let Some(connection) = connection.await else { return };
     worker.metrics().http2_opened();
+    deadline.charge(CONNECTION_BYTES + transport_bytes);
     let streams = Rc::new(Streams::default());
     let mut server = ServerConnection {
         worker,
@@ -125,6 +134,10 @@ enum Phase {
 impl ServerConnection {
     /// Ready when the connection must be dropped.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.deadline.is_shed() {
+            self.worker.notices.turned_away(Limit::Memory, self.worker.coarse_now(), &self.origin.peer);
+            return Poll::Ready(());
+        }
         loop {
             match self.connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
@@ -188,7 +201,7 @@ impl ServerConnection {
             Phase::GoingAway | Phase::Draining => Phase::GoingAway,
             Phase::Flooded => return,
         };
-        self.deadline.clear();
+        self.deadline.set(BUSY);
     }
 
     /// Moves to the next phase if it is time. Returns true if there are frames to send, so that the
@@ -227,13 +240,13 @@ impl ServerConnection {
         self.phase = Phase::GoingAway;
         self.connection.graceful_shutdown();
         // A client that has just connected is about to send its first request.
-        if self.streams.served() { self.deadline.clear() } else { self.deadline.set(DRAINING_FIRST_REQUEST) }
+        self.deadline.set(if self.streams.served() { BUSY } else { DRAINING_FIRST_REQUEST });
     }
 
     /// Serves a stream in its own task.
     fn serve_stream(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
         let worker = Rc::clone(&self.worker);
-        let bridge = match ClientStream::new(request, respond, || worker.random()) {
+        let mut bridge = match ClientStream::new(request, respond, || worker.random()) {
             Ok(bridge) => bridge,
             Err(error) => {
                 // Counts as a request: the keep-alive timeout now applies.
@@ -243,10 +256,16 @@ impl ServerConnection {
                 return;
             }
         };
+        let Ok(held) = stream_for(&worker, self.origin.peer) else {
+            self.streams.served.set(true);
+            bridge.refuse();
+            return;
+        };
         worker.metrics().http2_stream(false);
-        let counted = self.streams.open();
+        let counted = (self.streams.open(), held);
         let stream = Stream::Bridged(Box::new(bridge));
-        let mut client = Client::new(stream, Rc::clone(&self.origin), worker.deadlines.register());
+        let deadline = worker.deadlines.register(client_key(self.origin.peer));
+        let mut client = Client::new(stream, Rc::clone(&self.origin), deadline);
         tokio::task::spawn_local(async move {
             let after = pipeline::serve(&worker, &mut client).await;
             worker.buffers.put_back(&mut client.held);
