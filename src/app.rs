@@ -5,6 +5,7 @@ mod background;
 mod certificates;
 mod error;
 mod listeners;
+mod machine;
 mod rehearsal;
 mod reload;
 mod shared;

@@ -374,6 +374,22 @@ async fn silent_connections_are_closed_to_make_room() {
 }
 
 #[tokio::test]
+async fn silent_connections_do_not_delay_a_request() {
+    let limits = server::ConnectionLimits {
+        connections: 2,
+        head: Duration::from_secs(3600),
+        connection: Duration::from_secs(3600),
+    };
+    let running = start_within(limits, vec![fixture::upstream("shop", &["a"])]).await;
+    let mut silent = Vec::new();
+    for _ in 0..8 {
+        silent.push(TcpStream::connect(running.address).await.expect("connects"));
+    }
+    let asked = tokio::time::timeout(Duration::from_secs(20), running.get("/health")).await;
+    assert_eq!(asked.expect("the request waited for silent connections").0, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn missing_body_does_not_keep_a_connection_open() {
     let limits = server::ConnectionLimits {
         connection: Duration::from_millis(50),

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::error::AppError;
+use super::machine;
 use crate::control::ControlHandle;
 use crate::dial::names::Names;
 use crate::model::snapshot::Snapshot;
@@ -88,6 +89,8 @@ pub(super) fn start(
 ) -> Result<(Workers, WorkerThreads), AppError> {
     let connections = Arc::new(AtomicUsize::new(0));
     let clients = Arc::new(ConnectionCounts::default());
+    let streams = Arc::new(ConnectionCounts::default());
+    let machine_memory = machine::memory();
     let (end, ended) = mpsc::unbounded_channel();
     let (mut commands, mut threads) = (Vec::new(), Vec::new());
     for index in 0..count {
@@ -101,6 +104,8 @@ pub(super) fn start(
             log: log.clone(),
             connections: Arc::clone(&connections),
             clients: Arc::clone(&clients),
+            streams: Arc::clone(&streams),
+            machine_memory,
         };
         let end = end.clone();
         let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {

@@ -144,6 +144,12 @@ pub struct Limits {
     pub connections_per_client: Option<u32>,
     /// Maximum number of concurrent TLS handshakes per worker.
     pub handshakes: usize,
+    /// Maximum number of concurrent HTTP/2 requests per client, counted as
+    /// [`Self::connections_per_client`]; `None`: no limit.
+    pub streams_per_client: Option<u32>,
+    /// Memory that waiting connections and requests may hold, in bytes; `None`: a quarter of the
+    /// machine's.
+    pub memory: Option<u64>,
 }
 
 /// `[forwarding]`: what Homing tells backends about the client.
@@ -215,6 +221,8 @@ pub struct Upstream {
     pub initial_health: Health,
     /// Pool of idle connections to its backends.
     pub pool: Pool,
+    /// Requests that wait for a place at a backend.
+    pub queue: Queue,
     /// Retries.
     pub retry: Retry,
     /// Its timeouts.
@@ -239,7 +247,7 @@ pub struct Backend {
     /// Its configured admin state.
     pub admin: AdminState,
     /// Maximum number of requests in flight over all workers; `None`: no limit. At the limit, existing
-    /// sessions get a 503 and new sessions go to another backend.
+    /// sessions wait in the upstream's queue and new sessions go to another backend.
     pub max_connections: Option<u32>,
 }
 
@@ -327,6 +335,15 @@ pub struct Pool {
     pub max_idle: usize,
     /// Time after which an idle connection is closed.
     pub idle_timeout: Duration,
+}
+
+/// `[upstream.NAME.queue]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queue {
+    /// Maximum number of waiting requests; 0: none waits.
+    pub max: usize,
+    /// Time that a request may wait.
+    pub timeout: Duration,
 }
 
 /// `[upstream.NAME.retry]`.

@@ -142,6 +142,7 @@ async fn tick(worker: Rc<Worker>) {
         let now = ticks.tick().await;
         worker.set_clocks(now);
         worker.deadlines.tick(began.elapsed());
+        worker.metrics().set_waiting_memory(worker.deadlines.charged() as u64);
         if count.is_multiple_of(SWEEP_TICKS) {
             worker.view().upstreams.iter().flat_map(|u| &u.pools).for_each(|pool| pool.sweep(now));
         }

@@ -83,7 +83,7 @@ impl View {
             let config = &state.config;
             let tls = snapshot.tls.upstream(index);
             let cell = metrics.upstream(&config.name);
-            let pools = config.backends.iter().zip(&state.live).map(|(backend, live)| {
+            let pools = config.backends.iter().enumerate().map(|(member, backend)| {
                 let key = (Arc::clone(&config.name), backend.id.clone(), backend.address.clone());
                 match pools.remove(&key) {
                     Some(pool) if pool.fits(config, tls) => {
@@ -94,8 +94,7 @@ impl View {
                         if let Some(pool) = other {
                             pool.retire();
                         }
-                        let live = Arc::clone(live);
-                        Rc::new(BackendPool::new(worker, backend, live, config, tls, names, &cell))
+                        Rc::new(BackendPool::new(worker, state, member, tls, names, &cell))
                     }
                 }
             });
@@ -192,7 +191,6 @@ impl Loads for UpstreamView {
     }
 
     fn saturated(&self, index: u16) -> bool {
-        let limit = self.state.config.backends[usize::from(index)].max_connections;
-        limit.is_some_and(|limit| self.in_flight(index) >= limit)
+        self.state.live[usize::from(index)].is_full()
     }
 }

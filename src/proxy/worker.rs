@@ -13,6 +13,8 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::connection_counts::ConnectionCounts;
+use super::handshake_slots::{HandshakeSlots, PEEKED};
+use super::notices::Notices;
 use super::view::View;
 use super::wire::buffer::Buffers;
 use super::wire::deadline::Deadlines;
@@ -21,6 +23,9 @@ use crate::affinity::Timestamp;
 use crate::dial::names::Names;
 use crate::model::snapshot::{Report, Snapshot};
 use crate::telemetry::{AccessLog, WorkerMetrics};
+
+/// The default of `limits.memory` is this part of the machine's memory.
+const MEMORY_SHARE: u64 = 4;
 
 /// What a worker shares with the rest of the process.
 #[derive(Debug)]
@@ -39,6 +44,10 @@ pub struct Shared {
     pub connections: Arc<AtomicUsize>,
     /// Open client connections of all workers, per client address.
     pub clients: Arc<ConnectionCounts>,
+    /// HTTP/2 requests in flight of all workers, per client address.
+    pub streams: Arc<ConnectionCounts>,
+    /// The memory of this machine or container, in bytes.
+    pub machine_memory: u64,
 }
 
 /// A worker's state, shared by its tasks.
@@ -47,8 +56,11 @@ pub(crate) struct Worker {
     pub(crate) buffers: Buffers,
     pub(crate) deadlines: Rc<Deadlines>,
     pub(crate) descriptors: DescriptorReserve,
+    pub(crate) notices: Notices,
     /// TLS handshakes in progress.
-    pub(crate) handshakes: Cell<usize>,
+    pub(crate) handshakes: HandshakeSlots,
+    /// The first bytes of a new connection, while the worker looks at them.
+    pub(crate) peeked: RefCell<Box<[u8]>>,
     view: RefCell<Rc<View>>,
     view_changed: Notify,
     connections: Cell<usize>,
@@ -71,11 +83,15 @@ pub(crate) enum Phase {
 impl Worker {
     /// Creates a worker that serves `snapshot`.
     pub(crate) fn new(shared: Shared, snapshot: Arc<Snapshot>) -> Self {
+        let deadlines = Rc::<Deadlines>::default();
+        deadlines.set_budget(budget(&shared, &snapshot));
         Self {
+            deadlines,
             buffers: Buffers::new(snapshot.config.limits.head_bytes),
-            deadlines: Rc::default(),
             descriptors: DescriptorReserve::new(),
-            handshakes: Cell::new(0),
+            notices: Notices::default(),
+            handshakes: HandshakeSlots::default(),
+            peeked: RefCell::new(vec![0; PEEKED].into_boxed_slice()),
             view: RefCell::new(Rc::new(View::new(
                 shared.index,
                 snapshot,
@@ -103,6 +119,7 @@ impl Worker {
     /// Switches to a new snapshot.
     pub(crate) fn update(&self, snapshot: Arc<Snapshot>) {
         self.buffers.set_head_bytes(snapshot.config.limits.head_bytes);
+        self.deadlines.set_budget(budget(&self.shared, &snapshot));
         let before = self.view();
         let reloaded = !Arc::ptr_eq(&before.snapshot.config, &snapshot.config);
         let view =
@@ -187,10 +204,14 @@ impl Worker {
         self.shared.reports.try_send(report).is_ok()
     }
 
-    /// Counts a client connection. `None` if `limits.connections` is reached.
+    /// Counts a client connection. If `limits.connections` is reached, closes an idle one to make
+    /// room. `None` if there is none.
     pub(crate) fn count_connection(self: &Rc<Self>) -> Option<CountedConnection> {
         let limit = self.view().snapshot.config.limits.connections;
-        if self.shared.connections.fetch_add(1, Ordering::Relaxed) >= limit {
+        // The connection that makes room is closed in its own task.
+        if self.shared.connections.fetch_add(1, Ordering::Relaxed) >= limit
+            && !self.deadlines.expire_longest_wait()
+        {
             self.shared.connections.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
@@ -207,6 +228,13 @@ impl Worker {
             self.became_idle.notified().await;
         }
     }
+}
+
+/// Returns a worker's part of `limits.memory`.
+fn budget(shared: &Shared, snapshot: &Snapshot) -> usize {
+    let total = snapshot.config.limits.memory.unwrap_or(shared.machine_memory / MEMORY_SHARE);
+    let workers = snapshot.config.server.workers.get() as u64;
+    usize::try_from(total / workers).unwrap_or(usize::MAX)
 }
 
 /// Counts one open client connection until dropped.

@@ -41,7 +41,9 @@ families! {
     HTTP2_CONNECTIONS = Counter "homing_http2_connections_total" []
         "Client connections that used HTTP/2.";
     HTTP2_STREAMS = Counter "homing_http2_streams_total" ["result"]
-        "Streams opened by clients, by result: served, or malformed and reset.";
+        "Streams opened by clients, by result: served, malformed and reset, or refused because the client has too many.";
+    WAITING_MEMORY = Gauge "homing_waiting_memory_bytes" []
+        "Memory that connections and requests hold while they wait, as counted for limits.memory.";
     HTTP2_FLOODS = Counter "homing_http2_floods_total" []
         "HTTP/2 connections closed because of a flood of frames that are cheap to send.";
     PROXY_HEADERS_REFUSED = Counter "homing_proxy_headers_refused_total" ["reason"]
@@ -81,6 +83,11 @@ families! {
         "Cancelled requests to HTTP/2 backends, by result: finished within the time they were given, or reset.";
     BACKEND_HTTP2_ISOLATED = Counter "homing_backend_http2_isolated_total" ["upstream"]
         "HTTP/2 connections to backends opened for one client alone, because it cancels many requests or its unread uploads fill the window of one.";
+
+    QUEUE_LENGTH = Gauge "homing_queue_length" ["upstream"]
+        "Requests that wait in line for a place at a backend.";
+    QUEUE_LEFT = Counter "homing_queue_left_total" ["upstream", "result"]
+        "Requests that left the line, by result: served, timeout, full (turned away because the line was full), or gone (the client disconnected or the backend went away).";
 
     BACKEND_UP = Gauge "homing_backend_up" ["upstream", "backend"]
         "1 if the backend is up, otherwise 0.";

@@ -46,6 +46,7 @@ fn build(name: &str, ids: &[&str], memory: &str) -> UpstreamState {
     UpstreamState {
         cluster,
         memory: memory_of(&config),
+        line: Arc::default(),
         live: ids.iter().map(|_| Arc::new(BackendLive::new(2))).collect(),
         standings: vec![Standing::default(); ids.len()],
         config: Arc::new(config),
@@ -65,6 +66,7 @@ pub(crate) fn with_members(upstream: &UpstreamState, change: impl FnOnce(&mut [M
         config: Arc::clone(&upstream.config),
         cluster: Cluster::new(Arc::clone(upstream.cluster.ring()), members),
         memory: upstream.memory.clone(),
+        line: Arc::default(),
         live: upstream.live.clone(),
         standings: upstream.standings.clone(),
     }

@@ -19,6 +19,7 @@ use super::refusal::Refusal;
 use super::worker::{Http2Metrics, Source, UpstreamMetrics, WorkerMetrics};
 use crate::affinity::recall::Layer;
 use crate::affinity::{AdminState, Health, Member};
+use crate::model::line::Left;
 use crate::model::snapshot::{Snapshot, UpstreamState};
 
 /// All counters of the process.
@@ -94,6 +95,7 @@ impl Metrics {
         self.render_handshakes(&mut page);
         render_certificates(&mut page, snapshot);
         render_requests(&mut page, &self.totals(snapshot));
+        render_queues(&mut page, &snapshot.upstreams);
         render_backends(&mut page, &snapshot.upstreams);
         self.render_backend_requests(&mut page, snapshot);
         self.render_access_log(&mut page);
@@ -195,6 +197,9 @@ impl Metrics {
         let mut streams = page.family(&families::HTTP2_STREAMS);
         streams.sample(&["served"], sum(|http2| &http2.served));
         streams.sample(&["malformed"], sum(|http2| &http2.malformed));
+        streams.sample(&["refused"], sum(|http2| &http2.refused));
+        let waiting: u64 = self.workers.iter().map(|worker| worker.waiting_memory.get()).sum();
+        page.family(&families::WAITING_MEMORY).sample(&[], waiting);
         page.family(&families::HTTP2_FLOODS).sample(&[], sum(|http2| &http2.floods));
     }
 
@@ -367,6 +372,19 @@ fn is_usual(outcome: usize, reason: usize) -> bool {
         Some(Outcome::New) => true,
         Some(Outcome::Moved) => has_reason,
         None => false,
+    }
+}
+
+fn render_queues(page: &mut Exposition, upstreams: &[Arc<UpstreamState>]) {
+    let mut samples = page.family(&families::QUEUE_LENGTH);
+    for upstream in upstreams {
+        samples.sample(&[&*upstream.config.name], upstream.line.len());
+    }
+    let mut samples = page.family(&families::QUEUE_LEFT);
+    for upstream in upstreams {
+        for how in Left::ALL {
+            samples.sample(&[&*upstream.config.name, how.as_str()], upstream.line.left(how));
+        }
     }
 }
 

@@ -36,6 +36,7 @@ pub struct WorkerMetrics {
     event_streams_opened: Counter,
     event_streams_closed: Counter,
     pub(crate) http2: Http2Metrics,
+    pub(crate) waiting_memory: Counter,
     /// Requests that matched no route or whose head could not be read.
     unrouted: UpstreamMetrics,
     /// Locked when the snapshot changes and by scrapes, never for a request.
@@ -48,6 +49,7 @@ pub(crate) struct Http2Metrics {
     pub(crate) connections: Counter,
     pub(crate) served: Counter,
     pub(crate) malformed: Counter,
+    pub(crate) refused: Counter,
     pub(crate) floods: Counter,
 }
 
@@ -148,6 +150,16 @@ impl WorkerMetrics {
     /// Counts a stream that a client opened. `malformed` means it had no valid request.
     pub fn http2_stream(&self, malformed: bool) {
         if malformed { self.http2.malformed.add(1) } else { self.http2.served.add(1) }
+    }
+
+    /// Counts a stream that was refused because its client has too many.
+    pub fn http2_refused(&self) {
+        self.http2.refused.add(1);
+    }
+
+    /// Sets the memory that waiting connections and requests hold, in bytes.
+    pub fn set_waiting_memory(&self, bytes: u64) {
+        self.waiting_memory.set(bytes);
     }
 
     /// Counts a client's HTTP/2 connection that was closed because of a flood of frames.

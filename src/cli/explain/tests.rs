@@ -2,7 +2,6 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-
 use super::*;
 use crate::affinity::cookie::Opened;
 

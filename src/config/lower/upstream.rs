@@ -12,7 +12,7 @@ use crate::config::files::Files;
 use crate::config::found::Found;
 use crate::config::reader::Section;
 use crate::config::schema;
-use crate::model::{Address, Pool, Protocol, Retry, Upstream, UpstreamTimeouts};
+use crate::model::{Address, Pool, Protocol, Queue, Retry, Upstream, UpstreamTimeouts};
 
 /// Maximum number of upstreams. More are a mistake.
 const MAX_UPSTREAMS: usize = 4096;
@@ -110,6 +110,7 @@ fn upstream(
     points_fit(section, &backends, affinity.vnodes);
     let retry = retry(section);
     let pool = pool(section);
+    let queue = queue(section);
     let timeouts = own_timeouts(section, timeouts);
     let slow_start = section.get(&schema::SLOW_START);
     let protocol = protocol(section);
@@ -130,6 +131,7 @@ fn upstream(
         slow_start,
         initial_health,
         pool,
+        queue,
         retry,
         timeouts,
         tls,
@@ -196,6 +198,13 @@ fn pool(section: &Section<'_>) -> Pool {
         };
     };
     Pool { max_idle: pool.get(&schema::MAX_IDLE_CONNECTIONS), idle_timeout: pool.get(&schema::IDLE_TIMEOUT) }
+}
+
+fn queue(section: &Section<'_>) -> Queue {
+    let own = section.section(&schema::UPSTREAM_QUEUE);
+    let own =
+        own.map(|own| Queue { max: own.get(&schema::QUEUE_MAX), timeout: own.get(&schema::QUEUE_TIMEOUT) });
+    own.unwrap_or(Queue { max: schema::QUEUE_MAX.default, timeout: schema::QUEUE_TIMEOUT.default })
 }
 
 fn retry(section: &Section<'_>) -> Retry {

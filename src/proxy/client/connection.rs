@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::acceptor::Arrival;
 use super::handshake::{self, DRAINING_FIRST_REQUEST, HandshakeOutcome};
 use super::http2;
+use crate::proxy::connection_counts::client_key;
 use crate::proxy::listener_settings::ListenerSettings;
 use crate::proxy::request::client::{After, Client};
 use crate::proxy::request::origin::Origin;
@@ -49,7 +50,7 @@ pub(crate) fn serve(
     let mut origin = origin_of(&worker, &arrival);
     let ListenerSettings { redirect_https, http2, .. } = *settings;
     origin.redirect_https = redirect_https;
-    let deadline = worker.deadlines.register();
+    let deadline = worker.deadlines.register(client_key(origin.peer));
     let client = Client::new(Stream::new(arrival.socket), Rc::new(origin), deadline);
     let mut connection = Connection::new(client);
     async move {
@@ -78,18 +79,19 @@ pub(crate) async fn serve_secure(worker: Rc<Worker>, arrival: Arrival, tls: Arc<
 async fn accept_tls(worker: &Worker, arrival: Arrival, tls: &tls::Server) -> Option<Connection> {
     let mut origin = origin_of(worker, &arrival);
     let socket = arrival.socket;
-    let deadline = worker.deadlines.register();
+    let deadline = worker.deadlines.register(client_key(origin.peer));
     let timeout = worker.view().snapshot.config.timeouts.tls_handshake;
-    let (socket, speaks_http) = match handshake::accept(worker, socket, tls, &deadline, timeout).await {
-        HandshakeOutcome::Secure(stream, secure) => {
-            origin.http2 = secure.http2;
-            origin.secure = Some(secure);
-            return Some(Connection::new(Client::new(stream, Rc::new(origin), deadline)));
-        }
-        HandshakeOutcome::Plain(socket) => (socket, true),
-        HandshakeOutcome::Failed(socket) => (socket, false),
-        HandshakeOutcome::Gone => return None,
-    };
+    let (socket, speaks_http) =
+        match handshake::accept(worker, socket, origin.peer, tls, &deadline, timeout).await {
+            HandshakeOutcome::Secure(stream, secure) => {
+                origin.http2 = secure.http2;
+                origin.secure = Some(secure);
+                return Some(Connection::new(Client::new(stream, Rc::new(origin), deadline)));
+            }
+            HandshakeOutcome::Plain(socket) => (socket, true),
+            HandshakeOutcome::Failed(socket) => (socket, false),
+            HandshakeOutcome::Gone => return None,
+        };
     let client = Client::new(Stream::new(socket), Rc::new(origin), deadline);
     Connection::new(client).refuse(worker, speaks_http).await;
     None
@@ -115,6 +117,7 @@ fn origin_of(worker: &Worker, arrival: &Arrival) -> Origin {
 
 impl Connection {
     fn new(client: Client) -> Self {
+        client.deadline.charge(client.held_bytes());
         Self { client, first: FirstRequest::Awaited }
     }
 
@@ -196,7 +199,7 @@ impl Connection {
             let timeouts = &worker.view().snapshot.config.timeouts;
             match self.first {
                 FirstRequest::Served => (Class::Idle, timeouts.keep_alive),
-                _ => (Class::Busy, timeouts.request_head),
+                _ => (Class::Silent, timeouts.request_head),
             }
         };
         self.client.deadline.set_as(class, wait);

@@ -65,6 +65,9 @@ pub(crate) enum ProxyError {
     /// connections that it gets for itself.
     #[error("too many unfinished requests of this client at the backend")]
     TooManyUnfinished,
+    /// The request was cut short because its client holds the most memory.
+    #[error("memory limit reached")]
+    Shed,
     /// The connection to the backend failed.
     #[error("connect to backend: {0}")]
     Connect(#[source] ConnectError),
@@ -187,6 +190,7 @@ impl ProxyError {
             | Self::Stopping
             | Self::Saturated
             | Self::NoDescriptors
+            | Self::Shed
             | Self::Connect(_)
             | Self::BackendRefused { replayable: true, .. } => 503,
             Self::BackendTls(_)
@@ -227,6 +231,7 @@ impl ProxyError {
             Self::Saturated => "saturated",
             Self::NoDescriptors => "out_of_descriptors",
             Self::TooManyUnfinished => "too_many_unfinished",
+            Self::Shed => "memory_limit",
             Self::Connect(_) => "connect_failed",
             Self::BackendTls(_) => "backend_tls_failed",
             Self::NotHttp2(_) => "backend_not_http2",

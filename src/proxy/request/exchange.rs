@@ -16,10 +16,14 @@ use crate::model::UpstreamTimeouts;
 use crate::proxy::backend::Fault;
 use crate::proxy::backend::lease::{BackendStream, Usage};
 use crate::proxy::backend::pool::BackendPermit;
+use crate::proxy::notices::Limit;
 use crate::proxy::view::UpstreamView;
 use crate::proxy::wire::buffer::{Buffer, Size};
 use crate::proxy::wire::pace::{Pace, PaceStatus};
 use crate::proxy::wire::transfer::{KEPT, Transfer, TransferError};
+
+/// The estimated memory of an exchange besides its buffers.
+const EXCHANGE_BYTES: usize = 6 * 1024;
 
 /// The input of an exchange.
 pub(crate) struct Attempt<'a> {
@@ -217,13 +221,30 @@ impl Exchange<'_, '_, '_> {
         if let Err(error) = self.poll_client_gone(cx, client) {
             return Poll::Ready(Err(error));
         }
+        self.charge(client, 0);
         if client.deadline.expired(cx) {
+            if client.deadline.is_shed() {
+                return Poll::Ready(Err(self.shed(client)));
+            }
             return Poll::Ready(Err(match (self.upload_ended, self.upload.is_blocked_by_source()) {
                 (false, true) => ProxyError::RequestBodyTimeout,
                 _ => ProxyError::ResponseHeadTimeout,
             }));
         }
         Poll::Pending
+    }
+
+    /// States the memory that the exchange holds while it waits, and `more`.
+    fn charge(&self, client: &Client, more: usize) {
+        let held = self.held.as_ref().map_or(0, Buffer::size);
+        client.deadline.charge(client.held_bytes() + EXCHANGE_BYTES + held + more);
+    }
+
+    /// Returns the error of an exchange that was cut short to free memory.
+    fn shed(&self, client: &Client) -> ProxyError {
+        let worker = self.request.worker;
+        worker.notices.turned_away(Limit::Memory, worker.coarse_now(), &client.origin.peer);
+        ProxyError::Shed
     }
 
     /// Returns the error for a stream that ended without a response.
@@ -366,7 +387,13 @@ impl Exchange<'_, '_, '_> {
         if self.endless && self.request.worker.closing() && self.must_end(client, download) {
             return Poll::Ready(Err(ProxyError::Stopping));
         }
+        // An unread HTTP/2 response also fills its stream's buffer.
+        let unread = !download.is_blocked_by_source();
+        self.charge(client, if unread { client.stream.send_buffer() } else { 0 });
         if client.deadline.expired(cx) {
+            if client.deadline.is_shed() {
+                return Poll::Ready(Err(self.shed(client)));
+            }
             let upload_stalls = !self.upload_ended && self.upload.is_blocked_by_source();
             return Poll::Ready(Err(match (download.is_blocked_by_source(), upload_stalls) {
                 (false, _) => ProxyError::ClientStalled,

@@ -31,6 +31,7 @@ impl Request<'_> {
     /// Answers the client if no backend did, and counts and logs the request.
     pub(crate) async fn finish(mut self, client: &mut Client, result: Result<Served, ProxyError>) -> After {
         client.deadline.clear();
+        client.deadline.charge(client.held_bytes());
         let result = client.stream.refusal().map_or(result, |refusal| Err(self.refused(refusal)));
         let refused = self.readable_line(client);
         let (after, error) = match result {

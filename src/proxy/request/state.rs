@@ -11,6 +11,7 @@ use super::client::Client;
 use super::facts::RequestFacts;
 use super::origin::Origin;
 use crate::affinity::pick::{Tried, Verdict};
+use crate::model::line::Place;
 use crate::proxy::view::{UpstreamView, View};
 use crate::proxy::worker::Worker;
 
@@ -29,6 +30,10 @@ pub(crate) struct Request<'w> {
     pub(crate) tried: Tried,
     /// The end of the hold, once the request waits for its session's backend.
     pub(crate) hold_until: Option<Instant>,
+    /// The end of the wait in the line, once the request has waited there.
+    pub(crate) queue_until: Option<Instant>,
+    /// A place that the request got in the line.
+    pub(crate) place: Option<Place>,
     /// Whether the next attempt must use a new connection.
     pub(crate) fresh_connection: bool,
     /// Failed attempts that count as retries: those that took time or were sent.
@@ -83,6 +88,8 @@ impl<'w> Request<'w> {
             verdict: None,
             tried: Tried::default(),
             hold_until: None,
+            queue_until: None,
+            place: None,
             fresh_connection: false,
             retries: 0,
             origin: None,
@@ -99,6 +106,14 @@ impl<'w> Request<'w> {
                 tunnel: false,
             },
         }
+    }
+
+    /// Forgets the route, the session and the members tried, to plan with the current view. Indices
+    /// into the old view are not valid in the new one.
+    pub(crate) fn start_over(&mut self) {
+        self.tried = Tried::default();
+        (self.route, self.verdict, self.session) = (None, None, None);
+        self.view = self.worker.view();
     }
 
     /// Returns the route's upstream, once the route is known.

@@ -14,6 +14,11 @@ use tokio_rustls::TlsStream;
 
 use crate::dial::socket::{ResetWatch, Socket};
 
+/// Estimated memory of an idle stream of each kind.
+const PLAIN_BYTES: usize = 2 * 1024;
+const TLS_BYTES: usize = 24 * 1024;
+const BRIDGED_BYTES: usize = 4 * 1024;
+
 /// A connected byte stream.
 #[derive(Debug)]
 pub(crate) enum Stream {
@@ -67,6 +72,24 @@ impl Stream {
     /// Wraps a connected socket.
     pub(crate) fn new(socket: impl Into<Socket>) -> Self {
         Self::Plain(socket.into())
+    }
+
+    /// Returns an estimate of the memory that an idle stream holds, in bytes.
+    pub(crate) fn state_bytes(&self) -> usize {
+        match self {
+            Self::Plain(_) => PLAIN_BYTES,
+            Self::Tls(_) => TLS_BYTES,
+            Self::Bridged(_) => BRIDGED_BYTES,
+        }
+    }
+
+    /// Returns the bytes that the stream may buffer for a peer that does not read, besides the
+    /// socket's.
+    pub(crate) fn send_buffer(&self) -> usize {
+        match self {
+            Self::Plain(_) => 0,
+            Self::Tls(_) | Self::Bridged(_) => 16 * 1024,
+        }
     }
 
     /// Reads available bytes and returns their number, or 0 at EOF. A short read clears the

@@ -18,6 +18,9 @@ use crate::model::Limits;
 use crate::proxy::bridge::observer::{Mark, Marks, Observer};
 use crate::proxy::bridge::unsent::Unsent;
 use crate::proxy::client::handshake::DRAINING_FIRST_REQUEST;
+use crate::proxy::client::refusal::stream_for;
+use crate::proxy::connection_counts::client_key;
+use crate::proxy::notices::Limit;
 use crate::proxy::request::client::{After, Asked, Client};
 use crate::proxy::request::origin::Origin;
 use crate::proxy::request::pipeline;
@@ -41,6 +44,10 @@ const STREAM_ERRORS: usize = 1024;
 const LINGER: Duration = Duration::from_secs(2);
 /// The most bytes taken in that time.
 const LINGER_BYTES: usize = 1 << 20;
+/// Estimated memory of a connection besides its transport and streams.
+const CONNECTION_BYTES: usize = 32 * 1024;
+/// A connection with open streams has no timeout of its own, but may be closed to free memory.
+const BUSY: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Time allowed for the last frames of a connection that is closing.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -61,6 +68,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Client) {
     let max_block = header_list.saturating_add(MAX_FRAME);
     let observer = Observer::of_client(PREFACE.len(), max_block, Rc::clone(&marks));
     deadline.set(wait);
+    let transport_bytes = stream.state_bytes();
     let transport = Transport::new(Rc::clone(&worker), stream, held, Rc::clone(&gauge), observer);
     let mut handshake = Box::pin(builder.handshake::<_, Bytes>(transport));
     let mut shortened = false;
@@ -76,6 +84,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Client) {
     });
     let Some(connection) = connection.await else { return };
     worker.metrics().http2_opened();
+    deadline.charge(CONNECTION_BYTES + transport_bytes);
     let streams = Rc::new(Streams::new(worker.coarse_now()));
     let mut server = ServerConnection {
         worker,
@@ -150,6 +159,10 @@ enum Phase {
 impl ServerConnection {
     /// Ready when the connection must be dropped.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.deadline.is_shed() {
+            self.worker.notices.turned_away(Limit::Memory, self.worker.coarse_now(), &self.origin.peer);
+            return Poll::Ready(());
+        }
         loop {
             match self.connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
@@ -213,7 +226,7 @@ impl ServerConnection {
             Phase::GoingAway | Phase::Draining => Phase::GoingAway,
             Phase::Flooded => return,
         };
-        self.deadline.clear();
+        self.deadline.set(BUSY);
     }
 
     /// Moves to the next phase if it is time. Returns true if there are frames to send, so that the
@@ -252,29 +265,35 @@ impl ServerConnection {
         self.phase = Phase::GoingAway;
         self.connection.graceful_shutdown();
         // A client that has just connected is about to send its first request.
-        if self.streams.served() { self.deadline.clear() } else { self.deadline.set(DRAINING_FIRST_REQUEST) }
+        self.deadline.set(if self.streams.served() { BUSY } else { DRAINING_FIRST_REQUEST });
     }
 
     /// Serves a stream in its own task.
     fn serve_stream(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
         let worker = Rc::clone(&self.worker);
         let mark = Mark { marks: Rc::clone(&self.marks), stream: respond.stream_id().into() };
-        let bridge = match ClientStream::new(request, respond, mark, || worker.random(), self.unsent.clone())
-        {
-            Ok(bridge) => bridge,
-            Err(error) => {
-                // Counts as a request: the keep-alive timeout now applies.
-                self.streams.served.set(true);
-                worker.metrics().http2_stream(true);
-                tracing::debug!(peer = %self.origin.peer, %error, "HTTP/2 stream refused");
-                return;
-            }
+        let mut bridge =
+            match ClientStream::new(request, respond, mark, || worker.random(), self.unsent.clone()) {
+                Ok(bridge) => bridge,
+                Err(error) => {
+                    // Counts as a request: the keep-alive timeout now applies.
+                    self.streams.served.set(true);
+                    worker.metrics().http2_stream(true);
+                    tracing::debug!(peer = %self.origin.peer, %error, "HTTP/2 stream refused");
+                    return;
+                }
+            };
+        let Ok(held) = stream_for(&worker, self.origin.peer) else {
+            self.streams.served.set(true);
+            bridge.refuse_stream();
+            return;
         };
         worker.metrics().http2_stream(false);
         let counted = self.streams.open();
         let gauge = Rc::clone(&self.gauge);
         let stream = Stream::Bridged(Box::new(bridge));
-        let mut client = Client::new(stream, Rc::clone(&self.origin), worker.deadlines.register());
+        let deadline = worker.deadlines.register(client_key(self.origin.peer));
+        let mut client = Client::new(stream, Rc::clone(&self.origin), deadline);
         tokio::task::spawn_local(async move {
             let after = pipeline::serve(&worker, &mut client).await;
             worker.buffers.put_back(&mut client.held);
@@ -290,7 +309,7 @@ impl ServerConnection {
             if !counted.note(client.asked, &worker) {
                 gauge.set_flooded();
             }
-            drop((client, counted));
+            drop((client, counted, held));
         });
     }
 }

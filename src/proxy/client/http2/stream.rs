@@ -98,6 +98,11 @@ impl ClientStream {
         })
     }
 
+    /// Refuses the request. The client may send it again (RFC 9113 §8.7).
+    pub(crate) fn refuse_stream(&mut self) {
+        self.respond.send_reset(Reason::REFUSED_STREAM);
+    }
+
     fn is_tunnel(&self) -> bool {
         matches!(self.state, ResponseState::Tunnel(_))
     }
