@@ -35,3 +35,13 @@ pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+/// Returns an error if this process may not create `path` in its directory.
+pub(crate) fn may_create(path: &std::path::Path) -> std::io::Result<()> {
+    use rustix::fs::{Access, access};
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => std::path::Path::new("."),
+    };
+    Ok(access(directory, Access::WRITE_OK | Access::EXEC_OK)?)
+}

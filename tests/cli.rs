@@ -192,6 +192,241 @@ fn reference_file_is_valid() {
     assert!(text(&output.stdout).contains("digest"), "{}", text(&output.stdout));
 }
 
+/// A pipe that nobody reads.
+fn closed_pipe() -> Stdio {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer.into()
+}
+
+#[test]
+fn closed_pipe_ends_the_output_quietly() {
+    let file = File::new(&configuration(&[("a", backend("a"))], ""));
+    let invalid = File::new("x = 1\n");
+    for (arguments, status) in [
+        (vec!["check", "--config", file.as_str()], 0),
+        (vec!["check", "--config", invalid.as_str()], 2),
+        (vec!["explain", "--config", file.as_str()], 0),
+        (vec!["--help"], 0),
+        (vec!["--version"], 0),
+    ] {
+        let output = homing(&arguments).stdout(closed_pipe()).stderr(Stdio::piped()).output().unwrap();
+        assert_eq!(
+            (output.status.code(), text(&output.stderr)),
+            (Some(status), String::new()),
+            "{arguments:?}"
+        );
+    }
+    // Standard error too: errors, warnings and the log.
+    for (arguments, status) in [
+        (vec!["run", "--config", invalid.as_str()], 2),
+        (vec!["run", "--config", "no/such.toml"], 2),
+        (vec!["x"], 2),
+    ] {
+        let output = homing(&arguments).stderr(closed_pipe()).output().unwrap();
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}");
+    }
+}
+
+#[test]
+fn full_disk_is_an_error() {
+    let Ok(full) = fs::OpenOptions::new().write(true).open("/dev/full") else { return };
+    let file = File::new(&configuration(&[("a", backend("a"))], ""));
+    let output = homing(&["check", "--config", file.as_str()]).stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).starts_with("error: "), "{}", text(&output.stderr));
+}
+
+#[test]
+fn proxy_runs_on_when_nobody_reads_its_log() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let text = configuration(&[("a", backend("a"))], "[access_log]\nformat = \"json\"\n");
+    let file = File::new(&text.replace("127.0.0.1:0", &address.to_string()));
+    let mut command = homing(&["--log", "debug", "run", "--config", file.as_str()]);
+    let mut child = command.stdout(closed_pipe()).stderr(closed_pipe()).spawn().unwrap();
+    let began = std::time::Instant::now();
+    while TcpStream::connect(address).is_err() {
+        assert!(began.elapsed() < PATIENCE, "the proxy does not listen");
+        std::thread::yield_now();
+    }
+    for _ in 0..3 {
+        assert!(get(address, "1").ends_with("\r\n\r\na"));
+        kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
+    }
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn start_warnings_and_errors_are_log_lines_with_log_json() {
+    let warned = configuration(&[("a", backend("a"))], "").replace("\"off\"", "\"0.0.0.0:0\"");
+    let file = File::new(&warned);
+    let mut process = Process::start(&["--log-json", "run", "--config", file.as_str()]);
+    let line = process.line_with("the admin address has no authentication");
+    assert!(
+        line.starts_with('{') && line.contains("\"level\":\"WARN\"") && line.contains("\"line\":3"),
+        "{line}"
+    );
+    process.signal(Signal::TERM);
+    assert_eq!(process.ended(), Some(0));
+    for content in [
+        &*format!("{warned}x = 1\n"),
+        "",
+        &configuration(&[("a", backend("a"))], "").replace("127.0.0.1:0", "192.0.2.1:80"),
+    ] {
+        let file = File::new(content);
+        let output = output(&["--log-json", "run", "--config", file.as_str()]);
+        let said = text(&output.stderr);
+        assert!(!said.is_empty() && said.lines().all(|line| line.starts_with('{')), "{said}");
+        assert!(said.contains("\"level\":\"ERROR\""), "{said}");
+    }
+}
+
+#[test]
+fn exit_statuses_are_the_same_for_check_and_run() {
+    let valid = configuration(&[("a", backend("a"))], "");
+    let missing_log = "[access_log]\nformat = \"json\"\noutput = \"no/such/access.log\"\n";
+    for (content, status, words) in [
+        (Some("x = 1\n".to_owned()), 2, "unknown key"),
+        (None, 2, "no/such.toml"),
+        (
+            Some(valid.replace("127.0.0.1:0", "192.0.2.1:8080")),
+            1,
+            "192.0.2.1:8080: this machine has no such address",
+        ),
+        (
+            Some(valid.replace("\"off\"", "\"192.0.2.1:9900\"")),
+            1,
+            "192.0.2.1:9900: this machine has no such address",
+        ),
+        (Some(valid.clone() + missing_log), 1, "such/access.log: its directory does not exist"),
+    ] {
+        let file = content.as_deref().map(File::new);
+        let path = file.as_ref().map_or("no/such.toml", File::as_str);
+        for command in ["check", "run"] {
+            let output = output(&[command, "--config", path]);
+            let said = text(&output.stdout) + &text(&output.stderr);
+            assert_eq!(output.status.code(), Some(status), "{command}: {said}");
+            assert!(said.contains(words), "{command}: {said}");
+        }
+    }
+}
+
+#[test]
+fn check_says_what_a_start_would_survive() {
+    let unresolved =
+        configuration(&[], "table = { file = \"no/such/table\" }\n[limits]\nconnections = 100\n")
+            .replace("[upstream.web]\n", "[upstream.web]\nbackends = [\"does-not-exist.invalid:80\"]\n");
+    let file = File::new(&unresolved);
+    let output = output(&["check", "--config", file.as_str()]);
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("cannot resolve \"does-not-exist.invalid\" of backend web/"), "{said}");
+    assert!(said.contains("the table of upstream web cannot be saved"), "{said}");
+    assert!(said.contains("proxy.toml: valid, 2 warnings\n"), "{said}");
+}
+
+#[test]
+fn exposed_secrets_are_warned_about_in_check_and_at_start() {
+    use std::os::unix::fs::PermissionsExt;
+    let file = File::new(&configuration(&[("a", backend("a"))], "ring = { seed_file = \"seed\" }\n"));
+    let seed = file.path.with_file_name("seed");
+    fs::write(&seed, "0123456789abcdef").unwrap();
+    for (mode, warned) in [(0o644, true), (0o600, false)] {
+        fs::set_permissions(&seed, fs::Permissions::from_mode(mode)).unwrap();
+        let checked = text(&output(&["check", "--config", file.as_str()]).stdout);
+        assert_eq!(checked.contains("seed is accessible to all users (mode 0644)"), warned, "{checked}");
+        let mut process = Process::start(&["run", "--config", file.as_str()]);
+        if warned {
+            process.line_with("seed is accessible to all users (mode 0644)");
+        }
+        process.listening();
+        process.signal(Signal::TERM);
+        assert_eq!(process.ended(), Some(0));
+    }
+}
+
+#[test]
+fn file_may_be_given_without_an_option() {
+    let file = File::new(&configuration(&[("a", backend("a"))], ""));
+    assert_eq!(output(&["check", file.as_str()]).status.code(), Some(0));
+    assert_eq!(output(&["check", file.as_str(), "--config", file.as_str()]).status.code(), Some(2));
+    let explained = output(&["explain", "--config", file.as_str(), "--client", "192.0.2.9"]);
+    assert!(text(&explained.stdout).contains("192.0.2.9 (peer address)"), "{}", text(&explained.stdout));
+}
+
+#[test]
+fn check_does_not_mind_a_running_homing() {
+    let text =
+        configuration(&[("a", backend("a"))], "[access_log]\nformat = \"json\"\noutput = \"access.log\"\n");
+    let file = File::new(&text);
+    let process = Process::start(&["run", "--config", file.as_str()]);
+    let address = process.listening();
+    let same = File::new(&text.replace("127.0.0.1:0", &address.to_string()));
+    let output = output(&["check", "--config", same.as_str()]);
+    assert_eq!(output.status.code(), Some(0), "{}", self::text(&output.stdout));
+    assert!(!same.path.with_file_name("access.log").exists(), "check made a file");
+}
+
+#[test]
+fn output_is_not_coloured_in_a_pipe() {
+    let file = File::new("x = 1\n");
+    for command in ["check", "run"] {
+        let output = output(&[command, "--config", file.as_str()]);
+        assert!(!(text(&output.stdout) + &text(&output.stderr)).contains('\u{1b}'));
+    }
+}
+
+#[test]
+fn sigusr1_reopens_the_log_and_sigusr2_is_ignored() {
+    let log = "[access_log]\nformat = \"json\"\noutput = \"access.log\"\n";
+    let file = File::new(&configuration(&[("a", backend("a"))], log));
+    let path = file.path.with_file_name("access.log");
+    let mut process = Process::start(&["run", "--config", file.as_str()]);
+    let address = process.listening();
+    get(address, "1");
+    fs::rename(&path, path.with_extension("1")).unwrap();
+    process.signal(Signal::USR1);
+    process.line_with("access log reopened");
+    get(address, "1");
+    process.signal(Signal::USR2);
+    process.line_with("SIGUSR2 ignored");
+    assert!(get(address, "1").ends_with("\r\n\r\na"));
+    process.signal(Signal::QUIT);
+    assert_eq!(process.ended(), Some(0));
+    let lines = |path: &Path| fs::read_to_string(path).unwrap().lines().count();
+    assert_eq!((lines(&path.with_extension("1")), lines(&path)), (1, 2));
+}
+
+/// A signal before the proxy listens must not kill it either.
+#[test]
+fn no_signal_kills_during_the_start() {
+    for signal in [Signal::USR1, Signal::USR2, Signal::HUP] {
+        let file = File::new(&configuration(&[("a", backend("a"))], ""));
+        let mut process = Process::start(&["run", "--config", file.as_str()]);
+        process.line_with("open file limit");
+        process.signal(signal);
+        let address = process.listening();
+        assert!(get(address, "1").ends_with("\r\n\r\na"));
+        process.signal(Signal::QUIT);
+        assert_eq!(process.ended(), Some(0), "{signal:?}");
+    }
+}
+
+#[test]
+fn table_that_cannot_be_saved_is_a_failure() {
+    let file = File::new(&configuration(&[("a", backend("a"))], "table = { file = \"sub/table\" }\n"));
+    let folder = file.path.with_file_name("sub");
+    fs::create_dir(&folder).unwrap();
+    let mut process = Process::start(&["run", "--config", file.as_str()]);
+    get(process.listening(), "1");
+    fs::remove_dir_all(&folder).unwrap();
+    process.signal(Signal::TERM);
+    assert_eq!(process.ended(), Some(3));
+}
+
 #[test]
 fn address_in_use_is_an_error() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -245,7 +480,7 @@ fn sessions_survive_a_restart_with_a_table_file() {
     let address = process.listening();
     for (session, before) in first.iter().enumerate() {
         let after = get(address, &session.to_string());
-        assert!(after.contains("x-affinity-outcome: kept"), "{after}");
+        assert!(after.contains("X-Affinity-Outcome: kept"), "{after}");
         assert_eq!(after.lines().last(), before.lines().last());
     }
 }
@@ -354,11 +589,13 @@ fn clients_get_503_when_no_descriptor_is_left() {
         if stream.peek(&mut [0]).is_ok() {
             break;
         }
+        // A connection that sends nothing would make room for others.
+        (&stream).write_all(b"GET / HTTP/1.1\r\nHost: t\r\n").unwrap();
         inside.push(stream);
     }
     // Half of the accepted connections need more descriptors than are left.
     for stream in &inside[..inside.len() / 2] {
-        (&*stream).write_all(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
+        (&*stream).write_all(b"\r\n").unwrap();
     }
     let refused = inside[..inside.len() / 2].iter().filter(|stream| {
         let mut answer = [0; 512];
@@ -396,4 +633,97 @@ fn demo_counts_visits_behind_the_proxy() {
     process.signal(Signal::TERM);
     assert_eq!(process.ended(), Some(0));
     assert!(TcpStream::connect(backends[0]).is_err(), "an application outlived the proxy");
+}
+
+/// Sends a request without a cookie. Returns the whole response.
+fn plain(address: SocketAddr, line: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request =
+        format!("{line} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    response
+}
+
+/// What the guide of the demo says, with the commands of its steps.
+#[test]
+fn demo_keeps_the_count_when_the_backend_that_answered_is_killed() {
+    let free: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let addresses: Vec<_> = free.iter().map(|listener| listener.local_addr().unwrap()).collect();
+    drop(free);
+    let backends = ["one", "two", "three"].into_iter().zip(addresses).collect::<Vec<_>>();
+    let text = configuration(&backends, "announce = true\n");
+    let file = File::new(&text);
+    let mut process = Process::start(&["demo", file.as_str()]);
+    let address = |line: String| -> SocketAddr {
+        line.split("http://").nth(1).and_then(|rest| rest.trim_end_matches('/').parse().ok()).unwrap()
+    };
+    let proxy = address(process.line_with("proxy "));
+    let page = address(process.line_with("cluster "));
+    let first = get(proxy, "none");
+    let cookie = first
+        .lines()
+        .find_map(|line| line.strip_prefix("set-cookie: SID="))
+        .unwrap()
+        .split(';')
+        .next()
+        .unwrap();
+    let second = get(proxy, cookie);
+    assert!(second.contains("visit 2 ") && second.contains(", copied to "), "{second}");
+
+    let on = |path: &str| {
+        let mut stream = TcpStream::connect(proxy).unwrap();
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: t\r\nCookie: SID={cookie}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        response
+    };
+    let pid: i32 = on("/pid").lines().last().unwrap().trim().parse().unwrap();
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    let third = get(proxy, cookie);
+    assert!(third.contains("visit 3 ") && third.contains("(taken over from "), "{third}");
+
+    // The page: stop, start, drain and add.
+    let cluster = plain(page, "GET /");
+    let killed = cluster.lines().find(|line| line.contains("stopped")).unwrap_or_else(|| panic!("{cluster}"));
+    let killed = killed.split(' ').next().unwrap();
+    assert!(!plain(page, &format!("POST /backends/{killed}/start")).contains("stopped"));
+    assert!(plain(page, &format!("POST /backends/{killed}/drain")).contains(" drain "));
+    assert!(plain(page, &format!("POST /backends/{killed}/stop")).contains("stopped"));
+    assert!(plain(page, "POST /backends").contains("is running at 127.0.0.1:"));
+    assert!(plain(page, "GET /").contains("node1 "));
+    assert!(plain(page, "POST /backends/nobody/stop").starts_with("HTTP/1.1 404 "));
+    assert!(get(proxy, cookie).contains("visit 4 "));
+    assert_eq!(fs::read_to_string(&file.path).unwrap(), text, "the file was changed");
+    process.signal(Signal::TERM);
+    assert_eq!(process.ended(), Some(0));
+}
+
+#[test]
+fn page_of_the_demo_refuses_other_sites() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let backend = free.local_addr().unwrap();
+    drop(free);
+    let file = File::new(&configuration(&[("one", backend)], ""));
+    let process = Process::start(&["demo", file.as_str()]);
+    let line = process.line_with("cluster ");
+    let page: SocketAddr = line.split("http://").nth(1).unwrap().trim_end_matches('/').parse().unwrap();
+    for (fields, status) in [
+        (format!("Host: {page}\r\nOrigin: http://evil.example"), 403),
+        ("Host: evil.example".to_owned(), 421),
+        (format!("Host: {page}\r\nOrigin: http://{page}"), 200),
+    ] {
+        let mut stream = TcpStream::connect(page).unwrap();
+        let request = format!(
+            "POST /backends/one/stop HTTP/1.1\r\n{fields}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        assert!(response.starts_with(&format!("HTTP/1.1 {status} ")), "{fields}: {response}");
+    }
 }

@@ -19,6 +19,9 @@ use crate::telemetry::exposition;
 /// Maximum size of a request body in bytes.
 const MAX_BODY: usize = 1_024;
 
+/// Maximum number of names in an error.
+const MAX_LISTED: usize = 50;
+
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
@@ -156,8 +159,9 @@ async fn set_state(
     id: &str,
     state: AdminState,
 ) -> Result<Response<Full<Bytes>>, Response<Full<Bytes>>> {
-    let Some(id) = known(&backend.snapshot(), upstream, id) else {
-        return Err(text(StatusCode::NOT_FOUND, "unknown backend\n"));
+    let snapshot = backend.snapshot();
+    let Some(id) = known(&snapshot, upstream, id) else {
+        return Err(text(StatusCode::NOT_FOUND, unknown(&snapshot, upstream, id)));
     };
     match backend.set_state(upstream.to_owned(), id.clone(), state).await {
         Ok(()) => Ok(text(StatusCode::OK, format!("{upstream}/{id} is {}\n", state.as_str()))),
@@ -169,6 +173,21 @@ fn known(snapshot: &Snapshot, upstream: &str, id: &str) -> Option<BackendId> {
     let upstream = snapshot.upstreams.iter().find(|state| &*state.config.name == upstream)?;
     let member = upstream.cluster.members().iter().find(|member| member.id.as_str() == id)?;
     Some(member.id.clone())
+}
+
+/// Says which upstreams or backends there are instead.
+fn unknown(snapshot: &Snapshot, upstream: &str, id: &str) -> String {
+    let list = |names: Vec<&str>| names.into_iter().take(MAX_LISTED).collect::<Vec<_>>().join(", ");
+    match snapshot.upstreams.iter().find(|state| &*state.config.name == upstream) {
+        None => {
+            let names = snapshot.upstreams.iter().map(|state| &*state.config.name).collect();
+            format!("unknown upstream \"{upstream}\"\npossible values: {}\n", list(names))
+        }
+        Some(state) => {
+            let ids = state.cluster.members().iter().map(|member| member.id.as_str()).collect();
+            format!("unknown backend \"{id}\" in upstream {upstream}\npossible values: {}\n", list(ids))
+        }
+    }
 }
 
 /// Reads `state=…` from the query, or from the body if there is no query.

@@ -14,6 +14,7 @@ mod tests;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::affinity::recall::Layer;
 use crate::affinity::{AdminState, BackendId};
@@ -23,6 +24,15 @@ pub use server::serve;
 
 /// A boxed future.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// The outcome of a reload of the configuration file.
+#[derive(Debug, Clone)]
+pub struct LastReload {
+    /// When it ended.
+    pub at: SystemTime,
+    /// A summary of the changes, or the errors (several lines).
+    pub outcome: Result<String, String>,
+}
 
 /// The rest of the program, as the admin listener uses it.
 pub trait AdminBackend: Send + Sync + 'static {
@@ -34,6 +44,10 @@ pub trait AdminBackend: Send + Sync + 'static {
     fn recalled(&self, upstream: &str) -> Vec<(Layer, u64)>;
     /// Returns whether the process is shutting down.
     fn draining(&self) -> bool;
+    /// Returns the latest reload of the configuration file; `None` before the first.
+    fn last_reload(&self) -> Option<LastReload>;
+    /// Returns when the process started to serve.
+    fn started(&self) -> SystemTime;
     /// Sets a backend's admin state. The upstream and the backend exist in the current snapshot.
     fn set_state(
         &self,

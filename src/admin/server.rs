@@ -1,8 +1,10 @@
 //! Connections of the admin listener.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -18,7 +20,8 @@ use super::{AdminBackend, handler};
 /// Limits on connections.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ConnectionLimits {
-    /// Maximum number of concurrent connections. Further ones wait in the backlog.
+    /// Maximum number of concurrent connections. A further one replaces one that has sent no request, or
+    /// waits.
     pub(super) connections: usize,
     /// Time allowed for a new connection to send its request head.
     pub(super) head: Duration,
@@ -55,11 +58,16 @@ pub(super) async fn serve_within(
 ) {
     let permits = Arc::new(Semaphore::new(limits.connections));
     let connections = TaskTracker::new();
+    let mut open = VecDeque::new();
     loop {
         let accept = async {
+            let accepted = listener.accept().await;
+            if permits.available_permits() == 0 {
+                close_silent(&open);
+            }
             // The semaphore is never closed, so this never fails.
             let permit = Arc::clone(&permits).acquire_owned().await.ok();
-            (permit, listener.accept().await)
+            (permit, accepted)
         };
         let (permit, accepted) = tokio::select! {
             () = cancel.cancelled() => break,
@@ -68,8 +76,11 @@ pub(super) async fn serve_within(
         match accepted {
             Ok((stream, peer)) => {
                 let backend = Arc::clone(&backend);
+                let connection = Arc::<Connection>::default();
+                open.retain(|other: &Weak<Connection>| other.strong_count() > 0);
+                open.push_back(Arc::downgrade(&connection));
                 connections.spawn(async move {
-                    serve_connection(limits, stream, peer, backend).await;
+                    serve_connection(limits, stream, peer, backend, connection).await;
                     drop(permit);
                 });
             }
@@ -84,13 +95,36 @@ pub(super) async fn serve_within(
     let _ = tokio::time::timeout(GRACE, connections.wait()).await;
 }
 
+/// An open connection.
+#[derive(Debug, Default)]
+struct Connection {
+    /// Whether its request has arrived.
+    asked: AtomicBool,
+    /// Closes it.
+    close: CancellationToken,
+}
+
+/// Closes the oldest connection that has sent no request yet. Without one, a new connection waits
+/// until another ends.
+fn close_silent(open: &VecDeque<Weak<Connection>>) {
+    let silent = |connection: &Connection| {
+        !connection.asked.load(Ordering::Relaxed) && !connection.close.is_cancelled()
+    };
+    if let Some(connection) = open.iter().filter_map(Weak::upgrade).find(|connection| silent(connection)) {
+        connection.close.cancel();
+    }
+}
+
 async fn serve_connection(
     limits: ConnectionLimits,
     stream: TcpStream,
     peer: SocketAddr,
     backend: Arc<dyn AdminBackend>,
+    open: Arc<Connection>,
 ) {
+    let close = open.close.clone();
     let service = service_fn(move |request| {
+        open.asked.store(true, Ordering::Relaxed);
         let backend = Arc::clone(&backend);
         async move { Ok::<_, Infallible>(handler::handle(request, peer.ip(), backend).await) }
     });
@@ -101,9 +135,11 @@ async fn serve_connection(
         .max_headers(MAX_FIELDS)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
+    let connection = close.run_until_cancelled(connection);
     match tokio::time::timeout(limits.connection, connection).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%peer, %error, "admin connection failed"),
+        Ok(Some(Ok(()))) => {}
+        Ok(None) => tracing::debug!(%peer, "admin connection closed to make room"),
+        Ok(Some(Err(error))) => tracing::debug!(%peer, %error, "admin connection failed"),
         Err(_) => tracing::debug!(%peer, "admin connection timed out"),
     }
 }

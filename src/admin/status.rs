@@ -5,10 +5,11 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use super::AdminBackend;
+use super::{AdminBackend, LastReload};
 use crate::model::Bind;
+use crate::model::live::LastCheck;
 use crate::model::snapshot::{Snapshot, UpstreamState};
-use crate::telemetry::{active_part, timestamp};
+use crate::telemetry::{active_part, rfc3339, timestamp};
 
 #[derive(Debug, Serialize)]
 pub(super) struct Status<'a> {
@@ -16,8 +17,33 @@ pub(super) struct Status<'a> {
     generation: u64,
     draining: bool,
     workers: usize,
+    /// When the process started to serve.
+    started: String,
+    /// The latest reload of the configuration file; `null` before the first.
+    last_reload: Option<ReloadStatus>,
     listeners: Vec<ListenerStatus<'a>>,
     upstreams: Vec<UpstreamStatus<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct ReloadStatus {
+    at: String,
+    success: bool,
+    /// What it changed.
+    changes: Option<String>,
+    /// Why it was refused. The configuration before it stays in effect.
+    error: Option<String>,
+}
+
+impl ReloadStatus {
+    fn of(reload: LastReload) -> Self {
+        let (at, success) = (rfc3339(reload.at), reload.outcome.is_ok());
+        let (changes, error) = match reload.outcome {
+            Ok(changes) => (Some(changes), None),
+            Err(error) => (None, Some(error)),
+        };
+        Self { at, success, changes, error }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -74,6 +100,23 @@ struct BackendStatus<'a> {
     requests: u64,
     /// Only with `remember = "table"`.
     sessions: Option<usize>,
+    /// The latest active check; `null` before the first.
+    last_check: Option<CheckStatus>,
+}
+
+#[derive(Debug, Serialize)]
+struct CheckStatus {
+    at: String,
+    /// `passed`, or why not.
+    result: String,
+    latency_ms: f64,
+}
+
+impl CheckStatus {
+    fn of(check: LastCheck) -> Self {
+        let latency_ms = check.latency.as_secs_f64() * 1e3;
+        Self { at: rfc3339(check.at), result: check.result, latency_ms }
+    }
 }
 
 impl<'a> Status<'a> {
@@ -83,6 +126,8 @@ impl<'a> Status<'a> {
             generation: snapshot.generation,
             draining: backend.draining(),
             workers: snapshot.config.server.workers.get(),
+            started: rfc3339(backend.started()),
+            last_reload: backend.last_reload().map(ReloadStatus::of),
             listeners: snapshot
                 .config
                 .listeners
@@ -125,6 +170,7 @@ impl<'a> UpstreamStatus<'a> {
                 connections: live.connections(),
                 requests: live.requests(),
                 sessions: table.map(|table| table.sessions(member.slot)),
+                last_check: live.last_check().map(CheckStatus::of),
             }
         });
         Self {

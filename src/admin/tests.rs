@@ -40,6 +40,15 @@ impl AdminBackend for Fake {
         *self.draining.lock()
     }
 
+    fn last_reload(&self) -> Option<LastReload> {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        Some(LastReload { at, outcome: self.reload.lock().clone() })
+    }
+
+    fn started(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH
+    }
+
     fn set_state(
         &self,
         upstream: String,
@@ -165,6 +174,11 @@ async fn ready_while_any_backend_can_serve() {
 async fn status_shows_backends_and_tables() {
     let upstream = fixture::upstream_with_table("shop", &["node1", "node2"]);
     upstream.live[1].begin(0);
+    upstream.live[0].checked(crate::model::live::LastCheck {
+        at: SystemTime::UNIX_EPOCH,
+        latency: Duration::from_micros(1500),
+        result: "unexpected status 500".to_owned(),
+    });
     let upstream = fixture::with_members(&upstream, |members| {
         members[0].admin = AdminState::Drain;
         members[1].active_points /= 2;
@@ -195,6 +209,10 @@ async fn status_shows_backends_and_tables() {
         value,
         serde_json::json!({
             "version": env!("CARGO_PKG_VERSION"), "generation": 42, "draining": false, "workers": 1,
+            "started": "1970-01-01T00:00:00Z",
+            "last_reload": {
+                "at": "2027-01-15T08:00:00Z", "success": true, "changes": "nothing changed", "error": null,
+            },
             "listeners": [{ "bind": "127.0.0.1:8080" }],
             "upstreams": [{
                 "name": "shop", "remember": "table", "recalled": { "table": 7 }, "ring": { "digest": digest, "vnodes": 64 },
@@ -202,15 +220,25 @@ async fn status_shows_backends_and_tables() {
                 "backends": [
                     { "id": "node1", "address": "127.0.0.1:8001", "state": "drain", "health": "up", "shunned": false,
                       "why": null, "since": "1970-01-01T00:00:00.000Z", "until": null, "weight": 1,
-                      "ring_share": null, "ring_active": 1.0, "in_flight": 0, "connections": 0, "requests": 0, "sessions": 0 },
+                      "ring_share": null, "ring_active": 1.0, "in_flight": 0, "connections": 0, "requests": 0, "sessions": 0,
+                      "last_check": { "at": "1970-01-01T00:00:00Z", "result": "unexpected status 500", "latency_ms": 1.5 } },
                     { "id": "node2", "address": "127.0.0.1:8001", "state": "ready", "health": "up", "shunned": true,
                       "why": "requests failed", "since": "1970-01-01T00:00:01.500Z",
                       "until": "1970-01-01T00:01:01.000Z", "weight": 2,
-                      "ring_share": null, "ring_active": 0.5, "in_flight": 1, "connections": 0, "requests": 1, "sessions": 0 },
+                      "ring_share": null, "ring_active": 0.5, "in_flight": 1, "connections": 0, "requests": 1, "sessions": 0, "last_check": null },
                 ],
             }],
         })
     );
+}
+
+#[tokio::test]
+async fn status_says_why_a_reload_was_refused() {
+    let running = shop().await;
+    *running.fake.reload.lock() = Err("unknown key".to_owned());
+    let value: Value = serde_json::from_str(&running.get("/status").await.1).expect("valid JSON");
+    assert_eq!(value["last_reload"]["success"], false);
+    assert_eq!(value["last_reload"]["error"], "unknown key");
 }
 
 #[tokio::test]
@@ -243,7 +271,11 @@ async fn state_may_be_sent_in_the_body() {
 async fn unknown_backends_are_not_found() {
     let running = shop().await;
     for (upstream, id) in [("shop", "node9"), ("blog", "zone/a")] {
-        assert_eq!(running.set_state(upstream, id, "drain").await.0, StatusCode::NOT_FOUND);
+        let (status, body) = running.set_state(upstream, id, "drain").await;
+        assert_eq!(status, StatusCode::NOT_FOUND);
+        let listed =
+            if upstream == "shop" { "possible values: [::1]:8080, zone/a" } else { "possible values: shop" };
+        assert!(body.contains(listed), "{body}");
     }
     assert!(running.fake.set.lock().is_empty());
     let refused = running.set_state("shop", "zone/a", "maint").await;
@@ -339,6 +371,22 @@ async fn silent_connections_are_closed_to_make_room() {
         let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await;
         assert!(read.is_ok(), "a silent connection stayed open");
     }
+}
+
+#[tokio::test]
+async fn silent_connections_do_not_delay_a_request() {
+    let limits = server::ConnectionLimits {
+        connections: 2,
+        head: Duration::from_secs(3600),
+        connection: Duration::from_secs(3600),
+    };
+    let running = start_within(limits, vec![fixture::upstream("shop", &["a"])]).await;
+    let mut silent = Vec::new();
+    for _ in 0..8 {
+        silent.push(TcpStream::connect(running.address).await.expect("connects"));
+    }
+    let asked = tokio::time::timeout(Duration::from_secs(20), running.get("/health")).await;
+    assert_eq!(asked.expect("the request waited for silent connections").0, StatusCode::OK);
 }
 
 #[tokio::test]

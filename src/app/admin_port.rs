@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -10,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::error::AppError;
 use super::shared::Shared;
-use crate::admin::{self, AdminBackend, BoxFuture};
+use crate::admin::{self, AdminBackend, BoxFuture, LastReload};
 use crate::affinity::recall::Layer;
 use crate::affinity::{AdminState, BackendId};
 use crate::error_chain;
@@ -60,6 +61,14 @@ impl AdminBackend for AdminPort {
 
     fn draining(&self) -> bool {
         self.0.draining.load(Ordering::Relaxed)
+    }
+
+    fn last_reload(&self) -> Option<LastReload> {
+        self.0.last_reload.lock().clone()
+    }
+
+    fn started(&self) -> SystemTime {
+        self.0.started
     }
 
     fn set_state(

@@ -52,16 +52,24 @@ fn refresh(snapshot: &Snapshot) {
 fn report(user: &str, refreshed: Refreshed) {
     match refreshed {
         Refreshed::Unchanged => {}
-        Refreshed::Replaced(warnings) => {
-            tracing::info!(of = user, "certificates reloaded");
-            for warning in warnings {
-                tracing::warn!(of = user, "{warning}");
+        Refreshed::Replaced(warnings) => reloaded(user, &warnings),
+        Refreshed::Partly(errors, warnings) => {
+            for error in errors {
+                tracing::error!(of = user, "cannot reload a certificate; what was in use stays: {error}");
             }
+            reloaded(user, &warnings);
         }
         Refreshed::Failed(errors) => {
             for error in errors {
                 tracing::error!(of = user, "cannot reload certificates; the old ones stay in use: {error}");
             }
         }
+    }
+}
+
+fn reloaded(user: &str, warnings: &[Problem]) {
+    tracing::info!(of = user, "certificates reloaded");
+    for warning in warnings {
+        tracing::warn!(of = user, "{warning}");
     }
 }

@@ -1,8 +1,11 @@
 //! Reloading: all that can fail comes first, then one snapshot is published.
 
+use std::time::SystemTime;
+
 use super::certificates;
 use super::error::AppError;
 use super::shared::Shared;
+use crate::admin::LastReload;
 use crate::control::ReloadSummary;
 use crate::model::Config;
 use crate::{config, error_chain};
@@ -22,10 +25,33 @@ impl Shared {
         let summary = self.control.reload(new, tls).await?;
         self.names.set_interval(resolve_every);
         self.listeners.apply(&self.workers, changes, &self.control.snapshot());
+        // From here on, no worker accepts a connection with the old configuration.
+        self.workers.settle().await;
         Ok(summary)
     }
 
+    /// Reloads the configuration file, and logs and notes the outcome, whoever asked for it.
     pub(super) async fn reload_file(&self) -> Result<String, AppError> {
+        let result = self.try_reload_file().await;
+        let outcome = match &result {
+            Ok(changes) => {
+                tracing::info!(%changes, "configuration reloaded");
+                Ok(changes.clone())
+            }
+            Err(error) => {
+                let why = error_chain(error);
+                // Diagnostics span several lines.
+                tracing::error!("reload failed; the old configuration stays in effect\n{why}");
+                Err(why)
+            }
+        };
+        let at = SystemTime::now();
+        self.metrics.note_reload(outcome.is_ok(), at);
+        *self.last_reload.lock() = Some(LastReload { at, outcome });
+        result
+    }
+
+    async fn try_reload_file(&self) -> Result<String, AppError> {
         let file = self.file.as_deref().ok_or(AppError::NoFile)?;
         let loaded = config::load(file).map_err(|error| AppError::Config(error_chain(&error)))?;
         for warning in &loaded.warnings {

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::error::AppError;
+use super::machine;
 use crate::affinity::recent::RecentUse;
 use crate::control::ControlHandle;
 use crate::dial::names::Names;
@@ -17,6 +19,9 @@ use crate::proxy::event_loop::{self, Command};
 use crate::proxy::worker;
 use crate::telemetry::{AccessLog, Metrics};
 
+/// How long a reload waits for the workers.
+const SETTLE: Duration = Duration::from_secs(1);
+
 /// Sends commands to all workers.
 #[derive(Debug)]
 pub(super) struct Workers {
@@ -24,6 +29,15 @@ pub(super) struct Workers {
 }
 
 impl Workers {
+    /// Waits until all workers use the latest snapshot, or for a second: a worker that is stuck for
+    /// longer will use it for its next request.
+    pub(super) async fn settle(&self) {
+        let (done, mut settled) = mpsc::unbounded_channel();
+        self.tell(|| Command::Settle(done.clone()));
+        drop(done);
+        let _ = tokio::time::timeout(SETTLE, async { while settled.recv().await.is_some() {} }).await;
+    }
+
     pub(super) fn tell(&self, command: impl Fn() -> Command) {
         for worker in &self.commands {
             // A send error means that the worker has already finished.
@@ -77,6 +91,8 @@ pub(super) fn start(
     let connections = Arc::new(AtomicUsize::new(0));
     let clients = Arc::new(ConnectionCounts::default());
     let recent = Arc::new(RecentUse::default());
+    let streams = Arc::new(ConnectionCounts::default());
+    let machine_memory = machine::memory();
     let (end, ended) = mpsc::unbounded_channel();
     let (mut commands, mut threads) = (Vec::new(), Vec::new());
     for index in 0..count {
@@ -91,6 +107,8 @@ pub(super) fn start(
             connections: Arc::clone(&connections),
             clients: Arc::clone(&clients),
             recent: Arc::clone(&recent),
+            streams: Arc::clone(&streams),
+            machine_memory,
         };
         let end = end.clone();
         let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {

@@ -1,30 +1,32 @@
-//! `homing check`: prints all errors of a configuration file, or its summary.
+//! `homing check`: prints all errors of a configuration file, or what a start would meet and its summary.
 
 use std::error::Error;
 use std::fmt::Write;
 use std::path::Path;
 
+use super::status::{FAILED, GOOD, INVALID};
 use crate::affinity::key::KeySource;
 use crate::affinity::pick::Failover;
 use crate::affinity::ring::Ring;
 use crate::affinity::{BackendId, Seed, Weight};
+use crate::app::Rehearsal;
 use crate::config::{self, Diagnostics, LoadError, Loaded};
 use crate::model::{
     Affinity, Bind, Config, HealthCheck, Listener, Probe, Protocol, ProxyProtocol, ProxyVersion, Upstream,
 };
 use crate::tls::{self, ClientSettings, MinVersion, Roots, Server};
 
-/// Exit status: the file is valid.
-pub const GOOD: u8 = 0;
-/// Exit status: the file is invalid or cannot be read.
-pub const BAD: u8 = 1;
-
-/// Checks a file. Returns the exit status and the output. `files` is the limit of open
-/// files, `None` if unlimited.
-pub fn run(path: &Path, colour: bool, files: Option<u64>) -> (u8, String) {
+/// Checks a file and rehearses a start with it. Returns the exit status and the output. `files` is the
+/// limit of open files, `None` if unlimited.
+pub fn run(
+    path: &Path,
+    colour: bool,
+    files: Option<u64>,
+    rehearse: impl FnOnce(&Config) -> Rehearsal,
+) -> (u8, String) {
     match config::load(path) {
-        Ok(loaded) => (GOOD, accepted(path, &loaded, colour, files)),
-        Err(error) => (BAD, refusal(path, &error, colour)),
+        Ok(loaded) => accepted(path, &loaded, colour, files, rehearse(&loaded.config)),
+        Err(error) => (INVALID, refusal(path, &error, colour)),
     }
 }
 
@@ -55,24 +57,38 @@ fn refused(path: &Path, diagnostics: &Diagnostics, colour: bool) -> String {
     format!("{}\n{}: {counted}\n", diagnostics.render(colour), path.display())
 }
 
-fn accepted(path: &Path, loaded: &Loaded, colour: bool, files: Option<u64>) -> String {
+fn accepted(
+    path: &Path,
+    loaded: &Loaded,
+    colour: bool,
+    files: Option<u64>,
+    rehearsal: Rehearsal,
+) -> (u8, String) {
     let mut text = String::new();
     if !loaded.warnings.is_empty() {
         let _ = writeln!(text, "{}", config::render_all(&loaded.warnings, colour));
     }
-    let verdict = match loaded.warnings.len() {
-        0 => "valid".to_owned(),
-        warnings => format!("valid, {}", count(warnings, "warning")),
+    let Rehearsal { errors, mut warnings } = rehearsal;
+    warnings.extend(too_few_files(&loaded.config, files));
+    warnings.extend(public_seed(&loaded.config));
+    for (word, messages) in [("error", &errors), ("warning", &warnings)] {
+        for message in messages {
+            let _ = writeln!(text, "{word}: {message}\n");
+        }
+    }
+    let mut verdict = if errors.is_empty() {
+        "valid".to_owned()
+    } else {
+        "valid, but Homing cannot run with it here".to_owned()
     };
+    for (number, noun) in [(errors.len(), "error"), (loaded.warnings.len() + warnings.len(), "warning")] {
+        if number > 0 {
+            let _ = write!(verdict, ", {}", count(number, noun));
+        }
+    }
     let _ = writeln!(text, "{}: {verdict}\n", path.display());
-    if let Some(warning) = too_few_files(&loaded.config, files) {
-        let _ = writeln!(text, "warning: {warning}\n");
-    }
-    if let Some(warning) = public_seed(&loaded.config) {
-        let _ = writeln!(text, "warning: {warning}\n");
-    }
     summary(&mut text, &loaded.config);
-    text
+    (if errors.is_empty() { GOOD } else { FAILED }, text)
 }
 
 /// Returns a warning if clients can compute which of their keys go to one backend.

@@ -1,43 +1,106 @@
-//! `homing demo`: runs the proxy with a demo application behind it.
+//! `homing demo`: runs the proxy with a demo application behind it, and a page that shows the cluster.
 //!
 //! Each instance of the application is a separate process. When it is killed, its
-//! sessions are lost, as in a real application.
+//! sessions are lost, as in a real application, but for the copies that it made.
+
+mod instances;
+mod stage;
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
-use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
 
-use super::{Error, run};
-use crate::model::{Address, Bind, Config};
+use self::instances::{Instances, SECRET};
+use super::signals::Signals;
+use super::terminal::Terminal;
+use super::{Error, run, status};
+use crate::app::Running;
+use crate::demo::Stage;
+use crate::model::{Bind, Config};
 
-/// Time allowed for an instance to start listening.
-const START: Duration = Duration::from_secs(5);
-/// Polling interval while an instance starts.
-const LOOK: Duration = Duration::from_millis(20);
+/// The configuration of a demo without a file.
+const BUILT_IN: &str = include_str!("../../proxy.toml");
 
-/// Starts an instance of the application at each backend's address, then the proxy.
-pub(super) fn run(file: &Path) -> Result<ExitCode, Error> {
-    let Some(loaded) = run::load(file)? else { return Ok(ExitCode::from(2)) };
-    let instances = Instances::start(&loaded.config)?;
-    let Some(running) = run::start(file)? else { return Ok(ExitCode::from(2)) };
-    let guide = guide(&loaded.config, file, &running.addresses(), running.admin_address(), &instances);
-    let ended = run::until_stopped(running, |_| Ok(io::stdout().write_all(guide.as_bytes())?));
-    drop(instances);
-    ended
+/// Starts an instance of the application at each backend's address, then the proxy. Without a file, the
+/// reference configuration is used.
+pub(super) fn run(file: Option<PathBuf>, terminal: Terminal) -> Result<ExitCode, Error> {
+    let file = file.map_or_else(Source::found, |file| Ok(Source { file, temporary: None }))?;
+    let Some(loaded) = run::load(&file.file, terminal) else { return Ok(ExitCode::from(status::INVALID)) };
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    listener.set_nonblocking(true)?;
+    let stage = Stage { address: listener.local_addr()?, secret: secret()? };
+    let instances = Arc::new(Instances::start(&loaded.config, stage.clone())?);
+    run::until_stopped(|| {
+        let Some(running) = run::start(&file.file, terminal)? else { return Ok(None) };
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let (instances, remote) = (Arc::clone(&instances), running.remote());
+        Terminal::print(&guide(&loaded.config, &running, &instances, stage.address))?;
+        tokio::spawn(stage::serve(
+            listener,
+            Arc::new(stage::Stage { address: stage.address, instances, remote }),
+        ));
+        Ok(Some(running))
+    })
+}
+
+/// The configuration file of a demo.
+struct Source {
+    file: PathBuf,
+    /// The directory of the built-in configuration, removed at the end.
+    temporary: Option<PathBuf>,
+}
+
+impl Source {
+    /// Returns `proxy.toml` in the current directory, or a copy of the built-in one.
+    fn found() -> io::Result<Self> {
+        let here = Path::new("proxy.toml");
+        if here.exists() {
+            return Ok(Self { file: here.to_owned(), temporary: None });
+        }
+        let directory = std::env::temp_dir().join(format!("homing-demo-{}", std::process::id()));
+        std::fs::create_dir(&directory)?;
+        let file = directory.join("proxy.toml");
+        std::fs::write(&file, BUILT_IN)?;
+        Ok(Self { file, temporary: Some(directory) })
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        if let Some(directory) = &self.temporary {
+            let _ = std::fs::remove_dir_all(directory);
+        }
+    }
+}
+
+fn secret() -> Result<String, Error> {
+    let mut bytes = [0; 16];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| "no randomness for the demo's secret")?;
+    Ok(bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    }))
 }
 
 /// Runs one instance of the application until a signal or the end of standard input.
-pub(super) fn run_app(id: &str, bind: SocketAddr, until_stdin_ends: bool) -> Result<ExitCode, Error> {
+pub(super) fn run_app(
+    id: &str,
+    bind: SocketAddr,
+    stage: Option<SocketAddr>,
+    until_stdin_ends: bool,
+) -> Result<ExitCode, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let secret = std::env::var(SECRET).unwrap_or_default();
+    let stage = stage.filter(|_| !secret.is_empty()).map(|address| Stage { address, secret });
     runtime.block_on(async {
-        let app = crate::demo::start(id, bind)
+        let app = crate::demo::start_on(stage, id, bind)
             .await
             .map_err(|error| format!("cannot listen on {bind}: {error}"))?;
         tracing::debug!(id, address = %app.local_addr(), "application listening");
-        let mut stop = run::StopSignals::new()?;
+        let mut signals = Signals::new()?;
         let input_ends = async {
             if until_stdin_ends {
                 let ended = tokio::task::spawn_blocking(|| io::copy(&mut io::stdin(), &mut io::sink()));
@@ -47,7 +110,7 @@ pub(super) fn run_app(id: &str, bind: SocketAddr, until_stdin_ends: bool) -> Res
             }
         };
         tokio::select! {
-            () = stop.recv() => {}
+            () = signals.stop() => {}
             () = input_ends => {}
         }
         app.stop().await;
@@ -58,130 +121,54 @@ pub(super) fn run_app(id: &str, bind: SocketAddr, until_stdin_ends: bool) -> Res
     Ok(ExitCode::SUCCESS)
 }
 
-/// The running instances. Dropping this stops them.
-struct Instances(Vec<Instance>);
-
-struct Instance {
-    id: String,
-    address: SocketAddr,
-    process: Child,
-}
-
-impl Instances {
-    fn start(config: &Config) -> Result<Self, Error> {
-        let program = std::env::current_exe()?;
-        let mut instances = Self(Vec::new());
-        for backend in config.upstreams.iter().flat_map(|upstream| &upstream.backends) {
-            let Address::Ip(address) = backend.address else {
-                return Err(format!(
-                    "backend {} is not an IP address; the demo listens on each backend's address\n\
-                     help: use an IP address of this machine, or `homing run`",
-                    backend.address
-                )
-                .into());
-            };
-            if TcpStream::connect_timeout(&address, START).is_ok() {
-                return Err(format!(
-                    "{address} is already in use\nhelp: stop that program, or use `homing run` if it is your backend"
-                )
-                .into());
-            }
-            let process = Command::new(&program)
-                .args(["demo-app", "--until-stdin-ends", "--id", backend.id.as_str()])
-                .args(["--bind", &address.to_string()])
-                .stdin(Stdio::piped())
-                .spawn()?;
-            instances.0.push(Instance { id: backend.id.to_string(), address, process });
-        }
-        for instance in &mut instances.0 {
-            instance.wait_until_listening()?;
-        }
-        Ok(instances)
-    }
-}
-
-impl Instance {
-    fn wait_until_listening(&mut self) -> Result<(), Error> {
-        let until = Instant::now() + START;
-        while TcpStream::connect_timeout(&self.address, START).is_err() {
-            if let Some(status) = self.process.try_wait()? {
-                return Err(format!("application {} exited ({status})", self.id).into());
-            }
-            if Instant::now() > until {
-                return Err(format!("application {} does not listen on {}", self.id, self.address).into());
-            }
-            std::thread::park_timeout(LOOK);
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Instances {
-    fn drop(&mut self) {
-        for instance in &mut self.0 {
-            // The instance exits when its standard input closes.
-            drop(instance.process.stdin.take());
-        }
-        for instance in &mut self.0 {
-            let _ = instance.process.wait();
-        }
-    }
-}
-
 /// Returns the addresses and a short tutorial.
-fn guide(
-    config: &Config,
-    file: &Path,
-    listeners: &[Bind],
-    admin: Option<SocketAddr>,
-    instances: &Instances,
-) -> String {
+fn guide(config: &Config, running: &Running, instances: &Instances, page: SocketAddr) -> String {
     let mut text = String::from("\nHoming is running.\n\n");
     let mut line = |what: &str, address: SocketAddr, more: &str| {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "  {what:<12} http://{address}{more}");
     };
-    let listeners: Vec<_> = listeners.iter().filter_map(Bind::ip).collect();
+    let listeners: Vec<_> = running.addresses().iter().filter_map(Bind::ip).collect();
     for listener in &listeners {
         line("proxy", *listener, "/");
     }
-    if let Some(admin) = admin {
+    line("cluster", page, "/");
+    if let Some(admin) = running.admin_address() {
         line("admin", admin, "/status  /metrics");
     }
-    for instance in &instances.0 {
-        line(&instance.id, instance.address, &format!("/  (process {})", instance.process.id()));
+    for seen in instances.seen() {
+        let process = seen.process.map_or_else(String::new, |process| format!("/  (process {process})"));
+        line(&seen.id, seen.address, &process);
     }
-    let (Some(proxy), Some(first)) = (listeners.first(), instances.0.first()) else { return text };
-    let id = &first.id;
-    let (address, own) = (first.address, std::process::id());
-    let upstream = config.upstreams.first().map_or("web", |upstream| &upstream.name);
-    let file = file.display();
-    let program = std::env::current_exe().unwrap_or_else(|_| "homing".into());
+    let Some(proxy) = listeners.first() else { return text };
+    let announced = config.upstreams.iter().all(|upstream| upstream.affinity.announce);
+    let then = if announced {
+        "The count goes on: the backend had copied the session to the\n     successor that Homing announces."
+    } else {
+        "The count begins again: with `announce = true`, backends would\n     copy sessions to their successors."
+    };
     let _ = write!(
         text,
         "
-Three things to try:
+Three things to try, in another terminal or in a browser at http://{proxy}/
 
   1. Visit twice. The same backend counts both visits:
-       curl -c jar -b jar http://{proxy}/
-       curl -c jar -b jar http://{proxy}/
+       curl -c /tmp/homing-demo.jar -b /tmp/homing-demo.jar http://{proxy}/
+       curl -c /tmp/homing-demo.jar -b /tmp/homing-demo.jar http://{proxy}/
 
-  2. Kill the backend that answered (here {id}) and visit again. The session
-     moves to the announced successor, once. Then restart the backend:
-       kill -9 {pid}
-       curl -c jar -b jar http://{proxy}/
-       {program} demo-app --id {id} --bind {address}
+  2. Kill the backend that answers you, and visit again. The session moves to
+     its successor, once. {then}
+       kill -9 $(curl -s -b /tmp/homing-demo.jar http://{proxy}/pid)
+       curl -c /tmp/homing-demo.jar -b /tmp/homing-demo.jar http://{proxy}/
 
-  3. Add a backend. Existing sessions stay; only new ones go there:
-       {program} demo-app --id node9 --bind 127.0.0.1:9009
-       printf '\\n[[upstream.{upstream}.backend]]\\nid = \"node9\"\\naddress = \"127.0.0.1:9009\"\\n' >> {file}
-       kill -HUP {own}
+  3. Look at the cluster, and add a backend. Existing sessions stay; only new
+     ones go there. The page at http://{page}/ starts stopped ones again:
+       curl -X POST http://{page}/backends
+       curl http://{page}/
 
 Press Ctrl-C to stop.
 
-",
-        pid = first.process.id(),
-        program = program.display(),
+"
     );
     text
 }

@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use self::asked::Asked;
 pub use self::question::Question;
-use super::check::{self, BAD, GOOD};
+use super::check;
+use super::status::{GOOD, INVALID};
 use crate::affinity::client_ip::ClientIpPolicy;
 use crate::affinity::cookie::{CookieBinding, KeyRing};
 use crate::affinity::explain::{Explanation, Step, explain};
@@ -28,11 +29,11 @@ use crate::model::{Config, TableConfig, Upstream};
 pub fn run(question: &Question, now: Timestamp, colour: bool) -> (u8, String) {
     let config = match config::load(&question.config) {
         Ok(loaded) => loaded.config,
-        Err(error) => return (BAD, check::refusal(&question.config, &error, colour)),
+        Err(error) => return (INVALID, check::refusal(&question.config, &error, colour)),
     };
     match answer(question, &config, now) {
         Ok(text) => (GOOD, text),
-        Err(why) => (BAD, format!("error: {why}\n")),
+        Err(why) => (INVALID, format!("error: {why}\n")),
     }
 }
 

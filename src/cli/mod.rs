@@ -1,6 +1,5 @@
 //! The command line, with one file per command.
 
-use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,6 +12,11 @@ pub mod check;
 mod demo;
 pub mod explain;
 mod run;
+mod signals;
+pub mod status;
+mod terminal;
+
+use self::terminal::Terminal;
 
 /// The error of a command, printed on one line.
 type Error = Box<dyn std::error::Error>;
@@ -30,7 +34,7 @@ struct Arguments {
         help = "Log filter, such as `info` or `warn,homing::control=debug` [env: HOMING_LOG]"
     )]
     log: Option<String>,
-    /// Write log lines as JSON.
+    /// Write log lines as JSON, and what `run` and `demo` say at the start too.
     #[arg(long, global = true)]
     log_json: bool,
     #[command(subcommand)]
@@ -41,15 +45,13 @@ struct Arguments {
 enum Command {
     /// Run the proxy.
     Run {
-        /// Configuration file.
-        #[arg(long, short, default_value = "proxy.toml", value_name = "FILE")]
-        config: PathBuf,
+        #[command(flatten)]
+        file: File,
     },
     /// Check a configuration file and print a summary.
     Check {
-        /// Configuration file.
-        #[arg(long, short, default_value = "proxy.toml", value_name = "FILE")]
-        config: PathBuf,
+        #[command(flatten)]
+        file: File,
     },
     /// Show which backend a request would go to, and why.
     Explain(Box<explain::Question>),
@@ -57,9 +59,12 @@ enum Command {
     ///
     /// The application counts visits in sessions.
     Demo {
-        /// Configuration file.
-        #[arg(long, short, default_value = "proxy.toml", value_name = "FILE")]
-        config: PathBuf,
+        /// Configuration file [default: `proxy.toml`, or a built-in one if there is none].
+        #[arg(long, short, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Configuration file, the same as `--config`.
+        #[arg(value_name = "FILE", conflicts_with = "config")]
+        file: Option<PathBuf>,
     },
     /// Run one instance of the demo application.
     DemoApp {
@@ -69,42 +74,65 @@ enum Command {
         /// Address to listen on.
         #[arg(long, value_name = "ADDRESS")]
         bind: SocketAddr,
+        /// Address of the demo's page, which knows the other instances.
+        #[arg(long, hide = true)]
+        stage: Option<SocketAddr>,
         /// Exit when standard input closes.
         #[arg(long, hide = true)]
         until_stdin_ends: bool,
     },
 }
 
+/// The configuration file of a command.
+#[derive(Debug, clap::Args)]
+struct File {
+    /// Configuration file.
+    #[arg(long, short, value_name = "FILE", default_value = "proxy.toml")]
+    config: PathBuf,
+    /// Configuration file, the same as `--config`.
+    #[arg(value_name = "FILE", conflicts_with = "config")]
+    file: Option<PathBuf>,
+}
+
+impl File {
+    fn path(self) -> PathBuf {
+        self.file.unwrap_or(self.config)
+    }
+}
+
 /// Runs the command line.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let terminal = Terminal { json: arguments.log_json };
     if let Err(error) = telemetry::init_logging(arguments.log.as_deref(), arguments.log_json) {
-        return fail(&error);
+        Terminal { json: false }.failed(&error);
+        return ExitCode::from(status::INVALID);
     }
-    let colour = std::io::stdout().is_terminal();
     let done = match arguments.command {
-        Command::Run { config } => run::run(&config),
-        Command::Check { config } => Ok(print(check::run(&config, colour, run::file_limit()))),
-        Command::Explain(question) => Ok(print(explain::run(
-            &question,
-            crate::affinity::Timestamp::of(std::time::SystemTime::now()),
-            colour,
-        ))),
-        Command::Demo { config } => demo::run(&config),
-        Command::DemoApp { id, bind, until_stdin_ends } => demo::run_app(&id, bind, until_stdin_ends),
+        Command::Run { file } => run::run(&file.path(), terminal),
+        Command::Check { file } => {
+            let rehearse = crate::app::rehearse;
+            let (code, text) = check::run(&file.path(), Terminal::colour(), run::file_limit(), rehearse);
+            print(code, &text)
+        }
+        Command::Explain(question) => {
+            let now = crate::affinity::Timestamp::of(std::time::SystemTime::now());
+            let (code, text) = explain::run(&question, now, Terminal::colour());
+            print(code, &text)
+        }
+        Command::Demo { config, file } => demo::run(file.or(config), terminal),
+        Command::DemoApp { id, bind, stage, until_stdin_ends } => {
+            demo::run_app(&id, bind, stage, until_stdin_ends)
+        }
     };
-    done.unwrap_or_else(|error| fail(&*error))
+    done.unwrap_or_else(|error| {
+        terminal.failed(&*error);
+        ExitCode::from(status::FAILED)
+    })
 }
 
-#[expect(clippy::print_stdout, reason = "the output of a command goes to stdout")]
-fn print((code, text): (u8, String)) -> ExitCode {
-    print!("{text}");
-    ExitCode::from(code)
-}
-
-/// Prints an error with its causes.
-#[expect(clippy::print_stderr, reason = "the error of a command goes to stderr")]
-fn fail(error: &(dyn std::error::Error + 'static)) -> ExitCode {
-    eprintln!("error: {}", crate::error_chain(error));
-    ExitCode::FAILURE
+/// Prints the output of a command. Returns its exit status.
+fn print(code: u8, text: &str) -> Result<ExitCode, Error> {
+    Terminal::print(text)?;
+    Ok(ExitCode::from(code))
 }

@@ -1,110 +1,87 @@
 //! `homing run`: runs the proxy until a signal stops it.
 
-use std::io::{self, IsTerminal, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-
-use super::Error;
+use super::signals::{Request, Signals};
+use super::terminal::Terminal;
+use super::{Error, status};
 use crate::app::{self, Running};
-use crate::config::{self, LoadError, Loaded};
-use crate::error_chain;
+use crate::config::{self, Loaded};
 use crate::model::Config;
 
 /// Runs the proxy with the configuration in `file`.
-pub(super) fn run(file: &Path) -> Result<ExitCode, Error> {
-    let Some(running) = start(file)? else { return Ok(ExitCode::from(2)) };
-    until_stopped(running, |running| {
+pub(super) fn run(file: &Path, terminal: Terminal) -> Result<ExitCode, Error> {
+    until_stopped(|| {
+        let Some(running) = start(file, terminal)? else { return Ok(None) };
         for address in running.addresses() {
             tracing::info!(%address, "listening");
         }
         if let Some(address) = running.admin_address() {
             tracing::info!(%address, "admin listening");
         }
-        Ok(())
+        Ok(Some(running))
     })
 }
 
 /// Loads the configuration and starts the proxy. Prints diagnostics and returns `None`
 /// if the configuration is invalid.
-pub(super) fn start(file: &Path) -> Result<Option<Running>, Error> {
-    let Some(loaded) = load(file)? else { return Ok(None) };
+pub(super) fn start(file: &Path, terminal: Terminal) -> Result<Option<Running>, Error> {
+    let Some(loaded) = load(file, terminal) else { return Ok(None) };
     raise_file_limit(&loaded.config);
-    for warning in &loaded.warnings {
-        writeln!(io::stderr(), "{}", warning.render(io::stderr().is_terminal()))?;
-    }
+    terminal.warnings(&loaded.warnings);
     Ok(Some(app::start(loaded.config, Some(file))?))
 }
 
 /// Loads the configuration. Prints diagnostics and returns `None` if it is invalid.
-pub(super) fn load(file: &Path) -> Result<Option<Loaded>, Error> {
+pub(super) fn load(file: &Path, terminal: Terminal) -> Option<Loaded> {
     match config::load(file) {
-        Ok(loaded) => Ok(Some(loaded)),
-        Err(LoadError::Invalid(problems)) => {
-            writeln!(io::stderr(), "{}", problems.render(io::stderr().is_terminal()))?;
-            Ok(None)
+        Ok(loaded) => Some(loaded),
+        Err(error) => {
+            terminal.refused(file, &error);
+            None
         }
-        Err(error) => Err(error.into()),
     }
 }
 
-/// Handles signals until one stops the proxy. SIGTERM and SIGINT shut down
-/// gracefully; a second one stops immediately. SIGHUP reloads the configuration.
-/// Calls `ready` once the handlers are installed: a signal sent earlier would kill the
-/// process.
+/// Starts the proxy and answers signals until one stops it. `start` returns `None` if the
+/// configuration is invalid. Signals that arrive during the start take effect after it.
 pub(super) fn until_stopped(
-    running: Running,
-    ready: impl FnOnce(&Running) -> Result<(), Error>,
+    start: impl FnOnce() -> Result<Option<Running>, Error>,
 ) -> Result<ExitCode, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let (mut stop, mut hangup) = (StopSignals::new()?, signal(SignalKind::hangup())?);
-        ready(&running)?;
+        let mut signals = Signals::new()?;
+        let Some(running) = start()? else { return Ok(ExitCode::from(status::INVALID)) };
         loop {
-            tokio::select! {
-                _ = hangup.recv() => reload(&running).await,
-                () = stop.recv() => break,
+            match signals.next().await {
+                Request::Stop => break,
+                Request::Reload => {
+                    reopen_log(&running);
+                    // The outcome is logged where every reload is.
+                    let _ = running.reload_file().await;
+                }
+                Request::Reopen => reopen_log(&running),
+                Request::Upgrade => {
+                    tracing::warn!("SIGUSR2 ignored: an upgrade needs a restart");
+                }
             }
         }
         let grace = running.control().snapshot().config.server.shutdown_grace;
         tracing::info!(grace_seconds = grace.as_secs(), "shutting down; signal again to stop immediately");
-        if !running.shutdown(grace, stop.recv()).await {
+        let ended = running.shutdown(grace, signals.stop()).await;
+        if !ended.in_time {
             tracing::warn!("stopped with requests or tunnels still open");
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(ExitCode::from(if ended.saved { status::GOOD } else { status::UNSAVED }))
     })
 }
 
-async fn reload(running: &Running) {
-    if let Err(error) = running.reopen_log() {
-        tracing::error!(%error, "cannot reopen the access log");
-    }
-    match running.reload_file().await {
-        Ok(changes) => tracing::info!(%changes, "configuration reloaded"),
-        Err(error) => {
-            // Diagnostics span several lines.
-            tracing::error!("reload failed; the old configuration stays in effect\n{}", error_chain(&error));
-        }
-    }
-}
-
-/// The signals that stop the process.
-pub(super) struct StopSignals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl StopSignals {
-    pub(super) fn new() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    pub(super) async fn recv(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
+fn reopen_log(running: &Running) {
+    match running.reopen_log() {
+        Ok(true) => tracing::info!("access log reopened"),
+        Ok(false) => {}
+        Err(error) => tracing::error!(%error, "cannot reopen the access log; the old file stays in use"),
     }
 }
 

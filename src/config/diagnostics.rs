@@ -273,6 +273,12 @@ impl Sink {
         self.list.push(complaint);
     }
 
+    /// Adds a diagnostic instead of those at this location, which follow from it.
+    pub(super) fn replace_at(&mut self, span: Span, complaint: Complaint) {
+        self.list.retain(|other| other.0.span.as_ref() != Some(&span));
+        self.push(complaint);
+    }
+
     /// Returns true if there is an error.
     pub(super) fn failed(&self) -> bool {
         self.list.iter().any(|c| c.0.severity == Severity::Error)

@@ -3,10 +3,12 @@
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::diagnostics::Complaint;
 use crate::affinity::Seed;
 use crate::secret::{SecretKey, parse_keys};
 use crate::tls;
@@ -21,15 +23,17 @@ type ReadFile<'a> = &'a dyn Fn(&Path) -> io::Result<Vec<u8>>;
 pub(super) struct Files<'a> {
     base: &'a Path,
     read: ReadFile<'a>,
-    /// Whether to read the files of `tls` too.
+    /// Whether to read the files of `tls` too, and to look at the permissions of secrets.
     tls: bool,
     named: RefCell<Vec<PathBuf>>,
+    /// The files of `tls` that hold private keys.
+    private: RefCell<Vec<PathBuf>>,
 }
 
 impl<'a> Files<'a> {
     /// Resolves files relative to `base` and reads them with `read`.
     pub(super) fn new(base: &'a Path, read: ReadFile<'a>) -> Self {
-        Self { base, read, tls: true, named: RefCell::new(Vec::new()) }
+        Self { base, read, tls: true, named: RefCell::default(), private: RefCell::default() }
     }
 
     /// Disables reading the files of `tls`, which no single stand-in can replace.
@@ -42,14 +46,35 @@ impl<'a> Files<'a> {
         let read = |path: &Path| {
             let content = tls::read(path)?;
             self.note(path.to_owned());
+            if memchr::memmem::find(&content, b"PRIVATE KEY-----").is_some() {
+                self.private.borrow_mut().push(path.to_owned());
+            }
             Ok(content)
         };
+        self.private.borrow_mut().clear();
         self.tls.then(|| load(&read))
     }
 
     /// Resolves a path of the configuration.
     pub(super) fn resolve(&self, path: &str) -> PathBuf {
         self.base.join(path)
+    }
+
+    /// Takes the files with private keys that `tls` has read, each with how it is exposed.
+    pub(super) fn exposed_keys(&self) -> Vec<Exposed> {
+        // Tools that renew certificates write keys behind symlinks.
+        let paths = self.private.take();
+        paths.into_iter().filter_map(|path| self.exposed(path, true)).collect()
+    }
+
+    /// Returns how a secret of Homing's own is exposed to other users.
+    pub(super) fn exposed_secret(&self, path: &str) -> Option<Exposed> {
+        self.exposed(self.resolve(path), false)
+    }
+
+    fn exposed(&self, path: PathBuf, may_link: bool) -> Option<Exposed> {
+        let why = self.tls.then(|| exposure(&path, may_link))??;
+        Some(Exposed { path, why })
     }
 
     /// Returns the files read so far.
@@ -89,6 +114,50 @@ impl<'a> Files<'a> {
     }
 }
 
+/// A secret that other users can read or replace.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Exposed {
+    path: PathBuf,
+    why: String,
+}
+
+impl Exposed {
+    /// Returns the warning, without a location.
+    pub(super) fn warning(&self) -> Complaint {
+        Complaint::warning(format!("secret {} {}", self.path.display(), self.why)).help(format!(
+            "make it a file of the user that Homing runs as, with mode 0600 (or of root, with mode 0640): \
+             chmod 600 {}",
+            self.path.display()
+        ))
+    }
+}
+
+/// Returns how a file is exposed to users other than root and this process's. Files that cannot be
+/// looked at are not: reading them reports that.
+fn exposure(path: &Path, may_link: bool) -> Option<String> {
+    // Owner read and write, group read.
+    const FINE: u32 = 0o750;
+    let own = rustix::process::geteuid().as_raw();
+    let foreign = |owner: u32| owner != own && owner != 0;
+    let link = std::fs::symlink_metadata(path).ok()?;
+    if link.is_symlink() && !may_link {
+        return Some("is a symlink; who may change the link or its directory chooses the secret".to_owned());
+    }
+    let file = std::fs::metadata(path).ok()?;
+    for found in [&link, &file] {
+        if foreign(found.uid()) {
+            return Some(format!("belongs to another user (uid {})", found.uid()));
+        }
+    }
+    let mode = file.mode() & 0o777;
+    if mode & !FINE == 0 {
+        return None;
+    }
+    let others = mode & 0o007;
+    let whose = if others == 0 { "can be changed by its group" } else { "is accessible to all users" };
+    Some(format!("{whose} (mode 0{mode:03o})"))
+}
+
 /// Reads a small regular file.
 pub(super) fn read_small(path: &Path) -> io::Result<Vec<u8>> {
     read_regular(path, MAX_SECRET_BYTES)
@@ -121,6 +190,41 @@ mod tests {
         assert_eq!(seed(b"secret"), seed(b"secret\n"));
         assert_ne!(seed(b"secret"), seed(b"Secret"));
         assert!(seed(b" \n").is_err());
+    }
+
+    #[test]
+    fn secrets_that_other_users_can_read_or_replace_are_exposed() {
+        use std::os::unix::fs::{PermissionsExt, chown, symlink};
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret");
+        std::fs::write(&path, "secret").unwrap();
+        for (mode, words) in [
+            (0o600, None),
+            (0o400, None),
+            (0o640, None),
+            (0o440, None),
+            (0o644, Some("accessible to all users (mode 0644)")),
+            (0o604, Some("accessible to all users")),
+            (0o666, Some("accessible to all users")),
+            (0o602, Some("accessible to all users")),
+            (0o660, Some("changed by its group (mode 0660)")),
+        ] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let why = exposure(&path, false);
+            assert_eq!(why.is_some(), words.is_some(), "{mode:o}: {why:?}");
+            assert!(words.is_none_or(|words| why.unwrap().contains(words)), "{mode:o}");
+        }
+        let link = directory.path().join("link");
+        symlink(&path, &link).unwrap();
+        assert!(exposure(&link, true).is_some_and(|why| why.contains("by its group")), "of the target");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(exposure(&link, true), None);
+        assert!(exposure(&link, false).is_some_and(|why| why.contains("symlink")));
+        assert_eq!(exposure(Path::new("/nonexistent"), false), None);
+        // Only root may give a file away.
+        if chown(&path, Some(12_345), None).is_ok() {
+            assert!(exposure(&path, false).is_some_and(|why| why.contains("another user (uid 12345)")));
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! them, each with its source line and help.
 
 mod diagnostics;
+mod environment;
 mod files;
 mod found;
 mod lower;
@@ -105,7 +106,9 @@ fn parse_with(text: &str, origin: &str, files: &Files<'_>) -> Result<Loaded, Dia
     let (document, errors) = DeTable::parse_recoverable(text);
     let config = if errors.is_empty() {
         let root = Section::open(document.get_ref(), 0..0, &schema::FILE, &sink);
-        lower::lower(&root, files)
+        let config = lower::lower(&root, files);
+        environment::refuse_variables(document.get_ref(), &mut sink.borrow_mut());
+        config
     } else {
         // Skip the recovered part: its errors would only be follow-ups of the syntax error.
         for error in errors {

@@ -11,7 +11,7 @@ use toml::de::{DeString, DeTable, DeValue};
 use super::diagnostics::{Complaint, Sink, Span};
 use super::found::{Found, kind};
 use super::schema::{self, Entry, Free, Key, Optional, Rule, Table};
-use super::suggest::nearest;
+use super::suggest::{self, nearest};
 
 /// A table of the file, opened with its schema.
 #[derive(Clone)]
@@ -20,6 +20,8 @@ pub(super) struct Section<'t> {
     span: Span,
     def: &'static Table,
     sink: &'t RefCell<Sink>,
+    /// The keys that unknown keys of the table most likely mean.
+    meant: Vec<&'static str>,
 }
 
 impl<'t> Section<'t> {
@@ -30,12 +32,20 @@ impl<'t> Section<'t> {
         def: &'static Table,
         sink: &'t RefCell<Sink>,
     ) -> Self {
+        let mut meant = Vec::new();
         for key in table.keys() {
             if !def.keys.iter().any(|known| known.name() == key.get_ref()) {
+                meant.extend(nearest(key.get_ref(), def.keys.iter().map(|known| known.name())));
                 sink.borrow_mut().push(unknown_key(key, def));
             }
         }
-        Self { table, span, def, sink }
+        Self { table, span, def, sink, meant }
+    }
+
+    /// Returns whether a key is missing and no unknown key is likely to mean it, which is an error
+    /// already.
+    pub(super) fn lacks(&self, key: &dyn Entry) -> bool {
+        self.find(key).is_none() && !self.meant.contains(&key.name())
     }
 
     /// Returns the location of the table's header, or of the key that holds it.
@@ -107,7 +117,8 @@ impl<'t> Section<'t> {
 
     /// Opens an empty table in place of a missing one.
     pub(super) fn absent(&self, key: &'static Free, empty: &'t DeTable<'t>) -> Option<Self> {
-        key.table.map(|def| Self { table: empty, span: self.span(), def, sink: self.sink })
+        let meant = Vec::new();
+        key.table.map(|def| Self { table: empty, span: self.span(), def, sink: self.sink, meant })
     }
 
     /// Returns the array of tables of a key. Any other value is an error.
@@ -121,13 +132,26 @@ impl<'t> Section<'t> {
             return Vec::new();
         };
         let mut sections = Vec::new();
+        let mut wrong = None;
         for element in found.elements(list) {
             match (element.value, key.table) {
                 (DeValue::Table(table), Some(def)) => {
                     sections.push(Self::open(table, element.span(), def, self.sink));
                 }
-                _ => self.complain(element.wrong_type("an array of tables")),
+                _ => wrong = wrong.or(Some(element)),
             }
+        }
+        // One error, however many elements.
+        if let Some(element) = wrong {
+            let complaint = element.wrong_type("an array of tables");
+            let plural = format!("{}s", key.name);
+            let short = self.def.keys.iter().any(|entry| entry.name() == plural);
+            self.complain(match element.value {
+                DeValue::String(_) if short => {
+                    complaint.help(format!("for addresses, use {plural} = [\u{2026}]"))
+                }
+                _ => complaint.help(format!("use double brackets: {title}")),
+            });
         }
         sections
     }
@@ -160,6 +184,9 @@ fn unknown_key(key: &Spanned<DeString<'_>>, def: &'static Table) -> Complaint {
     let name: &str = key.get_ref();
     let place = if def.path.is_empty() { String::new() } else { format!(" in {}", def.title()) };
     let complaint = Complaint::error(format!("unknown key `{name}`{place}")).at(key.span(), "");
+    if let Some(ours) = suggest::foreign(name) {
+        return complaint.help(ours);
+    }
     if let Some(known) = nearest(name, def.keys.iter().map(|known| known.name())) {
         return complaint.help(format!("did you mean `{known}`?"));
     }

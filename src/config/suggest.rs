@@ -15,6 +15,27 @@ pub(super) fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str
         .map(|(_, word)| word)
 }
 
+/// Returns what to write instead of a key of another proxy.
+pub(super) fn foreign(key: &str) -> Option<&'static str> {
+    Some(match key {
+        "ip_hash" => "use affinity = \"hash_ip\", which is the default",
+        "least_conn" | "leastconn" | "roundrobin" | "balance" | "lb_policy" => {
+            "use affinity = \"none\" to balance the load without affinity"
+        }
+        "sticky" | "stick_table" | "stick-table" => {
+            "use affinity = { key = [\"cookie:NAME\"] } with the name of the application's cookie"
+        }
+        "server" | "servers" | "members" | "hosts" => "use backends = [\"10.0.0.1:8080\"]",
+        "location" | "locations" => "use [[route]] with `path` and `upstream`",
+        "listen" | "port" => "use [[listener]] with bind = \"0.0.0.0:8080\"",
+        "server_name" | "server_names" => "use [[route]] with `host` and `upstream`",
+        "ssl_certificate" | "ssl_certificate_key" | "cert" | "key_file" => {
+            "use tls = { certs = [\"certs/*.pem\"] } in the [[listener]]"
+        }
+        _ => return None,
+    })
+}
+
 /// The maximum edit distance: a third of the word.
 fn tolerance(word: &str) -> usize {
     (word.chars().count() / 3).max(1)

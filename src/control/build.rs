@@ -9,6 +9,7 @@ use super::backend::BackendControl;
 use crate::affinity::ring::Ring;
 use crate::affinity::{Cluster, Member, Slot};
 use crate::model::Upstream;
+use crate::model::line::Line;
 use crate::model::live::BackendLive;
 use crate::model::snapshot::{Memory, UpstreamState};
 
@@ -19,6 +20,7 @@ pub(super) fn build_state(
     memory: &Memory,
     backends: &[BackendControl],
     live: &HashMap<Slot, Arc<BackendLive>>,
+    line: &Arc<Line>,
     now: Duration,
 ) -> Arc<UpstreamState> {
     let members = backends
@@ -39,6 +41,7 @@ pub(super) fn build_state(
         config: Arc::clone(config),
         cluster: Cluster::new(Arc::clone(ring), members),
         memory: memory.clone(),
+        line: Arc::clone(line),
         live: backends.iter().map(|b| Arc::clone(&live[&b.slot])).collect(),
         standings: backends.iter().map(|b| b.health.standing()).collect(),
     })

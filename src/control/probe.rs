@@ -4,6 +4,7 @@
 //! Each check opens a new connection. A pooled connection could still work when the backend no longer
 //! accepts new ones.
 
+mod bounded;
 mod exchange;
 
 use std::fmt;
@@ -58,6 +59,16 @@ impl fmt::Display for ProbeFailure {
             Self::Tls => f.write_str("TLS handshake failed"),
             Self::Protocol => f.write_str("invalid HTTP response"),
             Self::Status(status) => write!(f, "unexpected status {status}"),
+        }
+    }
+}
+
+impl fmt::Display for ProbeResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pass => f.write_str("passed"),
+            Self::Fail(failure) => failure.fmt(f),
+            Self::Drain => f.write_str("passed, asks to be drained"),
         }
     }
 }

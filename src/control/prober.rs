@@ -4,7 +4,7 @@
 //! cannot run ahead of the controller, so results never pile up.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ahash::{HashMap, HashMapExt};
 use tokio::sync::{mpsc, oneshot};
@@ -16,6 +16,7 @@ use super::probe::{ProbeResult, Prober};
 use crate::affinity::{AdminState, Slot};
 use crate::dial::dialer::Dialer;
 use crate::dial::names::Names;
+use crate::model::live::{BackendLive, LastCheck};
 use crate::model::snapshot::Snapshot;
 use crate::model::{Address, HealthCheck, Probe, ProxyVersion, Upstream};
 use crate::tls;
@@ -42,6 +43,14 @@ pub(super) struct Probers {
     names: Arc<Names>,
     tracker: TaskTracker,
     cancel: CancellationToken,
+}
+
+/// The backend of a new task.
+struct Place<'a> {
+    address: &'a Address,
+    live: &'a Arc<BackendLive>,
+    /// Time before the first check.
+    delay: Duration,
 }
 
 #[derive(Debug)]
@@ -74,8 +83,9 @@ impl Probers {
             let total = u32::try_from(upstream.config.backends.len()).unwrap_or(u32::MAX).max(1);
             // Spread the first checks evenly over a short time.
             let spread = check.interval.min(FIRST_WITHIN) / total;
-            for (index, (member, backend)) in
-                (0u32..).zip(upstream.cluster.members().iter().zip(&upstream.config.backends))
+            let live = upstream.live.iter();
+            for (index, ((member, backend), live)) in
+                (0u32..).zip(upstream.cluster.members().iter().zip(&upstream.config.backends).zip(live))
             {
                 if member.admin == AdminState::Maint {
                     continue;
@@ -85,7 +95,8 @@ impl Probers {
                     Some(task) if task.matches(check, &backend.address, &upstream.config, tls) => task,
                     Some(_) | None => {
                         let delay = spread.saturating_mul(index);
-                        self.spawn(key.clone(), &backend.address, check, &upstream.config, tls, delay)
+                        let place = Place { address: &backend.address, live, delay };
+                        self.spawn(key.clone(), place, check, &upstream.config, tls)
                     }
                 };
                 self.tasks.insert(key, task);
@@ -96,11 +107,10 @@ impl Probers {
     fn spawn(
         &self,
         (upstream, slot): (Arc<str>, Slot),
-        address: &Address,
+        Place { address, live, delay }: Place<'_>,
         check: &HealthCheck,
         config: &Upstream,
         tls: Option<&Arc<tls::Client>>,
-        delay: Duration,
     ) -> Task {
         let stop = self.cancel.child_token();
         let (tls, http2) = (tls.cloned(), config.protocol.is_http2());
@@ -114,7 +124,7 @@ impl Probers {
         let prober = Prober::new(dialer, check.probe.clone(), check.timeout)
             .with_http2(http2)
             .with_proxy_protocol(config.proxy_protocol);
-        let run = run(upstream, slot, prober, delay, self.results.clone());
+        let run = run(upstream, slot, prober, Arc::clone(live), delay, self.results.clone());
         let stopped = stop.clone();
         self.tracker.spawn(async move { stopped.run_until_cancelled(run).await });
         Task {
@@ -152,6 +162,7 @@ async fn run(
     upstream: Arc<str>,
     slot: Slot,
     mut prober: Prober,
+    live: Arc<BackendLive>,
     delay: Duration,
     results: mpsc::Sender<Checked>,
 ) {
@@ -160,6 +171,11 @@ async fn run(
         tokio::time::sleep_until(due).await;
         let began = Instant::now();
         let result = prober.check().await;
+        live.checked(LastCheck {
+            at: SystemTime::now(),
+            latency: began.elapsed(),
+            result: result.to_string(),
+        });
         let (next, interval) = oneshot::channel();
         if results.send(Checked { upstream: Arc::clone(&upstream), slot, result, next }).await.is_err() {
             return;

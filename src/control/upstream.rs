@@ -16,6 +16,7 @@ use super::slow_start::Ramp;
 use super::transition::{Transition, TransitionReason};
 use crate::affinity::ring::Ring;
 use crate::affinity::{AdminState, BackendId, Health, Slot};
+use crate::model::line::Line;
 use crate::model::live::BackendLive;
 use crate::model::snapshot::{Memory, Observation, UpstreamState};
 use crate::model::{Backend, Upstream};
@@ -28,6 +29,7 @@ pub(super) struct UpstreamControl {
     /// Counters of every backend that was ever configured. Requests to a removed backend may still be
     /// in flight when it is added again.
     live: HashMap<Slot, Arc<BackendLive>>,
+    line: Arc<Line>,
     ring: Arc<Ring>,
     memory: Memory,
     /// In the order of `config.backends`.
@@ -57,8 +59,10 @@ impl UpstreamControl {
             backend.serving = backend.is_serving(rules);
         }
         let memory = memory::new(&config.affinity.remember);
-        let published = build_state(config, &ring, &memory, &backends, &live, now);
-        Ok(Self { config: Arc::clone(config), slots, live, ring, memory, backends, published, settled: now })
+        let line = Arc::default();
+        let published = build_state(config, &ring, &memory, &backends, &live, &line, now);
+        let config = Arc::clone(config);
+        Ok(Self { config, slots, live, line, ring, memory, backends, published, settled: now })
     }
 
     /// Returns its name.
@@ -361,8 +365,15 @@ impl UpstreamControl {
                             == backend.active_points(self.ring.points_of(index_u16(index)), now)
                 });
         if !same {
-            self.published =
-                build_state(&self.config, &self.ring, &self.memory, &self.backends, &self.live, now);
+            self.published = build_state(
+                &self.config,
+                &self.ring,
+                &self.memory,
+                &self.backends,
+                &self.live,
+                &self.line,
+                now,
+            );
         }
         !same
     }

@@ -1,11 +1,13 @@
 //! The built-in application that counts visits per session, for `homing demo` and for tests.
 //!
-//! It keeps its sessions in memory, like the applications that Homing is made for. A visitor who is
-//! sent to another instance starts again at one. It uses hyper, so it shares no code with the proxy's
+//! It keeps its sessions in memory, like the applications that Homing is made for, and copies each to
+//! the successor that Homing announces. A visitor who is sent to an instance without a copy starts
+//! again at one. It uses hyper, so it shares no code with the proxy's
 //! own codec.
 
 mod body;
 mod page;
+mod replicas;
 mod response;
 mod routes;
 mod sessions;
@@ -28,6 +30,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use self::replicas::Stage;
 use self::routes::Application;
 
 /// Maximum number of concurrent connections. Further ones wait in the backlog.
@@ -48,13 +51,18 @@ pub struct Running {
     tasks: TaskTracker,
 }
 
-/// Starts an instance named `id`.
+/// Starts an instance named `id`, on its own.
 pub async fn start(id: &str, bind: SocketAddr) -> io::Result<Running> {
+    start_on(None, id, bind).await
+}
+
+/// Starts an instance named `id` that copies its sessions to others on the same stage.
+pub async fn start_on(stage: Option<Stage>, id: &str, bind: SocketAddr) -> io::Result<Running> {
     let listener = TcpListener::bind(bind).await?;
     let local_addr = listener.local_addr()?;
     let cancel = CancellationToken::new();
     let tasks = TaskTracker::new();
-    let application = Arc::new(Application::new(id, cancel.clone(), tasks.clone()));
+    let application = Arc::new(Application::new(id, stage, cancel.clone(), tasks.clone()));
     tasks.spawn(accept(listener, application));
     Ok(Running { id: id.to_owned(), local_addr, cancel, tasks })
 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 
 use super::sessions::{Arrival, Visit};
 
@@ -17,8 +18,14 @@ pub(super) struct VisitView<'a> {
     pub(super) affinity_successor: Option<Cow<'a, str>>,
     pub(super) forwarded_for: Option<Cow<'a, str>>,
     pub(super) draining: bool,
-    /// Number of sessions in this instance.
+    /// Number of sessions of visitors in this instance.
     pub(super) sessions: usize,
+    /// Number of copies of other instances' sessions.
+    pub(super) copies: usize,
+    /// Whether the successor has a copy of the session; `None` without a successor.
+    pub(super) copied: Option<bool>,
+    /// The address that shows the cluster.
+    pub(super) stage: Option<SocketAddr>,
 }
 
 /// Returns the start of a session id. The full id is a credential.
@@ -33,11 +40,17 @@ impl VisitView<'_> {
     pub(super) fn line(&self) -> String {
         let Visit { session, count, arrival } = self.visit;
         let note = match arrival {
-            Arrival::Known => "",
-            Arrival::Fresh => " (new session)",
-            Arrival::Lost => " (new session: unknown session in the cookie)",
+            Arrival::Known => String::new(),
+            Arrival::TakenOver(from) => format!(" (taken over from {from}, which had copied it here)"),
+            Arrival::Fresh => " (new session)".to_owned(),
+            Arrival::Lost => " (new session: unknown session in the cookie)".to_owned(),
         };
-        format!("{}: visit {count} of session {}{note}\n", self.id, shortened(session))
+        let copy = match (self.copied, &self.affinity_successor) {
+            (Some(true), Some(successor)) => format!(", copied to {}", plain(successor)),
+            (Some(false), Some(successor)) => format!(", not copied: {} does not answer", plain(successor)),
+            _ => String::new(),
+        };
+        format!("{}: visit {count} of session {}{note}{copy}\n", self.id, shortened(session))
     }
 
     /// Renders a JSON object.
@@ -46,8 +59,11 @@ impl VisitView<'_> {
             "backend": self.id,
             "visits": self.visit.count,
             "session": shortened(&self.visit.session),
-            "new": self.visit.arrival != Arrival::Known,
+            "new": matches!(self.visit.arrival, Arrival::Fresh | Arrival::Lost),
             "lost": self.visit.arrival == Arrival::Lost,
+            "taken_over": matches!(self.visit.arrival, Arrival::TakenOver(_)),
+            "copied": self.copied,
+            "copies": self.copies,
             "affinity_backend": self.affinity_backend,
             "affinity_successor": self.affinity_successor,
             "forwarded_for": self.forwarded_for,
@@ -63,6 +79,10 @@ impl VisitView<'_> {
         let Visit { session, count, arrival } = self.visit;
         let note = match arrival {
             Arrival::Known => "",
+            Arrival::TakenOver(from) => &format!(
+                "<p class=\"note\">Taken over: {} had copied your session here, and the count goes on.</p>",
+                escape(from)
+            ),
             Arrival::Fresh => {
                 "<p class=\"note\">New session. Reload the page: the count continues only on the server that keeps it.</p>"
             }
@@ -75,7 +95,10 @@ impl VisitView<'_> {
             let _ = write!(facts, "<dt>{name}</dt><dd>{}</dd>", escape(value));
         };
         fact("Session", &shortened(session));
-        fact("Sessions here", &self.sessions.to_string());
+        fact("Sessions here", &format!("{}, and {} copies", self.sessions, self.copies));
+        if let Some(copied) = self.copied {
+            fact("Copied to the successor", if copied { "yes" } else { "no, it does not answer" });
+        }
         for (name, value) in [
             ("X-Affinity-Backend", &self.affinity_backend),
             ("X-Affinity-Successor", &self.affinity_successor),
@@ -85,6 +108,9 @@ impl VisitView<'_> {
         }
         fact("State", if self.draining { "draining (keeps existing sessions)" } else { "ready" });
         let drain = if self.draining { "Stop draining" } else { "Drain this server" };
+        let cluster = self.stage.map_or_else(String::new, |stage| {
+            format!("<iframe title=\"The cluster\" src=\"http://{stage}/\"></iframe>")
+        });
         let (hue, visits) = (hue(self.id), if *count == 1 { "visit" } else { "visits" });
         format!(
             "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
@@ -93,14 +119,14 @@ impl VisitView<'_> {
              <p class=\"count\"><b>{count}</b> {visits}</p>{note}<dl>{facts}</dl>\
              <nav><a href=\"/\">Visit again</a><a href=\"/logout\">Log out</a>\
              <form method=\"post\" action=\"/drain\"><button>{drain}</button></form></nav>\
-             </main></body></html>\n"
+             </main>{cluster}</body></html>\n"
         )
     }
 }
 
 const STYLE: &str = "\
 :root{color-scheme:light dark}\
-body{margin:0;min-height:100vh;display:grid;place-items:center;font:16px/1.5 system-ui,sans-serif;\
+body{margin:0;min-height:100vh;display:grid;place-content:center;justify-items:center;gap:1.5rem;font:16px/1.5 system-ui,sans-serif;\
 background:hsl(var(--hue) 40% 92%);color:#1c1c1c}\
 main{background:#fff;padding:2rem 2.5rem;border-radius:1rem;border-top:.5rem solid hsl(var(--hue) 60% 45%);\
 box-shadow:0 1rem 3rem #0002;max-width:30rem}\
@@ -110,8 +136,14 @@ h1{margin:0;font-size:1.25rem;color:hsl(var(--hue) 60% 35%)}\
 dl{display:grid;grid-template-columns:auto 1fr;gap:.25rem 1rem}dt{color:#666}dd{margin:0;overflow-wrap:anywhere}\
 nav{display:flex;gap:1rem;align-items:center}a,button{color:hsl(var(--hue) 60% 35%);font:inherit}\
 button{background:none;border:0;padding:0;text-decoration:underline;cursor:pointer}form{margin:0}\
+iframe{border:0;width:min(46rem,94vw);height:24rem;border-radius:1rem}\
 @media(prefers-color-scheme:dark){body{background:hsl(var(--hue) 25% 12%);color:#eee}main{background:#1d1f22}\
 h1,a,button{color:hsl(var(--hue) 60% 70%)}dt{color:#aaa}.note{background:hsl(var(--hue) 25% 20%)}.lost{background:#54241d}}";
+
+/// Keeps the printable ASCII of an untrusted text.
+fn plain(text: &str) -> String {
+    text.chars().filter(char::is_ascii_graphic).collect()
+}
 
 /// Returns the hue of an instance's color in degrees. Similar names get different hues.
 fn hue(id: &str) -> u32 {
@@ -153,6 +185,9 @@ mod tests {
             forwarded_for: Some(hostile.into()),
             draining: false,
             sessions: 1,
+            copies: 0,
+            copied: None,
+            stage: None,
         };
         let html = view.html();
         assert!(!html.contains("<script"), "{html}");
@@ -175,6 +210,9 @@ mod tests {
                 forwarded_for: None,
                 draining: false,
                 sessions: 1,
+                copies: 0,
+                copied: None,
+                stage: None,
             }
             .line()
         };

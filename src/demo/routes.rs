@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use super::body::DemoBody;
 use super::page::VisitView;
+use super::replicas::{Replicas, SECRET, Stage};
 use super::response::{page, text};
 use super::sessions::{Arrival, Sessions};
 use super::websocket;
@@ -27,6 +28,8 @@ const COOKIE_NAME: &str = "SID";
 const X_BACKEND: HeaderName = HeaderName::from_static("x-backend");
 /// Size of the `/echo` body in bytes.
 const X_ECHO_BYTES: HeaderName = HeaderName::from_static("x-echo-bytes");
+/// Path of the copies of other instances' sessions.
+const REPLICA: &str = "/replica/";
 const MAX_ECHO: usize = 8 * 1024 * 1024;
 const MAX_SLOW: Duration = Duration::from_secs(60);
 const MAX_TICKS: u32 = 1_000;
@@ -39,16 +42,18 @@ const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; form-action
 pub(super) struct Application {
     id: String,
     sessions: Mutex<Sessions>,
+    replicas: Replicas,
     draining: AtomicBool,
     pub(super) cancel: CancellationToken,
     pub(super) tasks: TaskTracker,
 }
 
 impl Application {
-    pub(super) fn new(id: &str, cancel: CancellationToken, tasks: TaskTracker) -> Self {
+    pub(super) fn new(id: &str, stage: Option<Stage>, cancel: CancellationToken, tasks: TaskTracker) -> Self {
         Self {
             id: id.to_owned(),
             sessions: Mutex::default(),
+            replicas: Replicas::new(stage),
             draining: AtomicBool::new(false),
             cancel,
             tasks,
@@ -69,9 +74,10 @@ impl Application {
     async fn answer(&self, request: Request<Incoming>) -> Response<DemoBody> {
         let path = request.uri().path().to_owned();
         let allowed = match path.as_str() {
-            "/" | "/healthz" | "/slow" | "/stream" | "/ws" => &[Method::GET, Method::HEAD][..],
+            "/" | "/healthz" | "/pid" | "/slow" | "/stream" | "/ws" => &[Method::GET, Method::HEAD][..],
             "/logout" => &[Method::GET, Method::HEAD, Method::POST],
             "/drain" | "/echo" => &[Method::POST],
+            path if path.starts_with(REPLICA) => &[Method::PUT],
             _ => return text(StatusCode::NOT_FOUND, "not found\n"),
         };
         if !allowed.contains(request.method()) {
@@ -85,13 +91,15 @@ impl Application {
         match path.as_str() {
             "/healthz" if self.draining() => text(StatusCode::NOT_FOUND, "draining\n"),
             "/healthz" => text(StatusCode::OK, "ok\n"),
+            "/pid" => text(StatusCode::OK, format!("{}\n", std::process::id())),
             "/drain" => self.toggle_drain(request.headers()),
             "/slow" => self.slow(request.uri().query()).await,
             "/stream" => self.stream(request.uri().query()),
             "/echo" => echo(request).await,
-            "/logout" => self.log_out(request.headers()),
+            "/logout" => self.log_out(request.headers()).await,
             "/ws" => websocket::accept(request, &self.cancel, &self.tasks),
-            _ => self.visit(request.headers()),
+            "/" => self.visit(request.headers()).await,
+            path => self.take_copy(path, &request),
         }
     }
 
@@ -99,8 +107,34 @@ impl Application {
         self.draining.load(Ordering::Relaxed)
     }
 
-    fn visit(&self, headers: &HeaderMap) -> Response<DemoBody> {
-        let (visit, sessions) = {
+    /// Stores a copy of another instance's session.
+    fn take_copy(&self, path: &str, request: &Request<Incoming>) -> Response<DemoBody> {
+        let secret = request.headers().get(SECRET).and_then(|value| value.to_str().ok());
+        if !self.replicas.trusts(secret) {
+            return text(StatusCode::FORBIDDEN, "only other instances may copy sessions\n");
+        }
+        let query = request.uri().query();
+        let (visits, from) = (parameter(query, "visits"), value_of(query, "from").unwrap_or_default());
+        let id = path.strip_prefix(REPLICA).unwrap_or_default();
+        match visits {
+            Some(visits) if self.sessions.lock().copy(id, visits, from, Instant::now()) => {
+                let mut response = text(StatusCode::NO_CONTENT, "");
+                response.headers_mut().remove(CONTENT_TYPE);
+                response
+            }
+            _ => text(StatusCode::BAD_REQUEST, "expected a session and its visits\n"),
+        }
+    }
+
+    /// Copies a session to the announced successor. Returns `None` without one.
+    async fn copy_to_successor(&self, headers: &HeaderMap, session: &str, visits: u64) -> Option<bool> {
+        let successor = headers.get("x-affinity-successor")?.to_str().ok()?;
+        self.replicas.stage()?;
+        Some(self.replicas.copy(&self.id, successor, session, visits).await)
+    }
+
+    async fn visit(&self, headers: &HeaderMap) -> Response<DemoBody> {
+        let (visit, (sessions, copies)) = {
             let mut sessions = self.sessions.lock();
             let visit = sessions.visit(cookie(headers), Instant::now());
             (visit, sessions.len())
@@ -108,6 +142,7 @@ impl Application {
         let Ok(visit) = visit else {
             return text(StatusCode::INTERNAL_SERVER_ERROR, "cannot generate a session id\n");
         };
+        let copied = self.copy_to_successor(headers, &visit.session, visit.count).await;
         let header =
             |name| headers.get(name).map(|value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()));
         let view = VisitView {
@@ -118,6 +153,9 @@ impl Application {
             forwarded_for: header("x-forwarded-for"),
             draining: self.draining(),
             sessions,
+            copies,
+            copied,
+            stage: self.replicas.stage(),
         };
         let accept = header(ACCEPT.as_str()).unwrap_or(Cow::Borrowed(""));
         let mut response = if accept.contains("text/html") {
@@ -128,8 +166,12 @@ impl Application {
             text(StatusCode::OK, view.line())
         };
         let headers = response.headers_mut();
-        headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-        if visit.arrival != Arrival::Known {
+        let policy = match self.replicas.stage() {
+            Some(stage) => HeaderValue::from_str(&format!("{POLICY}; frame-src http://{stage}")),
+            None => Ok(HeaderValue::from_static(POLICY)),
+        };
+        headers.extend(policy.ok().map(|policy| (CONTENT_SECURITY_POLICY, policy)));
+        if matches!(visit.arrival, Arrival::Fresh | Arrival::Lost) {
             let cookie = format!("{COOKIE_NAME}={}; Path=/; HttpOnly; SameSite=Lax", visit.session);
             if let Ok(cookie) = HeaderValue::from_str(&cookie) {
                 headers.insert(SET_COOKIE, cookie);
@@ -138,9 +180,10 @@ impl Application {
         response
     }
 
-    fn log_out(&self, headers: &HeaderMap) -> Response<DemoBody> {
-        if let Some(id) = cookie(headers) {
+    async fn log_out(&self, headers: &HeaderMap) -> Response<DemoBody> {
+        if let Some(id) = cookie(headers).filter(|id| id.bytes().all(|byte| byte.is_ascii_hexdigit())) {
             self.sessions.lock().end(id);
+            self.copy_to_successor(headers, id, 0).await;
         }
         let mut response = text(StatusCode::SEE_OTHER, "logged out\n");
         let headers = response.headers_mut();
@@ -210,6 +253,10 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
 }
 
 fn parameter(query: Option<&str>, name: &str) -> Option<u64> {
+    value_of(query, name)?.parse().ok()
+}
+
+fn value_of<'q>(query: Option<&'q str>, name: &str) -> Option<&'q str> {
     let mut pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
-    pairs.find(|(key, _)| *key == name)?.1.parse().ok()
+    pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
 }

@@ -27,6 +27,8 @@ pub(super) struct Sessions {
 struct Session {
     visits: u64,
     last: Instant,
+    /// The instance that copied it here, until its visitor comes.
+    copied_from: Option<String>,
 }
 
 /// A counted visit.
@@ -38,10 +40,12 @@ pub(super) struct Visit {
 }
 
 /// How the visitor arrived.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Arrival {
     /// With a known session.
     Known,
+    /// With a session that this instance had copied here.
+    TakenOver(String),
     /// Without a session.
     Fresh,
     /// With an unknown session: expired, or from another instance.
@@ -56,17 +60,35 @@ impl Sessions {
         {
             session.visits += 1;
             session.last = now;
-            return Ok(Visit { session: id.to_owned(), count: session.visits, arrival: Arrival::Known });
+            let arrival = session.copied_from.take().map_or(Arrival::Known, Arrival::TakenOver);
+            return Ok(Visit { session: id.to_owned(), count: session.visits, arrival });
         }
         if let Some(id) = claimed {
             self.by_id.remove(id);
         }
         let session = new_id()?;
         self.make_room(now);
-        self.by_id.insert(session.clone(), Session { visits: 1, last: now });
+        self.by_id.insert(session.clone(), Session { visits: 1, last: now, copied_from: None });
         self.queue.push_back((session.clone(), now));
         let arrival = if claimed.is_some() { Arrival::Lost } else { Arrival::Fresh };
         Ok(Visit { session, count: 1, arrival })
+    }
+
+    /// Stores a copy of another instance's session; 0 visits end it. Returns false if the id is none.
+    pub(super) fn copy(&mut self, id: &str, visits: u64, from: &str, now: Instant) -> bool {
+        if id.len() != ID_LEN || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return false;
+        }
+        if visits == 0 {
+            self.end(id);
+            return true;
+        }
+        if !self.by_id.contains_key(id) {
+            self.make_room(now);
+            self.queue.push_back((id.to_owned(), now));
+        }
+        self.by_id.insert(id.to_owned(), Session { visits, last: now, copied_from: Some(from.to_owned()) });
+        true
     }
 
     /// Ends a session.
@@ -74,8 +96,10 @@ impl Sessions {
         self.by_id.remove(id);
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.by_id.len()
+    /// Returns the number of sessions: (of visitors, copies).
+    pub(super) fn len(&self) -> (usize, usize) {
+        let copies = self.by_id.values().filter(|session| session.copied_from.is_some()).count();
+        (self.by_id.len() - copies, copies)
     }
 
     /// Removes expired sessions and, when full, the one that has been idle longest. A session that was
@@ -141,7 +165,7 @@ mod tests {
         assert_eq!(sessions.visit(Some(&id), later).expect("random").count, 2);
         let too_late = later + MAX_IDLE + Duration::from_millis(1);
         assert_eq!(sessions.visit(Some(&id), too_late).expect("random").arrival, Arrival::Lost);
-        assert_eq!(sessions.len(), 1);
+        assert_eq!(sessions.len().0, 1);
     }
 
     #[test]
@@ -162,14 +186,14 @@ mod tests {
         let mut new = Vec::new();
         for _ in 0..500 {
             new.push(sessions.visit(None, late).expect("random").session);
-            assert_eq!(sessions.len(), CAPACITY);
+            assert_eq!(sessions.len().0, CAPACITY);
         }
         for id in new.iter().chain([&oldest]) {
             assert!(sessions.by_id.contains_key(id));
         }
         assert!(!sessions.by_id.contains_key(&second));
         sessions.visit(None, late + MAX_IDLE).expect("random");
-        assert_eq!(sessions.len(), 502, "expired sessions must be removed");
+        assert_eq!(sessions.len().0, 502, "expired sessions must be removed");
     }
 
     #[test]
@@ -181,7 +205,7 @@ mod tests {
             let id = sessions.visit(None, now).expect("random").session;
             sessions.end(&id);
         }
-        assert_eq!(sessions.len(), 1);
+        assert_eq!(sessions.len().0, 1);
         assert!(sessions.queue.len() <= 2 * CAPACITY, "{}", sessions.queue.len());
     }
 }

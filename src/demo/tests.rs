@@ -84,6 +84,56 @@ async fn another_instance_does_not_know_the_session() {
     assert_ne!(elsewhere.cookie(), cookie);
 }
 
+/// Answers every request with the addresses of these instances.
+async fn stage_of(peers: String) -> Stage {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 1024]).await;
+            let answer = format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{peers}");
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    Stage { address, secret: "secret".to_owned() }
+}
+
+#[tokio::test]
+async fn session_goes_on_at_the_announced_successor() {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let stage = stage_of(String::new()).await;
+    let node2 = start_on(Some(stage), "node2", any).await.expect("starts");
+    let stage = stage_of(format!("peer node2 {}\n", node2.local_addr())).await;
+    let node1 = start_on(Some(stage), "node1", any).await.expect("starts");
+    let announced = "X-Affinity-Successor: node2";
+    let first = get(&node1, "/", &[announced]).await;
+    assert!(first.body.ends_with("(new session), copied to node2\n"), "{}", first.body);
+    let cookie = format!("Cookie: {}", first.cookie());
+    get(&node1, "/", &[announced, &cookie]).await;
+    node1.stop().await;
+    let after = get(&node2, "/", &[&cookie]).await;
+    assert!(after.body.starts_with("node2: visit 3 of session "), "{}", after.body);
+    assert!(after.body.contains("(taken over from node1, which had copied it here)"), "{}", after.body);
+    assert_eq!(after.field("set-cookie"), None, "the session keeps its id");
+    assert!(get(&node2, "/", &[&cookie]).await.body.starts_with("node2: visit 4 "));
+}
+
+#[tokio::test]
+async fn clients_cannot_write_sessions() {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let node1 = start_on(Some(stage_of(String::new()).await), "node1", any).await.expect("starts");
+    let line = format!("PUT /replica/{}?visits=7&from=x", "a".repeat(32));
+    for (fields, status) in
+        [(&[][..], 403), (&["X-Demo-Secret: guess"], 403), (&["X-Demo-Secret: secret"], 204)]
+    {
+        assert_eq!(ask(&node1, &line, fields, b"").await.status, status, "{fields:?}");
+    }
+    let bad = ask(&node1, "PUT /replica/..?visits=7", &["X-Demo-Secret: secret"], b"").await;
+    assert_eq!(bad.status, 400);
+    let alone = start("alone", any).await.expect("starts");
+    assert_eq!(ask(&alone, &line, &["X-Demo-Secret: "], b"").await.status, 403);
+}
+
 #[tokio::test]
 async fn accept_header_selects_html_or_json() {
     let node1 = node1().await;

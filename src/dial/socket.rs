@@ -7,6 +7,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, recv};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -89,16 +90,16 @@ impl Socket {
         }
     }
 
-    /// Peeks at the received bytes once there are more than `known` of them. Returns their number,
-    /// or 0 at EOF. A peer that closes its side after at most `known` bytes is waited for like one
-    /// that sends nothing.
+    /// Peeks at the received bytes once there are more than `known` of them. Returns their number. It
+    /// is at most `known`, or 0, if the peer has closed its side.
     pub fn poll_peek(&self, cx: &mut Context<'_>, into: &mut [u8], known: usize) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.poll_read_ready(cx))?;
             let mut peek = || {
                 let (peeked, _) = recv(self.as_fd(), &mut *into, RecvFlags::PEEK)?;
-                // tokio waits for more only after `WouldBlock`.
-                if peeked > 0 && peeked <= known { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(peeked) }
+                // tokio waits for more only after `WouldBlock`, but not for a peer that sends no more.
+                let same = peeked > 0 && peeked <= known;
+                if same && !has_ended(self)? { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(peeked) }
             };
             let peeked = match self {
                 Self::Tcp(socket) => socket.try_io(Interest::READABLE, &mut peek),
@@ -154,6 +155,13 @@ impl ResetWatch {
             };
         }
     }
+}
+
+/// Returns true if the peer has closed its side.
+fn has_ended(socket: &Socket) -> io::Result<bool> {
+    let mut polled = [PollFd::new(socket, PollFlags::RDHUP)];
+    poll(&mut polled, Some(&Timespec::default()))?;
+    Ok(polled[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR))
 }
 
 impl AsyncRead for Socket {
@@ -254,6 +262,11 @@ mod tests {
         let mut read = [0; 3];
         tokio::io::AsyncReadExt::read_exact(&mut theirs, &mut read).await.unwrap();
         assert_eq!(&read, b"abc");
+        ours.write_all(b"de").await.unwrap();
+        ours.shutdown().await.unwrap();
+        let n = std::future::poll_fn(|cx| theirs.poll_peek(cx, &mut seen, 2)).await.unwrap();
+        assert_eq!(n, 2, "waited for a peer that sends no more");
+        tokio::io::AsyncReadExt::read_exact(&mut theirs, &mut read[..2]).await.unwrap();
         drop(ours);
         let n = std::future::poll_fn(|cx| theirs.poll_peek(cx, &mut seen, 0)).await.unwrap();
         assert_eq!(n, 0);

@@ -19,6 +19,7 @@ pub enum Framing {
 
 /// The fields of a head that the codec interprets.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "the flags are independent")]
 pub(super) struct KnownFields<'b> {
     pub host: Option<&'b [u8]>,
     pub length: Option<u64>,

@@ -81,6 +81,8 @@ pub struct Server {
     pub shutdown_grace: Duration,
     /// How often the host names of backends are looked up again.
     pub resolve_every: Duration,
+    /// How long a graceful shutdown waits for tunnels and event streams.
+    pub stream_grace: Duration,
     /// Address of the admin listener; `None`: no admin listener.
     pub admin: Option<SocketAddr>,
     /// Whether to cancel a request at its backend when the client disconnects.
@@ -142,10 +144,17 @@ pub struct Limits {
     pub connections_per_client: Option<u32>,
     /// Maximum number of concurrent TLS handshakes per worker.
     pub handshakes: usize,
+    /// Maximum number of concurrent HTTP/2 requests per client, counted as
+    /// [`Self::connections_per_client`]; `None`: no limit.
+    pub streams_per_client: Option<u32>,
+    /// Memory that waiting connections and requests may hold, in bytes; `None`: a quarter of the
+    /// machine's.
+    pub memory: Option<u64>,
 }
 
 /// `[forwarding]`: what Homing tells backends about the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "the flags are independent")]
 pub struct Forwarding {
     /// Whether to send X-Forwarded-For, -Proto and -Host.
     pub x_forwarded: bool,
@@ -212,6 +221,8 @@ pub struct Upstream {
     pub initial_health: Health,
     /// Pool of idle connections to its backends.
     pub pool: Pool,
+    /// Requests that wait for a place at a backend.
+    pub queue: Queue,
     /// Retries.
     pub retry: Retry,
     /// Its timeouts.
@@ -236,7 +247,7 @@ pub struct Backend {
     /// Its configured admin state.
     pub admin: AdminState,
     /// Maximum number of requests in flight over all workers; `None`: no limit. At the limit, existing
-    /// sessions get a 503 and new sessions go to another backend.
+    /// sessions wait in the upstream's queue and new sessions go to another backend.
     pub max_connections: Option<u32>,
 }
 
@@ -324,6 +335,15 @@ pub struct Pool {
     pub max_idle: usize,
     /// Time after which an idle connection is closed.
     pub idle_timeout: Duration,
+}
+
+/// `[upstream.NAME.queue]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queue {
+    /// Maximum number of waiting requests; 0: none waits.
+    pub max: usize,
+    /// Time that a request may wait.
+    pub timeout: Duration,
 }
 
 /// `[upstream.NAME.retry]`.

@@ -2,6 +2,20 @@
 //! backend id, so they survive reloads.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+
+/// The result of an active check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastCheck {
+    /// When it ended.
+    pub at: SystemTime,
+    /// How long it took.
+    pub latency: Duration,
+    /// `passed`, or why not.
+    pub result: String,
+}
 
 /// The live counters of one backend.
 #[derive(Debug)]
@@ -10,6 +24,10 @@ pub struct BackendLive {
     connections: AtomicU32,
     /// Exact number of requests in flight. Only counted if there is a limit.
     in_use: AtomicU32,
+    /// The latest active check.
+    last_check: Mutex<Option<LastCheck>>,
+    /// The most requests in flight; `u32::MAX` if there is no limit.
+    limit: AtomicU32,
     /// Failures since the last success. While this is 0, a success needs no report.
     failing: AtomicU32,
     workers: Box<[WorkerCell]>,
@@ -29,9 +47,21 @@ impl BackendLive {
         Self {
             connections: AtomicU32::new(0),
             in_use: AtomicU32::new(0),
+            last_check: Mutex::default(),
+            limit: AtomicU32::new(u32::MAX),
             failing: AtomicU32::new(0),
             workers: (0..workers).map(|_| WorkerCell::default()).collect(),
         }
+    }
+
+    /// Notes the result of an active check.
+    pub fn checked(&self, check: LastCheck) {
+        *self.last_check.lock() = Some(check);
+    }
+
+    /// Returns the latest active check; `None` if there was none.
+    pub fn last_check(&self) -> Option<LastCheck> {
+        self.last_check.lock().clone()
     }
 
     /// Returns the number of requests and streams in flight over all workers.
@@ -62,14 +92,29 @@ impl BackendLive {
         cell.in_flight.store(cell.in_flight.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
     }
 
-    /// Takes one of `limit` places, shared by all workers. Returns false if all are taken.
-    pub fn try_use(&self, limit: Option<u32>) -> bool {
-        let limit = limit.unwrap_or(u32::MAX);
+    /// Sets the limit of requests in flight, shared by all workers.
+    pub fn set_limit(&self, limit: Option<u32>) {
+        self.limit.store(limit.unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+
+    /// Returns true if all places are taken.
+    pub fn is_full(&self) -> bool {
+        self.in_use.load(Ordering::Relaxed) >= self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Takes a place. Returns false if all are taken.
+    pub(super) fn try_use(&self) -> bool {
+        let limit = self.limit.load(Ordering::Relaxed);
         self.in_use.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < limit).then(|| n + 1)).is_ok()
     }
 
-    /// Releases a place that [`Self::try_use`] took.
-    pub fn unused(&self) {
+    /// Takes a place even if all are taken.
+    pub(super) fn occupy(&self) {
+        self.in_use.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Releases a place that was taken.
+    pub(super) fn unused(&self) {
         self.in_use.fetch_sub(1, Ordering::Relaxed);
     }
 

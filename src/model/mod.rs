@@ -5,6 +5,7 @@
 
 pub mod client_net;
 mod config;
+pub mod line;
 pub mod live;
 pub mod live_tls;
 pub mod router;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::client_net::ClientNet;
+use super::line::Line;
 use super::live::BackendLive;
 use super::live_tls::LiveTls;
 use super::{Config, Upstream};
@@ -41,6 +42,8 @@ pub struct UpstreamState {
     pub live: Vec<Arc<BackendLive>>,
     /// Why each member is up, shunned or down, by member index.
     pub standings: Vec<Standing>,
+    /// The requests that wait for a place at a backend. It survives reloads.
+    pub line: Arc<Line>,
 }
 
 /// Why a backend is up, shunned or down, for operators.

@@ -30,7 +30,7 @@ impl Default for ConnectionCounts {
 impl ConnectionCounts {
     /// Counts a connection. `None` if the client already has `limit`.
     pub(crate) fn count(self: &Arc<Self>, client: IpAddr, limit: u32) -> Option<CountedClient> {
-        let key = key(client);
+        let key = client_key(client);
         {
             let mut counts = self.shard(key).lock();
             let count = counts.entry(key).or_default();
@@ -66,9 +66,9 @@ impl Drop for CountedClient {
     }
 }
 
-/// Returns the IPv4 address, or the /64 prefix of an IPv6 address: a client may use any address
+/// Returns a client's identity: the IPv4 address, or the /64 prefix of an IPv6 address: a client may use any address
 /// in its /64. The two do not collide: no /64 in use is below 2^32.
-pub(crate) fn key(client: IpAddr) -> u64 {
+pub(crate) fn client_key(client: IpAddr) -> u64 {
     match client.to_canonical() {
         IpAddr::V4(v4) => u64::from(v4.to_bits()),
         IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64 ^ u64::from(v6.is_loopback()),

@@ -13,7 +13,6 @@ use super::backend::announced::Announced;
 use super::backend::asker::Asker;
 use super::backend::lease::BackendStream;
 use super::backend::pool::BackendPool;
-use super::wire::deadline::Class;
 use super::worker::Worker;
 use crate::dial::connect_error::ConnectError;
 
@@ -23,10 +22,10 @@ impl Worker {
         !self.descriptors.are_short(newest) || self.make_room()
     }
 
-    /// Closes the idle client connection nearest to its timeout, or else an idle backend
-    /// connection. Returns false if no connection is idle.
+    /// Closes the client connection that has been idle longest, of the client with the most idle
+    /// ones, or else an idle backend connection. Returns false if no connection is idle.
     pub(crate) fn make_room(&self) -> bool {
-        self.deadlines.expire_earliest(Class::Idle, Duration::MAX)
+        self.deadlines.expire_longest_wait()
             || self.view().upstreams.iter().flat_map(|u| &u.pools).any(|pool| pool.drop_oldest())
     }
 

@@ -30,8 +30,10 @@ pub enum Command {
     Unlisten(Bind),
     /// Stop accepting, close connections as they become idle, and exit when none is left.
     Drain,
-    /// Tell tunnels to close: the grace period is nearly over.
-    CloseTunnels,
+    /// Tell tunnels and event streams to end: their grace period is nearly over. Listeners go on.
+    CloseStreams,
+    /// Use the latest snapshot, then answer.
+    Settle(mpsc::UnboundedSender<()>),
     /// Exit now.
     Stop,
 }
@@ -60,15 +62,19 @@ async fn serve(
     let snapshot = Arc::clone(&snapshots.borrow_and_update());
     let worker = Rc::new(Worker::new(shared, snapshot));
     tokio::task::spawn_local(tick(Rc::clone(&worker)));
-    tokio::task::spawn_local(follow(Rc::clone(&worker), snapshots));
-    if listen(&worker, &mut commands).await {
+    tokio::task::spawn_local(follow(Rc::clone(&worker), snapshots.clone()));
+    if listen(&worker, &mut commands, &snapshots).await {
         drain(&worker, &mut commands).await;
     }
 }
 
 /// Starts and stops listeners as commanded. Returns true on a command to drain, false on one to
 /// stop.
-async fn listen(worker: &Rc<Worker>, commands: &mut mpsc::UnboundedReceiver<Command>) -> bool {
+async fn listen(
+    worker: &Rc<Worker>,
+    commands: &mut mpsc::UnboundedReceiver<Command>,
+    snapshots: &watch::Receiver<Arc<Snapshot>>,
+) -> bool {
     let mut listening: Vec<(Bind, Rc<Notify>)> = Vec::new();
     while let Some(command) = commands.recv().await {
         match command {
@@ -95,8 +101,14 @@ async fn listen(worker: &Rc<Worker>, commands: &mut mpsc::UnboundedReceiver<Comm
                 }
                 return true;
             }
-            // Tunnels are only closed during a drain.
-            Command::CloseTunnels => {}
+            Command::CloseStreams => worker.close_streams(),
+            Command::Settle(done) => {
+                let latest = Arc::clone(&snapshots.borrow());
+                if !Arc::ptr_eq(&latest, &worker.view().snapshot) {
+                    worker.update(latest);
+                }
+                let _ = done.send(());
+            }
             Command::Stop => return false,
         }
     }
@@ -113,8 +125,8 @@ async fn drain(worker: &Rc<Worker>, commands: &mut mpsc::UnboundedReceiver<Comma
         tokio::select! {
             () = &mut idle => return,
             command = commands.recv() => match command {
-                Some(Command::CloseTunnels) => worker.enter(Phase::Closing),
-                Some(Command::Listen(..) | Command::Unlisten(_) | Command::Drain) => {}
+                Some(Command::CloseStreams) => worker.close_streams(),
+                Some(Command::Listen(..) | Command::Unlisten(_) | Command::Settle(_) | Command::Drain) => {}
                 Some(Command::Stop) | None => return,
             }
         }
@@ -130,6 +142,7 @@ async fn tick(worker: Rc<Worker>) {
         let now = ticks.tick().await;
         worker.set_clocks(now);
         worker.deadlines.tick(began.elapsed());
+        worker.metrics().set_waiting_memory(worker.deadlines.charged() as u64);
         if count.is_multiple_of(SWEEP_TICKS) {
             worker.view().upstreams.iter().flat_map(|u| &u.pools).for_each(|pool| pool.sweep(now));
         }

@@ -17,7 +17,7 @@ use crate::model::router::Router;
 use crate::model::snapshot::{Observation, Report, Snapshot, UpstreamState};
 use crate::model::{Address, ListenerId};
 use crate::proxy::backend::pool::BackendPool;
-use crate::telemetry::{UpstreamMetrics, WorkerMetrics};
+use crate::telemetry::{BackendMetrics, UpstreamMetrics, WorkerMetrics};
 
 /// A worker's view of a snapshot. A request uses the same one from start to finish.
 #[derive(Debug)]
@@ -43,6 +43,8 @@ pub(crate) struct UpstreamView {
     pub state: Arc<UpstreamState>,
     /// This worker's counters for the upstream.
     pub metrics: Arc<UpstreamMetrics>,
+    /// This worker's counters for each backend, by member index.
+    pub backend_metrics: Vec<Arc<BackendMetrics>>,
     /// How backends are picked.
     pub policy: Policy,
     /// The pools, by member index.
@@ -81,7 +83,7 @@ impl View {
             let config = &state.config;
             let tls = snapshot.tls.upstream(index);
             let cell = metrics.upstream(&config.name);
-            let pools = config.backends.iter().zip(&state.live).map(|(backend, live)| {
+            let pools = config.backends.iter().enumerate().map(|(member, backend)| {
                 let key = (Arc::clone(&config.name), backend.id.clone(), backend.address.clone());
                 match pools.remove(&key) {
                     Some(pool) if pool.fits(config, tls) => {
@@ -92,8 +94,7 @@ impl View {
                         if let Some(pool) = other {
                             pool.retire();
                         }
-                        let live = Arc::clone(live);
-                        Rc::new(BackendPool::new(worker, backend, live, config, tls, names, &cell))
+                        Rc::new(BackendPool::new(worker, state, member, tls, names, &cell))
                     }
                 }
             });
@@ -110,7 +111,9 @@ impl View {
                 Some((retry, budget)) if retry == config.retry => budget,
                 _ => Rc::new(RetryBudget::new(&config.retry, workers, now)),
             };
+            let ids = config.backends.iter().map(|backend| backend.id.as_str());
             UpstreamView {
+                backend_metrics: cell.backends(ids),
                 metrics: Arc::clone(&cell),
                 policy: Policy {
                     failover: config.affinity.failover,
@@ -188,7 +191,6 @@ impl Loads for UpstreamView {
     }
 
     fn saturated(&self, index: u16) -> bool {
-        let limit = self.state.config.backends[usize::from(index)].max_connections;
-        limit.is_some_and(|limit| self.in_flight(index) >= limit)
+        self.state.live[usize::from(index)].is_full()
     }
 }

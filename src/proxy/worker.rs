@@ -13,7 +13,9 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::connection_counts::ConnectionCounts;
+use super::handshake_slots::{HandshakeSlots, PEEKED};
 use super::in_use::InUse;
+use super::notices::Notices;
 use super::view::View;
 use super::wire::buffer::Buffers;
 use super::wire::deadline::Deadlines;
@@ -23,6 +25,9 @@ use crate::affinity::recent::RecentUse;
 use crate::dial::names::Names;
 use crate::model::snapshot::{Report, Snapshot};
 use crate::telemetry::{AccessLog, WorkerMetrics};
+
+/// The default of `limits.memory` is this part of the machine's memory.
+const MEMORY_SHARE: u64 = 4;
 
 /// What a worker shares with the rest of the process.
 #[derive(Debug)]
@@ -43,6 +48,10 @@ pub struct Shared {
     pub clients: Arc<ConnectionCounts>,
     /// Sessions of all workers that are kept at the client and had long exchanges.
     pub recent: Arc<RecentUse>,
+    /// HTTP/2 requests in flight of all workers, per client address.
+    pub streams: Arc<ConnectionCounts>,
+    /// The memory of this machine or container, in bytes.
+    pub machine_memory: u64,
 }
 
 /// A worker's state, shared by its tasks.
@@ -52,13 +61,17 @@ pub(crate) struct Worker {
     pub(crate) deadlines: Rc<Deadlines>,
     pub(crate) in_use: Rc<InUse>,
     pub(crate) descriptors: DescriptorReserve,
+    pub(crate) notices: Notices,
     /// TLS handshakes in progress.
-    pub(crate) handshakes: Cell<usize>,
+    pub(crate) handshakes: HandshakeSlots,
+    /// The first bytes of a new connection, while the worker looks at them.
+    pub(crate) peeked: RefCell<Box<[u8]>>,
     view: RefCell<Rc<View>>,
     view_changed: Notify,
     connections: Cell<usize>,
     became_idle: Notify,
     phase: Cell<Phase>,
+    closing: Cell<bool>,
     now: Cell<Timestamp>,
     ticked: Cell<Instant>,
     random: RefCell<fastrand::Rng>,
@@ -70,19 +83,21 @@ pub(crate) enum Phase {
     Serving,
     /// No new requests; those in flight may finish.
     Draining,
-    /// The grace period is nearly over: tunnels must close.
-    Closing,
 }
 
 impl Worker {
     /// Creates a worker that serves `snapshot`.
     pub(crate) fn new(shared: Shared, snapshot: Arc<Snapshot>) -> Self {
+        let deadlines = Rc::<Deadlines>::default();
+        deadlines.set_budget(budget(&shared, &snapshot));
         Self {
+            deadlines,
             buffers: Buffers::new(snapshot.config.limits.head_bytes),
-            deadlines: Rc::default(),
             in_use: Rc::new(InUse::new(Arc::clone(&shared.recent))),
             descriptors: DescriptorReserve::new(),
-            handshakes: Cell::new(0),
+            notices: Notices::default(),
+            handshakes: HandshakeSlots::default(),
+            peeked: RefCell::new(vec![0; PEEKED].into_boxed_slice()),
             view: RefCell::new(Rc::new(View::new(
                 shared.index,
                 snapshot,
@@ -94,6 +109,7 @@ impl Worker {
             connections: Cell::new(0),
             became_idle: Notify::new(),
             phase: Cell::new(Phase::Serving),
+            closing: Cell::new(false),
             now: Cell::new(Timestamp::of(SystemTime::now())),
             ticked: Cell::new(Instant::now()),
             random: RefCell::default(),
@@ -109,6 +125,7 @@ impl Worker {
     /// Switches to a new snapshot.
     pub(crate) fn update(&self, snapshot: Arc<Snapshot>) {
         self.buffers.set_head_bytes(snapshot.config.limits.head_bytes);
+        self.deadlines.set_budget(budget(&self.shared, &snapshot));
         let before = self.view();
         let reloaded = !Arc::ptr_eq(&before.snapshot.config, &snapshot.config);
         let view =
@@ -136,12 +153,18 @@ impl Worker {
 
     /// Returns true during a shutdown: connections close after their current request.
     pub(crate) fn draining(&self) -> bool {
-        self.phase.get() > Phase::Serving
+        self.phase.get() > Phase::Serving || self.closing()
     }
 
-    /// Returns true once the grace period is nearly over: tunnels must close.
+    /// Returns true once the grace period of tunnels and event streams is nearly over: they must end.
     pub(crate) fn closing(&self) -> bool {
-        self.phase.get() > Phase::Draining
+        self.closing.get()
+    }
+
+    /// Tells tunnels and event streams to end, and connections to close after their current request.
+    pub(crate) fn close_streams(&self) {
+        self.closing.set(true);
+        self.deadlines.wake_all();
     }
 
     /// Enters a later phase of the shutdown.
@@ -188,10 +211,14 @@ impl Worker {
         self.shared.reports.try_send(report).is_ok()
     }
 
-    /// Counts a client connection. `None` if `limits.connections` is reached.
+    /// Counts a client connection. If `limits.connections` is reached, closes an idle one to make
+    /// room. `None` if there is none.
     pub(crate) fn count_connection(self: &Rc<Self>) -> Option<CountedConnection> {
         let limit = self.view().snapshot.config.limits.connections;
-        if self.shared.connections.fetch_add(1, Ordering::Relaxed) >= limit {
+        // The connection that makes room is closed in its own task.
+        if self.shared.connections.fetch_add(1, Ordering::Relaxed) >= limit
+            && !self.deadlines.expire_longest_wait()
+        {
             self.shared.connections.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
@@ -208,6 +235,13 @@ impl Worker {
             self.became_idle.notified().await;
         }
     }
+}
+
+/// Returns a worker's part of `limits.memory`.
+fn budget(shared: &Shared, snapshot: &Snapshot) -> usize {
+    let total = snapshot.config.limits.memory.unwrap_or(shared.machine_memory / MEMORY_SHARE);
+    let workers = snapshot.config.server.workers.get() as u64;
+    usize::try_from(total / workers).unwrap_or(usize::MAX)
 }
 
 /// Counts one open client connection until dropped.

@@ -16,6 +16,7 @@ mod writer;
 mod tests;
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
@@ -66,6 +67,17 @@ impl AccessLog {
         Self::start_with(config, output)
     }
 
+    /// Tries whether the log could write to the file, without creating it.
+    ///
+    /// # Errors
+    /// Any error from opening the file.
+    pub fn rehearse(path: &Path) -> io::Result<()> {
+        match std::fs::OpenOptions::new().append(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => crate::may_create(path),
+            opened => opened.map(drop),
+        }
+    }
+
     fn start_with(config: &model::AccessLog, output: Output) -> io::Result<Self> {
         let lane = Arc::<Mutex<Lane>>::default();
         let max_lines = config.queue.max(1);
@@ -113,16 +125,17 @@ impl AccessLog {
     }
 
     /// Reopens a file output, for log rotation. Queued lines still go to the old file. On an error, the
-    /// old file stays in use. Does nothing for other outputs.
-    pub fn reopen(&self) -> io::Result<()> {
-        let Some(open) = &self.open else { return Ok(()) };
+    /// old file stays in use. Does nothing for other outputs, and returns false.
+    pub fn reopen(&self) -> io::Result<bool> {
+        let Some(open) = &self.open else { return Ok(false) };
         let target = open.shared.control.lock().target.clone();
         if let Some(target @ model::LogOutput::File(_)) = target {
             let output = Output::open(&target)?;
             open.shared.control.lock().reopened = Some(output);
             open.shared.wake.notify_one();
+            return Ok(true);
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Waits until all earlier lines are written. Returns false if that takes longer than `timeout`.

@@ -21,6 +21,10 @@ families! {
         "Always 1. The label is the running version.";
     SNAPSHOT_GENERATION = Gauge "homing_snapshot_generation" []
         "Generation of the current state. Increases with every change of configuration, health or admin state.";
+    CONFIG_RELOAD_SUCCESS = Gauge "homing_config_reload_success" []
+        "Whether the latest reload succeeded (1 before the first). If 0, the configuration before it is in effect.";
+    CONFIG_RELOAD_TIMESTAMP = Gauge "homing_config_reload_timestamp_seconds" []
+        "When the configuration in effect was loaded, at the start or by a reload, in seconds since the Unix epoch.";
 
     CONNECTIONS = Gauge "homing_connections" []
         "Open client connections.";
@@ -32,10 +36,14 @@ families! {
         "Open tunnels (upgraded connections such as WebSocket).";
     TUNNELS_OPENED = Counter "homing_tunnels_opened_total" []
         "Tunnels opened.";
+    EVENT_STREAMS = Gauge "homing_event_streams" []
+        "Open responses that may never end (text/event-stream, multipart/x-mixed-replace).";
     HTTP2_CONNECTIONS = Counter "homing_http2_connections_total" []
         "Client connections that used HTTP/2.";
     HTTP2_STREAMS = Counter "homing_http2_streams_total" ["result"]
-        "Streams opened by clients, by result: served, or malformed and reset.";
+        "Streams opened by clients, by result: served, malformed and reset, or refused because the client has too many.";
+    WAITING_MEMORY = Gauge "homing_waiting_memory_bytes" []
+        "Memory that connections and requests hold while they wait, as counted for limits.memory.";
     HTTP2_FLOODS = Counter "homing_http2_floods_total" []
         "HTTP/2 connections closed because of a flood of frames that are cheap to send.";
     PROXY_HEADERS_REFUSED = Counter "homing_proxy_headers_refused_total" ["reason"]
@@ -76,6 +84,11 @@ families! {
     BACKEND_HTTP2_ISOLATED = Counter "homing_backend_http2_isolated_total" ["upstream"]
         "HTTP/2 connections to backends opened for one client alone, because it cancels many requests or its unread uploads fill the window of one.";
 
+    QUEUE_LENGTH = Gauge "homing_queue_length" ["upstream"]
+        "Requests that wait in line for a place at a backend.";
+    QUEUE_LEFT = Counter "homing_queue_left_total" ["upstream", "result"]
+        "Requests that left the line, by result: served, timeout, full (turned away because the line was full), or gone (the client disconnected or the backend went away).";
+
     BACKEND_UP = Gauge "homing_backend_up" ["upstream", "backend"]
         "1 if the backend is up, otherwise 0.";
     BACKEND_STATE = Gauge "homing_backend_state" ["upstream", "backend", "state"]
@@ -97,8 +110,15 @@ families! {
     TABLE_MAX_ENTRIES = Gauge "homing_table_max_entries" ["upstream"]
         "Maximum number of bindings in the table. Beyond it, ids that no backend has set are evicted first, then the longest idle.";
 
+    BACKEND_RESPONSES = Counter "homing_backend_responses_total" ["upstream", "backend", "class"]
+        "Responses of the backend by status class.";
+    BACKEND_RESPONSE_HEAD = Histogram "homing_backend_response_head_seconds" ["upstream", "backend"]
+        "Time from the start of an attempt at the backend to the first byte of its response head.";
+    BACKEND_FAILURES = Counter "homing_backend_failures_total" ["upstream", "backend", "error"]
+        "Failed attempts at the backend by error, including those that were retried elsewhere.";
+
     ACCESS_LOG_DROPPED = Counter "homing_access_log_dropped_total" []
-        "Access log lines dropped because the writer could not keep up.";
+        "Access log lines lost because the writer could not keep up or could not write, for example to a full disk.";
     ACCESS_LOG_ERRORS = Counter "homing_access_log_errors_total" []
         "Failed writes to the access log.";
 

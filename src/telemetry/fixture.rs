@@ -8,7 +8,7 @@ use super::Record;
 use crate::affinity::pick::Outcome;
 use crate::affinity::ring::Ring;
 use crate::affinity::table::Table;
-use crate::affinity::{BackendId, Cluster, Health, Member, Slot, Weight};
+use crate::affinity::{BackendId, Cluster, Health, KeyHash, Member, Slot, Weight};
 use crate::fixture;
 use crate::model::Upstream;
 use crate::model::live::BackendLive;
@@ -46,6 +46,7 @@ fn build(name: &str, ids: &[&str], memory: &str) -> UpstreamState {
     UpstreamState {
         cluster,
         memory: memory_of(&config),
+        line: Arc::default(),
         live: ids.iter().map(|_| Arc::new(BackendLive::new(2))).collect(),
         standings: vec![Standing::default(); ids.len()],
         config: Arc::new(config),
@@ -65,6 +66,7 @@ pub(crate) fn with_members(upstream: &UpstreamState, change: impl FnOnce(&mut [M
         config: Arc::clone(&upstream.config),
         cluster: Cluster::new(Arc::clone(upstream.cluster.ring()), members),
         memory: upstream.memory.clone(),
+        line: Arc::default(),
         live: upstream.live.clone(),
         standings: upstream.standings.clone(),
     }
@@ -95,11 +97,14 @@ pub(crate) fn record(upstream: &UpstreamState) -> Record<'_> {
         member: Some(0),
         key_source: Some(0),
         layer: None,
+        key: Some(KeyHash(0x2a)),
+        from: None,
         outcome: Some(Outcome::Kept),
         reason: None,
         attempts: 1,
         duration: Duration::from_micros(1_500),
         first_byte: Some(Duration::from_micros(1_042)),
+        backend_latency: None,
         connect: Duration::ZERO,
         bytes_in: 120,
         bytes_out: 3_400,
@@ -121,11 +126,14 @@ pub(crate) fn unrouted() -> Record<'static> {
         member: None,
         key_source: None,
         layer: None,
+        key: None,
+        from: None,
         outcome: None,
         reason: None,
         attempts: 0,
         duration: Duration::from_micros(20),
         first_byte: Some(Duration::from_micros(15)),
+        backend_latency: None,
         connect: Duration::ZERO,
         bytes_in: 60,
         bytes_out: 90,

@@ -36,9 +36,18 @@ pub fn init_logging(directives: Option<&str>, json: bool) -> Result<(), LoggingE
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
-        .with_ansi(!json && io::stderr().is_terminal());
+        .with_ansi(!json && coloured(&io::stderr()))
+        // It would print them to the same stream, and panic if that is closed.
+        .log_internal_errors(false);
     let started = if json { builder.json().try_init() } else { builder.try_init() };
     started.map_err(|_| LoggingError::AlreadyInstalled)
+}
+
+/// Returns whether to colour what goes to a stream: only on a terminal, and not if `NO_COLOR` is set
+/// (<https://no-color.org>).
+pub fn coloured(stream: &impl IsTerminal) -> bool {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    set("NO_COLOR").is_none() && set("TERM").is_none_or(|term| term != "dumb") && stream.is_terminal()
 }
 
 fn parse(directives: String) -> Result<EnvFilter, LoggingError> {

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
 use super::access_log::{AccessLog, LogCounts};
+use super::backend::BackendMetrics;
+use super::class::CLASS_WORDS;
 use super::counter::Counter;
 use super::exposition::{Exposition, Family};
 use super::families;
@@ -14,9 +16,10 @@ use super::histogram::Histogram;
 use super::outcomes::{OUTCOMES, REASONS};
 use super::process::Process;
 use super::refusal::Refusal;
-use super::worker::{CLASSES, Http2Metrics, Source, UpstreamMetrics, WorkerMetrics};
+use super::worker::{Http2Metrics, Source, UpstreamMetrics, WorkerMetrics};
 use crate::affinity::recall::Layer;
 use crate::affinity::{AdminState, Health, Member};
+use crate::model::line::Left;
 use crate::model::snapshot::{Snapshot, UpstreamState};
 
 /// All counters of the process.
@@ -24,6 +27,16 @@ use crate::model::snapshot::{Snapshot, UpstreamState};
 pub struct Metrics {
     workers: Box<[Arc<WorkerMetrics>]>,
     access_log: Mutex<LogSource>,
+    config: Mutex<ConfigStatus>,
+}
+
+/// The configuration in effect, and whether a later one was refused.
+#[derive(Debug)]
+struct ConfigStatus {
+    /// Whether the latest attempt to load a configuration succeeded.
+    success: bool,
+    /// When the configuration in effect was loaded.
+    loaded: SystemTime,
 }
 
 /// The counts of the access log.
@@ -37,7 +50,12 @@ struct LogSource {
 impl Metrics {
     /// Creates counters for this many workers.
     pub fn new(workers: usize) -> Self {
-        Self { workers: (0..workers).map(|_| Arc::default()).collect(), access_log: Mutex::default() }
+        let config = ConfigStatus { success: true, loaded: SystemTime::now() };
+        Self {
+            workers: (0..workers).map(|_| Arc::default()).collect(),
+            access_log: Mutex::default(),
+            config: Mutex::new(config),
+        }
     }
 
     /// Returns the counters of worker `index`. Only its thread may write to them.
@@ -46,6 +64,15 @@ impl Metrics {
     /// If `index` is out of range.
     pub fn worker(&self, index: usize) -> Arc<WorkerMetrics> {
         Arc::clone(&self.workers[index])
+    }
+
+    /// Notes the outcome of a reload, which ended at this time.
+    pub fn note_reload(&self, success: bool, at: SystemTime) {
+        let mut config = self.config.lock();
+        config.success = success;
+        if success {
+            config.loaded = at;
+        }
     }
 
     /// Exposes the losses of this access log, added to those of earlier logs.
@@ -63,11 +90,14 @@ impl Metrics {
         let mut page = Exposition::default();
         page.family(&families::INFO).sample(&[env!("CARGO_PKG_VERSION")], 1);
         page.family(&families::SNAPSHOT_GENERATION).sample(&[], snapshot.generation);
+        self.render_config(&mut page);
         self.render_connections(&mut page);
         self.render_handshakes(&mut page);
         render_certificates(&mut page, snapshot);
         render_requests(&mut page, &self.totals(snapshot));
+        render_queues(&mut page, &snapshot.upstreams);
         render_backends(&mut page, &snapshot.upstreams);
+        self.render_backend_requests(&mut page, snapshot);
         self.render_access_log(&mut page);
         render_process(&mut page, &Process::read());
         page.finish()
@@ -97,6 +127,48 @@ impl Metrics {
         totals
     }
 
+    fn render_backend_requests(&self, page: &mut Exposition, snapshot: &Snapshot) {
+        let mut sums = BTreeMap::<Arc<str>, BTreeMap<Box<str>, BackendMetrics>>::new();
+        for (name, cell) in self.workers.iter().flat_map(|worker| worker.upstreams()) {
+            cell.sum_backends(sums.entry(name).or_default());
+        }
+        let none = BackendMetrics::default();
+        let backends: Vec<_> = snapshot
+            .upstreams
+            .iter()
+            .flat_map(|upstream| {
+                let (name, sums) = (&upstream.config.name, sums.get(&upstream.config.name));
+                upstream.cluster.members().iter().map(move |member| (name, sums, member.id.as_str()))
+            })
+            .map(|(name, sums, id)| ([&**name, id], sums.and_then(|sums| sums.get(id)).unwrap_or(&none)))
+            .collect();
+        let mut samples = page.family(&families::BACKEND_RESPONSES);
+        for ([upstream, id], cell) in &backends {
+            for (class, count) in CLASS_WORDS.iter().zip(&cell.responses) {
+                samples.sample(&[upstream, id, class], count.get());
+            }
+        }
+        let mut samples = page.family(&families::BACKEND_RESPONSE_HEAD);
+        for (labels, cell) in &backends {
+            samples.histogram(labels, &cell.latency);
+        }
+        let mut samples = page.family(&families::BACKEND_FAILURES);
+        for ([upstream, id], cell) in &backends {
+            for (error, count) in cell.failures.iter() {
+                samples.sample(&[upstream, id, error], count);
+            }
+        }
+    }
+
+    fn render_config(&self, page: &mut Exposition) {
+        let (success, loaded) = {
+            let config = self.config.lock();
+            (config.success, config.loaded.duration_since(UNIX_EPOCH).unwrap_or_default())
+        };
+        page.family(&families::CONFIG_RELOAD_SUCCESS).sample(&[], u8::from(success));
+        page.family(&families::CONFIG_RELOAD_TIMESTAMP).sample(&[], loaded.as_secs());
+    }
+
     fn render_connections(&self, page: &mut Exposition) {
         let (mut open, mut accepted, mut tunnels, mut tunnels_opened) = (0, 0, 0, 0);
         let mut refused = [0; Refusal::ALL.len()];
@@ -117,6 +189,7 @@ impl Metrics {
         }
         page.family(&families::TUNNELS).sample(&[], tunnels);
         page.family(&families::TUNNELS_OPENED).sample(&[], tunnels_opened);
+        page.family(&families::EVENT_STREAMS).sample(&[], self.event_streams());
         let sum = |read: fn(&Http2Metrics) -> &Counter| -> u64 {
             self.workers.iter().map(|worker| read(&worker.http2).get()).sum()
         };
@@ -124,7 +197,19 @@ impl Metrics {
         let mut streams = page.family(&families::HTTP2_STREAMS);
         streams.sample(&["served"], sum(|http2| &http2.served));
         streams.sample(&["malformed"], sum(|http2| &http2.malformed));
+        streams.sample(&["refused"], sum(|http2| &http2.refused));
+        let waiting: u64 = self.workers.iter().map(|worker| worker.waiting_memory.get()).sum();
+        page.family(&families::WAITING_MEMORY).sample(&[], waiting);
         page.family(&families::HTTP2_FLOODS).sample(&[], sum(|http2| &http2.floods));
+    }
+
+    fn event_streams(&self) -> u64 {
+        self.workers.iter().map(|worker| worker.event_streams()).sum()
+    }
+
+    /// Returns the number of tunnels and event streams open now.
+    pub fn endless_streams(&self) -> u64 {
+        self.event_streams() + self.workers.iter().map(|worker| worker.tunnels().0).sum::<u64>()
     }
 
     fn render_handshakes(&self, page: &mut Exposition) {
@@ -278,8 +363,6 @@ fn render_requests(page: &mut Exposition, totals: &BTreeMap<Arc<str>, UpstreamMe
     }
 }
 
-const CLASS_WORDS: [&str; CLASSES] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
-
 /// Returns whether a pair of outcome and reason occurs in normal operation.
 fn is_usual(outcome: usize, reason: usize) -> bool {
     use crate::affinity::pick::Outcome;
@@ -289,6 +372,19 @@ fn is_usual(outcome: usize, reason: usize) -> bool {
         Some(Outcome::New) => true,
         Some(Outcome::Moved) => has_reason,
         None => false,
+    }
+}
+
+fn render_queues(page: &mut Exposition, upstreams: &[Arc<UpstreamState>]) {
+    let mut samples = page.family(&families::QUEUE_LENGTH);
+    for upstream in upstreams {
+        samples.sample(&[&*upstream.config.name], upstream.line.len());
+    }
+    let mut samples = page.family(&families::QUEUE_LEFT);
+    for upstream in upstreams {
+        for how in Left::ALL {
+            samples.sample(&[&*upstream.config.name, how.as_str()], upstream.line.left(how));
+        }
     }
 }
 

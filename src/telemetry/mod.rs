@@ -5,6 +5,9 @@
 //! lines and a separate thread writes them ([`AccessLog`]).
 
 mod access_log;
+mod backend;
+mod calendar;
+mod class;
 mod counter;
 pub mod exposition;
 pub mod families;
@@ -22,7 +25,9 @@ pub(crate) mod fixture;
 
 pub use access_log::AccessLog;
 pub(crate) use access_log::timestamp;
-pub use logging::{FILTER_VARIABLE, LoggingError, init_logging};
+pub use backend::BackendMetrics;
+pub(crate) use calendar::rfc3339;
+pub use logging::{FILTER_VARIABLE, LoggingError, coloured, init_logging};
 pub use metrics::Metrics;
 pub(crate) use metrics::active_part;
 pub use record::Record;

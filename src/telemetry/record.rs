@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::affinity::pick::{Outcome, Reason};
 use crate::affinity::recall::Layer;
+use crate::affinity::{BackendId, KeyHash};
 use crate::model::snapshot::UpstreamState;
 
 /// The data of a finished request. It borrows from the request.
@@ -33,6 +34,10 @@ pub struct Record<'a> {
     pub key_source: Option<usize>,
     /// The layer of memory that knew the session, if one did.
     pub layer: Option<Layer>,
+    /// Hash of the session's key.
+    pub key: Option<KeyHash>,
+    /// For a move, the backend that the session comes from, if it is known.
+    pub from: Option<&'a BackendId>,
     /// Affinity outcome, if a backend was picked.
     pub outcome: Option<Outcome>,
     /// Reason of the outcome.
@@ -43,6 +48,8 @@ pub struct Record<'a> {
     pub duration: Duration,
     /// From the last byte of the request head to the first byte of the response head.
     pub first_byte: Option<Duration>,
+    /// From the start of the last attempt to the first byte of its response head.
+    pub backend_latency: Option<Duration>,
     /// Time spent connecting; zero for a pooled connection.
     pub connect: Duration,
     /// Bytes read from the client for this request.

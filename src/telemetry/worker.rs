@@ -6,6 +6,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::Record;
+use super::backend::BackendMetrics;
+use super::class::{CLASSES, class_of};
 use super::counter::{Counter, NamedCounters};
 use super::histogram::Histogram;
 use super::outcomes::{OUTCOMES, REASONS, outcome_index, reason_index};
@@ -31,7 +33,10 @@ pub struct WorkerMetrics {
     refused_headers: NamedCounters,
     tunnels_opened: Counter,
     tunnels_closed: Counter,
+    event_streams_opened: Counter,
+    event_streams_closed: Counter,
     pub(crate) http2: Http2Metrics,
+    pub(crate) waiting_memory: Counter,
     /// Requests that matched no route or whose head could not be read.
     unrouted: UpstreamMetrics,
     /// Locked when the snapshot changes and by scrapes, never for a request.
@@ -44,6 +49,7 @@ pub(crate) struct Http2Metrics {
     pub(crate) connections: Counter,
     pub(crate) served: Counter,
     pub(crate) malformed: Counter,
+    pub(crate) refused: Counter,
     pub(crate) floods: Counter,
 }
 
@@ -72,10 +78,19 @@ pub struct UpstreamMetrics {
     pub(crate) isolated: Counter,
     pub(crate) bytes_in: Counter,
     pub(crate) bytes_out: Counter,
+    /// By id. Locked when the snapshot changes and by scrapes, never for a request.
+    backends: Mutex<BTreeMap<Box<str>, Arc<BackendMetrics>>>,
 }
 
-/// The number of response classes: 1xx to 5xx.
-pub(crate) const CLASSES: usize = 5;
+/// Counts an open event stream until it is dropped.
+#[derive(Debug)]
+pub struct OpenEventStream<'a>(&'a WorkerMetrics);
+
+impl Drop for OpenEventStream<'_> {
+    fn drop(&mut self) {
+        self.0.event_streams_closed.add(1);
+    }
+}
 
 /// The origin of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,6 +152,16 @@ impl WorkerMetrics {
         if malformed { self.http2.malformed.add(1) } else { self.http2.served.add(1) }
     }
 
+    /// Counts a stream that was refused because its client has too many.
+    pub fn http2_refused(&self) {
+        self.http2.refused.add(1);
+    }
+
+    /// Sets the memory that waiting connections and requests hold, in bytes.
+    pub fn set_waiting_memory(&self, bytes: u64) {
+        self.waiting_memory.set(bytes);
+    }
+
     /// Counts a client's HTTP/2 connection that was closed because of a flood of frames.
     pub fn http2_flooded(&self) {
         self.http2.floods.add(1);
@@ -178,6 +203,18 @@ impl WorkerMetrics {
         self.tunnels_closed.add(1);
     }
 
+    /// Counts an event stream until the result is dropped.
+    pub fn event_stream(&self) -> OpenEventStream<'_> {
+        self.event_streams_opened.add(1);
+        OpenEventStream(self)
+    }
+
+    /// Returns the number of open event streams.
+    pub(crate) fn event_streams(&self) -> u64 {
+        let closed = self.event_streams_closed.get();
+        self.event_streams_opened.get().saturating_sub(closed)
+    }
+
     /// Returns refused client connections by [`Refusal`].
     pub(crate) fn refused(&self) -> [u64; Refusal::ALL.len()] {
         self.refused.each_ref().map(Counter::get)
@@ -211,6 +248,26 @@ impl WorkerMetrics {
 }
 
 impl UpstreamMetrics {
+    /// Returns the cells of these backends, and forgets all others. Takes a lock, so call it once per
+    /// snapshot.
+    pub fn backends<'a>(&self, ids: impl Iterator<Item = &'a str>) -> Vec<Arc<BackendMetrics>> {
+        let mut backends = self.backends.lock();
+        let mut before = std::mem::take(&mut *backends);
+        let cells = ids.map(|id| {
+            let cell = before.remove(id).unwrap_or_default();
+            backends.insert(id.into(), Arc::clone(&cell));
+            cell
+        });
+        cells.collect()
+    }
+
+    /// Adds up the counts of backends by id.
+    pub(crate) fn sum_backends(&self, sums: &mut BTreeMap<Box<str>, BackendMetrics>) {
+        for (id, cell) in &*self.backends.lock() {
+            sums.entry(id.clone()).or_default().absorb(cell);
+        }
+    }
+
     /// Counts a new connection to a backend.
     pub fn connection_opened(&self) {
         self.fresh.add(1);
@@ -246,8 +303,7 @@ impl UpstreamMetrics {
             self.recalled[layer as usize].add(1);
         }
 
-        let class = usize::from(record.status / 100).clamp(1, CLASSES) - 1;
-        self.responses[source(record) as usize][class].add(1);
+        self.responses[source(record) as usize][class_of(record.status)].add(1);
         if let Some(error) = record.error {
             self.errors.add(error, 1);
         }
@@ -326,6 +382,16 @@ mod tests {
         let before = worker.upstream("shop");
         assert!(Arc::ptr_eq(&before, &worker.upstream("shop")));
         assert!(!Arc::ptr_eq(&before, &worker.upstream("blog")));
+    }
+
+    #[test]
+    fn cells_of_backends_survive_until_the_backend_is_removed() {
+        let upstream = UpstreamMetrics::default();
+        let before = upstream.backends(["a", "b"].into_iter());
+        let after = upstream.backends(["b", "c"].into_iter());
+        assert!(Arc::ptr_eq(&before[1], &after[0]));
+        let again = upstream.backends(["a"].into_iter());
+        assert!(!Arc::ptr_eq(&before[0], &again[0]), "kept the cell of a removed backend");
     }
 
     #[test]

@@ -57,6 +57,17 @@ pub(super) fn expand(pattern: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// Returns the path of the key file next to a certificate: `x.key` for `x.pem`.
+pub(super) fn key_file_of(certificate: &Path) -> PathBuf {
+    certificate.with_extension("key")
+}
+
+/// Returns true if a PEM file has an encrypted private key.
+pub(super) fn has_encrypted_key(content: &[u8]) -> bool {
+    let has = |needle: &[u8]| memchr::memmem::find(content, needle).is_some();
+    has(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || has(b"Proc-Type: 4,ENCRYPTED")
+}
+
 /// Returns true if `name` matches `pattern`. `*` matches any bytes.
 fn matches(pattern: &[u8], name: &[u8]) -> bool {
     let (mut p, mut n, mut retry) = (0, 0, None);

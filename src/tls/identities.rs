@@ -8,7 +8,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{SignatureAlgorithm, SignatureScheme};
 
-use super::identity::Identity;
+use super::certified::Identity;
 use super::x509::{Name, below};
 
 /// A listener's certificates, indexed by name.
@@ -60,6 +60,11 @@ impl Identities {
     /// Iterates over the certificates, in configuration order.
     pub fn iter(&self) -> impl Iterator<Item = &Identity> {
         self.list.iter()
+    }
+
+    /// Returns the certificates, in configuration order.
+    pub(super) fn list(&self) -> &[Identity] {
+        &self.list
     }
 
     /// Returns the certificates for `server_name` (in lower case): exact matches, else

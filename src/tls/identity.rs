@@ -9,39 +9,28 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::{Error, RootCertStore};
 
-use super::files::{self, Fingerprint, ReadFile};
+use super::certified::Identity;
+use super::files::{self, Fingerprint, ReadFile, has_encrypted_key, key_file_of};
 use super::x509::CertificateFacts;
 use super::{Part, Problem, provider};
-
-/// A certificate with its chain and private key.
-#[derive(Debug, Clone)]
-pub struct Identity {
-    /// The certificate's file.
-    pub file: PathBuf,
-    /// The parsed certificate.
-    pub facts: CertificateFacts,
-    pub(super) key: Arc<CertifiedKey>,
-}
-
-impl Identity {
-    /// Returns the certificate's names, for display.
-    pub fn names(&self) -> String {
-        let names: Vec<_> = self.facts.names.iter().map(ToString::to_string).collect();
-        if names.is_empty() { "no name".to_owned() } else { names.join(", ") }
-    }
-
-    /// Returns the key's algorithm, for display: `RSA`, `ECDSA` …
-    pub fn algorithm(&self) -> String {
-        format!("{:?}", self.key.key.algorithm())
-    }
-}
 
 /// Reads TLS files and collects errors and warnings.
 pub(super) struct Loader<'a> {
     read: ReadFile<'a>,
     fingerprint: Fingerprint,
+    /// The certificates in use and the files matched now, while files are refreshed.
+    refresh: Option<Refresh<'a>>,
+    /// Errors of single certificate files, which do not affect the others while files are refreshed.
+    pub(super) kept: Vec<Problem>,
     pub(super) errors: Vec<Problem>,
     pub(super) warnings: Vec<Problem>,
+}
+
+/// What a refresh compares with.
+struct Refresh<'a> {
+    used: &'a [Identity],
+    /// The certificate files, in order.
+    files: Vec<PathBuf>,
 }
 
 /// A private key with its file.
@@ -63,7 +52,25 @@ struct Chain {
 
 impl<'a> Loader<'a> {
     pub(super) fn new(read: ReadFile<'a>) -> Self {
-        Self { read, fingerprint: Fingerprint::new(), errors: Vec::new(), warnings: Vec::new() }
+        Self {
+            read,
+            fingerprint: Fingerprint::new(),
+            refresh: None,
+            kept: Vec::new(),
+            errors: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Keeps the certificates of `used` whose files are broken now.
+    pub(super) fn refreshing(mut self, used: &'a [Identity]) -> Self {
+        self.refresh = Some(Refresh { used, files: Vec::new() });
+        self
+    }
+
+    /// Adds an error of a certificate file.
+    fn file_error(&mut self, problem: Problem) {
+        if self.refresh.is_some() { self.kept.push(problem) } else { self.errors.push(problem) }
     }
 
     /// Returns a digest of all files read.
@@ -95,6 +102,17 @@ impl<'a> Loader<'a> {
         }
     }
 
+    /// Reads a certificate file, or adds an error of this file and returns `None`.
+    fn file_content(&mut self, path: &Path) -> Option<Vec<u8>> {
+        let content = self.content(Part::Certs, path);
+        if content.is_none()
+            && let Some(problem) = self.errors.pop()
+        {
+            self.file_error(problem);
+        }
+        content
+    }
+
     /// Loads certificates, each with its private key from the same file, from the file
     /// next to it (`x.key` for `x.pem`), or from one of `keys`.
     pub(super) fn identities(&mut self, certs: &[PathBuf], keys: &[PathBuf]) -> Vec<Identity> {
@@ -104,16 +122,20 @@ impl<'a> Loader<'a> {
         }
         for pattern in certs {
             for file in self.expand(pattern) {
+                if let Some(refresh) = &mut self.refresh {
+                    refresh.files.push(file.clone());
+                }
                 self.read_certificates(file, pattern, &mut chains, &mut found);
             }
         }
         let authorities: Vec<_> = chains.iter().map(|chain| chain.file.display().to_string()).collect();
         let identities = self.match_up(chains, &mut found);
+        let identities = self.keep_broken(identities);
         for key in found.iter().filter(|key| key.named && !key.used) {
             let message = format!("private key in {} does not match any certificate", key.file.display());
             self.warnings.push(Problem::new(Part::Keys, message));
         }
-        if identities.is_empty() && self.errors.is_empty() {
+        if identities.is_empty() && self.errors.is_empty() && self.kept.is_empty() {
             let problem = if authorities.is_empty() {
                 Problem::new(Part::Certs, "no certificates found in these files")
                     .help("PEM files contain the line -----BEGIN CERTIFICATE-----")
@@ -154,11 +176,11 @@ impl<'a> Loader<'a> {
         chains: &mut Vec<Chain>,
         keys: &mut Vec<Key>,
     ) {
-        let Some(content) = self.content(Part::Certs, &file) else { return };
+        let Some(content) = self.file_content(&file) else { return };
         let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&content).collect();
         let Ok(certificates) = certificates else {
             let message = format!("invalid PEM in {}", file.display());
-            self.errors.push(
+            self.file_error(
                 Problem::new(Part::Certs, message).help("the file may be truncated, or not in PEM format"),
             );
             return;
@@ -176,31 +198,74 @@ impl<'a> Loader<'a> {
             chains.push(Chain { file, by_pattern, certificates });
         } else if !by_pattern {
             let message = format!("no certificate found in {}", file.display());
-            self.errors.push(
+            self.file_error(
                 Problem::new(Part::Certs, message)
                     .help("PEM files contain the line -----BEGIN CERTIFICATE-----"),
             );
+        } else if memchr::memmem::find(&content, b"-----BEGIN ").is_none() {
+            // Other PEM files, such as keys and signing requests, may match a pattern. An empty
+            // file is a certificate that was damaged.
+            let what = if content.trim_ascii().is_empty() { "is empty" } else { "is not a PEM file" };
+            let message = format!("{} {what}", file.display());
+            self.file_error(Problem::new(Part::Certs, message).help(format!(
+                "write the certificate again, or remove the file; it matches {}",
+                pattern.display()
+            )));
         }
+    }
+
+    /// Returns the certificates with those in use whose files exist, but have none now. Each has an
+    /// error.
+    fn keep_broken(&mut self, mut identities: Vec<Identity>) -> Vec<Identity> {
+        let Some(Refresh { used, files }) = &self.refresh else { return identities };
+        let position = |path: &Path| files.iter().position(|file| file == path);
+        for old in *used {
+            let Some(at) = position(&old.file) else { continue };
+            let same = |new: &Identity| new.file == old.file || new.key.cert[0] == old.key.cert[0];
+            if identities.iter().any(same) {
+                continue;
+            }
+            let before = identities.iter().take_while(|new| position(&new.file).is_some_and(|p| p < at));
+            let before = before.count();
+            let message = format!(
+                "{} has no certificate with its key now; the old one stays in use for {}",
+                old.file.display(),
+                old.names()
+            );
+            self.kept.push(Problem::new(Part::Certs, message));
+            // Its removal later is a change, even if the file could not be read.
+            self.fingerprint.add(&old.key.cert[0]);
+            identities.insert(before, old.clone());
+        }
+        identities
     }
 
     /// Reads the private keys in a file, which must contain at least one.
     fn keys_of(&mut self, part: Part, path: &Path, named: bool, keys: &mut Vec<Key>) {
-        let Some(content) = self.content(part, path) else { return };
-        let before = (keys.len(), self.errors.len());
+        let content = if named { self.content(part, path) } else { self.file_content(path) };
+        let Some(content) = content else { return };
+        let before = (keys.len(), self.errors.len(), self.kept.len());
         self.take_keys(part, path, &content, named, keys);
-        if before == (keys.len(), self.errors.len()) {
+        if before == (keys.len(), self.errors.len(), self.kept.len()) {
             let message = format!("no private key found in {}", path.display());
-            self.errors.push(
+            self.key_error(
+                named,
                 Problem::new(part, message).help("PEM files contain the line -----BEGIN PRIVATE KEY-----"),
             );
         }
     }
 
+    /// Adds an error of a key file: one listed in `keys` may belong to any certificate.
+    fn key_error(&mut self, named: bool, problem: Problem) {
+        if named { self.errors.push(problem) } else { self.file_error(problem) }
+    }
+
     fn take_keys(&mut self, part: Part, path: &Path, content: &[u8], named: bool, keys: &mut Vec<Key>) {
-        if is_encrypted(content) {
+        if has_encrypted_key(content) {
             let message = format!("private key in {} is encrypted", path.display());
             let file = path.file_name().unwrap_or_default().display();
-            self.errors.push(
+            self.key_error(
+                named,
                 Problem::new(part, message)
                     .help(format!("decrypt it: openssl pkey -in {file} -out plain.key"))
                     .help_also("and make the result readable only for the user that Homing runs as"),
@@ -216,7 +281,8 @@ impl<'a> Loader<'a> {
                 Ok(signing) => keys.push(Key { file: path.to_owned(), signing, named, used: false }),
                 Err(error) => {
                     let message = format!("invalid private key in {}: {error}", path.display());
-                    self.errors.push(
+                    self.key_error(
+                        named,
                         Problem::new(part, message)
                             .help("use an RSA (2048 to 8192 bits), ECDSA or Ed25519 key"),
                     );
@@ -230,9 +296,13 @@ impl<'a> Loader<'a> {
         for chain in chains {
             let Some(facts) = CertificateFacts::read(&chain.certificates[0]) else {
                 let message = format!("invalid certificate in {}", chain.file.display());
-                self.errors.push(Problem::new(Part::Certs, message));
+                self.file_error(Problem::new(Part::Certs, message));
                 continue;
             };
+            if !facts.is_v3 {
+                self.file_error(outdated(&chain.file));
+                continue;
+            }
             let mut certified = None;
             for key in keys.iter_mut() {
                 let pair = CertifiedKey::new(chain.certificates.clone(), Arc::clone(&key.signing));
@@ -246,7 +316,7 @@ impl<'a> Loader<'a> {
                     Err(error) => {
                         let file = chain.file.display();
                         let message = format!("invalid certificate in {file}: {error}");
-                        self.errors.push(Problem::new(Part::Certs, message));
+                        self.file_error(Problem::new(Part::Certs, message));
                         break;
                     }
                 }
@@ -259,8 +329,8 @@ impl<'a> Loader<'a> {
                 // Skip CA certificates that happen to match a pattern.
                 None if chain.by_pattern && facts.is_ca => {}
                 // The key may be in a file that already has an error.
-                None if keys.is_empty() && !self.errors.is_empty() => {}
-                None => self.errors.push(without_key(&chain, keys)),
+                None if keys.is_empty() && !(self.errors.is_empty() && self.kept.is_empty()) => {}
+                None => self.file_error(without_key(&chain, keys)),
             }
         }
         identities
@@ -334,24 +404,14 @@ impl<'a> Loader<'a> {
     }
 }
 
-impl Problem {
-    fn help_also(mut self, more: &str) -> Self {
-        if let Some(help) = &mut self.help {
-            help.push_str(", ");
-            help.push_str(more);
-        }
-        self
-    }
-}
-
-/// Returns the path of the key file next to a certificate: `x.key` for `x.pem`.
-pub(super) fn key_file_of(certificate: &Path) -> PathBuf {
-    certificate.with_extension("key")
-}
-
-fn is_encrypted(content: &[u8]) -> bool {
-    let has = |needle: &[u8]| memchr::memmem::find(content, needle).is_some();
-    has(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || has(b"Proc-Type: 4,ENCRYPTED")
+fn outdated(file: &Path) -> Problem {
+    let message = format!(
+        "certificate in {} is of an X.509 version before 3, which TLS clients reject",
+        file.display()
+    );
+    Problem::new(Part::Certs, message).help(
+        "issue it again with its names as subjectAltName: openssl req -x509 -addext \"subjectAltName=DNS:shop.example.com\" …",
+    )
 }
 
 fn without_key(chain: &Chain, keys: &[Key]) -> Problem {

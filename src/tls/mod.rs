@@ -10,6 +10,7 @@
 //! whole when its files change. Connections keep the configuration that they started
 //! with. Nothing here does network I/O.
 
+mod certified;
 mod client;
 mod files;
 mod identities;
@@ -26,10 +27,10 @@ use std::sync::{Arc, LazyLock};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
+pub use self::certified::Identity;
 pub use self::client::{Client, ClientSettings, Roots, with_sessions};
 pub use self::files::ReadFile;
 pub use self::identities::Identities;
-pub use self::identity::Identity;
 pub use self::server::{ClientAuth, Live, MinVersion, Server, ServerSettings, client_identity, read};
 pub use self::x509::{CertificateFacts, Name};
 
@@ -77,6 +78,15 @@ impl Problem {
         self.help = Some(help.into());
         self
     }
+
+    /// Adds to the help.
+    fn help_also(mut self, more: &str) -> Self {
+        if let Some(help) = &mut self.help {
+            help.push_str(", ");
+            help.push_str(more);
+        }
+        self
+    }
 }
 
 impl fmt::Display for Problem {
@@ -92,6 +102,9 @@ pub enum Refreshed {
     Unchanged,
     /// The new content is in use. Holds its warnings.
     Replaced(Vec<Problem>),
+    /// The new content is in use, but some certificate files are broken. The certificates that they had
+    /// stay in use. Holds the errors, then the warnings.
+    Partly(Vec<Problem>, Vec<Problem>),
     /// The new content is invalid, and the old stays in use. Holds the errors.
     Failed(Vec<Problem>),
 }

@@ -14,9 +14,9 @@ use rustls::server::{
 };
 use rustls::version::{TLS12, TLS13};
 
-use super::files::{self, Fingerprint, ReadFile, Stamp};
+use super::files::{self, Fingerprint, ReadFile, Stamp, key_file_of};
 use super::identities::Identities;
-use super::identity::{Loader, key_file_of};
+use super::identity::Loader;
 use super::tickets::SharedTickets;
 use super::{Part, Problem, Refreshed, provider, x509};
 use crate::secret::parse_keys;
@@ -90,6 +90,15 @@ struct Sessions {
     storage: Arc<dyn StoresServerSessions>,
 }
 
+/// The result of reading the files.
+struct Replaced {
+    /// Whether their content has changed.
+    changed: bool,
+    /// Errors of certificate files whose old content stays in use.
+    errors: Vec<Problem>,
+    warnings: Vec<Problem>,
+}
+
 #[derive(Default)]
 struct Watch {
     stamps: Vec<Stamp>,
@@ -118,10 +127,10 @@ impl Server {
     pub fn load(&self, read: ReadFile<'_>) -> Result<Vec<Problem>, Vec<Problem>> {
         let mut watch = self.watch.lock();
         watch.stamps = self.stamps();
-        self.replace(read).map(|(_, warnings)| warnings)
+        self.replace(read, false).map(|replaced| replaced.warnings)
     }
 
-    /// Reloads the files if they have changed.
+    /// Reloads the files if they have changed. A broken certificate file does not affect the others.
     pub fn refresh(&self) -> Refreshed {
         let mut watch = self.watch.lock();
         let stamps = self.stamps();
@@ -129,9 +138,12 @@ impl Server {
             return Refreshed::Unchanged;
         }
         watch.stamps = stamps;
-        match self.replace(&files::read) {
-            Ok((false, _)) => Refreshed::Unchanged,
-            Ok((true, warnings)) => Refreshed::Replaced(warnings),
+        match self.replace(&files::read, true) {
+            Ok(Replaced { errors, warnings, .. }) if !errors.is_empty() => {
+                Refreshed::Partly(errors, warnings)
+            }
+            Ok(Replaced { changed: false, .. }) => Refreshed::Unchanged,
+            Ok(Replaced { warnings, .. }) => Refreshed::Replaced(warnings),
             Err(errors) => Refreshed::Failed(errors),
         }
     }
@@ -168,32 +180,39 @@ impl Server {
         Stamp::of(all.chain(settings.tickets_file.clone()).chain(ca))
     }
 
-    /// Reads all files. Returns true if their content has changed.
-    fn replace(&self, read: ReadFile<'_>) -> Result<(bool, Vec<Problem>), Vec<Problem>> {
+    /// Reads all files. With `keep`, a certificate whose file is broken stays in use.
+    fn replace(&self, read: ReadFile<'_>, keep: bool) -> Result<Replaced, Vec<Problem>> {
         let old = self.live();
         let mut loader = Loader::new(read);
+        if let Some(old) = old.as_ref().filter(|_| keep) {
+            loader = loader.refreshing(old.identities.list());
+        }
         let identities = loader.identities(&self.settings.certs, &self.settings.keys);
         let verifier = self.verifier(&mut loader);
         let keys = self.ticket_keys(&mut loader);
-        let (errors, warnings) = (std::mem::take(&mut loader.errors), std::mem::take(&mut loader.warnings));
+        let (mut errors, warnings) =
+            (std::mem::take(&mut loader.errors), std::mem::take(&mut loader.warnings));
+        let kept = std::mem::take(&mut loader.kept);
         let (Some(identities), Some((verifier, context))) = (Identities::new(identities), verifier) else {
+            errors.extend(kept);
             return Err(errors);
         };
         if !errors.is_empty() {
+            errors.extend(kept);
             return Err(errors);
         }
         let fingerprint = loader.fingerprint();
         if old.as_ref().is_some_and(|old| old.fingerprint == fingerprint) {
-            return Ok((false, warnings));
+            return Ok(Replaced { changed: false, errors: kept, warnings });
         }
-        let sessions = Sessions::new(&keys, context, old.map(|old| old.sessions.clone()));
+        let sessions = Sessions::new(&keys, context, old.as_ref().map(|old| old.sessions.clone()));
         let sessions = sessions.map_err(|error| vec![Problem::new(Part::Tickets, error)])?;
         let identities = Arc::new(identities);
         let config = self.config(Arc::clone(&identities), verifier, &sessions);
         let config = config.map_err(|error| vec![Problem::new(Part::Certs, error.to_string())])?;
         let live = Live { config: Arc::new(config), identities, fingerprint, sessions };
         *self.live.write() = Some(Arc::new(live));
-        Ok((true, warnings))
+        Ok(Replaced { changed: true, errors: kept, warnings })
     }
 
     fn config(

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use x509_parser::asn1_rs::{Any, Oid, Tag};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
-use x509_parser::x509::X509Name;
+use x509_parser::x509::{X509Name, X509Version};
 
 /// The parsed content of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub struct CertificateFacts {
     pub not_after: SystemTime,
     /// Whether it is a CA certificate.
     pub is_ca: bool,
+    /// Whether it is of X.509 version 3, the only one that TLS clients accept.
+    pub is_v3: bool,
 }
 
 /// A name in a certificate.
@@ -93,6 +95,7 @@ impl CertificateFacts {
             not_before: time(validity.not_before.timestamp()),
             not_after: time(validity.not_after.timestamp()),
             is_ca: certificate.is_ca(),
+            is_v3: certificate.version() == X509Version::V3,
         })
     }
 

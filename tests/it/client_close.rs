@@ -100,9 +100,8 @@ async fn half_closing_client_gets_its_response() {
             let proxy = in_front_of(&a).server(&format!("on_client_close = \"{on_close}\""));
             let proxy = if secure { proxy.tls(&tls.keys()) } else { proxy };
             let proxy = proxy.start().await;
-            let connect = async || match secure {
-                true => tls.client().connect(proxy.addr(), "t").await,
-                false => proxy.raw().await,
+            let connect = async || {
+                if secure { tls.client().connect(proxy.addr(), "t").await } else { proxy.raw().await }
             };
             // Before the response has begun.
             let mut raw = connect().await;

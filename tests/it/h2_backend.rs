@@ -333,11 +333,13 @@ async fn answering(block: &'static [u8]) -> std::net::SocketAddr {
 
 #[tokio::test]
 async fn malformed_responses_are_502() {
-    let blocks: [(&str, &[u8], u16); 6] = [
+    let blocks: [(&str, &[u8], u16); 8] = [
         ("valid", b"\x88\x00\x05x-app\x01y", 200),
         ("Connection header", b"\x88\x00\x0aconnection\x05close", 502),
         ("Transfer-Encoding header", b"\x88\x00\x11transfer-encoding\x07chunked", 502),
         ("uppercase header name", b"\x88\x00\x01X\x01y", 502),
+        ("request pseudo-header", b"\x88\x84", 502),
+        ("request pseudo-header, literal", b"\x88\x00\x07:method\x03GET", 502),
         ("missing :status", b"\x00\x01x\x01y", 502),
         ("whitespace around a value", b"\x88\x00\x01x\x02 y", 502),
     ];
@@ -441,4 +443,15 @@ async fn websocket_that_an_http2_backend_refuses_is_an_ordinary_response() {
     assert_eq!(raw.response().await.status, 403);
     assert_eq!(raw.get("/", &[]).await.status, 200);
     eventually("the stream has ended", async || a.streams() == 0).await;
+}
+
+#[tokio::test]
+async fn request_with_more_headers_than_the_backend_accepts_is_431() {
+    let a = Http2Backend::start("a").await;
+    a.accept_header_list(1000);
+    let proxy = over_http2(&[&a]).start().await;
+    let mut raw = proxy.raw().await;
+    raw.get("/", &[&format!("X-App: {}", "x".repeat(900))]).await.assert_own(431, "head_too_large");
+    assert_eq!(proxy.client().get("/").await.status, 200);
+    assert_eq!(a.count("/"), 1);
 }

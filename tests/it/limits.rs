@@ -2,11 +2,8 @@
 
 use std::net::IpAddr;
 
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
-
 use crate::harness::{
-    Authority, Backend, Gate, PemFiles, Proxy, RawClient, Script, Step, TlsClient, eventually,
+    Authority, Backend, Gate, H2Client, PemFiles, Proxy, RawClient, Script, Step, TlsClient, eventually,
 };
 use crate::tunnel;
 
@@ -70,25 +67,73 @@ async fn body_beyond_the_limit_is_413() {
 
 #[tokio::test]
 async fn connection_beyond_the_limit_gets_503() {
-    let a = Backend::start("a").await;
     for workers in [1, 2] {
+        let gate = Gate::closed();
+        let a = Backend::named("a").reply_after(&gate).start().await;
         let proxy = Proxy::builder().workers(workers).limits("connections = 2").upstream("web", &[&a]);
         let proxy = proxy.start().await;
         let (mut one, mut two) = (proxy.raw().await, proxy.raw().await);
-        assert_eq!(one.get("/", &[]).await.backend(), "a");
-        assert_eq!(two.get("/", &[]).await.backend(), "a");
+        one.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n").await;
+        two.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n").await;
+        eventually("both are in flight", async || a.requests() == 2).await;
         let mut three = proxy.raw().await;
         let reply = three.response().await;
         reply.assert_own(503, "too_many_connections");
         assert_eq!(reply.field("retry-after"), Some("1"));
         three.assert_closed().await;
         proxy.metric_becomes("homing_connections_refused_total", &[], 1.0).await;
-        assert_eq!(two.get("/", &[]).await.backend(), "a");
+        gate.open();
+        assert_eq!(two.response().await.backend(), "a");
+        assert_eq!(one.response().await.backend(), "a");
         drop(one);
         proxy.metric_becomes("homing_connections", &[], 1.0).await;
         let mut four = proxy.raw().await;
         assert_eq!(four.get("/", &[]).await.backend(), "a");
     }
+}
+
+#[tokio::test]
+async fn longest_idle_connection_of_the_largest_client_makes_room() {
+    let a = Backend::start("a").await;
+    let proxy = Proxy::builder().workers(1).limits("connections = 4").upstream("web", &[&a]);
+    let proxy = proxy.start().await;
+    let greedy: IpAddr = [127, 0, 0, 7].into();
+    let mut honest = proxy.raw().await;
+    assert_eq!(honest.get("/", &[]).await.backend(), "a");
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let mut raw = RawClient::connect_from(greedy, proxy.addr()).await;
+        assert_eq!(raw.get("/", &[]).await.backend(), "a");
+        held.push(raw);
+    }
+    let mut new = RawClient::connect_from([127, 0, 0, 8].into(), proxy.addr()).await;
+    assert_eq!(new.get("/", &[]).await.backend(), "a", "idle connections kept a new client out");
+    proxy.metric_becomes("homing_connections", &[], 4.0).await;
+    let mut left = Vec::new();
+    for mut raw in held {
+        if raw.try_send("GET / HTTP/1.1\r\nHost: t\r\n\r\n").await && raw.try_head().await.is_some() {
+            left.push(raw);
+        }
+    }
+    assert_eq!(left.len(), 2, "the greedy client did not make room");
+    assert_eq!(honest.get("/", &[]).await.backend(), "a", "another client made room");
+    assert!(proxy.metric("homing_connections_refused_total", &[]) < 0.5);
+}
+
+#[tokio::test]
+async fn connections_that_send_nothing_make_room_after_a_second() {
+    let a = Backend::start("a").await;
+    let proxy = Proxy::builder().workers(1).limits("connections = 3");
+    let proxy = proxy.timeouts("request_head = \"1h\"").upstream("web", &[&a]).start().await;
+    let mut silent = Vec::new();
+    for _ in 0..3 {
+        silent.push(proxy.raw().await);
+    }
+    eventually("a silent connection makes room", async || {
+        let mut new = RawClient::connect_from([127, 0, 0, 8].into(), proxy.addr()).await;
+        new.get("/", &[]).await.status == 200
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -125,46 +170,67 @@ async fn one_client_cannot_take_all_connections() {
     }
 }
 
-#[tokio::test]
-async fn stalled_handshakes_make_room_for_new_ones() {
-    let a = Backend::start("a").await;
-    let (authority, files) = (Authority::new(), PemFiles::new());
+/// Starts a proxy with one worker and four handshake slots.
+async fn four_handshakes(a: &Backend, files: &PemFiles, authority: &Authority) -> Proxy {
     let certificate = files.write("a.pem", authority.server(&["test"]).pem());
-    let proxy = Proxy::builder()
+    Proxy::builder()
         .workers(1)
         .limits("handshakes = 4")
         .timeouts("tls_handshake = \"1h\"")
         .tls(&format!("certs = [\"{certificate}\"]"))
-        .upstream("web", &[&a])
+        .upstream("web", &[a])
         .start()
-        .await;
-    let client = TlsClient::new(&authority);
-    let mut established = client.connect(proxy.addr(), "test").await;
-    let mut stalled = Vec::new();
-    for _ in 0..5 {
-        let mut socket = TcpStream::connect(proxy.addr()).await.expect("connect");
-        socket.write_all(&[22]).await.expect("write");
-        stalled.push(socket);
-    }
-    // The four are too recent to make room for the fifth.
-    let shed = [("result", "shed")];
-    eventually("one handshake is shed", async || proxy.metrics().contains("result=\"shed\"")).await;
-    assert!(proxy.metric("homing_tls_handshakes_total", &shed) > 0.5);
-    assert_eq!(established.get("/", &[]).await.backend(), "a", "the established connection must be served");
-    eventually("a new client is served", async || client.try_connect(proxy.addr(), "test").await.is_ok())
-        .await;
-    // The client may finish its handshake before the worker does.
-    let timeout = || proxy.metrics().contains("result=\"timeout\"");
-    eventually("one stalled handshake makes room", async || timeout()).await;
+        .await
 }
 
 #[tokio::test]
-async fn saturated_backend_rejects_its_sessions_and_new_ones_go_elsewhere() {
+async fn unfinished_client_hello_takes_no_handshake_slot() {
+    let (a, authority, files) = (Backend::start("a").await, Authority::new(), PemFiles::new());
+    let proxy = four_handshakes(&a, &files, &authority).await;
+    let mut stalled = Vec::new();
+    for _ in 0..8 {
+        let mut raw = RawClient::connect_from([127, 0, 0, 7].into(), proxy.addr()).await;
+        raw.send([22, 3, 1, 2, 0, 1]).await;
+        stalled.push(raw);
+    }
+    proxy.metric_becomes("homing_connections", &[], 8.0).await;
+    let mut honest = TlsClient::new(&authority).connect(proxy.addr(), "test").await;
+    assert_eq!(honest.get("/", &[]).await.backend(), "a");
+    stalled[0].half_close().await;
+    // A client that sends no more is not waited for.
+    stalled.remove(0).read_to_any_end().await;
+    assert!(!proxy.metrics().contains("result=\"shed\""), "a handshake was turned away");
+}
+
+#[tokio::test]
+async fn client_with_the_most_handshakes_makes_room() {
+    let (a, authority, files) = (Backend::start("a").await, Authority::new(), PemFiles::new());
+    let proxy = four_handshakes(&a, &files, &authority).await;
+    let client = TlsClient::new(&authority);
+    let hello = client.hello("test");
+    let mut stalled = Vec::new();
+    for _ in 0..4 {
+        let mut raw = RawClient::connect_from([127, 0, 0, 7].into(), proxy.addr()).await;
+        raw.send(&hello).await;
+        // The server's flight: the handshake has its slot.
+        raw.exactly(1).await;
+        stalled.push(raw);
+    }
+    let mut fifth = RawClient::connect_from([127, 0, 0, 7].into(), proxy.addr()).await;
+    fifth.send(&hello).await;
+    eventually("the fifth is shed", async || proxy.metrics().contains("result=\"shed\"")).await;
+    let mut honest = client.connect(proxy.addr(), "test").await;
+    assert_eq!(honest.get("/", &[]).await.backend(), "a");
+    proxy.metric_becomes("homing_tls_handshakes_total", &[("result", "displaced")], 1.0).await;
+}
+
+#[tokio::test]
+async fn without_a_line_saturated_backend_rejects_its_sessions_and_new_ones_go_elsewhere() {
     let (a, b) = (Backend::start("a").await, Backend::start("b").await);
     let proxy = Proxy::builder()
         .upstream("web", &[&a, &b])
         .affinity(r#"key = ["cookie:SID"], report = true"#)
-        .lines("retry = { retry_after = \"3s\" }")
+        .lines("retry = { retry_after = \"3s\" }\nqueue = { max = 0 }")
         .backend("a", "max_connections = 1")
         .start()
         .await;
@@ -206,7 +272,12 @@ async fn saturated_backend_rejects_its_sessions_and_new_ones_go_elsewhere() {
 #[tokio::test]
 async fn tunnel_counts_toward_max_connections() {
     let a = Backend::named("a").upgrade_echo("").start().await;
-    let proxy = Proxy::builder().upstream("web", &[&a]).backend("a", "max_connections = 1").start().await;
+    let proxy = Proxy::builder()
+        .upstream("web", &[&a])
+        .lines("queue = { max = 0 }")
+        .backend("a", "max_connections = 1")
+        .start()
+        .await;
     let (raw, _) = tunnel::open(&proxy, "").await;
     assert!(proxy.metric("homing_backend_in_flight", &[]) > 0.5);
     let refused = proxy.client().get("/").await;
@@ -218,4 +289,58 @@ async fn tunnel_counts_toward_max_connections() {
     .await;
     a.set(Script::reply());
     assert_eq!(proxy.client().get("/").await.backend(), "a");
+}
+
+#[tokio::test]
+async fn http2_requests_of_one_client_are_limited_over_all_its_connections() {
+    let gate = Gate::closed();
+    let a = Backend::named("a").reply_after(&gate).start().await;
+    let proxy = Proxy::builder().limits("streams_per_client = 3").upstream("web", &[&a]).start().await;
+    let (one, two) = (proxy.http2().await, proxy.http2().await);
+    let mut open = Vec::new();
+    for connection in [&one, &two, &one] {
+        open.push(connection.open(connection.request("GET", "/"), true).await);
+    }
+    eventually("three are in flight", async || a.requests() == 3).await;
+    let refused = two.open(two.request("GET", "/"), true).await.try_response().await;
+    assert_eq!(refused.expect_err("a fourth request").reason(), Some(h2::Reason::REFUSED_STREAM));
+    proxy.metric_becomes("homing_http2_streams_total", &[("result", "refused")], 1.0).await;
+    let other = RawClient::connect_from([127, 0, 0, 9].into(), proxy.addr()).await;
+    let other = H2Client::over(other, "http://test", &H2Client::builder()).await;
+    let served = other.open(other.request("GET", "/"), true).await;
+    gate.open();
+    assert_eq!(served.response().await.backend(), "a", "another client must be served");
+    for stream in open {
+        assert_eq!(stream.response().await.backend(), "a");
+    }
+    assert_eq!(two.get("/", &[]).await.backend(), "a", "finished requests must not count");
+}
+
+#[tokio::test]
+async fn client_that_holds_the_most_memory_makes_room() {
+    let body = "HTTP/1.1 200 OK\r\nX-Backend: a\r\nContent-Length: 10000000\r\n\r\n";
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    a.set(Script::new([Step::ReadHead, Step::Send(body.into()), Step::Zeros(10_000_000)]));
+    let proxy = Proxy::builder()
+        .workers(1)
+        .limits("memory = \"16MiB\"\nstreams = 1000")
+        .raw_toml("[[route]]\npath = \"/large\"\nupstream = \"large\"\n[[route]]\nupstream = \"web\"")
+        .upstream("large", &[&a])
+        .upstream("web", &[&b])
+        .start()
+        .await;
+    let mut honest = RawClient::connect_from([127, 0, 0, 9].into(), proxy.addr()).await;
+    honest.send("GET /large HTTP/1.1\r\nHost: t\r\n\r\n").await;
+    assert_eq!(honest.head().await.backend(), "a");
+    let (greedy, mut unread) = (proxy.http2().await, Vec::new());
+    for _ in 0..500 {
+        unread.push(greedy.open(greedy.request("GET", "/large"), true).await);
+    }
+    eventually("some make room", async || proxy.metrics().contains("error=\"memory_limit\"")).await;
+    assert_eq!(proxy.raw().await.get("/", &[]).await.backend(), "b");
+    let held = proxy.metric("homing_waiting_memory_bytes", &[]);
+    assert!(held <= f64::from(17 << 20), "{held} bytes are held");
+    // The honest client is as slow, but holds little.
+    honest.discard(10_000_000).await;
+    drop(unread);
 }

@@ -34,6 +34,7 @@ mod ops;
 mod oracle;
 mod pipelining;
 mod proxy_protocol;
+mod queue;
 mod reload;
 mod routing;
 mod sealed_cookie;

@@ -119,6 +119,81 @@ async fn every_request_has_a_line_in_the_access_log() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn log_says_where_a_moved_session_comes_from() {
+    for remember in ["none", "table", "cookie"] {
+        let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let file = directory.path().join("access.log");
+        let proxy = Proxy::builder()
+            .raw_toml(&format!("[access_log]\nformat = \"json\"\noutput = \"{}\"", file.display()))
+            .upstream("web", &[&a, &b])
+            .affinity(&format!("key = [\"cookie:SID\"], remember = \"{remember}\""))
+            .start()
+            .await;
+        let mut client = proxy.session("s");
+        let home = client.get("/").await.backend().to_owned();
+        if home == "a" { &a } else { &b }.stop().await;
+        let heir = client.get("/").await.backend().to_owned();
+        assert_ne!(home, heir);
+        let all = lines(&file, 2).await;
+        let moved = all.iter().find(|line| line["outcome"] == "moved").expect("a move");
+        assert_eq!(
+            (&moved["from"], &moved["backend"]),
+            (&Value::from(&*home), &Value::from(&*heir)),
+            "{remember}"
+        );
+        assert!(moved["key_hash"].as_str().is_some_and(|hash| hash.len() == 16), "{moved}");
+        assert_eq!(all[0]["key_hash"], all[1]["key_hash"]);
+        assert!(all.iter().filter(|line| line.get("from").is_some()).count() == 1, "{all:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metrics_tell_backends_apart() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let proxy = Proxy::builder()
+        .server("admin = \"127.0.0.1:0\"")
+        .upstream("web", &[&a, &b])
+        .health_check("interval = \"100ms\", path = \"/\"")
+        .affinity(r#"key = ["cookie:SID"]"#)
+        .start()
+        .await;
+    let mut client = proxy.session("s");
+    let home = client.get("/").await.backend().to_owned();
+    let other = if home == "a" { "b" } else { "a" };
+    let of = |name, backend: &str| proxy.metric(name, &[("backend", backend)]);
+    eventually("the request is counted", async || of("homing_backend_responses_total", &home) > 0.5).await;
+    assert!((of("homing_backend_response_head_seconds_count", &home) - 1.0).abs() < f64::EPSILON);
+    assert!(of("homing_backend_responses_total", other).abs() < f64::EPSILON);
+    if home == "a" { &a } else { &b }.stop().await;
+    client.get("/").await;
+    eventually("the move is counted", async || of("homing_backend_responses_total", other) > 0.5).await;
+    eventually("/status shows the failed check", async || {
+        let status = admin(&proxy, "GET /status", LOCAL).await.text();
+        let status: Value = serde_json::from_str(&status).expect("JSON");
+        let backends = status["upstreams"][0]["backends"].as_array().expect("backends").clone();
+        let check = |id: &str| {
+            let backend = backends.iter().find(|backend| backend["id"] == id).expect("a backend");
+            backend["last_check"]["result"].as_str().unwrap_or_default().to_owned()
+        };
+        check(&home) == "connect failed: connection refused" && check(other) == "passed"
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failed_attempts_are_counted_by_kind_although_another_backend_answers() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let proxy = Proxy::builder().upstream("web", &[&a, &b]).affinity(r#"key = ["cookie:SID"]"#).start().await;
+    let mut client = proxy.session("s");
+    let home = client.get("/").await.backend().to_owned();
+    if home == "a" { &a } else { &b }.stop().await;
+    assert_eq!(client.get("/").await.status, 200);
+    let failed = [("backend", &*home), ("error", "connect_failed")];
+    assert!((proxy.metric("homing_backend_failures_total", &failed) - 1.0).abs() < f64::EPSILON);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn log_rotation_loses_no_line() {
     let a = Backend::start("a").await;
     let directory = tempfile::tempdir().expect("temporary directory");
@@ -222,8 +297,20 @@ async fn admin_listener_reloads_the_configuration_file() {
     assert_eq!(done.status, 200, "{}", done.text());
     assert!(done.text().contains('b'), "{}", done.text());
     std::fs::write(&file, "nonsense = true").expect("write");
+    assert!((proxy.metric("homing_config_reload_success", &[]) - 1.0).abs() < f64::EPSILON);
+    let loaded = proxy.metric("homing_config_reload_timestamp_seconds", &[]);
     let refused = admin(&proxy, "POST /reload", &allowed).await;
     assert_eq!(refused.status, 422);
+    assert!(proxy.metric("homing_config_reload_success", &[]).abs() < f64::EPSILON);
+    assert!(
+        (proxy.metric("homing_config_reload_timestamp_seconds", &[]) - loaded).abs() < f64::EPSILON,
+        "the old configuration is in effect"
+    );
+    let status: Value =
+        serde_json::from_str(&admin(&proxy, "GET /status", LOCAL).await.text()).expect("JSON");
+    assert_eq!(status["last_reload"]["success"], false);
+    assert!(status["last_reload"]["error"].as_str().is_some_and(|e| e.contains("nonsense")), "{status}");
+    assert!(status["last_reload"]["at"].as_str().is_some_and(|at| at.starts_with("20")), "{status}");
     assert!(refused.text().contains("nonsense"), "{}", refused.text());
     assert!((proxy.metric("homing_backend_up", &[]) - 1.0).abs() < f64::EPSILON);
 }

@@ -38,6 +38,36 @@ fn how_many_at(sessions: &[(Client, String)], id: &str) -> usize {
     sessions.iter().filter(|(_, place)| place == id).count()
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reload_is_complete_for_connections_after_its_answer() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let version = |backend: &Backend| Proxy::builder().workers(4).upstream("web", &[backend]).config();
+    let proxy = Proxy::builder().workers(4).upstream("web", &[&a]).start().await;
+    // Workers that have much to do would get to the new configuration late.
+    let address = proxy.addr();
+    let busy: Vec<_> = (0..32)
+        .map(|_| {
+            tokio::spawn(async move {
+                let mut raw = RawClient::connect(address).await;
+                loop {
+                    raw.get("/", &[]).await;
+                }
+            })
+        })
+        .collect();
+    for backend in [&b, &a].into_iter().cycle().take(40) {
+        proxy.running().reload(version(backend)).await.expect("reload");
+        for _ in 0..8 {
+            assert_eq!(
+                proxy.raw().await.get("/", &[]).await.backend(),
+                backend.name,
+                "the old configuration"
+            );
+        }
+    }
+    busy.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
 #[tokio::test]
 async fn drained_backend_keeps_existing_sessions_and_gets_no_new_ones() {
     let backends = three().await;

@@ -149,6 +149,139 @@ async fn no_close_frame_is_sent_in_the_middle_of_another_frame() {
     ending.await.expect("the shutdown");
 }
 
+/// A response that goes on for ever.
+fn event_stream(content_type: &str) -> Script {
+    let head =
+        format!("HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let first = format!("{head}8\r\ndata: 1\n\r\n");
+    Script::new([Step::ReadHead, Step::Send(first.into_bytes()), Step::Hang])
+}
+
+/// Opens an event stream and reads its first event.
+async fn open_stream(proxy: &Proxy) -> crate::harness::RawClient {
+    let mut raw = proxy.raw().await;
+    raw.send("GET /events HTTP/1.1\r\nHost: t\r\n\r\n").await;
+    assert_eq!(raw.head().await.status, 200);
+    assert_eq!(raw.exactly(13).await, b"8\r\ndata: 1\n\r\n");
+    raw
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn endless_streams_have_a_short_grace_of_their_own() {
+    for content_type in ["text/event-stream; charset=utf-8", "multipart/x-mixed-replace;boundary=x"] {
+        let a = Backend::named("a").script(event_stream(content_type)).start().await;
+        let echo = Backend::named("echo").upgrade_echo("").start().await;
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let file = directory.path().join("access.log");
+        let log = format!(
+            "[access_log]\nformat = \"json\"\noutput = \"{}\"\n[[route]]\nupstream = \"web\"\n\
+             [[route]]\npath = \"/chat\"\nupstream = \"echo\"\n",
+            file.display()
+        );
+        let proxy =
+            Proxy::builder().raw_toml(&log).upstream("web", &[&a]).upstream("echo", &[&echo]).start().await;
+        let mut events = open_stream(&proxy).await;
+        let (mut socket, _) = tunnel::open(&proxy, "").await;
+        proxy.metric_becomes("homing_event_streams", &[], 1.0).await;
+        let began = Instant::now();
+        let ending = proxy.shutting_down(LONG);
+        assert_eq!(socket.exactly(4).await, [0x88, 2, 0x03, 0xE9], "no Close frame");
+        assert_eq!(events.read_to_any_end().await, b"", "the end is visible as a cut");
+        socket.read_to_any_end().await;
+        drop((events, socket));
+        assert!(ending.await.expect("the shutdown"), "not everything ended within the grace period");
+        assert!(began.elapsed() < Duration::from_secs(20), "took {:?}", began.elapsed());
+        eventually("the backend connection is closed", async || a.open() == 0).await;
+        let log = std::fs::read_to_string(&file).expect("the access log");
+        assert!(log.contains("\"path\":\"/events\"") && log.contains("\"error\":\"shutdown\""), "{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_refused_while_endless_streams_end() {
+    let a = Backend::named("a").script(event_stream("text/event-stream")).start().await;
+    let b = Backend::start("b").await;
+    let routes = "[[route]]\nupstream = \"web\"\n[[route]]\npath = \"/events\"\nupstream = \"events\"\n";
+    let proxy = Proxy::builder()
+        .server("stream_grace = \"30s\"")
+        .raw_toml(routes)
+        .upstream("web", &[&b])
+        .upstream("events", &[&a])
+        .start()
+        .await;
+    let address = proxy.addr();
+    let stream = open_stream(&proxy).await;
+    let ending = proxy.shutting_down(LONG);
+    for _ in 0..20 {
+        let mut raw = crate::harness::RawClient::connect(address).await;
+        assert_eq!(raw.get("/", &[]).await.backend(), "b");
+        tokio::task::yield_now().await;
+    }
+    // The last stream ends: so does the proxy.
+    drop(stream);
+    assert!(ending.await.expect("the shutdown"));
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_tunnel_begins_once_tunnels_must_close() {
+    // In the middle of a frame: this tunnel has a second to end.
+    let bytes = [tunnel::SWITCHED, &frame("half of it")[..7]].concat();
+    let a = Backend::named("a")
+        .script(Script::new([Step::ReadHead, Step::Send(bytes), Step::Echo]))
+        .start()
+        .await;
+    let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
+    let address = proxy.addr();
+    let (mut open, _) = tunnel::open(&proxy, "").await;
+    assert_eq!(open.exactly(7).await, frame("half of it")[..7]);
+    let received = a.received();
+    let ending = proxy.shutting_down(LONG);
+    eventually("the backend has a Close frame", async || a.received() > received).await;
+    // Homing still accepts connections, unless this test was stopped for that second.
+    if let Ok(mut raw) = crate::harness::RawClient::try_connect(address).await
+        && raw.try_send(tunnel::UPGRADE).await
+        && let Some(reply) = raw.try_head().await
+    {
+        assert_eq!((reply.status, reply.field("connection")), (503, Some("close")));
+    }
+    drop(open);
+    ending.await.expect("the shutdown");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn table_is_saved_when_a_shutdown_begins() {
+    let backends = three().await;
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let file = directory.path().join("sessions");
+    let proxy = with_table(&backends, &file).start().await;
+    let sessions = away_from_home(&proxy, &backends).await;
+    let gate = Gate::closed();
+    for backend in &backends {
+        backend.set(Script::new([Step::ReadHead, Step::ReadBody, Step::Pause(gate.clone()), Step::Reply]));
+    }
+    let before: u64 = backends.iter().map(Backend::requests).sum();
+    let mut slow = proxy.raw().await;
+    slow.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n").await;
+    eventually("a request is in flight", async || {
+        backends.iter().map(Backend::requests).sum::<u64>() > before
+    })
+    .await;
+    let ending = proxy.shutting_down(LONG);
+    eventually("the table is saved", async || file.exists()).await;
+    // The next process starts while the first one still has a request in flight.
+    let next = with_table(&backends, &file).start().await;
+    gate.open();
+    for (client, place) in &sessions {
+        let reply = client.at(next.addr()).get("/").await;
+        assert_eq!(reply.backend(), place);
+        assert!(reply.outcome().starts_with("kept"), "{}", reply.outcome());
+    }
+    assert_eq!(slow.response().await.status, 200);
+    drop(slow);
+    assert!(ending.await.expect("the shutdown"));
+}
+
 fn with_table(backends: &[Backend; 3], file: &std::path::Path) -> ProxyBuilder {
     let [a, b, c] = backends;
     let affinity =

@@ -30,7 +30,10 @@ pub(crate) fn request(bytes: &[u8]) -> Result<Read, Doubt> {
     let Some(mut message) = head(bytes)? else { return Ok(Read::Part(None)) };
     let [method, target, version] = &message.start;
     check(is_token(method), || format!("method {method:?}"))?;
-    check(!target.is_empty() && target.bytes().all(|b| b.is_ascii_graphic()), || {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let graphic = path.bytes().all(|b| b.is_ascii_graphic());
+    // The query may be UTF-8.
+    check(!target.is_empty() && graphic && !query.contains([' ', '#', '\x7f']), || {
         format!("target {target:?}")
     })?;
     check(version == "HTTP/1.1", || format!("version {version:?}"))?;

@@ -5,7 +5,7 @@ fn checked(text: &str) -> (u8, String) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("homing.toml");
     std::fs::write(&path, text).unwrap();
-    let (status, printed) = run(&path, false, None);
+    let (status, printed) = run(&path, false, None, |_| Rehearsal::default());
     (status, printed.replace(&format!("{}/", directory.path().display()), ""))
 }
 
@@ -17,7 +17,7 @@ fn warns_about_too_few_descriptors() {
     let path = directory.path().join("homing.toml");
     std::fs::write(&path, text).unwrap();
     for (files, warned) in [(Some(1024), true), (Some(2047), true), (Some(2048), false), (None, false)] {
-        let (status, printed) = run(&path, false, files);
+        let (status, printed) = run(&path, false, files, |_| Rehearsal::default());
         assert_eq!(status, GOOD, "{printed}");
         assert_eq!(
             printed.contains("limits.connections = 1000 may need 2048 open files"),
@@ -51,7 +51,7 @@ fn warns_about_a_public_seed_where_clients_choose_keys() {
     let path = directory.path().join("homing.toml");
     let secret = text(two, "{ key = [\"cookie:SID\"], ring = { seed_file = \"seed\" } }");
     std::fs::write(&path, secret).unwrap();
-    let (status, printed) = run(&path, false, None);
+    let (status, printed) = run(&path, false, None, |_| Rehearsal::default());
     assert!(status == GOOD && !printed.contains("public"), "{printed}");
 }
 
@@ -164,17 +164,40 @@ fn file_with_warnings_is_valid() {
 }
 
 #[test]
+fn what_a_start_would_meet_is_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("homing.toml");
+    let text = "listener = [{ bind = \"127.0.0.1:0\" }]\n[upstream.web]\nbackends = [\"10.0.0.1:80\"]\n";
+    std::fs::write(&path, text).unwrap();
+    let met = |errors: &[&str], warnings: &[&str]| {
+        let texts = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect();
+        let rehearsal = Rehearsal { errors: texts(errors), warnings: texts(warnings) };
+        run(&path, false, Some(100), |_| rehearsal)
+    };
+    let (status, printed) = met(&[], &["cannot resolve it\nhelp: so"]);
+    assert_eq!(status, GOOD);
+    assert!(printed.starts_with("warning: cannot resolve it\nhelp: so\n\nwarning: limits."), "{printed}");
+    assert!(printed.contains("homing.toml: valid, 2 warnings\n"), "{printed}");
+    let (status, printed) = met(&["cannot listen"], &[]);
+    assert_eq!(status, FAILED);
+    assert!(
+        printed.contains("homing.toml: valid, but Homing cannot run with it here, 1 error, 1 warning\n"),
+        "{printed}"
+    );
+}
+
+#[test]
 fn invalid_file_prints_and_counts_its_errors() {
     let (status, printed) = checked("[server]\nadmin = \"0.0.0.0:9900\"\nworker = 1\n");
-    assert_eq!(status, BAD);
+    assert_eq!(status, INVALID);
     assert!(printed.contains("unknown key `worker`"), "{printed}");
     assert!(printed.ends_with("homing.toml: 3 errors, 1 warning\n"), "{printed}");
 }
 
 #[test]
 fn unreadable_file_is_an_error() {
-    let (status, printed) = run(Path::new("/nonexistent/homing.toml"), false, None);
-    assert_eq!(status, BAD);
+    let (status, printed) = run(Path::new("/nonexistent/homing.toml"), false, None, |_| Rehearsal::default());
+    assert_eq!(status, INVALID);
     assert_eq!(
         printed,
         "error: cannot read /nonexistent/homing.toml: No such file or directory (os error 2)\n"
@@ -186,8 +209,8 @@ fn color_is_used_only_if_requested() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("homing.toml");
     std::fs::write(&path, "x = 1\n").unwrap();
-    assert!(run(&path, true, None).1.contains('\u{1b}'));
-    assert!(!run(&path, false, None).1.contains('\u{1b}'));
+    assert!(run(&path, true, None, |_| Rehearsal::default()).1.contains('\u{1b}'));
+    assert!(!run(&path, false, None, |_| Rehearsal::default()).1.contains('\u{1b}'));
 }
 
 #[test]
@@ -219,7 +242,7 @@ fn tls_summary_shows_names_and_expiry() {
     "#;
     let path = directory.path().join("homing.toml");
     std::fs::write(&path, text).unwrap();
-    let (status, printed) = run(&path, false, None);
+    let (status, printed) = run(&path, false, None, |_| Rehearsal::default());
     assert_eq!(status, GOOD, "{printed}");
     for expected in [
         "old.pem expired on Wed, 01 Jan 2020",

@@ -10,7 +10,7 @@ pub struct Question {
     #[arg(long, short, value_name = "FILE", default_value = "proxy.toml")]
     pub config: PathBuf,
     /// IP address of the peer that sends the request.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", aliases = ["client", "client-ip"])]
     pub ip: IpAddr,
     /// Subject of the client certificate, as in X-Client-Cert-Subject, or its SHA-256 fingerprint if it has none.
     #[arg(long, value_name = "SUBJECT")]

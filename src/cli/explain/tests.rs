@@ -140,7 +140,7 @@ fn invalid_table_is_an_error() {
     std::fs::write(place.path("junk"), "not a table").unwrap();
     let junk = place.path("junk");
     let (status, text) = place.ask(&["--cookie", "SID=a", "--table", junk.to_str().unwrap()]);
-    assert_eq!(status, BAD);
+    assert_eq!(status, INVALID);
     assert!(text.starts_with("error: junk: "), "{text}");
 }
 
@@ -248,7 +248,7 @@ fn invalid_arguments_are_errors() {
     let place = by_cookie();
     for arguments in [["--path", "x"], ["--header", "no colon"], ["--cookie", "SID"], ["--down", "node9"]] {
         let (status, text) = place.ask(&arguments);
-        assert_eq!(status, BAD, "{text}");
+        assert_eq!(status, INVALID, "{text}");
         assert!(text.starts_with("error: "), "{text}");
     }
 }

@@ -115,6 +115,10 @@ pub(super) fn backend_address(found: &Found<'_>) -> Result<Address, Complaint> {
         Split::Missing => {
             return invalid("missing port", format!("add the port: \"{text}:80\""));
         }
+        Split::Scheme(rest) if text.split_once("://").is_some_and(|(_, rest)| rest.contains('/')) => {
+            let help = format!("use \"{rest}\"; backends get the path of the request as it is");
+            return invalid("unexpected scheme and path", help);
+        }
         Split::Scheme(rest) if text.starts_with("https:") => {
             let help = format!("use \"{rest}\" and set tls = true in the upstream");
             return invalid("unexpected scheme", help);
@@ -127,6 +131,12 @@ pub(super) fn backend_address(found: &Found<'_>) -> Result<Address, Complaint> {
         }
         Split::Parts(host, port) => (host, port),
     };
+    if let Some((digits, _)) = port.split_once('/')
+        && digits.parse::<u16>().is_ok()
+    {
+        let help = format!("use \"{host}:{digits}\"; backends get the path of the request as it is");
+        return invalid("unexpected path", help);
+    }
     let port = match port.parse::<u16>() {
         Ok(port) if port != 0 && port.to_string().len() == text.len() - host.len() - 1 => port,
         _ => return invalid("invalid port", "use a port from 1 to 65535".to_owned()),

@@ -2,6 +2,7 @@
 
 use toml::de::DeValue;
 
+use super::exposure::warn_if_exposed;
 use super::global::{is_token, list_of};
 use super::remember::{self, remember};
 use crate::affinity::Seed;
@@ -48,7 +49,9 @@ fn short(word: &str, found: &Found<'_>) -> Result<Affinity, Complaint> {
         _ => {
             let complaint =
                 Complaint::error(format!("unknown value \"{word}\" for `affinity`")).at(found.span(), "");
-            let help = if key_source(word, found).is_ok() {
+            let help = if word == "ip_hash" {
+                "did you mean \"hash_ip\"?".to_owned()
+            } else if key_source(word, found).is_ok() {
                 format!("use affinity = {{ key = [\"{word}\"] }}")
             } else if let Some(near) = nearest(word, ["hash_ip", "none"]) {
                 format!("did you mean \"{near}\"?")
@@ -286,6 +289,7 @@ fn factor(found: &Found<'_>) -> Result<u32, Complaint> {
 
 fn seed(ring: &Section<'_>, files: &Files<'_>) -> Seed {
     let Some(path) = ring.get_optional(&schema::SEED_FILE) else { return Seed::default() };
+    warn_if_exposed(ring, files, &schema::SEED_FILE, &path);
     files.seed(&path).unwrap_or_else(|why| {
         let span = ring.span_of(&schema::SEED_FILE).unwrap_or_else(|| ring.span());
         ring.complain(

@@ -25,9 +25,12 @@ pub(super) fn backends(section: &Section<'_>) -> Backends {
     let long = section.key_span(&schema::BACKEND_KEY);
     let mut written = Written::default();
     match (short, long) {
-        (None, None) => section.complain(
-            Complaint::error("upstream has no backends").help("add backends = [\"10.0.0.1:8080\"]"),
-        ),
+        (None, None) if section.lacks(&schema::BACKENDS) && section.lacks(&schema::BACKEND_KEY) => {
+            section.complain(
+                Complaint::error("upstream has no backends").help("add backends = [\"10.0.0.1:8080\"]"),
+            );
+        }
+        (None, None) => {}
         (Some(short), Some(long)) => {
             section.complain(
                 Complaint::error("both short and long form of backends used")
@@ -46,6 +49,14 @@ pub(super) fn backends(section: &Section<'_>) -> Backends {
                         .at(span, "empty array")
                         .help("add a backend: backends = [\"10.0.0.1:8080\"]"),
                 );
+            }
+            if let Some(table) = list.iter().find(|found| found.value.is_table()) {
+                section.complain(
+                    table
+                        .wrong_type("an address such as \"10.0.0.1:8080\"")
+                        .help("for tables, use [[upstream.NAME.backend]]"),
+                );
+                return Backends::new();
             }
             for found in &list {
                 written.short(section, found);
@@ -95,10 +106,12 @@ impl Written {
         let max_connections = section.get_optional(&schema::MAX_CONNECTIONS);
         let id = section.get_optional(&schema::ID);
         let Some(found) = section.find(&schema::ADDRESS) else {
-            section.complain(
-                Complaint::error("missing `address` in [[upstream.NAME.backend]]")
-                    .help("add address = \"10.0.0.1:8080\""),
-            );
+            if section.lacks(&schema::ADDRESS) {
+                section.complain(
+                    Complaint::error("missing `address` in [[upstream.NAME.backend]]")
+                        .help("add address = \"10.0.0.1:8080\""),
+                );
+            }
             return;
         };
         let Some(address) = section.take(backend_address(&found)) else { return };

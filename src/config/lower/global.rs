@@ -21,6 +21,7 @@ pub(super) fn server(section: &Section<'_>) -> Server {
         workers: workers(section),
         shutdown_grace: section.get(&schema::SHUTDOWN_GRACE),
         resolve_every: section.get(&schema::RESOLVE_EVERY),
+        stream_grace: section.get(&schema::STREAM_GRACE),
         admin: admin(section),
         cancel_on_client_close: section.get(&schema::ON_CLIENT_CLOSE),
     }
@@ -205,6 +206,16 @@ pub(super) fn limits(section: &Section<'_>) -> Limits {
         stream_window: u32::try_from(section.get(&schema::STREAM_WINDOW)).unwrap_or(u32::MAX),
         connections_per_client: section.get(&schema::CONNECTIONS_PER_CLIENT),
         handshakes: section.get(&schema::HANDSHAKES),
+        streams_per_client: section.get(&schema::STREAMS_PER_CLIENT),
+        memory: memory(section),
+    }
+}
+
+fn memory(section: &Section<'_>) -> Option<u64> {
+    let found = section.find(&schema::MEMORY)?;
+    match found.value {
+        DeValue::String(word) if word == "auto" => None,
+        _ => section.take(schema::MEMORY_BOUNDS.read(&found)),
     }
 }
 

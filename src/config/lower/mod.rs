@@ -5,6 +5,7 @@ mod address;
 mod affinity;
 mod backends;
 mod cookie_names;
+mod exposure;
 mod global;
 mod health;
 mod remember;

@@ -1,6 +1,7 @@
 //! Lowers `remember` with `table` and `cookie`.
 
 use super::address::host_name;
+use super::exposure::warn_if_exposed;
 use super::global::is_token;
 use crate::affinity::cookie::{CookieConfig, SameSite, SecureAttribute};
 use crate::config::diagnostics::Complaint;
@@ -109,6 +110,7 @@ impl Getter<'_, '_> {
 }
 
 fn keys(section: &Section<'_>, path: &str, files: &Files<'_>) -> Vec<SecretKey> {
+    warn_if_exposed(section, files, &schema::KEYS_FILE, path);
     files.keys(path).unwrap_or_else(|why| {
         let span = section.span_of(&schema::KEYS_FILE).unwrap_or_else(|| section.span());
         section.complain(

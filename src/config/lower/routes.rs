@@ -24,7 +24,7 @@ pub(super) fn listeners(
     client_ip: &ClientIpPolicy,
 ) -> Vec<(Listener, Span)> {
     let sections = root.sections(&schema::LISTENER_KEY);
-    if root.find(&schema::LISTENER_KEY).is_none() {
+    if root.lacks(&schema::LISTENER_KEY) {
         root.complain(
             Complaint::error("no listener defined")
                 .help("add a listener:\n[[listener]]\nbind = \"0.0.0.0:8080\""),
@@ -37,7 +37,9 @@ pub(super) fn listeners(
         let redirect_https = tls::redirect(&section);
         let proxy_protocol = proxy_protocol(&section, client_ip);
         let Some(found) = section.find(&schema::BIND) else {
-            section.complain(missing("listener", "bind").help("add bind = \"0.0.0.0:8080\""));
+            if section.lacks(&schema::BIND) {
+                section.complain(missing("listener", "bind").help("add bind = \"0.0.0.0:8080\""));
+            }
             continue;
         };
         let Some(bind) = section.take(address::bind(&found)) else { continue };
@@ -82,8 +84,13 @@ fn proxy_protocol(section: &Section<'_>, client_ip: &ClientIpPolicy) -> ProxyPro
         ProxyProtocol::Required => "all connections are closed",
     };
     if let (true, Some(span)) = (client_ip.trusted.is_empty(), section.span_of(&schema::PROXY_PROTOCOL)) {
+        let message = "`proxy_protocol` without `client_ip.trusted`";
+        let complaint = match mode {
+            ProxyProtocol::Required => Complaint::error(message),
+            _ => Complaint::warning(message),
+        };
         section.complain(
-            Complaint::warning("`proxy_protocol` without `client_ip.trusted`")
+            complaint
                 .at(span, effect)
                 .help("add the proxies in front of Homing:\n[client_ip]\ntrusted = [\"10.0.0.0/8\"]"),
         );
@@ -117,8 +124,10 @@ pub(super) fn routes(root: &Section<'_>, upstreams: &Names<'_>) -> Vec<Route> {
     let mut places: BTreeMap<(String, String), Span> = BTreeMap::new();
     // An otherwise invalid route still counts as a use of its upstream.
     let mut used = vec![false; upstreams.len()];
+    let mut targets = 0;
     for section in &sections {
         let upstream = target(section, upstreams);
+        targets += usize::from(upstream.is_some());
         if let Some(used) = upstream.and_then(|index| used.get_mut(index)) {
             *used = true;
         }
@@ -138,8 +147,10 @@ pub(super) fn routes(root: &Section<'_>, upstreams: &Names<'_>) -> Vec<Route> {
         }
         routes.push(route);
     }
+    // A route with a wrong name may be meant for any of them.
+    let all_lead = sections.len() == targets;
     for ((name, span), used) in upstreams.iter().zip(used) {
-        if !used {
+        if !used && all_lead {
             root.complain(Complaint::warning(format!("upstream `{name}` has no route")).at(span.clone(), ""));
         }
     }
@@ -160,23 +171,23 @@ fn specificity(route: &Route) -> impl Ord + '_ {
 
 fn target(section: &Section<'_>, upstreams: &Names<'_>) -> Option<usize> {
     let Some(found) = section.find(&schema::TO_UPSTREAM) else {
-        section.complain(
-            missing("route", "upstream").help("add upstream = \"NAME\", the name of an [upstream.NAME]"),
-        );
+        if section.lacks(&schema::TO_UPSTREAM) {
+            section.complain(
+                missing("route", "upstream").help("add upstream = \"NAME\", the name of an [upstream.NAME]"),
+            );
+        }
         return None;
     };
     let name = section.get_optional(&schema::TO_UPSTREAM)?;
     let index = upstreams.iter().position(|(known, _)| *known == name);
-    if index.is_none() {
+    if index.is_none() && !upstreams.is_empty() {
         let complaint = Complaint::error(format!("unknown upstream `{name}`")).at(found.span(), "");
         let names = || upstreams.iter().map(|(name, _)| *name);
-        section.complain(match nearest(&name, names()) {
-            Some(near) => complaint.help(format!("did you mean `{near}`?")),
-            None if upstreams.is_empty() => complaint.help(format!("define [upstream.{name}]")),
-            None => {
-                let known: Vec<_> = names().take(10).collect();
-                complaint.help(format!("define [upstream.{name}], or use one of: {}", known.join(", ")))
-            }
+        section.complain(if let Some(near) = nearest(&name, names()) {
+            complaint.help(format!("did you mean `{near}`?"))
+        } else {
+            let known: Vec<_> = names().take(10).collect();
+            complaint.help(format!("define [upstream.{name}], or use one of: {}", known.join(", ")))
         });
     }
     index
@@ -232,12 +243,36 @@ fn path(section: &Section<'_>) -> Option<String> {
     section.take(path_prefix(&text, &found).map(|()| text))
 }
 
+/// Returns the fixed start of a regular expression as other proxies write it (`~ ^/app/.*`,
+/// `^/app`, `/app/(a|b)`), or `None` if the text is none.
+fn regex_start(text: &str) -> Option<&str> {
+    let bare = text.trim_start_matches(['~', '*', '=', ' ']);
+    let marked = text.starts_with('~') || bare.starts_with('^');
+    // `(`, `)` and `$` are valid in paths.
+    if !marked && !text.contains(".*") && !text.contains(['|', '[', '\\']) {
+        return None;
+    }
+    let pattern = bare.trim_start_matches('^');
+    let end = pattern.find(['.', '(', '[', '\\', '$', '|', '*', '+', '?', ' ']).unwrap_or(pattern.len());
+    Some(pattern[..end].trim_end_matches('/'))
+        .filter(|start| start.is_empty() || start.starts_with('/'))
+        .or(Some(""))
+}
+
 fn path_prefix(text: &str, found: &Found<'_>) -> Result<(), Complaint> {
     let invalid = |why: &str, help: String| {
         Err(Complaint::error(format!("invalid path: {why}")).at(found.span(), "").help(help))
     };
+    if let Some(start) = regex_start(text) {
+        let help = match start {
+            "" => "paths are prefixes; add a [[route]] for each".to_owned(),
+            prefix => format!("paths are prefixes; use \"{prefix}\", or add a [[route]] for each"),
+        };
+        return invalid("regular expressions are not supported", help);
+    }
     if !text.starts_with('/') {
-        return invalid("must start with `/`", format!("use \"/{}\"", text.trim_start_matches('*')));
+        let rest = text.trim_start_matches('*').trim_end_matches('*').trim_matches('/');
+        return invalid("must start with `/`", format!("use \"/{rest}\""));
     }
     if let Some(at) = text.find(['?', '#']) {
         return invalid("unexpected query or fragment", format!("use \"{}\"", &text[..at]));

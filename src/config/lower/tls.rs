@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use toml::de::DeValue;
 
 use super::backends::Backends;
+use super::exposure::{warn_if_exposed, warn_of_private_keys};
 use super::global::list_of;
 use crate::config::diagnostics::Complaint;
 use crate::config::files::Files;
@@ -29,7 +30,7 @@ pub(super) fn listener(section: &Section<'_>, http2: bool, files: &Files<'_>) ->
     let tickets_file = section.get_optional(&schema::TICKETS_FILE).map(|path| files.resolve(&path));
     let keys = paths(&section, &schema::KEYS, files).unwrap_or_default();
     let Some(certs) = paths(&section, &schema::CERTS, files) else {
-        if section.find(&schema::CERTS).is_none() {
+        if section.lacks(&schema::CERTS) {
             section
                 .complain(Complaint::error("missing `certs` in `tls`").help("add certs = [\"certs/*.pem\"]"));
         }
@@ -50,13 +51,21 @@ pub(super) fn listener(section: &Section<'_>, http2: bool, files: &Files<'_>) ->
         }
     };
     let loaded = files.with_tls(|read| Server::new(settings.clone()).load(read)).unwrap_or(Ok(Vec::new()));
-    take(&section, loaded, place).then_some(settings)
+    let key: &dyn Entry = if section.find(&schema::KEYS).is_some() { &schema::KEYS } else { &schema::CERTS };
+    if !take(&section, loaded, place) {
+        return None;
+    }
+    warn_of_private_keys(&section, files, key);
+    if let Some(path) = section.get_optional(&schema::TICKETS_FILE) {
+        warn_if_exposed(&section, files, &schema::TICKETS_FILE, &path);
+    }
+    Some(settings)
 }
 
 fn client_auth(section: &Section<'_>, files: &Files<'_>) -> Option<ClientAuth> {
     let section = section.section(&schema::CLIENT_AUTH)?;
     let required = section.get(&schema::CLIENT_MODE);
-    if section.find(&schema::CLIENT_CA).is_none() {
+    if section.lacks(&schema::CLIENT_CA) {
         section.complain(
             Complaint::error("missing `ca` in `client_auth`")
                 .help("add the file with the CA certificates: ca = \"clients-ca.pem\""),
@@ -177,7 +186,13 @@ pub(super) fn upstream(
         }
     };
     let loaded = files.with_tls(|read| client.load(read)).unwrap_or(Ok(Vec::new()));
-    take(&section, loaded, place).then_some(settings)
+    let key: &dyn Entry =
+        if section.find(&schema::CLIENT_KEY).is_some() { &schema::CLIENT_KEY } else { &schema::CLIENT_CERT };
+    if !take(&section, loaded, place) {
+        return None;
+    }
+    warn_of_private_keys(&section, files, key);
+    Some(settings)
 }
 
 fn identity(section: &Section<'_>, files: &Files<'_>) -> Option<(PathBuf, PathBuf)> {

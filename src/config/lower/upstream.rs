@@ -12,7 +12,7 @@ use crate::config::files::Files;
 use crate::config::found::Found;
 use crate::config::reader::Section;
 use crate::config::schema;
-use crate::model::{Address, Pool, Protocol, Retry, Upstream, UpstreamTimeouts};
+use crate::model::{Address, Pool, Protocol, Queue, Retry, Upstream, UpstreamTimeouts};
 
 /// Maximum number of upstreams. More are a mistake.
 const MAX_UPSTREAMS: usize = 4096;
@@ -33,25 +33,26 @@ pub(super) fn upstreams<'t>(
     let mut lowered = Vec::new();
     let mut names = Vec::new();
     let found = root.find(&schema::UPSTREAM_KEY);
-    let table =
-        match found.as_ref().map(|found| (found, found.value)) {
-            Some((_, DeValue::Table(table))) if !table.is_empty() => table,
-            Some((found, DeValue::Array(_))) => {
-                let help = "use a name and single brackets: [upstream.web]";
-                root.complain(found.wrong_type("named tables").help(help));
-                return (lowered, names);
-            }
-            Some((found, other)) if !matches!(other, DeValue::Table(_)) => {
-                root.complain(found.wrong_type("named tables"));
-                return (lowered, names);
-            }
-            _ => {
+    let table = match found.as_ref().map(|found| (found, found.value)) {
+        Some((_, DeValue::Table(table))) if !table.is_empty() => table,
+        Some((found, DeValue::Array(_))) => {
+            let help = "use a name and single brackets: [upstream.web]";
+            root.complain(found.wrong_type("named tables").help(help));
+            return (lowered, names);
+        }
+        Some((found, other)) if !matches!(other, DeValue::Table(_)) => {
+            root.complain(found.wrong_type("named tables"));
+            return (lowered, names);
+        }
+        found => {
+            if found.is_some() || root.lacks(&schema::UPSTREAM_KEY) {
                 root.complain(Complaint::error("no upstream defined").help(
                     "add an upstream:\n[upstream.web]\nbackends = [\"10.0.0.1:8080\", \"10.0.0.2:8080\"]",
                 ));
-                return (lowered, names);
             }
-        };
+            return (lowered, names);
+        }
+    };
     for (name, value) in table {
         let text: &'t str = name.get_ref();
         if !is_name(text) {
@@ -109,6 +110,7 @@ fn upstream(
     points_fit(section, &backends, affinity.vnodes);
     let retry = retry(section);
     let pool = pool(section);
+    let queue = queue(section);
     let timeouts = own_timeouts(section, timeouts);
     let slow_start = section.get(&schema::SLOW_START);
     let protocol = protocol(section);
@@ -129,6 +131,7 @@ fn upstream(
         slow_start,
         initial_health,
         pool,
+        queue,
         retry,
         timeouts,
         tls,
@@ -195,6 +198,13 @@ fn pool(section: &Section<'_>) -> Pool {
         };
     };
     Pool { max_idle: pool.get(&schema::MAX_IDLE_CONNECTIONS), idle_timeout: pool.get(&schema::IDLE_TIMEOUT) }
+}
+
+fn queue(section: &Section<'_>) -> Queue {
+    let own = section.section(&schema::UPSTREAM_QUEUE);
+    let own =
+        own.map(|own| Queue { max: own.get(&schema::QUEUE_MAX), timeout: own.get(&schema::QUEUE_TIMEOUT) });
+    own.unwrap_or(Queue { max: schema::QUEUE_MAX.default, timeout: schema::QUEUE_TIMEOUT.default })
 }
 
 fn retry(section: &Section<'_>) -> Retry {

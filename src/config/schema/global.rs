@@ -44,7 +44,7 @@ pub(in crate::config) static UPSTREAM_KEY: Free = table("upstream", &UPSTREAM);
 static SERVER: Table = Table {
     path: "server",
     doc: "The process.",
-    keys: &[&WORKERS, &SHUTDOWN_GRACE, &RESOLVE_EVERY, &ADMIN, &ON_CLIENT_CLOSE],
+    keys: &[&WORKERS, &SHUTDOWN_GRACE, &STREAM_GRACE, &RESOLVE_EVERY, &ADMIN, &ON_CLIENT_CLOSE],
 };
 pub(in crate::config) const WORKER_BOUNDS: Int<usize> = Int { least: 1, most: 1024 };
 pub(in crate::config) static WORKERS: Free = Free {
@@ -67,6 +67,13 @@ pub(in crate::config) static RESOLVE_EVERY: Key<Time> = Key {
     default: Duration::from_secs(2),
     doc: "How often the host names of backends are looked up again. Connections to an address that a name no longer \
           has are closed when they become idle.",
+};
+pub(in crate::config) static STREAM_GRACE: Key<Time> = Key {
+    name: "stream_grace",
+    rule: Time { least: Duration::ZERO, most: Duration::from_secs(DAY) },
+    default: Duration::from_secs(2),
+    doc: "How long a graceful shutdown waits for tunnels (WebSocket) and event streams, which may never end. \
+          Tunnels get a Close frame one second before. Capped at `shutdown_grace`.",
 };
 pub(in crate::config) static ADMIN: Free = Free {
     name: "admin",
@@ -136,7 +143,9 @@ static LIMITS: Table = Table {
         &CONNECTIONS_PER_CLIENT,
         &HANDSHAKES,
         &STREAMS,
+        &STREAMS_PER_CLIENT,
         &STREAM_WINDOW,
+        &MEMORY,
     ],
 };
 pub(in crate::config) static HEAD_BYTES: Key<Size> = Key {
@@ -170,8 +179,9 @@ pub(in crate::config) static CONNECTIONS: Key<Int<usize>> = Key {
     name: "connections",
     rule: Int { least: 1, most: 4_000_000 },
     default: 16_384,
-    doc: "Maximum concurrent client connections, across all listeners and workers. Further ones are answered \
-          with 503 and closed.",
+    doc: "Maximum concurrent client connections, across all listeners and workers. A further one replaces the \
+          longest idle connection of the client with the most idle ones. If none is idle, it is answered with \
+          503 and closed.",
 };
 pub(in crate::config) static CONNECTIONS_PER_CLIENT: Key<OrOff<Int<u32>>> = Key {
     name: "connections_per_client",
@@ -184,7 +194,8 @@ pub(in crate::config) static HANDSHAKES: Key<Int<usize>> = Key {
     name: "handshakes",
     rule: Int { least: 1, most: 1_000_000 },
     default: 512,
-    doc: "Maximum concurrent TLS handshakes per worker. At the limit, a new connection replaces a handshake \
+    doc: "Maximum concurrent TLS handshakes per worker, from a complete ClientHello on. At the limit, a new \
+          handshake replaces one of the client address that has the most, or one of an address with as many \
           that has taken longer than a second. If there is none, the new connection is closed.",
 };
 pub(in crate::config) static STREAMS: Key<Int<u32>> = Key {
@@ -192,6 +203,23 @@ pub(in crate::config) static STREAMS: Key<Int<u32>> = Key {
     rule: Int { least: 1, most: 10_000 },
     default: 128,
     doc: "Maximum concurrent requests on an HTTP/2 client connection.",
+};
+pub(in crate::config) static STREAMS_PER_CLIENT: Key<OrOff<Int<u32>>> = Key {
+    name: "streams_per_client",
+    rule: OrOff(Int { least: 1, most: 4_000_000 }),
+    default: Some(2048),
+    doc: "Maximum concurrent HTTP/2 requests from one IP address (IPv6: from one /64), over all its connections. \
+          Further ones are refused (REFUSED_STREAM). Peers in `client_ip.trusted` are exempt.",
+};
+pub(in crate::config) const MEMORY_BOUNDS: Size = Size { least: 16 << 20, most: 1 << 50 };
+pub(in crate::config) static MEMORY: Free = Free {
+    name: "memory",
+    shape: "\"auto\" or a size, 16MiB to 1PiB",
+    absent: "\"auto\"",
+    doc: "Memory that connections and requests may hold while they wait, across all workers. Beyond it, the \
+          waits of the client that holds the most are cut short (503, or the response is aborted). `\"auto\"` is \
+          a quarter of the machine's memory, or of the container's.",
+    table: None,
 };
 pub(in crate::config) static STREAM_WINDOW: Key<Size> = Key {
     name: "stream_window",

@@ -28,6 +28,7 @@ pub(in crate::config) static UPSTREAM: Table = Table {
         &SLOW_START,
         &INITIAL_HEALTH,
         &POOL,
+        &UPSTREAM_QUEUE,
         &RETRY,
         &TIMEOUTS_OF_UPSTREAM,
         &SEND_PROXY,
@@ -90,6 +91,13 @@ pub(in crate::config) static POOL: Free = Free {
     absent: "the defaults below",
     doc: "Keep-alive connections to backends.",
     table: Some(&POOL_TABLE),
+};
+pub(in crate::config) static UPSTREAM_QUEUE: Free = Free {
+    name: "queue",
+    shape: "table",
+    absent: "the defaults below",
+    doc: "Requests that wait because a backend is at its `max_connections`.",
+    table: Some(&QUEUE_TABLE),
 };
 pub(in crate::config) static RETRY: Free = Free {
     name: "retry",
@@ -167,7 +175,7 @@ pub(in crate::config) static MAX_CONNECTIONS: Optional<Int<u32>> = Optional {
     rule: Int { least: 1, most: 1_000_000 },
     absent: "unlimited",
     doc: "Maximum concurrent requests to this backend, across all workers. With HTTP/1.1, each request uses its \
-          own connection.",
+          own connection. At the limit, requests wait as `queue` says.",
 };
 
 /// `[upstream.NAME.health_check]`.
@@ -319,6 +327,28 @@ pub(in crate::config) static IDLE_TIMEOUT: Key<Time> = Key {
     rule: Time { least: MILLISECOND, most: seconds(DAY) },
     default: seconds(60),
     doc: "Idle connections are closed after this. Must be shorter than the backend's keep-alive timeout.",
+};
+
+/// `[upstream.NAME.queue]`.
+static QUEUE_TABLE: Table = Table {
+    path: "upstream.NAME.queue",
+    doc: "The line at backends that are at their `max_connections`. A request of an existing session waits for \
+          its backend, a new session for any backend. Existing sessions go first, and among them the client \
+          that holds the fewest places.",
+    keys: &[&QUEUE_MAX, &QUEUE_TIMEOUT],
+};
+pub(in crate::config) static QUEUE_MAX: Key<Int<usize>> = Key {
+    name: "max",
+    rule: Int { least: 0, most: 65_536 },
+    default: 1024,
+    doc: "Maximum waiting requests, across all workers. In a full line, the client with the most waiting requests \
+          loses one (503). 0 disables the line.",
+};
+pub(in crate::config) static QUEUE_TIMEOUT: Key<Time> = Key {
+    name: "timeout",
+    rule: Time { least: MILLISECOND, most: seconds(HOUR) },
+    default: seconds(10),
+    doc: "How long a request may wait (otherwise 503).",
 };
 
 /// `[upstream.NAME.retry]`.

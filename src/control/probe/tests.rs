@@ -82,6 +82,20 @@ async fn interim_responses_are_skipped() {
 }
 
 #[tokio::test]
+async fn interim_responses_are_bounded_in_number_and_size() {
+    let interim = |count: usize, field: &str| {
+        let text = format!("HTTP/1.1 103 Early Hints\r\n{field}\r\n").repeat(count);
+        let text = text + "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+        &*Box::leak(text.into_bytes().into_boxed_slice())
+    };
+    let long = format!("Link: <{}>\r\n", "x".repeat(8 * 1024));
+    assert_eq!(answer(interim(16, "")).await, ProbeResult::Pass);
+    assert_eq!(answer(interim(17, "")).await, ProbeResult::Fail(ProbeFailure::Protocol));
+    assert_eq!(answer(interim(7, &long)).await, ProbeResult::Pass);
+    assert_eq!(answer(interim(9, &long)).await, ProbeResult::Fail(ProbeFailure::Protocol));
+}
+
+#[tokio::test]
 async fn drain_status_wins_over_expect_status() {
     let (address, _heads) = server(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
     let probe = Probe::Http {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::proxy::connection_counts;
+use crate::proxy::connection_counts::client_key;
 
 /// The client of a request, as far as the choice of a shared connection depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +15,6 @@ pub(crate) struct Asker {
 
 impl Asker {
     pub(crate) fn new(client: IpAddr, upload: bool) -> Self {
-        Self { client: connection_counts::key(client), upload }
+        Self { client: client_key(client), upload }
     }
 }

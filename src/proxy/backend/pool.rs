@@ -4,6 +4,7 @@
 //! connection with anything to read (its end, or unexpected bytes) is not reused.
 
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +20,11 @@ use crate::dial::connect_error::ConnectError;
 use crate::dial::dialer::{Connection, Dialer};
 use crate::dial::names::{Name, Names};
 use crate::h1::{HeadError, HeadLimits};
+use crate::model::line::{Line, Place};
 use crate::model::live::BackendLive;
+use crate::model::snapshot::UpstreamState;
 use crate::model::{Backend, Pool as Settings, ProxyVersion, Upstream};
+use crate::proxy::connection_counts::client_key;
 use crate::proxy::wire::stream::Stream;
 use crate::telemetry::UpstreamMetrics;
 use crate::tls;
@@ -47,7 +51,8 @@ pub(crate) struct BackendPool {
     warned: Cell<Option<Instant>>,
     live: Arc<BackendLive>,
     settings: Cell<Settings>,
-    max_in_use: Cell<Option<u32>>,
+    /// Whether the backend has a connection limit.
+    limited: Cell<bool>,
     /// Idle HTTP/1.1 connections, last used last.
     idle: RefCell<Vec<Idle>>,
     /// The connections, if the backend speaks HTTP/2.
@@ -61,19 +66,21 @@ struct Idle {
 }
 
 impl BackendPool {
-    /// Creates an empty pool.
+    /// Creates an empty pool for a member of the upstream.
     pub(crate) fn new(
         worker: usize,
-        backend: &Backend,
-        live: Arc<BackendLive>,
-        upstream: &Upstream,
+        state: &UpstreamState,
+        member: usize,
         tls: Option<&Arc<tls::Client>>,
         names: &Names,
         metrics: &Arc<UpstreamMetrics>,
     ) -> Self {
+        let (upstream, backend) = (&state.config, &state.config.backends[member]);
+        let live = Arc::clone(&state.live[member]);
         let http2 = upstream.protocol.is_http2();
         let dialer = Dialer::new(backend.address.clone(), names);
-        let links = || Links::new(tls.is_some(), upstream.pool.max_idle, &live, metrics);
+        let links = || Links::new(tls.is_some(), upstream.pool.max_idle, &live, &state.line, metrics);
+        live.set_limit(backend.max_connections);
         Self {
             links: http2.then(links),
             proxy_protocol: upstream.proxy_protocol,
@@ -84,7 +91,7 @@ impl BackendPool {
             authority: backend.address.authority().into_boxed_str(),
             live,
             settings: Cell::new(upstream.pool),
-            max_in_use: Cell::new(backend.max_connections),
+            limited: Cell::new(backend.max_connections.is_some()),
             idle: RefCell::default(),
         }
     }
@@ -92,7 +99,8 @@ impl BackendPool {
     /// Applies the settings of a reload.
     pub(crate) fn configure(&self, backend: &Backend, upstream: &Upstream) {
         self.settings.set(upstream.pool);
-        self.max_in_use.set(backend.max_connections);
+        self.limited.set(backend.max_connections.is_some());
+        self.live.set_limit(backend.max_connections);
         if let Some(links) = &self.links {
             links.set_max_idle(upstream.pool.max_idle);
         }
@@ -107,14 +115,21 @@ impl BackendPool {
         }
     }
 
-    /// Returns a permit for one request, unless the backend is at its connection limit.
-    pub(crate) fn acquire(self: &Rc<Self>) -> Option<BackendPermit> {
-        let limit = self.max_in_use.get();
-        if limit.is_some() && !self.live.try_use(limit) {
-            return None;
-        }
+    /// Returns a permit for one request of `client`, unless the backend is at its connection limit.
+    /// Uses the `reserved` place if it is at this backend, and gives it back otherwise.
+    pub(crate) fn acquire(
+        self: &Rc<Self>,
+        line: &Arc<Line>,
+        client: IpAddr,
+        reserved: Option<Place>,
+    ) -> Option<BackendPermit> {
+        let place = match (self.limited.get(), reserved) {
+            (false, _) => None,
+            (true, Some(place)) if place.is_at(&self.live) => Some(place),
+            (true, _) => Some(line.take(&self.live, client_key(client))?),
+        };
         self.live.begin(self.worker);
-        Some(BackendPermit { pool: Rc::clone(self), limited: limit.is_some() })
+        Some(BackendPermit { pool: Rc::clone(self), _place: place })
     }
 
     /// Returns whether new connections start with a PROXY header that names the client.
@@ -312,8 +327,8 @@ impl BackendPool {
 #[derive(Debug)]
 pub(crate) struct BackendPermit {
     pool: Rc<BackendPool>,
-    /// Whether it counts against the backend's connection limit.
-    limited: bool,
+    /// Its place, if the backend has a connection limit.
+    _place: Option<Place>,
 }
 
 impl BackendPermit {
@@ -326,8 +341,5 @@ impl BackendPermit {
 impl Drop for BackendPermit {
     fn drop(&mut self) {
         self.pool.live.end(self.pool.worker);
-        if self.limited {
-            self.pool.live.unused();
-        }
     }
 }

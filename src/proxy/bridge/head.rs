@@ -12,7 +12,7 @@ use crate::h1::{self, Body, BodyLimits, FieldKind, Framing};
 /// A malformed message, which must not be forwarded (RFC 9113 §8.1.1).
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed message: {0}")]
-pub(crate) struct Malformed(&'static str);
+pub(crate) struct Malformed(pub(crate) &'static str);
 
 /// Writes a request head. With a `websocket_key`, writes an extended CONNECT (RFC 8441) as an
 /// upgrade with this key. `body` is whether a body follows; without a Content-Length it is chunked.

@@ -7,6 +7,8 @@ use ::h2::RecvStream;
 use bytes::Bytes;
 use http::HeaderMap;
 
+use super::head::Malformed;
+use super::observer::Mark;
 use crate::h1;
 
 /// The receiving side of a stream.
@@ -22,6 +24,8 @@ pub(crate) struct Inlet {
     absorbed: Vec<u8>,
     framing: Framing,
     state: State,
+    /// Tells whether the trailers have a pseudo-header, which `h2` has dropped.
+    mark: Option<Mark>,
 }
 
 /// How the body's data is framed in the text.
@@ -45,7 +49,22 @@ impl Inlet {
     /// Creates an inlet that yields `head`, then the stream's data.
     pub(crate) fn new(recv: RecvStream, head: Vec<u8>, framing: Framing) -> Self {
         let state = if recv.is_end_stream() { State::Ended } else { State::Data };
-        Self { recv, text: head, read: 0, piece: Bytes::new(), absorbed: Vec::new(), framing, state }
+        Self {
+            recv,
+            text: head,
+            read: 0,
+            piece: Bytes::new(),
+            absorbed: Vec::new(),
+            framing,
+            state,
+            mark: None,
+        }
+    }
+
+    /// Fails if the stream is marked once its trailers have arrived.
+    pub(crate) fn with_mark(mut self, mark: Mark) -> Self {
+        self.mark = Some(mark);
+        self
     }
 
     /// Reads available bytes and returns their number, or 0 at the end of the stream. Reopens the
@@ -102,6 +121,10 @@ impl Inlet {
                     None => self.state = State::Trailers,
                 },
                 State::Trailers => match ready!(self.recv.poll_trailers(cx)) {
+                    Ok(_) if self.mark.as_ref().is_some_and(Mark::take) => {
+                        self.state = State::Failed;
+                        return Poll::Ready(Err(io::Error::other(Malformed("pseudo-header in trailers"))));
+                    }
                     Ok(trailers) => {
                         self.state = State::Ended;
                         if self.framing == Framing::Chunked {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::acceptor::Arrival;
 use super::handshake::{self, DRAINING_FIRST_REQUEST, HandshakeOutcome};
 use super::http2;
+use crate::proxy::connection_counts::client_key;
 use crate::proxy::listener_settings::ListenerSettings;
 use crate::proxy::request::client::{After, Client};
 use crate::proxy::request::origin::Origin;
@@ -49,7 +50,7 @@ pub(crate) fn serve(
     let mut origin = origin_of(&worker, &arrival);
     let ListenerSettings { redirect_https, http2, .. } = *settings;
     origin.redirect_https = redirect_https;
-    let deadline = worker.deadlines.register();
+    let deadline = worker.deadlines.register(client_key(origin.peer));
     let client = Client::new(Stream::new(arrival.socket), Rc::new(origin), deadline);
     let mut connection = Connection::new(client);
     async move {
@@ -78,18 +79,19 @@ pub(crate) async fn serve_secure(worker: Rc<Worker>, arrival: Arrival, tls: Arc<
 async fn accept_tls(worker: &Worker, arrival: Arrival, tls: &tls::Server) -> Option<Connection> {
     let mut origin = origin_of(worker, &arrival);
     let socket = arrival.socket;
-    let deadline = worker.deadlines.register();
+    let deadline = worker.deadlines.register(client_key(origin.peer));
     let timeout = worker.view().snapshot.config.timeouts.tls_handshake;
-    let (socket, speaks_http) = match handshake::accept(worker, socket, tls, &deadline, timeout).await {
-        HandshakeOutcome::Secure(stream, secure) => {
-            origin.http2 = secure.http2;
-            origin.secure = Some(secure);
-            return Some(Connection::new(Client::new(stream, Rc::new(origin), deadline)));
-        }
-        HandshakeOutcome::Plain(socket) => (socket, true),
-        HandshakeOutcome::Failed(socket) => (socket, false),
-        HandshakeOutcome::Gone => return None,
-    };
+    let (socket, speaks_http) =
+        match handshake::accept(worker, socket, origin.peer, tls, &deadline, timeout).await {
+            HandshakeOutcome::Secure(stream, secure) => {
+                origin.http2 = secure.http2;
+                origin.secure = Some(secure);
+                return Some(Connection::new(Client::new(stream, Rc::new(origin), deadline)));
+            }
+            HandshakeOutcome::Plain(socket) => (socket, true),
+            HandshakeOutcome::Failed(socket) => (socket, false),
+            HandshakeOutcome::Gone => return None,
+        };
     let client = Client::new(Stream::new(socket), Rc::new(origin), deadline);
     Connection::new(client).refuse(worker, speaks_http).await;
     None
@@ -115,6 +117,7 @@ fn origin_of(worker: &Worker, arrival: &Arrival) -> Origin {
 
 impl Connection {
     fn new(client: Client) -> Self {
+        client.deadline.charge(client.held_bytes());
         Self { client, first: FirstRequest::Awaited }
     }
 
@@ -196,7 +199,7 @@ impl Connection {
             let timeouts = &worker.view().snapshot.config.timeouts;
             match self.first {
                 FirstRequest::Served => (Class::Idle, timeouts.keep_alive),
-                _ => (Class::Busy, timeouts.request_head),
+                _ => (Class::Silent, timeouts.request_head),
             }
         };
         self.client.deadline.set_as(class, wait);
@@ -258,7 +261,8 @@ impl Connection {
                     Poll::Pending => {}
                 }
             }
-            loop {
+            // Beyond that, the client is left to wait: it has time to read the response.
+            while left > 0 {
                 worker.buffers.put_back(&mut self.client.held);
                 match worker.buffers.poll_fill(
                     &mut self.client.held,
@@ -266,7 +270,7 @@ impl Connection {
                     &mut self.client.stream,
                     cx,
                 ) {
-                    Poll::Ready(Ok(n)) if n > 0 && n <= left => left -= n,
+                    Poll::Ready(Ok(n)) if n > 0 => left = left.saturating_sub(n),
                     Poll::Ready(_) => return Poll::Ready(()),
                     Poll::Pending => break,
                 }
@@ -290,6 +294,6 @@ mod tests {
         let size = future_size(serve);
         assert!(size <= 384, "the task of an idle connection takes {size} bytes");
         let size = future_size(serve_secure);
-        assert!(size <= 512, "the task of an idle TLS connection takes {size} bytes");
+        assert!(size <= 528, "the task of an idle TLS connection takes {size} bytes");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,6 +12,9 @@ use rustls::{HandshakeKind, ProtocolVersion};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use crate::dial::socket::Socket;
+use crate::proxy::connection_counts::client_key;
+use crate::proxy::handshake_slots::RECORD_HEADER;
+use crate::proxy::notices::Limit;
 use crate::proxy::request::origin::Secure;
 use crate::proxy::wire::deadline::{Class, Deadline};
 use crate::proxy::wire::stream::Stream;
@@ -34,43 +38,71 @@ pub(crate) enum HandshakeOutcome {
     Gone,
 }
 
-/// Performs a client's TLS handshake, within `timeout`.
+/// Performs the TLS handshake of a client at the address `peer`, within `timeout`.
 pub(crate) async fn accept(
     worker: &Worker,
     socket: Socket,
+    peer: IpAddr,
     server: &tls::Server,
     deadline: &Deadline,
     timeout: Duration,
 ) -> HandshakeOutcome {
     let time_limit = HandshakeDeadline::new(worker, deadline, timeout);
     let metrics = worker.metrics();
-    let mut first = [0];
-    let has_data = std::future::poll_fn(|cx| match socket.poll_peek(cx, &mut first, 0) {
-        Poll::Ready(peeked) => Poll::Ready(peeked.is_ok_and(|n| n > 0)),
-        Poll::Pending if time_limit.expired(cx) => Poll::Ready(false),
-        Poll::Pending => Poll::Pending,
-    });
-    if !has_data.await {
-        metrics.tls_handshake_failed("unused");
-        return HandshakeOutcome::Gone;
+    match wait_for_hello(worker, &socket, &time_limit).await {
+        Hello::Complete => {}
+        Hello::Absent => {
+            metrics.tls_handshake_failed("unused");
+            return HandshakeOutcome::Gone;
+        }
+        Hello::Cut(reason) => {
+            metrics.tls_handshake_failed(reason);
+            return HandshakeOutcome::Gone;
+        }
+        Hello::NotTls => {
+            metrics.tls_handshake_failed("plain_http");
+            return HandshakeOutcome::Plain(socket);
+        }
     }
-    if first[0] != HANDSHAKE_RECORD {
-        metrics.tls_handshake_failed("plain_http");
-        return HandshakeOutcome::Plain(socket);
-    }
-    let Some(_permit) = HandshakePermit::take(worker, deadline, timeout) else {
+    time_limit.keep();
+    let limit = worker.view().snapshot.config.limits.handshakes;
+    let Some(permit) = worker.handshakes.take(client_key(peer), worker.coarse_now(), limit) else {
+        worker.notices.turned_away(Limit::Handshakes, worker.coarse_now(), &peer);
         metrics.tls_handshake_failed("shed");
         return HandshakeOutcome::Gone;
     };
+    let turn = std::future::poll_fn(|cx| match permit.poll_turn(cx) {
+        Poll::Pending if time_limit.expired(cx) => Poll::Ready(None),
+        turn => turn.map(Some),
+    });
+    match turn.await {
+        Some(true) => {}
+        Some(false) => {
+            worker.notices.turned_away(Limit::Handshakes, worker.coarse_now(), &peer);
+            metrics.tls_handshake_failed("displaced");
+            return HandshakeOutcome::Gone;
+        }
+        None => {
+            metrics.tls_handshake_failed("timeout");
+            return HandshakeOutcome::Gone;
+        }
+    }
+    // Serves what else has arrived before this handshake computes.
+    tokio::task::yield_now().await;
     let Some(live) = server.live() else { return HandshakeOutcome::Gone };
     let mut accepting = TlsAcceptor::from(Arc::clone(&live.config)).accept(socket).into_fallible();
-    let accepted = std::future::poll_fn(|cx| match Pin::new(&mut accepting).poll(cx) {
-        Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
-        Poll::Pending if time_limit.expired(cx) => Poll::Ready(None),
-        Poll::Pending => Poll::Pending,
+    let accepted = std::future::poll_fn(|cx| {
+        let accepted = Pin::new(&mut accepting).poll(cx);
+        permit.computed();
+        match accepted {
+            Poll::Ready(accepted) => Poll::Ready(Ok(accepted)),
+            Poll::Pending if permit.displaced(cx) => Poll::Ready(Err("displaced")),
+            Poll::Pending if time_limit.expired(cx) => Poll::Ready(Err("timeout")),
+            Poll::Pending => Poll::Pending,
+        }
     });
     match accepted.await {
-        Some(Ok(stream)) => {
+        Ok(Ok(stream)) => {
             let session = stream.get_ref().1;
             let name = session.server_name().map(|name| name.to_ascii_lowercase().into_boxed_str());
             let certificate = session.peer_certificates().and_then(|chain| chain.first());
@@ -83,48 +115,60 @@ pub(crate) async fn accept(
             metrics.tls_handshake(newest, session.handshake_kind() == Some(HandshakeKind::Resumed));
             HandshakeOutcome::Secure(Stream::Tls(Box::new(TlsStream::Server(stream))), Box::new(secure))
         }
-        Some(Err((error, socket))) => {
+        Ok(Err((error, socket))) => {
             metrics.tls_handshake_failed(failure_label(&error));
             tracing::debug!(%error, "TLS handshake failed");
             HandshakeOutcome::Failed(socket)
         }
-        None => {
-            metrics.tls_handshake_failed("timeout");
+        Err(reason) => {
+            if reason == "displaced" {
+                worker.notices.turned_away(Limit::Handshakes, worker.coarse_now(), &peer);
+            }
+            metrics.tls_handshake_failed(reason);
             HandshakeOutcome::Gone
         }
     }
 }
 
-/// A handshake older than this may be aborted in favour of a new one. Legitimate handshakes finish
-/// faster, even when many clients connect at once.
-const MIN_HANDSHAKE_TIME: Duration = Duration::from_secs(1);
-
-/// Counts a handshake in progress until dropped.
-struct HandshakePermit<'a>(&'a Worker);
-
-impl<'a> HandshakePermit<'a> {
-    /// Counts a handshake. At the limit, aborts the oldest one if it has taken longer than
-    /// [`MIN_HANDSHAKE_TIME`]; otherwise returns `None`. Aborting younger ones would let no
-    /// handshake finish when many clients connect at once.
-    fn take(worker: &'a Worker, deadline: &Deadline, timeout: Duration) -> Option<Self> {
-        let limit = worker.view().snapshot.config.limits.handshakes;
-        if worker.handshakes.get() >= limit
-            && !worker.deadlines.expire_earliest(Class::Handshake, timeout.saturating_sub(MIN_HANDSHAKE_TIME))
-        {
-            return None;
-        }
-        if !worker.draining() {
-            deadline.set_as(Class::Handshake, timeout);
-        }
-        worker.handshakes.set(worker.handshakes.get() + 1);
-        Some(Self(worker))
-    }
+/// What a new connection has sent.
+enum Hello {
+    /// A complete record, which holds the `ClientHello` or is invalid.
+    Complete,
+    /// Nothing in time.
+    Absent,
+    /// A part of a record, and no more. Holds the metrics label.
+    Cut(&'static str),
+    /// Something else than TLS.
+    NotTls,
 }
 
-impl Drop for HandshakePermit<'_> {
-    fn drop(&mut self) {
-        self.0.handshakes.set(self.0.handshakes.get() - 1);
-    }
+/// Waits for the first record without reading it. Until then, the connection costs no more than its
+/// socket.
+async fn wait_for_hello(worker: &Worker, socket: &Socket, time_limit: &HandshakeDeadline<'_>) -> Hello {
+    let mut known = 0;
+    std::future::poll_fn(|cx| {
+        loop {
+            let mut seen = worker.peeked.borrow_mut();
+            let n = match socket.poll_peek(cx, &mut seen, known) {
+                Poll::Ready(Ok(n)) if n > known => n,
+                Poll::Ready(_) if known == 0 => return Poll::Ready(Hello::Absent),
+                Poll::Ready(_) => return Poll::Ready(Hello::Cut("client_gone")),
+                Poll::Pending if !time_limit.expired(cx) => return Poll::Pending,
+                Poll::Pending if known == 0 => return Poll::Ready(Hello::Absent),
+                Poll::Pending => return Poll::Ready(Hello::Cut("timeout")),
+            };
+            known = n;
+            let length = match seen[..n] {
+                [HANDSHAKE_RECORD, _, _, high, low, ..] => usize::from(u16::from_be_bytes([high, low])),
+                [HANDSHAKE_RECORD, ..] => continue,
+                _ => return Poll::Ready(Hello::NotTls),
+            };
+            if n >= (RECORD_HEADER + length).min(seen.len()) {
+                return Poll::Ready(Hello::Complete);
+            }
+        }
+    })
+    .await
 }
 
 /// A handshake's deadline. It is shortened once Homing shuts down.
@@ -136,8 +180,14 @@ pub(crate) struct HandshakeDeadline<'a> {
 
 impl<'a> HandshakeDeadline<'a> {
     pub(crate) fn new(worker: &'a Worker, deadline: &'a Deadline, timeout: Duration) -> Self {
-        deadline.set(timeout.min(if worker.draining() { DRAINING_FIRST_REQUEST } else { Duration::MAX }));
+        let timeout = timeout.min(if worker.draining() { DRAINING_FIRST_REQUEST } else { Duration::MAX });
+        deadline.set_as(Class::Silent, timeout);
         Self { worker, deadline, shortened: Cell::new(worker.draining()) }
+    }
+
+    /// Keeps the connection from being closed to make room for others.
+    fn keep(&self) {
+        self.deadline.keep();
     }
 
     /// Returns true if the deadline has passed. If not, the task is woken when it has.

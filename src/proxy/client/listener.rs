@@ -58,6 +58,17 @@ pub fn bind(listener: &Listener, count: usize) -> io::Result<BoundSockets> {
     }
 }
 
+/// Tries whether [`bind`] would succeed, without accepting connections.
+///
+/// # Errors
+/// Those of [`bind`]. `AddrInUse` may be this program's own, running already.
+pub fn rehearse(bind: &Bind) -> io::Result<()> {
+    match bind {
+        Bind::Ip(address) => bound_socket(*address, false).map(drop),
+        Bind::Unix(path) => crate::may_create(path),
+    }
+}
+
 fn bind_tcp(address: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
     if address.port() != 0 {
         // With `SO_REUSEPORT`, a second Homing would silently take half of this one's

@@ -16,7 +16,7 @@ use super::handshake::HandshakeDeadline;
 use super::refusal::{place_for, refuse};
 use crate::dial::socket::Socket;
 use crate::model::ProxyProtocol;
-use crate::proxy::connection_counts::CountedClient;
+use crate::proxy::connection_counts::{CountedClient, client_key};
 use crate::proxy::listener_settings::ListenerSettings;
 use crate::proxy::worker::Worker;
 use crate::proxy_protocol::{self, Header, MAX_V2_BYTES, Parsed};
@@ -86,7 +86,7 @@ async fn read_header(
             ProxyProtocol::Optional | ProxyProtocol::Off => Ok(arrival),
         };
     }
-    let deadline = worker.deadlines.register();
+    let deadline = worker.deadlines.register(client_key(arrival.peer.ip()));
     let time_limit = HandshakeDeadline::new(worker, &deadline, config.timeouts.proxy_protocol);
     let Arrival { mut socket, peer, destination } = arrival;
     let Some((header, len)) = peek_header(&socket, &time_limit).await? else {

@@ -124,6 +124,18 @@ impl Session {
         }
     }
 
+    /// Returns the backend that the session was on when the request arrived: the bound one, or without
+    /// bindings its home. `None` for a new session, or if the backend is gone and nothing names it.
+    pub(crate) fn backend<'a>(&'a self, upstream: &'a UpstreamView) -> Option<&'a BackendId> {
+        let cluster = &upstream.state.cluster;
+        let member = match self.binding {
+            Binding::To(slot) => cluster.index_of(slot)?,
+            Binding::RingOnly => cluster.ring().home(self.key?)?,
+            _ => return self.opened.as_ref().map(|opened| &opened.backend),
+        };
+        Some(upstream.id(member))
+    }
+
     /// Returns the outcome to report for a pick. Where the cookie is the session, a request without
     /// a key starts one.
     pub(crate) fn outcome(&self, upstream: &UpstreamView, picked: Outcome) -> Outcome {

@@ -83,6 +83,11 @@ impl Client {
         &mut self.rare.get_or_insert_default().owned
     }
 
+    /// Returns the memory that the connection holds, in bytes: an estimate of its state, and its buffer.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.stream.state_bytes() + self.held.as_ref().map_or(0, Buffer::size)
+    }
+
     /// Returns `http` or `https`.
     pub(crate) fn scheme(&self) -> &'static str {
         if self.origin.secure.is_some() { "https" } else { "http" }

@@ -46,6 +46,9 @@ pub(crate) enum ProxyError {
     /// The request has passed this process too often.
     #[error("request loop")]
     Loop,
+    /// Homing shuts down, and a tunnel or event stream may not begin or go on.
+    #[error("shutting down")]
+    Stopping,
     /// No route matches the request's host and path.
     #[error("no matching route")]
     NoRoute,
@@ -62,6 +65,9 @@ pub(crate) enum ProxyError {
     /// connections that it gets for itself.
     #[error("too many unfinished requests of this client at the backend")]
     TooManyUnfinished,
+    /// The request was cut short because its client holds the most memory.
+    #[error("memory limit reached")]
+    Shed,
     /// The connection to the backend failed.
     #[error("connect to backend: {0}")]
     Connect(#[source] ConnectError),
@@ -181,8 +187,10 @@ impl ProxyError {
             Self::Misdirected => 421,
             // The request was not processed, and no other backend could take it: worth a retry.
             Self::Unavailable(_)
+            | Self::Stopping
             | Self::Saturated
             | Self::NoDescriptors
+            | Self::Shed
             | Self::Connect(_)
             | Self::BackendRefused { replayable: true, .. } => 503,
             Self::BackendTls(_)
@@ -219,9 +227,11 @@ impl ProxyError {
             Self::Loop => "loop_detected",
             Self::Misdirected => "misdirected",
             Self::Unavailable(_) => "unavailable",
+            Self::Stopping => "shutdown",
             Self::Saturated => "saturated",
             Self::NoDescriptors => "out_of_descriptors",
             Self::TooManyUnfinished => "too_many_unfinished",
+            Self::Shed => "memory_limit",
             Self::Connect(_) => "connect_failed",
             Self::BackendTls(_) => "backend_tls_failed",
             Self::NotHttp2(_) => "backend_not_http2",
@@ -285,6 +295,14 @@ impl ProxyError {
     /// answering.
     pub(crate) fn is_refused_answer(&self) -> bool {
         matches!(self, Self::BackendClosed { .. } | Self::BackendReset | Self::ResponseHeadTimeout)
+    }
+
+    /// Returns whether an attempt at a backend failed because of the backend, even if that does not
+    /// count against its health.
+    pub(crate) fn is_backend_failure(&self) -> bool {
+        let refused =
+            matches!(self, Self::BackendClosed { .. } | Self::BackendRefused { .. } | Self::Saturated);
+        refused || self.counts_against_backend()
     }
 
     /// Returns whether another attempt is safe. Without a connection, nothing was processed. If the

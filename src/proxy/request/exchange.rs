@@ -11,15 +11,19 @@ use super::reply::{Reply, ReplyReader};
 use super::state::Request;
 use super::tunnel;
 use crate::affinity::pick::Verdict;
-use crate::h1::{Body, BodyLimits, Framing};
+use crate::h1::{Body, BodyLimits, Framing, HeadError};
 use crate::model::UpstreamTimeouts;
 use crate::proxy::backend::Fault;
 use crate::proxy::backend::lease::{BackendStream, Usage};
 use crate::proxy::backend::pool::BackendPermit;
+use crate::proxy::notices::Limit;
 use crate::proxy::view::UpstreamView;
 use crate::proxy::wire::buffer::{Buffer, Size};
 use crate::proxy::wire::pace::{Pace, PaceStatus};
 use crate::proxy::wire::transfer::{KEPT, Transfer, TransferError};
+
+/// The estimated memory of an exchange besides its buffers.
+const EXCHANGE_BYTES: usize = 6 * 1024;
 
 /// The input of an exchange.
 pub(crate) struct Attempt<'a> {
@@ -47,6 +51,10 @@ pub(crate) struct Exchange<'r, 'w, 'a> {
     reply: ReplyReader,
     /// Whether to watch for the client's disconnect.
     watch_client: bool,
+    /// Whether the response may never end.
+    endless: bool,
+    /// When an endless response must end, in the milliseconds of its deadline, once Homing stops.
+    end: Option<u64>,
 }
 
 /// Sends the request and brings the response back.
@@ -92,6 +100,8 @@ pub(crate) async fn run(
         upload_pace: Pace::new(&timeouts),
         reply: ReplyReader::new(out),
         watch_client,
+        endless: false,
+        end: None,
     };
 
     client.deadline.set(if has_body { timeouts.body_idle } else { timeouts.response_head });
@@ -121,6 +131,8 @@ pub(crate) async fn run(
         return tunnel::run(request, client, permit, upgraded, &timeouts).await;
     }
 
+    exchange.endless = reply.endless;
+    let counted = reply.endless.then(|| worker.metrics().event_stream());
     let rechunk = reply.framing == ClientFraming::Chunked;
     let mut download = Transfer::new(std::mem::take(&mut exchange.reply.out), reply.body, rechunk);
     let mut result = download.join(&mut exchange.held).map_err(|e| ProxyError::of_download(&e));
@@ -135,6 +147,7 @@ pub(crate) async fn run(
                 .await;
     }
 
+    drop(counted);
     let Exchange { request, mut backend, mut held, upload, .. } = exchange;
     request.tally.bytes_out += download.sent();
     // The request head was counted when it was read.
@@ -208,13 +221,30 @@ impl Exchange<'_, '_, '_> {
         if let Err(error) = self.poll_client_gone(cx, client) {
             return Poll::Ready(Err(error));
         }
+        self.charge(client, 0);
         if client.deadline.expired(cx) {
+            if client.deadline.is_shed() {
+                return Poll::Ready(Err(self.shed(client)));
+            }
             return Poll::Ready(Err(match (self.upload_ended, self.upload.is_blocked_by_source()) {
                 (false, true) => ProxyError::RequestBodyTimeout,
                 _ => ProxyError::ResponseHeadTimeout,
             }));
         }
         Poll::Pending
+    }
+
+    /// States the memory that the exchange holds while it waits, and `more`.
+    fn charge(&self, client: &Client, more: usize) {
+        let held = self.held.as_ref().map_or(0, Buffer::size);
+        client.deadline.charge(client.held_bytes() + EXCHANGE_BYTES + held + more);
+    }
+
+    /// Returns the error of an exchange that was cut short to free memory.
+    fn shed(&self, client: &Client) -> ProxyError {
+        let worker = self.request.worker;
+        worker.notices.turned_away(Limit::Memory, worker.coarse_now(), &client.origin.peer);
+        ProxyError::Shed
     }
 
     /// Returns the error for a stream that ended without a response.
@@ -226,6 +256,7 @@ impl Exchange<'_, '_, '_> {
             Fault::Malformed => ProxyError::ResponseMalformed,
             Fault::Unsendable => ProxyError::Unsendable,
             Fault::NoTunnel => ProxyError::NoTunnel,
+            Fault::LargeHead => ProxyError::RequestHead(HeadError::HeadTooLarge),
             Fault::Closed => ProxyError::BackendClosed { reused: self.backend.usage() == Usage::Again },
         }
     }
@@ -312,6 +343,16 @@ impl Exchange<'_, '_, '_> {
         }
     }
 
+    /// Returns whether an endless response ends now, because Homing stops. What has arrived of it is
+    /// passed on, for a second at most.
+    fn must_end(&mut self, client: &Client, download: &Transfer) -> bool {
+        let now = client.deadline.now();
+        let allowed = u64::try_from(tunnel::CLOSE_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
+        let end = *self.end.get_or_insert_with(|| now.saturating_add(allowed));
+        client.deadline.set(Duration::from_millis(end.saturating_sub(now)));
+        download.is_blocked_by_source() || now >= end
+    }
+
     /// Sends more of the response body to the client, and the rest of the request body to the
     /// backend.
     fn poll_body(
@@ -343,7 +384,16 @@ impl Exchange<'_, '_, '_> {
         if let Err(error) = self.poll_client_gone(cx, client) {
             return Poll::Ready(Err(error));
         }
+        if self.endless && self.request.worker.closing() && self.must_end(client, download) {
+            return Poll::Ready(Err(ProxyError::Stopping));
+        }
+        // An unread HTTP/2 response also fills its stream's buffer.
+        let unread = !download.is_blocked_by_source();
+        self.charge(client, if unread { client.stream.send_buffer() } else { 0 });
         if client.deadline.expired(cx) {
+            if client.deadline.is_shed() {
+                return Poll::Ready(Err(self.shed(client)));
+            }
             let upload_stalls = !self.upload_ended && self.upload.is_blocked_by_source();
             return Poll::Ready(Err(match (download.is_blocked_by_source(), upload_stalls) {
                 (false, _) => ProxyError::ClientStalled,

@@ -21,6 +21,15 @@ pub(crate) enum Retry {
 }
 
 impl Request<'_> {
+    /// Counts a failed attempt, whether or not it counts against the backend's health.
+    pub(crate) fn count_failure(&self, error: &ProxyError) {
+        if let (true, Some(upstream), Some(verdict)) =
+            (error.is_backend_failure(), self.upstream(), self.verdict)
+        {
+            upstream.backend_metrics[usize::from(verdict.member)].failed(error.code());
+        }
+    }
+
     /// Reports a failed attempt to the control plane, if it counts against the backend.
     pub(crate) fn observe_failure(&self, error: &ProxyError) {
         let (Some(upstream), Some(verdict)) = (self.upstream(), self.verdict) else { return };

@@ -12,7 +12,11 @@ use super::head::AffinityReport;
 use super::origin::Origin;
 use super::own_answer::OwnAnswer;
 use super::state::Request;
-use crate::h1::{Framing, Version};
+use crate::affinity::BackendId;
+use crate::affinity::pick::Outcome;
+use crate::h1::{Framing, HeadError, Version};
+use crate::proxy::view::UpstreamView;
+use crate::proxy::wire::stream::Refusal;
 use crate::telemetry::Record;
 
 /// How a request was served without an error.
@@ -27,7 +31,8 @@ impl Request<'_> {
     /// Answers the client if no backend did, and counts and logs the request.
     pub(crate) async fn finish(mut self, client: &mut Client, result: Result<Served, ProxyError>) -> After {
         client.deadline.clear();
-        let result = if client.stream.has_refused_tunnel() { Err(self.refused_tunnel()) } else { result };
+        client.deadline.charge(client.held_bytes());
+        let result = client.stream.refusal().map_or(result, |refusal| Err(self.refused(refusal)));
         let refused = self.readable_line(client);
         let (after, error) = match result {
             Ok(Served::Forwarded(after)) => (after, None),
@@ -61,9 +66,12 @@ impl Request<'_> {
         after
     }
 
-    /// Returns the error of a tunnel that the bridge has refused and answered already.
-    fn refused_tunnel(&mut self) -> ProxyError {
-        let error = ProxyError::NoUpgrade;
+    /// Returns the error of a response that the bridge has refused and answered already.
+    fn refused(&mut self, refusal: Refusal) -> ProxyError {
+        let error = match refusal {
+            Refusal::NoTunnel => ProxyError::NoUpgrade,
+            Refusal::LargeHead => ProxyError::ResponseHeadTooLarge(HeadError::HeadTooLarge),
+        };
         (self.tally.status, self.tally.tunnel) = (error.status(), false);
         error
     }
@@ -121,6 +129,12 @@ impl Request<'_> {
         client.held.as_ref().and_then(|held| LogText::of_bytes(held.filled()))
     }
 
+    /// Returns the backend that a moved request's session comes from, if it is known.
+    fn moved_from<'a>(&'a self, upstream: &'a UpstreamView) -> Option<&'a BackendId> {
+        let moved = self.verdict.is_some_and(|verdict| verdict.outcome == Outcome::Moved);
+        self.session.as_ref().filter(|_| moved && self.worker.log().enabled())?.backend(upstream)
+    }
+
     /// Counts and logs the request. `refused` is the request line of a rejected head.
     fn record(&mut self, origin: &Origin, error: Option<&'static str>, refused: Option<&LogText>) {
         self.recorded = true;
@@ -143,18 +157,31 @@ impl Request<'_> {
             member: self.verdict.map(|v| v.member),
             key_source: self.session.as_ref().and_then(|s| s.source),
             layer: self.session.as_ref().and_then(|s| s.layer),
+            key: self.session.as_ref().and_then(|s| s.key),
+            from: upstream.and_then(|upstream| self.moved_from(upstream)),
             outcome: self.verdict.map(|v| v.outcome),
             reason: self.verdict.and_then(|v| v.reason),
             attempts: tally.attempts,
             duration: tally.started.elapsed(),
             first_byte: tally.first_byte.map(|at| at.duration_since(tally.started)),
+            backend_latency: tally
+                .first_byte
+                .zip(tally.attempted)
+                .map(|(at, attempted)| at.saturating_duration_since(attempted)),
             connect: tally.connect,
             bytes_in: tally.bytes_in,
             bytes_out: tally.bytes_out,
             tunnel: tally.tunnel,
         };
         match upstream {
-            Some(upstream) => self.worker.metrics().record_in(&upstream.metrics, &record),
+            Some(upstream) => {
+                self.worker.metrics().record_in(&upstream.metrics, &record);
+                if let Some(cell) =
+                    self.verdict.and_then(|v| upstream.backend_metrics.get(usize::from(v.member)))
+                {
+                    cell.record(&record);
+                }
+            }
             None => self.worker.metrics().record(&record),
         }
         if self.worker.log().enabled() {

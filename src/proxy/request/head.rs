@@ -49,9 +49,8 @@ pub(crate) fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: &R
             takes_trailers |= accepts_trailers(field.value);
             Edit::Drop
         }
-        // Only Homing sets these.
-        FieldKind::Host | FieldKind::Affinity | FieldKind::ClientCert => Edit::Drop,
-        FieldKind::Proxy => Edit::Drop,
+        // Only Homing sets these, and nobody Proxy (httpoxy).
+        FieldKind::Host | FieldKind::Affinity | FieldKind::ClientCert | FieldKind::Proxy => Edit::Drop,
         FieldKind::MaxForwards if hops_left.is_some() => Edit::Drop,
         FieldKind::Cookie if edits.own_cookies.is_some() => Edit::Drop,
         // Forwarding headers of an untrusted peer are dropped even if Homing sets none of its own.

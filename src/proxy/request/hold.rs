@@ -10,7 +10,7 @@ use super::client::Client;
 use super::error::ProxyError;
 use super::state::Request;
 use crate::affinity::Member;
-use crate::affinity::pick::{Binding, Tried};
+use crate::affinity::pick::Binding;
 use crate::proxy::view::{UpstreamView, View};
 
 /// How long to wait before another attempt at a backend that refuses connections but is up
@@ -65,11 +65,8 @@ impl Request<'_> {
             () = wait => {}
             () = client.gone(&self.worker.buffers), if watch_client => return Err(ProxyError::ClientGone),
         }
-        // The configuration and the session's binding may have changed. Indices into the old view
-        // are not valid in the new one.
-        self.tried = Tried::default();
-        (self.route, self.verdict, self.session) = (None, None, None);
-        self.view = self.worker.view();
+        // The configuration and the session's binding may have changed.
+        self.start_over();
         Ok(())
     }
 }

@@ -15,6 +15,7 @@ mod hops;
 pub(crate) mod origin;
 mod own_answer;
 pub(crate) mod pipeline;
+mod queue;
 mod removal;
 mod reply;
 mod state;

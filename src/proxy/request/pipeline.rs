@@ -7,7 +7,8 @@
 //!  │  ├ plan ─ host (421) → own answer (redirect, 405, 508) → route (404) → check (413)
 //!  │  │         → session → pick (503) → head for the backend
 //!  │  ├ hold ─ wait for the session's backend, then plan again
-//!  │  ├ attempt ─ permit (503) → connection (502, 503, 504) → bind → exchange (502, 504)
+//!  │  ├ queue ─ wait for a place at a full backend (503), then plan again
+//!  │  ├ attempt ─ permit → connection (502, 503, 504) → bind → exchange (502, 504)
 //!  │  └ replan_after ─ after a failure: plan again if a retry is safe
 //!  └ finish ─ the error response if no backend answered, metrics, access log
 //! ```
@@ -29,12 +30,14 @@ use super::failed::Retry;
 use super::finish::Served;
 use super::head;
 use super::own_answer::OwnAnswer;
+use super::queue::{LoadsFor, QueueFor};
 use super::state::Request;
 use crate::affinity::key;
-use crate::affinity::pick::{self, Decision, Outcome, Query, Verdict};
+use crate::affinity::pick::{self, Decision, Outcome, Query, Reason, Verdict};
 use crate::h1::{self, FieldSlots, Framing, Parsed, RequestHead};
 use crate::proxy::backend::asker::Asker;
 use crate::proxy::backend::lease::Usage;
+use crate::proxy::connection_counts::client_key;
 use crate::proxy::view::{UpstreamView, View};
 use crate::proxy::wire::buffer::Size;
 use crate::proxy::worker::Worker;
@@ -47,6 +50,8 @@ enum Plan {
     Send(Vec<u8>),
     /// Wait for this member.
     Hold(u16),
+    /// Wait in the line.
+    Queue(QueueFor),
 }
 
 /// The result of an attempt that did not fail.
@@ -55,6 +60,8 @@ enum Attempted {
     Answered(After),
     /// Nothing was sent: another request of the session bound it to another backend first.
     LostRace,
+    /// Nothing was sent: the backend has no free place.
+    Full(QueueFor),
 }
 
 /// Serves one request. The client's first bytes may not have arrived yet.
@@ -75,6 +82,10 @@ impl Request<'_> {
                     self.hold(member, client).await?;
                     self.replan(client)?
                 }
+                Plan::Queue(what) => match self.queue(what, client).await {
+                    Ok(()) => self.replan(client)?,
+                    Err(failure) => self.replan_after(failure, client)?,
+                },
                 Plan::Send(head) => match self.attempt(client, head).await {
                     Ok(Attempted::Answered(after)) => return Ok(Served::Forwarded(after)),
                     Ok(Attempted::LostRace) => {
@@ -82,6 +93,7 @@ impl Request<'_> {
                         self.session = None;
                         self.replan(client)?
                     }
+                    Ok(Attempted::Full(what)) => Plan::Queue(what),
                     Err(failure) => self.replan_after(failure, client)?,
                 },
             };
@@ -156,6 +168,9 @@ impl Request<'_> {
                 Ok(Plan::Send(self.write_head(head, client, upstream, verdict)))
             }
             Decision::Hold(member) => Ok(Plan::Hold(member)),
+            Decision::Unavailable(Some(Reason::Capacity)) if self.may_queue(upstream) => {
+                Ok(Plan::Queue(QueueFor::Any))
+            }
             Decision::Unavailable(reason) => Err(ProxyError::Unavailable(reason)),
         }
     }
@@ -171,7 +186,11 @@ impl Request<'_> {
         self.tally.started = Instant::now();
         self.tally.bytes_in = len as u64;
         self.origin = Some(Rc::clone(&client.origin));
-        self.facts = Some(RequestFacts::new(head, len, client, config, self.worker.log().enabled()));
+        let facts = RequestFacts::new(head, len, client, config, self.worker.log().enabled());
+        if facts.client_ip != client.origin.peer {
+            client.deadline.belongs_to(client_key(facts.client_ip));
+        }
+        self.facts = Some(facts);
     }
 
     /// Finds the route and returns its upstream.
@@ -190,8 +209,11 @@ impl Request<'_> {
         Ok(view.upstream_of(route))
     }
 
-    /// Rejects bodies that are too large.
+    /// Rejects bodies that are too large, and new tunnels while Homing closes them.
     fn check_request(&self, head: &RequestHead<'_>) -> Result<(), ProxyError> {
+        if self.worker.closing() && self.facts.as_ref().is_some_and(|facts| facts.upgrade) {
+            return Err(ProxyError::Stopping);
+        }
         match (head.framing, self.view.snapshot.config.limits.body_bytes) {
             (Framing::Length(len), Some(max)) if len > max => Err(ProxyError::RequestBodyTooLarge),
             _ => Ok(()),
@@ -222,9 +244,10 @@ impl Request<'_> {
             may_hold: self.may_hold(upstream, session),
             random: self.worker.random(),
         };
+        let loads = LoadsFor { upstream, place: self.place.as_ref() };
         let own = if session.key.is_none() { self.to_own_backend(client, upstream) } else { None };
         let mut decision = own.map_or_else(
-            || pick::pick(&upstream.state.cluster, upstream.policy, upstream, &query),
+            || pick::pick(&upstream.state.cluster, upstream.policy, &loads, &query),
             Decision::Send,
         );
         if let Decision::Send(verdict) = &mut decision {
@@ -267,14 +290,21 @@ impl Request<'_> {
         };
         let view = Rc::clone(&self.view);
         let upstream = view.upstream_of(route);
-        let permit = upstream.pools[usize::from(verdict.member)].acquire().ok_or(ProxyError::Saturated)?;
+        let pool = Rc::clone(&upstream.pools[usize::from(verdict.member)]);
+        let client_ip = self.client_ip(client);
+        let Some(permit) = pool.acquire(&upstream.state.line, client_ip, self.place.take()) else {
+            if self.may_queue(upstream) {
+                return Ok(Attempted::Full(QueueFor::of(verdict.outcome, verdict.member)));
+            }
+            return Err(ProxyError::Saturated);
+        };
         self.tally.attempts += 1;
+        self.tally.attempted = Some(Instant::now());
 
-        let pool = Rc::clone(permit.pool());
         // The heir may be down too. A new connection shows that before the session is bound to it.
         let moves = verdict.rebind && verdict.outcome == Outcome::Moved;
         let upload = self.facts.as_ref().is_some_and(|facts| facts.framing != Framing::None);
-        let asker = Asker::new(self.client_ip(client), upload);
+        let asker = Asker::new(client_ip, upload);
         let fresh = self.fresh_connection || moves;
         let open = if fresh { None } else { self.take_open(client, &pool, asker) };
         let backend = if let Some(stream) = open {
@@ -313,6 +343,7 @@ impl Request<'_> {
 
     /// Plans again after a failed attempt. Returns the failure if it is final.
     fn replan_after(&mut self, failure: ProxyError, client: &mut Client) -> Result<Plan, ProxyError> {
+        self.count_failure(&failure);
         let retry = self.may_retry(&failure);
         let closed = matches!(failure, ProxyError::BackendClosed { .. });
         // The same backend gets another attempt after it closed a connection. The result of that

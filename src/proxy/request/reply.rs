@@ -21,6 +21,7 @@ use crate::proxy::wire::buffer::Buffer;
 const MAX_INTERIM: u32 = 16;
 
 /// What the final response head decides.
+#[expect(clippy::struct_excessive_bools, reason = "the flags are independent")]
 pub(crate) struct Reply {
     /// Whether the backend connection can be reused.
     pub backend_persistent: bool,
@@ -31,6 +32,8 @@ pub(crate) struct Reply {
     pub client_persistent: bool,
     /// Whether a tunnel begins (101).
     pub upgraded: bool,
+    /// Whether the body may never end.
+    pub endless: bool,
     /// The body from the backend.
     pub body: Body,
     /// The framing of the body sent to the client.
@@ -178,6 +181,7 @@ impl ReplyReader {
                 && !upstream.state.config.protocol.is_http2(),
             client_persistent,
             upgraded,
+            endless: is_endless(head),
             body,
             framing,
         })
@@ -197,4 +201,18 @@ fn count_by_address(upstream: &UpstreamView, address: KeyHash, client: IpAddr, n
              the proxy at this address to client_ip.trusted"
         );
     }
+}
+
+/// Returns whether the body of a response may never end: event streams, and pictures that replace
+/// each other.
+fn is_endless(head: &ResponseHead<'_>) -> bool {
+    if !matches!(head.framing, Framing::Chunked | Framing::UntilClose) {
+        return false;
+    }
+    let field = head.fields.iter().find(|field| field.name.eq_ignore_ascii_case("content-type"));
+    field.is_some_and(|field| {
+        let media_type = field.value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        media_type.eq_ignore_ascii_case(b"text/event-stream")
+            || media_type.eq_ignore_ascii_case(b"multipart/x-mixed-replace")
+    })
 }

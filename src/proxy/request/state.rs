@@ -11,6 +11,7 @@ use super::client::Client;
 use super::facts::RequestFacts;
 use super::origin::Origin;
 use crate::affinity::pick::{Tried, Verdict};
+use crate::model::line::Place;
 use crate::proxy::in_use::ExchangeGuard;
 use crate::proxy::view::{UpstreamView, View};
 use crate::proxy::worker::Worker;
@@ -32,6 +33,10 @@ pub(crate) struct Request<'w> {
     pub(crate) tried: Tried,
     /// The end of the hold, once the request waits for its session's backend.
     pub(crate) hold_until: Option<Instant>,
+    /// The end of the wait in the line, once the request has waited there.
+    pub(crate) queue_until: Option<Instant>,
+    /// A place that the request got in the line.
+    pub(crate) place: Option<Place>,
     /// Whether the next attempt must use a new connection.
     pub(crate) fresh_connection: bool,
     /// Failed attempts that count as retries: those that took time or were sent.
@@ -48,6 +53,8 @@ pub(crate) struct Request<'w> {
 pub(crate) struct Tally {
     /// When the request head was complete.
     pub started: Instant,
+    /// When the last attempt began.
+    pub attempted: Option<Instant>,
     /// When the response head was complete.
     pub first_byte: Option<Instant>,
     /// The time spent connecting to backends.
@@ -85,12 +92,15 @@ impl<'w> Request<'w> {
             verdict: None,
             tried: Tried::default(),
             hold_until: None,
+            queue_until: None,
+            place: None,
             fresh_connection: false,
             retries: 0,
             origin: None,
             recorded: false,
             tally: Tally {
                 started: Instant::now(),
+                attempted: None,
                 first_byte: None,
                 connect: Duration::ZERO,
                 attempts: 0,
@@ -100,6 +110,14 @@ impl<'w> Request<'w> {
                 tunnel: false,
             },
         }
+    }
+
+    /// Forgets the route, the session and the members tried, to plan with the current view. Indices
+    /// into the old view are not valid in the new one.
+    pub(crate) fn start_over(&mut self) {
+        self.tried = Tried::default();
+        (self.route, self.verdict, self.session) = (None, None, None);
+        self.view = self.worker.view();
     }
 
     /// Returns the route's upstream, once the route is known.

@@ -13,6 +13,7 @@ use super::state::Request;
 use crate::model::UpstreamTimeouts;
 use crate::proxy::backend::lease::BackendStream;
 use crate::proxy::backend::pool::BackendPermit;
+use crate::proxy::notices::Limit;
 use crate::proxy::wire::buffer::{Buffer, Buffers, Size};
 use crate::proxy::wire::stream::Stream;
 use crate::proxy::wire::websocket::{self, Boundary};
@@ -113,8 +114,13 @@ pub(crate) async fn run(
         if before != (up.moved, down.moved) && !closing {
             client.deadline.set(idle_limit(timeouts.tunnel_idle, close_at));
         }
+        client.deadline.charge(client.held_bytes() + held.as_ref().map_or(0, Buffer::size));
         if !client.deadline.expired(cx) {
             return Poll::Pending;
+        }
+        if client.deadline.is_shed() {
+            worker.notices.turned_away(Limit::Memory, worker.coarse_now(), &client.origin.peer);
+            return Poll::Ready(true);
         }
         if close_at.is_some() && !closing {
             close_due = true;
@@ -133,7 +139,7 @@ pub(crate) async fn run(
 }
 
 /// How long both sides have to end after a Close frame.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Returns how long a tunnel may be idle, up to the time when it must close.
 fn idle_limit(idle: Duration, close_at: Option<Instant>) -> Duration {

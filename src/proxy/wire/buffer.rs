@@ -43,6 +43,11 @@ impl Buffer {
         &self.memory[self.start..self.end]
     }
 
+    /// Returns the size of the buffer.
+    pub(crate) fn size(&self) -> usize {
+        self.memory.len()
+    }
+
     /// Discards the first `n` bytes.
     pub(crate) fn consume(&mut self, n: usize) {
         debug_assert!(n <= self.end - self.start, "consumed more bytes than are buffered");

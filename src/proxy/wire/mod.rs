@@ -1,5 +1,6 @@
 //! Byte-level I/O: sockets, streams, buffers, deadlines, and forwarding message bodies.
 
+mod budget;
 pub(crate) mod buffer;
 pub(crate) mod deadline;
 pub(crate) mod descriptor_reserve;

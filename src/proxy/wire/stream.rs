@@ -14,6 +14,11 @@ use tokio_rustls::TlsStream;
 
 use crate::dial::socket::{ResetWatch, Socket};
 
+/// Estimated memory of an idle stream of each kind.
+const PLAIN_BYTES: usize = 2 * 1024;
+const TLS_BYTES: usize = 24 * 1024;
+const BRIDGED_BYTES: usize = 4 * 1024;
+
 /// A connected byte stream.
 #[derive(Debug)]
 pub(crate) enum Stream {
@@ -48,16 +53,43 @@ pub(crate) trait Bridge: fmt::Debug {
         let _ = (cx, left);
         Poll::Ready(())
     }
-    /// See [`Stream::has_refused_tunnel`].
-    fn has_refused_tunnel(&self) -> bool {
-        false
+    /// See [`Stream::refusal`].
+    fn refusal(&self) -> Option<Refusal> {
+        None
     }
+}
+
+/// Why a bridge does not send a response to its client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// It did not open the requested tunnel.
+    NoTunnel,
+    /// Its headers are more than the client accepts.
+    LargeHead,
 }
 
 impl Stream {
     /// Wraps a connected socket.
     pub(crate) fn new(socket: impl Into<Socket>) -> Self {
         Self::Plain(socket.into())
+    }
+
+    /// Returns an estimate of the memory that an idle stream holds, in bytes.
+    pub(crate) fn state_bytes(&self) -> usize {
+        match self {
+            Self::Plain(_) => PLAIN_BYTES,
+            Self::Tls(_) => TLS_BYTES,
+            Self::Bridged(_) => BRIDGED_BYTES,
+        }
+    }
+
+    /// Returns the bytes that the stream may buffer for a peer that does not read, besides the
+    /// socket's.
+    pub(crate) fn send_buffer(&self) -> usize {
+        match self {
+            Self::Plain(_) => 0,
+            Self::Tls(_) | Self::Bridged(_) => 16 * 1024,
+        }
     }
 
     /// Reads available bytes and returns their number, or 0 at EOF. A short read clears the
@@ -124,10 +156,12 @@ impl Stream {
         }
     }
 
-    /// Returns true if the client got a 502 because the backend's response did not open the
-    /// requested tunnel.
-    pub(crate) fn has_refused_tunnel(&self) -> bool {
-        matches!(self, Self::Bridged(bridge) if bridge.has_refused_tunnel())
+    /// Returns why the client got a 502 instead of the backend's response, if it did.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Plain(_) | Self::Tls(_) => None,
+            Self::Bridged(bridge) => bridge.refusal(),
+        }
     }
 
     /// Shuts down the sending side, over TLS with a `close_notify` alert.

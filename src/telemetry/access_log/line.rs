@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::model::LogFormat;
 use crate::telemetry::Record;
+use crate::telemetry::calendar::date_time;
 
 /// Appends one line, including its line feed.
 pub(super) fn format(
@@ -47,11 +48,17 @@ pub(super) fn format(
     if let Some(layer) = record.layer {
         line.text("memory", layer.as_str());
     }
+    if let Some(key) = record.key {
+        line.key_hash(key.0);
+    }
     if let Some(outcome) = record.outcome {
         line.text("outcome", outcome.as_str());
     }
     if let Some(reason) = record.reason {
         line.text("reason", reason.as_str());
+    }
+    if let Some(from) = record.from {
+        line.text("from", from.as_str());
     }
     line.number("attempts", u64::from(record.attempts));
     line.millis("duration_ms", record.duration);
@@ -98,24 +105,6 @@ impl Clock {
 pub(crate) fn timestamp(time: SystemTime) -> String {
     let mut clock = Clock::default();
     clock.format(time).to_owned()
-}
-
-/// Formats the Gregorian date and the time of day, without fraction. Years start on 1 March, in eras
-/// of 400 years, so the leap day is the last day of its year.
-fn date_time(seconds: u64) -> String {
-    // Four digits are enough until the year 9999.
-    let seconds = seconds.min(253_402_300_799);
-    let (days, time) = (seconds / 86_400, seconds % 86_400);
-    let days = days + 719_468; // from 0000-03-01 to 1970-01-01
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    let (hour, minute, second) = (time / 3_600, time / 60 % 60, time % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
 }
 
 struct Line<'a> {
@@ -183,6 +172,11 @@ impl Line<'_> {
         self.out.extend_from_slice(quote);
     }
 
+    /// Appends a hash as 16 hexadecimal digits, as `homing explain` shows it.
+    fn key_hash(&mut self, hash: u64) {
+        self.shown("key_hash", format_args!("{hash:016x}"));
+    }
+
     fn number(&mut self, key: &str, value: u64) {
         self.key(key);
         self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
@@ -241,22 +235,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates_are_gregorian() {
-        for (seconds, text) in [
-            (0, "1970-01-01T00:00:00"),
-            (951_782_399, "2000-02-28T23:59:59"),
-            (951_782_400, "2000-02-29T00:00:00"),
-            (951_868_800, "2000-03-01T00:00:00"),
-            (1_796_000_000, "2026-11-30T00:53:20"),
-            (4_107_542_399, "2100-02-28T23:59:59"),
-            (4_107_542_400, "2100-03-01T00:00:00"),
-            (u64::MAX, "9999-12-31T23:59:59"),
-        ] {
-            assert_eq!(date_time(seconds), text);
-        }
-    }
-
-    #[test]
     fn clock_shows_milliseconds_and_follows_jumps() {
         let mut clock = Clock::default();
         let at = |millis| UNIX_EPOCH + Duration::from_millis(millis);
@@ -282,11 +260,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn formatted_seconds_of_four_centuries_are_in_order(seconds in 0u64..12_622_780_800) {
-            prop_assert!(date_time(seconds) < date_time(seconds + 1));
-        }
-
         #[test]
         fn quoted_text_is_json_on_one_line(value in "\\PC*|(.|[\u{0}-\u{ff}\u{2028}\u{202e}\"\\\\\n\r])*") {
             let mut out = Vec::new();

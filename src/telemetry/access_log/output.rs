@@ -29,19 +29,33 @@ impl Output {
         })
     }
 
-    pub(super) fn write(&mut self, text: &[u8]) -> io::Result<()> {
+    /// Writes as much as possible. Returns how many bytes were written, and the error that stopped it.
+    pub(super) fn write(&mut self, text: &[u8]) -> (usize, io::Result<()>) {
         match self {
             Self::Stdout => {
                 let mut stdout = io::stdout().lock();
-                stdout.write_all(text)?;
-                stdout.flush()
+                let (written, done) = write(&mut stdout, text);
+                (written, done.and_then(|()| stdout.flush()))
             }
-            Self::Stderr => io::stderr().lock().write_all(text),
-            Self::File(file) => file.write_all(text),
+            Self::Stderr => write(&mut io::stderr().lock(), text),
+            Self::File(file) => write(file, text),
             #[cfg(test)]
-            Self::Test(output) => output.write_all(text),
+            Self::Test(output) => write(output, text),
         }
     }
+}
+
+fn write(out: &mut impl Write, text: &[u8]) -> (usize, io::Result<()>) {
+    let mut written = 0;
+    while written < text.len() {
+        match out.write(&text[written..]) {
+            Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
+            Ok(n) => written += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (written, Err(error)),
+        }
+    }
+    (written, Ok(()))
 }
 
 /// An output that a test can read, and block by holding the lock.
@@ -49,17 +63,21 @@ impl Output {
 #[derive(Debug, Clone, Default)]
 pub(super) struct TestOutput {
     pub(super) written: std::sync::Arc<parking_lot::Mutex<Vec<u8>>>,
-    pub(super) broken: bool,
+    /// How many bytes it takes before the disk is full.
+    pub(super) room: std::sync::Arc<parking_lot::Mutex<Option<usize>>>,
 }
 
 #[cfg(test)]
 impl Write for TestOutput {
     fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        if self.broken {
+        let mut room = self.room.lock();
+        let taken = room.map_or(text.len(), |room| room.min(text.len()));
+        if taken == 0 && !text.is_empty() {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        self.written.lock().extend_from_slice(text);
-        Ok(text.len())
+        *room = room.map(|room| room - taken);
+        self.written.lock().extend_from_slice(&text[..taken]);
+        Ok(taken)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -37,11 +37,13 @@ fn one_line(format: LogFormat, record: &Record<'_>) -> String {
 #[test]
 fn json_line_has_every_field() {
     let upstream = fixture::upstream("shop", &["node1", "node2"]);
+    let from = "node1".parse().expect("an id");
     let record = Record {
         error: Some("body_idle"),
         member: Some(1),
         outcome: Some(Outcome::Moved),
         reason: Some(Reason::BackendDown),
+        from: Some(&from),
         attempts: 2,
         connect: Duration::from_micros(250),
         tunnel: true,
@@ -57,8 +59,8 @@ fn json_line_has_every_field() {
         serde_json::json!({
             "time": null, "client": "192.0.2.7", "method": "GET", "host": "shop.example.com",
             "path": "/cart", "version": "HTTP/1.1", "status": 200, "error": "body_idle",
-            "upstream": "shop", "backend": "node2", "key_source": "cookie:SID", "outcome": "moved",
-            "reason": "backend_down", "attempts": 2, "duration_ms": 1.5, "first_byte_ms": 1.042,
+            "upstream": "shop", "backend": "node2", "key_source": "cookie:SID", "key_hash": "000000000000002a", "outcome": "moved",
+            "reason": "backend_down", "from": "node1", "attempts": 2, "duration_ms": 1.5, "first_byte_ms": 1.042,
             "connect_ms": 0.25, "bytes_in": 120, "bytes_out": 3400, "tunnel": true,
         })
     );
@@ -67,10 +69,12 @@ fn json_line_has_every_field() {
 #[test]
 fn operations_page_lists_exactly_these_fields() {
     let upstream = fixture::upstream("shop", &["node1"]);
+    let from = "node0".parse().expect("an id");
     let record = Record {
         error: Some("body_idle"),
         layer: Some(Layer::Cookie),
         reason: Some(Reason::BackendDown),
+        from: Some(&from),
         connect: Duration::from_micros(250),
         tunnel: true,
         ..fixture::record(&upstream)
@@ -90,8 +94,18 @@ fn operations_page_lists_exactly_these_fields() {
 fn unknown_values_are_omitted() {
     let line = one_line(LogFormat::Json, &fixture::unrouted());
     let value: Value = serde_json::from_str(&line).expect("valid JSON");
-    for absent in ["upstream", "backend", "key_source", "memory", "outcome", "reason", "connect_ms", "tunnel"]
-    {
+    for absent in [
+        "upstream",
+        "backend",
+        "key_source",
+        "key_hash",
+        "memory",
+        "outcome",
+        "reason",
+        "from",
+        "connect_ms",
+        "tunnel",
+    ] {
         assert!(value.get(absent).is_none(), "{absent} in {line}");
     }
     assert_eq!(value["status"], 404);
@@ -115,7 +129,7 @@ fn text_line_is_key_value() {
     assert_eq!(
         rest,
         "client=192.0.2.7 method=GET host=shop.example.com path=/cart version=HTTP/1.1 status=200 \
-         upstream=shop backend=node1 key_source=cookie:SID outcome=kept attempts=1 duration_ms=1.500 \
+         upstream=shop backend=node1 key_source=cookie:SID key_hash=000000000000002a outcome=kept attempts=1 duration_ms=1.500 \
          first_byte_ms=1.042 bytes_in=120 bytes_out=3400"
     );
 }
@@ -241,13 +255,45 @@ fn dropping_the_last_handle_stops_the_writer_and_loses_nothing() {
 #[test]
 fn write_errors_are_counted_and_survived() {
     let upstream = fixture::upstream("shop", &["node1"]);
-    let broken = TestOutput { broken: true, ..TestOutput::default() };
-    let log = AccessLog::start_with(&config(LogFormat::Json, 10), Output::Test(broken)).expect("starts");
+    let full = TestOutput::default();
+    *full.room.lock() = Some(0);
+    let log = AccessLog::start_with(&config(LogFormat::Json, 10), Output::Test(full)).expect("starts");
     log.log(&fixture::record(&upstream));
     assert!(log.flush(TIMEOUT));
     log.log(&fixture::record(&upstream));
     assert!(log.flush(TIMEOUT));
-    assert_eq!(log.counts().errors(), 2);
+    assert_eq!((log.counts().errors(), log.counts().dropped()), (2, 2));
+}
+
+#[test]
+fn lines_lost_to_a_full_disk_are_counted_and_the_rest_is_whole() {
+    let upstream = fixture::upstream("shop", &["node1"]);
+    let (log, output) = start(LogFormat::Json, 100);
+    log.log(&fixture::record(&upstream));
+    assert!(log.flush(TIMEOUT));
+    let line = output.written.lock().len();
+    // There is room for one more line and a half.
+    *output.room.lock() = Some(line + line / 2);
+    let before = log.counts().dropped();
+    let stuck = output.written.lock();
+    for _ in 0..5 {
+        log.log(&fixture::record(&upstream));
+    }
+    drop(stuck);
+    assert!(log.flush(TIMEOUT));
+    log.log(&fixture::record(&upstream));
+    assert!(log.flush(TIMEOUT));
+    *output.room.lock() = None;
+    log.log(&fixture::record(&upstream));
+    log.close();
+    let lines = lines(&output);
+    let whole = lines.iter().filter(|line| serde_json::from_str::<Value>(line).is_ok()).count() as u64;
+    assert_eq!(log.counts().dropped() - before, 8 - whole, "{lines:#?}");
+    assert_eq!(
+        (whole, lines.len()),
+        (3, 4),
+        "two before the disk was full, a piece, and one after: {lines:#?}"
+    );
 }
 
 #[test]

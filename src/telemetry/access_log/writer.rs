@@ -13,7 +13,7 @@ use super::queue::{LogCounts, QueueState, Shared};
 const INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) fn spawn(shared: Arc<Shared>, counts: Arc<LogCounts>, output: Output) -> io::Result<()> {
-    let writer = Writer { shared, counts, output, failing: false };
+    let writer = Writer { shared, counts, output, failing: false, torn: false, lost: 0 };
     thread::Builder::new().name("access-log".to_owned()).spawn(move || writer.run())?;
     Ok(())
 }
@@ -24,6 +24,10 @@ struct Writer {
     output: Output,
     /// Whether the last write failed. The error is logged once, not ten times a second.
     failing: bool,
+    /// Whether the last line in the output is incomplete.
+    torn: bool,
+    /// Lines lost since the last write that succeeded.
+    lost: u64,
 }
 
 impl Writer {
@@ -48,7 +52,7 @@ impl Writer {
             }
             if let Some(output) = reopened {
                 self.output = output;
-                self.failing = false;
+                (self.failing, self.torn) = (false, false);
             }
 
             let mut control = self.shared.control.lock();
@@ -73,12 +77,27 @@ impl Writer {
         if text.is_empty() {
             return;
         }
-        match self.output.write(text) {
-            Ok(()) => self.failing = false,
+        if self.torn {
+            // Ends the line that a full disk cut off, so that the next one is whole.
+            self.torn = self.output.write(b"\n").1.is_err();
+        }
+        let (written, result) =
+            if self.torn { (0, Err(io::ErrorKind::StorageFull.into())) } else { self.output.write(text) };
+        match result {
+            Ok(()) => {
+                if self.failing {
+                    tracing::warn!(lost = self.lost, "access log is written again");
+                }
+                (self.failing, self.lost) = (false, 0);
+            }
             Err(error) => {
+                let lost = memchr::memchr_iter(b'\n', &text[written..]).count() as u64;
+                self.torn |= written > 0 && text[written - 1] != b'\n';
+                self.lost += lost;
                 self.counts.errors.fetch_add(1, Ordering::Relaxed);
+                self.counts.dropped.fetch_add(lost, Ordering::Relaxed);
                 if !self.failing {
-                    tracing::error!(%error, "cannot write access log");
+                    tracing::error!(%error, "cannot write access log; lines are lost");
                 }
                 self.failing = true;
             }

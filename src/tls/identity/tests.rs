@@ -55,6 +55,18 @@ fn errors_name_the_file() {
     assert!(errors[0].contains("is encrypted"), "{errors:?}");
 }
 
+/// A self-signed certificate of X.509 version 1 for localhost, made with
+/// `openssl x509 -req -signkey` from a request without extensions.
+const VERSION_1: &str = include_str!("version1.pem");
+
+#[test]
+fn version_1_is_explained() {
+    let files = Files::new();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let path = files.write("old.pem", VERSION_1.to_owned() + &key.serialize_pem());
+    refused(&[path], &[], "is of an X.509 version before 3");
+}
+
 #[test]
 fn pattern_skips_ca_certificates_and_duplicates() {
     let files = Files::new();

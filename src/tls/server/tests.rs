@@ -1,5 +1,5 @@
 use super::*;
-use crate::tls::fixture::Files;
+use crate::tls::fixture::{self, Files};
 
 fn settings(certs: PathBuf) -> ServerSettings {
     ServerSettings {
@@ -32,13 +32,12 @@ fn changed_files_are_reloaded_unless_they_are_invalid() {
     let path = files.pair("a.pem", &["a.example.com"]);
     let server = loaded(settings(path.clone()));
     assert_eq!(server.refresh(), Refreshed::Unchanged);
-    let before = config(&server);
 
     files.write("a.pem", "nonsense");
-    let Refreshed::Failed(errors) = server.refresh() else { panic!("loaded an invalid file") };
+    let Refreshed::Partly(errors, _) = server.refresh() else { panic!("loaded an invalid file") };
     assert!(errors[0].message.contains("no certificate found in"), "{errors:?}");
     assert_eq!(server.refresh(), Refreshed::Unchanged, "the error is reported once");
-    assert!(Arc::ptr_eq(&before, &config(&server)), "the old configuration stays");
+    assert_eq!(names(&server), ["a.example.com"], "the old certificate stays");
 
     files.pair("a.pem", &["b.example.com"]);
     assert_eq!(server.refresh(), Refreshed::Replaced(Vec::new()));
@@ -59,6 +58,70 @@ fn new_files_matching_the_pattern_are_loaded() {
     std::fs::remove_file(files.path("a.pem")).unwrap();
     assert_eq!(server.refresh(), Refreshed::Replaced(Vec::new()));
     assert_eq!(names(&server), ["b.example.com"]);
+}
+
+/// Loads `a.pem`, breaks it, and renews `b.pem` at the same time.
+fn broken_beside_a_renewal(pattern: &str, break_it: impl Fn(&Files)) -> (Server, Vec<String>) {
+    let files = Files::new();
+    files.pair("a.pem", &["a.example.com"]);
+    files.pair("b.pem", &["b.example.com"]);
+    let server = loaded(settings(files.path(pattern)));
+    let first = server.live().unwrap().identities.list()[0].key.cert[0].clone();
+    break_it(&files);
+    files.pair("b.pem", &["b.example.com", "new.example.com"]);
+    let Refreshed::Partly(errors, _) = server.refresh() else { panic!("no error") };
+    assert_eq!(server.live().unwrap().identities.list()[0].key.cert[0], first, "not the old certificate");
+    // Later refreshes keep it too, until the file is repaired or removed.
+    files.pair("c.pem", &["c.example.com"]);
+    assert!(matches!(server.refresh(), Refreshed::Partly(..)));
+    assert_eq!(names(&server), ["a.example.com", "b.example.com, new.example.com", "c.example.com"]);
+    let removed = Server::new(settings(files.path(pattern)));
+    assert!(removed.load(&files::read).is_err(), "a new start with a broken file");
+    std::fs::remove_file(files.path("a.pem")).unwrap();
+    assert!(matches!(server.refresh(), Refreshed::Replaced(_)));
+    assert_eq!(names(&server), ["b.example.com, new.example.com", "c.example.com"]);
+    (server, errors.into_iter().map(|error| error.message).collect())
+}
+
+/// Breaks a file.
+type Break<'a> = &'a dyn Fn(&Files);
+
+#[test]
+fn broken_file_keeps_its_certificate_and_does_not_stop_the_others() {
+    let other = fixture::certificate(&["a.example.com"]);
+    let breaks: [(&str, Break<'_>); 5] = [
+        ("is empty", &|files| drop(files.write("a.pem", ""))),
+        ("is not a PEM file", &|files| drop(files.write("a.pem", "garbage\0"))),
+        ("invalid PEM in", &|files| {
+            let whole = std::fs::read(files.path("a.pem")).unwrap();
+            files.write("a.pem", &whole[..whole.len() / 3]);
+        }),
+        ("no private key found for", &|files| drop(files.write("a.pem", other.cert.pem()))),
+        ("cannot read", &|files| {
+            std::fs::remove_file(files.path("a.pem")).unwrap();
+            let big = std::fs::File::create(files.path("a.pem")).unwrap();
+            big.set_len(1 << 30).unwrap();
+        }),
+    ];
+    for (words, break_it) in breaks {
+        let (_, errors) = broken_beside_a_renewal("*.pem", break_it);
+        assert!(errors[0].contains(words) && errors[0].contains("a.pem"), "{words}: {errors:?}");
+        assert!(errors[1].contains("stays in use for a.example.com"), "{errors:?}");
+    }
+}
+
+#[test]
+fn certificate_whose_key_file_is_broken_stays() {
+    let files = Files::new();
+    let pair = fixture::certificate(&["a.example.com"]);
+    files.write("a.pem", pair.cert.pem());
+    files.write("a.key", pair.signing_key.serialize_pem());
+    let server = loaded(settings(files.path("*.pem")));
+    for broken in ["", "garbage"] {
+        files.write("a.key", broken);
+        assert!(matches!(server.refresh(), Refreshed::Partly(..)), "{broken}");
+        assert_eq!(names(&server), ["a.example.com"]);
+    }
 }
 
 #[test]

@@ -39,7 +39,6 @@ fn frames(text: &mut String, title: &str, cases: &[http2_cases::Case]) {
             Answer::GoAway(code) => format!("GOAWAY {}", code.name()),
             Answer::Status(status) => format!("{status}"),
             Answer::Forwarded => "forwarded".to_owned(),
-            Answer::Stripped => "forwarded without it (`h2` removes it)".to_owned(),
         };
         let sent: Vec<u8> = sent.chars().map(|c| u8::try_from(u32::from(c)).unwrap_or(b'?')).collect();
         let _ = writeln!(text, "| {class} | {rfc} | {} | {answer} |", shown(&sent));

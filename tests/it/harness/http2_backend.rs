@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -48,6 +48,8 @@ struct State {
     tls: Option<TlsAcceptor>,
     /// Whether it offers extended CONNECT, and echoes on such streams.
     websocket: AtomicBool,
+    /// `SETTINGS_MAX_HEADER_LIST_SIZE`, unless 0.
+    header_list: AtomicU32,
     /// Processed requests.
     seen: Mutex<Vec<Request<()>>>,
     connections: AtomicUsize,
@@ -75,6 +77,7 @@ impl Http2Backend {
             max_streams,
             tls: tls.map(TlsAcceptor::from),
             websocket: AtomicBool::new(false),
+            header_list: AtomicU32::new(0),
             seen: Mutex::default(),
             connections: AtomicUsize::new(0),
             streams: AtomicUsize::new(0),
@@ -93,6 +96,11 @@ impl Http2Backend {
     /// Offers extended CONNECT from now on.
     pub(crate) fn offer_websocket(&self) {
         self.state.websocket.store(true, Ordering::SeqCst);
+    }
+
+    /// Accepts no more than this many bytes of headers from now on.
+    pub(crate) fn accept_header_list(&self, size: u32) {
+        self.state.header_list.store(size, Ordering::SeqCst);
     }
 
     /// Returns the last processed request.
@@ -183,6 +191,12 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, state: Arc<State>) {
     }
     if state.websocket.load(Ordering::SeqCst) {
         builder.enable_connect_protocol();
+    }
+    match state.header_list.load(Ordering::SeqCst) {
+        0 => {}
+        size => {
+            builder.max_header_list_size(size);
+        }
     }
     let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else { return };
     let mut leave = state.leave.subscribe();

@@ -378,12 +378,12 @@ impl Proxy {
     /// Shuts the proxy down; true if everything finished within the grace period.
     pub(crate) async fn shutdown(mut self, grace: Duration) -> bool {
         let running = self.running.take().expect("running");
-        in_time("the shutdown", running.shutdown(grace, std::future::pending())).await
+        in_time("the shutdown", running.shutdown(grace, std::future::pending())).await.in_time
     }
 
     /// Shuts the proxy down in a task of its own.
     pub(crate) fn shutting_down(mut self, grace: Duration) -> tokio::task::JoinHandle<bool> {
         let running = self.running.take().expect("running");
-        tokio::spawn(running.shutdown(grace, std::future::pending()))
+        tokio::spawn(async move { running.shutdown(grace, std::future::pending()).await.in_time })
     }
 }

@@ -173,6 +173,15 @@ impl TlsClient {
         Self(Arc::new(config))
     }
 
+    /// Returns a `ClientHello` with this server name.
+    pub(crate) fn hello(&self, name: &str) -> Vec<u8> {
+        let name = ServerName::try_from(name.to_owned()).expect("a name");
+        let mut connection = ClientConnection::new(Arc::clone(&self.0), name).expect("a client");
+        let mut hello = Vec::new();
+        connection.write_tls(&mut hello).expect("a hello");
+        hello
+    }
+
     /// Connects and completes a handshake with this server name.
     pub(crate) async fn connect(&self, address: SocketAddr, name: &str) -> RawClient {
         self.try_connect(address, name).await.expect("a handshake")

@@ -64,6 +64,26 @@ async fn shutdown_finishes_open_streams_and_accepts_no_new_ones() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn event_streams_do_not_hold_up_the_shutdown() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let first = format!("{head}8\r\ndata: 1\n\r\n");
+    let steps = [Step::ReadHead, Step::Send(first.into_bytes()), Step::Hang];
+    let a = Backend::named("a").script(Script::new(steps)).start().await;
+    let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
+    let client = proxy.http2().await;
+    let mut stream = client.open(client.request("GET", "/"), true).await;
+    let (_, mut body) = stream.head().await;
+    assert_eq!(crate::harness::http2::exactly(&mut body, 8).await, b"data: 1\n");
+    let began = std::time::Instant::now();
+    let ending = proxy.shutting_down(LONG);
+    let end = in_time("the end of the stream", crate::harness::http2::rest(&mut body)).await;
+    assert!(end.is_err(), "the stream must be reset, not look complete");
+    client.ended().await.expect("a clean end of the connection");
+    assert!(ending.await.expect("the shutdown"));
+    assert!(began.elapsed() < Duration::from_secs(20), "took {:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shutdown_closes_idle_connections_at_once_with_a_goaway() {
     let a = Backend::start("a").await;
     let proxy = Proxy::builder().upstream("web", &[&a]).start().await;

@@ -214,3 +214,17 @@ async fn hop_by_hop_fields_do_not_reach_the_client() {
     assert_eq!(reply.text(), "ok");
     assert_eq!(reply.fields.all("set-cookie"), ["a=1", "b=2"]);
 }
+
+#[tokio::test]
+async fn response_with_more_headers_than_the_client_accepts_is_502() {
+    let a = Backend::named("a").field(&format!("X-App: {}", "x".repeat(3000))).start().await;
+    let proxy = Proxy::builder().upstream("web", &[&a]).start().await;
+    let mut builder = H2Client::builder();
+    builder.max_header_list_size(1000);
+    let client = H2Client::over(proxy.raw().await, "http://t", &builder).await;
+    assert_eq!(client.get("/", &[]).await.status, 502);
+    proxy.metric_becomes("homing_errors_total", &[("error", "response_head_too_large")], 1.0).await;
+    let small = Backend::start("b").await;
+    proxy.reload(&Proxy::builder().upstream("web", &[&small])).await;
+    assert_eq!(client.get("/", &[]).await.backend(), "b", "the connection broke");
+}

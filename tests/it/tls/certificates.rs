@@ -77,6 +77,27 @@ async fn changed_certificate_is_reloaded_and_an_invalid_one_is_ignored() {
 }
 
 #[tokio::test]
+async fn emptied_certificate_of_a_pattern_is_still_served() {
+    let a = Backend::start("a").await;
+    let tls = TlsSetup::new(&["first.test"]);
+    let second = tls.authority.server(&["second.test"]);
+    tls.files.write("second.pem", second.pem());
+    let (folder, _) = tls.certs.rsplit_once('/').expect("a path");
+    let proxy = secure(&format!("certs = [\"{folder}/*.pem\"]"), &a).start().await;
+    let client = tls.client();
+    let shown = async |name: &str| client.connect(proxy.addr(), name).await.shown();
+    assert_eq!(shown("second.test").await, second.der());
+    for broken in ["", "garbage"] {
+        tls.files.write("second.pem", broken);
+        let first = tls.authority.server(&["first.test"]);
+        std::fs::write(&tls.certs, first.pem()).expect("write");
+        eventually("the other certificate is renewed", async || shown("first.test").await == first.der())
+            .await;
+        assert_eq!(shown("second.test").await, second.der(), "another certificate was served");
+    }
+}
+
+#[tokio::test]
 async fn reload_changes_certificates_and_keeps_connections_and_tickets() {
     let a = Backend::start("a").await;
     let tls = TlsSetup::new(&["shop.test"]);

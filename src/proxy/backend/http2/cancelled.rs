@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::budget::Cancellers;
 use super::unfinished::Unfinished;
+use crate::model::line::{Line, Place};
 use crate::model::live::BackendLive;
 use crate::telemetry::UpstreamMetrics;
 
@@ -25,9 +26,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(super) struct Cancelled<P> {
     live: Arc<BackendLive>,
+    line: Arc<Line>,
     pub(super) metrics: Arc<UpstreamMetrics>,
     clients: RefCell<Cancellers>,
-    streams: RefCell<Vec<Unfinished<P>>>,
+    streams: RefCell<Vec<(Unfinished<P>, Place)>>,
     /// Tells the task that there are some.
     some: Rc<Notify>,
     /// Whether the task runs.
@@ -35,9 +37,10 @@ pub(super) struct Cancelled<P> {
 }
 
 impl<P: 'static> Cancelled<P> {
-    pub(super) fn new(live: &Arc<BackendLive>, metrics: &Arc<UpstreamMetrics>) -> Rc<Self> {
+    pub(super) fn new(live: &Arc<BackendLive>, line: &Arc<Line>, metrics: &Arc<UpstreamMetrics>) -> Rc<Self> {
         Rc::new(Self {
             live: Arc::clone(live),
+            line: Arc::clone(line),
             metrics: Arc::clone(metrics),
             clients: RefCell::default(),
             streams: RefCell::new(Vec::new()),
@@ -56,8 +59,8 @@ impl<P: 'static> Cancelled<P> {
     /// Adds a stream.
     pub(super) fn add(&self, stream: Unfinished<P>) {
         // The request no longer counts against the backend's limit, but the backend still works.
-        self.live.try_use(None);
-        self.streams.borrow_mut().push(stream);
+        let place = self.line.occupy(&self.live, stream.client);
+        self.streams.borrow_mut().push((stream, place));
         self.some.notify_one();
     }
 
@@ -79,7 +82,7 @@ impl<P: 'static> Cancelled<P> {
     /// Ends the streams whose time has come. Returns whether any are left.
     fn end_streams(&self, now: Instant) -> bool {
         let mut streams = self.streams.take();
-        streams.retain_mut(|stream| {
+        streams.retain_mut(|(stream, _)| {
             let age = now.saturating_duration_since(stream.since);
             let finished = stream.has_finished();
             if !finished && age < GRACE {
@@ -92,7 +95,6 @@ impl<P: 'static> Cancelled<P> {
                 return true;
             }
             self.metrics.request_cancelled(finished);
-            self.live.unused();
             false
         });
         let mut all = self.streams.borrow_mut();
@@ -103,9 +105,6 @@ impl<P: 'static> Cancelled<P> {
 
 impl<P> Drop for Cancelled<P> {
     fn drop(&mut self) {
-        for _ in self.streams.get_mut() {
-            self.live.unused();
-        }
         // Ends the task.
         self.some.notify_one();
     }

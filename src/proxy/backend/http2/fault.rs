@@ -21,6 +21,8 @@ pub(crate) enum Fault {
     Unsendable,
     /// The request asks for a WebSocket, and the backend does not offer extended CONNECT.
     NoTunnel,
+    /// The request has more headers than the backend accepts.
+    LargeHead,
     /// The connection failed.
     Closed,
 }
@@ -31,6 +33,7 @@ impl Fault {
         match error.kind() {
             io::ErrorKind::InvalidInput => return Self::Unsendable,
             io::ErrorKind::Unsupported => return Self::NoTunnel,
+            io::ErrorKind::FileTooLarge => return Self::LargeHead,
             // The connection ended before the stream was opened.
             io::ErrorKind::NotConnected => return Self::GoingAway,
             _ => {}

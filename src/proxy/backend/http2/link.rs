@@ -15,10 +15,12 @@ use bytes::Bytes;
 use tokio::time::{Instant, Sleep};
 
 use super::budget::Budget;
+use super::observed::Observed;
 use super::send_window::{SendWindow, Watched};
 use crate::dial::connect_error::ConnectError;
 use crate::proxy::backend::asker::Asker;
 use crate::proxy::backend::lease::{OpenConnection, Usage};
+use crate::proxy::bridge::observer::{Marks, Observer};
 use crate::proxy::bridge::unsent::Unsent;
 use crate::proxy::wire::stream::Stream;
 
@@ -37,6 +39,8 @@ const SEND_BUFFER: usize = 64 * 1024;
 const RESET_STREAMS: usize = 2 * MAX_STREAMS as usize;
 /// The longest head, in decompressed bytes. The configured limits are checked later.
 const MAX_HEAD: u32 = 256 * 1024;
+/// The longest header block that is observed. `h2` refuses longer ones.
+const MAX_BLOCK: usize = 512 * 1024;
 /// How long the backend has to answer a PING.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an unused connection has to send its GOAWAY.
@@ -49,6 +53,8 @@ pub(crate) struct Link {
     pub(crate) send: SendRequest<Bytes>,
     /// The address that it goes to, if the backend is given by name.
     pub(super) peer: Option<SocketAddr>,
+    /// What `h2` does not tell of the backend's frames.
+    pub(crate) marks: Rc<Marks>,
     /// Open streams.
     pub(super) streams: Cell<usize>,
     /// When the last response head arrived.
@@ -87,11 +93,13 @@ impl Link {
         peer: Option<SocketAddr>,
         owner: Option<u64>,
         window: Rc<SendWindow>,
+        marks: Rc<Marks>,
     ) -> Self {
         let now = Instant::now();
         Self {
             send,
             peer,
+            marks,
             streams: Cell::new(0),
             last_response: Cell::default(),
             used: Cell::new(false),
@@ -213,6 +221,9 @@ pub(crate) async fn open(
         .enable_push(false)
         // Opens no stream before the backend's SETTINGS.
         .initial_max_send_streams(0);
+    let marks = Rc::new(Marks::default());
+    let observer = Observer::of_backend(MAX_BLOCK, Rc::clone(&marks));
+    let stream = Observed { stream, observer };
     let (send, mut connection) = builder.handshake::<_, Bytes>(stream).await.map_err(failure)?;
     let ping = connection.ping_pong();
     std::future::poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
@@ -222,7 +233,7 @@ pub(crate) async fn open(
         Poll::Pending => Poll::Pending,
     })
     .await?;
-    Ok((send, Driver { connection, ping, window, counted }))
+    Ok((send, Driver { connection, ping, window, marks, counted }))
 }
 
 /// Converts an error of the handshake.
@@ -236,10 +247,11 @@ fn failure(error: ::h2::Error) -> ConnectError {
 
 /// Sends and receives a connection's frames.
 pub(crate) struct Driver {
-    connection: Connection<Watched, Bytes>,
+    connection: Connection<Observed, Bytes>,
     ping: Option<PingPong>,
     /// The window that the backend grants the connection.
     pub(super) window: Rc<SendWindow>,
+    pub(super) marks: Rc<Marks>,
     counted: OpenConnection,
 }
 

@@ -24,6 +24,7 @@ use super::cancelled::Cancelled;
 use super::link::{self, Link, MAX_STREAMS};
 use super::unfinished::{Tail, Unfinished};
 use crate::dial::connect_error::ConnectError;
+use crate::model::line::Line;
 use crate::model::live::BackendLive;
 use crate::proxy::backend::asker::Asker;
 use crate::proxy::backend::lease::{OpenConnection, Usage};
@@ -86,6 +87,7 @@ impl Links {
         tls: bool,
         max_idle: usize,
         live: &Arc<BackendLive>,
+        line: &Arc<Line>,
         metrics: &Arc<UpstreamMetrics>,
     ) -> Rc<Self> {
         Rc::new(Self {
@@ -96,7 +98,7 @@ impl Links {
             allowed: Cell::new(MAX_STREAMS.into()),
             max_idle: Cell::new(max_idle),
             streams: Cell::new(0),
-            cancelled: Cancelled::new(live, metrics),
+            cancelled: Cancelled::new(live, line, metrics),
         })
     }
 
@@ -253,7 +255,13 @@ impl Links {
             self.cancelled.metrics.connection_isolated();
         }
         self.cancelled.start();
-        let link = Rc::new(Link::new(send, driver.peer(), lane, Rc::clone(&driver.window)));
+        let link = Rc::new(Link::new(
+            send,
+            driver.peer(),
+            lane,
+            Rc::clone(&driver.window),
+            Rc::clone(&driver.marks),
+        ));
         let (links, weak) = (Rc::downgrade(self), Rc::downgrade(&link));
         tokio::task::spawn_local(async move {
             driver.run(&weak).await;

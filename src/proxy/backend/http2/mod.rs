@@ -6,6 +6,7 @@ mod cancelled;
 mod fault;
 mod link;
 mod links;
+mod observed;
 mod send_window;
 mod stream;
 mod unfinished;

@@ -4,12 +4,13 @@
 use std::fmt;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use ::h2::client::ResponseFuture;
 use ::h2::{Reason, RecvStream};
-use http::{Method, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::links::StreamPermit;
@@ -18,6 +19,7 @@ use crate::h1::Framing;
 use crate::proxy::backend::lease::BackendStream;
 use crate::proxy::bridge::head::{self, Malformed};
 use crate::proxy::bridge::inlet::{self, Inlet};
+use crate::proxy::bridge::observer::{FIELD, Mark};
 use crate::proxy::bridge::outlet::{Outlet, Payload};
 use crate::proxy::bridge::request_text::RequestText;
 use crate::proxy::wire::stream::{Bridge, Stream};
@@ -98,6 +100,10 @@ impl BackendSide {
             framing => Payload::Framed(head::body(framing)),
         };
         let ended = matches!(payload, Payload::Ended);
+        if !self.permit.link.marks.accept(request.headers(), pseudo_size(&request)) {
+            self.response = ResponseState::Failed(io::ErrorKind::FileTooLarge);
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
         let mut send = self.permit.link.send.clone();
         if self.accept.is_some() && !send.is_extended_connect_protocol_enabled() {
             self.response = ResponseState::Failed(io::ErrorKind::Unsupported);
@@ -160,6 +166,10 @@ impl BackendSide {
     /// Writes the final response head as HTTP/1.1 and returns the reader for head and body.
     fn begin(&mut self, response: Response<RecvStream>) -> Result<Inlet, Malformed> {
         let (parts, recv) = response.into_parts();
+        let mark = Mark { marks: Rc::clone(&self.permit.link.marks), stream: recv.stream_id().into() };
+        if mark.take() {
+            return Err(Malformed("request pseudo-header in a response"));
+        }
         let mut response = Response::from_parts(parts, ());
         let mut text = Vec::with_capacity(1024);
         if let Some(accept) = self.accept.take_if(|_| response.status().is_success()) {
@@ -183,8 +193,14 @@ impl BackendSide {
             _ => inlet::Framing::Raw,
         };
         head::write_response(&mut text, &response, ending)?;
-        Ok(Inlet::new(recv, text, framing))
+        Ok(Inlet::new(recv, text, framing).with_mark(mark))
     }
+}
+
+/// Returns the size of a request's pseudo-headers in a list of headers.
+fn pseudo_size(request: &Request<()>) -> usize {
+    let target = request.uri().to_string().len() + request.method().as_str().len();
+    target + ":method:scheme:authority:path".len() + 4 * FIELD
 }
 
 impl Bridge for BackendSide {

@@ -11,12 +11,16 @@ use bytes::Bytes;
 use http::Request;
 use tokio::time::Instant;
 
-use super::flood::AskedBudget;
+use super::flood::{AskedBudget, PREFACE};
 use super::stream::ClientStream;
 use super::transport::{Transport, WriteGauge};
 use crate::model::Limits;
+use crate::proxy::bridge::observer::{Mark, Marks, Observer};
 use crate::proxy::bridge::unsent::Unsent;
 use crate::proxy::client::handshake::DRAINING_FIRST_REQUEST;
+use crate::proxy::client::refusal::stream_for;
+use crate::proxy::connection_counts::client_key;
+use crate::proxy::notices::Limit;
 use crate::proxy::request::client::{After, Asked, Client};
 use crate::proxy::request::origin::Origin;
 use crate::proxy::request::pipeline;
@@ -26,6 +30,8 @@ use crate::proxy::worker::Worker;
 
 /// Bytes buffered per stream for sending.
 const SEND_BUFFER: usize = 16 * 1024;
+/// The largest frame that a client may send: the default (RFC 9113 §6.5.2).
+const MAX_FRAME: usize = 16 * 1024;
 /// Reset streams that are remembered, to ignore late frames for them.
 const RESET_STREAMS: usize = 64;
 /// Streams that a client may reset before they are accepted.
@@ -38,6 +44,10 @@ const STREAM_ERRORS: usize = 1024;
 const LINGER: Duration = Duration::from_secs(2);
 /// The most bytes taken in that time.
 const LINGER_BYTES: usize = 1 << 20;
+/// Estimated memory of a connection besides its transport and streams.
+const CONNECTION_BYTES: usize = 32 * 1024;
+/// A connection with open streams has no timeout of its own, but may be closed to free memory.
+const BUSY: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Time allowed for the last frames of a connection that is closing.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -49,12 +59,17 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Client) {
         origin.http2 = true;
     }
     let gauge = Rc::new(WriteGauge::default());
-    let (builder, wait) = {
+    let (builder, wait, header_list) = {
         let config = &worker.view().snapshot.config;
-        (builder(&config.limits), config.timeouts.request_head)
+        (builder(&config.limits), config.timeouts.request_head, header_list(&config.limits))
     };
+    let marks = Rc::new(Marks::default());
+    // `h2` refuses larger blocks itself.
+    let max_block = header_list.saturating_add(MAX_FRAME);
+    let observer = Observer::of_client(PREFACE.len(), max_block, Rc::clone(&marks));
     deadline.set(wait);
-    let transport = Transport::new(Rc::clone(&worker), stream, held, Rc::clone(&gauge));
+    let transport_bytes = stream.state_bytes();
+    let transport = Transport::new(Rc::clone(&worker), stream, held, Rc::clone(&gauge), observer);
     let mut handshake = Box::pin(builder.handshake::<_, Bytes>(transport));
     let mut shortened = false;
     let connection = std::future::poll_fn(|cx| {
@@ -69,6 +84,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Client) {
     });
     let Some(connection) = connection.await else { return };
     worker.metrics().http2_opened();
+    deadline.charge(CONNECTION_BYTES + transport_bytes);
     let streams = Rc::new(Streams::new(worker.coarse_now()));
     let mut server = ServerConnection {
         worker,
@@ -76,6 +92,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Client) {
         deadline,
         connection,
         gauge,
+        marks,
         streams,
         unsent: Unsent::default(),
         phase: Phase::Open,
@@ -90,20 +107,23 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Client) {
 }
 
 fn builder(limits: &Limits) -> Builder {
-    // HTTP/2 counts 32 bytes more for every field (RFC 9113 §6.5.2).
-    let header_list = limits.head_bytes.saturating_add(32 * limits.fields);
     let mut builder = Builder::new();
     builder
         .max_concurrent_streams(limits.streams)
         .initial_window_size(limits.stream_window)
         .initial_connection_window_size(limits.stream_window.saturating_mul(4))
-        .max_header_list_size(u32::try_from(header_list).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(header_list(limits)).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER)
         .max_concurrent_reset_streams(RESET_STREAMS)
         .max_pending_accept_reset_streams(PENDING_RESET_STREAMS)
         .max_local_error_reset_streams(Some(STREAM_ERRORS))
         .enable_connect_protocol();
     builder
+}
+
+/// Returns the limit on a list of headers. HTTP/2 counts 32 bytes more for each (RFC 9113 §6.5.2).
+fn header_list(limits: &Limits) -> usize {
+    limits.head_bytes.saturating_add(32 * limits.fields)
 }
 
 /// An open connection.
@@ -113,6 +133,7 @@ struct ServerConnection {
     deadline: Deadline,
     connection: Connection<Transport, Bytes>,
     gauge: Rc<WriteGauge>,
+    marks: Rc<Marks>,
     streams: Rc<Streams>,
     /// Frames that wait to be sent.
     unsent: Unsent,
@@ -138,6 +159,10 @@ enum Phase {
 impl ServerConnection {
     /// Ready when the connection must be dropped.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.deadline.is_shed() {
+            self.worker.notices.turned_away(Limit::Memory, self.worker.coarse_now(), &self.origin.peer);
+            return Poll::Ready(());
+        }
         loop {
             match self.connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
@@ -201,7 +226,7 @@ impl ServerConnection {
             Phase::GoingAway | Phase::Draining => Phase::GoingAway,
             Phase::Flooded => return,
         };
-        self.deadline.clear();
+        self.deadline.set(BUSY);
     }
 
     /// Moves to the next phase if it is time. Returns true if there are frames to send, so that the
@@ -240,27 +265,35 @@ impl ServerConnection {
         self.phase = Phase::GoingAway;
         self.connection.graceful_shutdown();
         // A client that has just connected is about to send its first request.
-        if self.streams.served() { self.deadline.clear() } else { self.deadline.set(DRAINING_FIRST_REQUEST) }
+        self.deadline.set(if self.streams.served() { BUSY } else { DRAINING_FIRST_REQUEST });
     }
 
     /// Serves a stream in its own task.
     fn serve_stream(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
         let worker = Rc::clone(&self.worker);
-        let bridge = match ClientStream::new(request, respond, || worker.random(), self.unsent.clone()) {
-            Ok(bridge) => bridge,
-            Err(error) => {
-                // Counts as a request: the keep-alive timeout now applies.
-                self.streams.served.set(true);
-                worker.metrics().http2_stream(true);
-                tracing::debug!(peer = %self.origin.peer, %error, "HTTP/2 stream refused");
-                return;
-            }
+        let mark = Mark { marks: Rc::clone(&self.marks), stream: respond.stream_id().into() };
+        let mut bridge =
+            match ClientStream::new(request, respond, mark, || worker.random(), self.unsent.clone()) {
+                Ok(bridge) => bridge,
+                Err(error) => {
+                    // Counts as a request: the keep-alive timeout now applies.
+                    self.streams.served.set(true);
+                    worker.metrics().http2_stream(true);
+                    tracing::debug!(peer = %self.origin.peer, %error, "HTTP/2 stream refused");
+                    return;
+                }
+            };
+        let Ok(held) = stream_for(&worker, self.origin.peer) else {
+            self.streams.served.set(true);
+            bridge.refuse_stream();
+            return;
         };
         worker.metrics().http2_stream(false);
         let counted = self.streams.open();
         let gauge = Rc::clone(&self.gauge);
         let stream = Stream::Bridged(Box::new(bridge));
-        let mut client = Client::new(stream, Rc::clone(&self.origin), worker.deadlines.register());
+        let deadline = worker.deadlines.register(client_key(self.origin.peer));
+        let mut client = Client::new(stream, Rc::clone(&self.origin), deadline);
         tokio::task::spawn_local(async move {
             let after = pipeline::serve(&worker, &mut client).await;
             worker.buffers.put_back(&mut client.held);
@@ -276,7 +309,7 @@ impl ServerConnection {
             if !counted.note(client.asked, &worker) {
                 gauge.set_flooded();
             }
-            drop((client, counted));
+            drop((client, counted, held));
         });
     }
 }

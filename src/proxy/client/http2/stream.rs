@@ -1,7 +1,9 @@
 //! Bridges a client's stream: to the pipeline, it is a connection with one HTTP/1.1 exchange.
 
+use std::error::Error;
 use std::fmt;
 use std::io;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use ::h2::ext::Protocol;
@@ -16,10 +18,14 @@ use http::{Method, Request, Response, StatusCode};
 use crate::h1::Framing;
 use crate::proxy::bridge::head::{self, Malformed, ResponseText};
 use crate::proxy::bridge::inlet::{self, Inlet};
+use crate::proxy::bridge::observer::{FIELD, Mark, Marks};
 use crate::proxy::bridge::outlet::{Outlet, Payload};
 use crate::proxy::bridge::unsent::Unsent;
-use crate::proxy::wire::stream::Bridge;
+use crate::proxy::wire::stream::{Bridge, Refusal};
 use crate::proxy::wire::websocket;
+
+/// The size of `:status` in a list of headers.
+const STATUS_SIZE: usize = ":status".len() + "200".len() + FIELD;
 
 /// A stream that a client has opened.
 pub(crate) struct ClientStream {
@@ -30,6 +36,8 @@ pub(crate) struct ClientStream {
     state: ResponseState,
     /// Whether the request method is HEAD.
     head_only: bool,
+    /// What the client accepts.
+    marks: Rc<Marks>,
     /// The expected Sec-WebSocket-Accept, if the client requested a WebSocket.
     accept: Option<String>,
     /// The connection's unsent frames.
@@ -42,8 +50,8 @@ enum ResponseState {
     Head,
     Body(Outlet),
     Tunnel(Outlet),
-    /// The client got a 502 because the backend did not open the tunnel.
-    Refused,
+    /// The client got a 502 instead of the backend's response.
+    Refused(Refusal),
 }
 
 impl ClientStream {
@@ -54,9 +62,14 @@ impl ClientStream {
     pub(crate) fn new(
         request: Request<RecvStream>,
         mut respond: SendResponse<Bytes>,
+        mark: Mark,
         random: impl Fn() -> u64,
         unsent: Unsent,
     ) -> Result<Self, Malformed> {
+        if mark.take() {
+            respond.send_reset(Reason::PROTOCOL_ERROR);
+            return Err(Malformed("fragment in :path"));
+        }
         let (parts, recv) = request.into_parts();
         let protocol = parts.extensions.get::<Protocol>();
         let websocket = protocol.is_some_and(|protocol| protocol.as_str() == "websocket");
@@ -74,7 +87,8 @@ impl ClientStream {
             inlet::Framing::Raw
         };
         Ok(Self {
-            inlet: Inlet::new(recv, text, framing),
+            marks: Rc::clone(&mark.marks),
+            inlet: Inlet::new(recv, text, framing).with_mark(mark),
             respond,
             text: Vec::new(),
             state: ResponseState::Head,
@@ -82,6 +96,11 @@ impl ClientStream {
             accept: key.as_deref().map(websocket::accept_key),
             unsent,
         })
+    }
+
+    /// Refuses the request. The client may send it again (RFC 9113 §8.7).
+    pub(crate) fn refuse_stream(&mut self) {
+        self.respond.send_reset(Reason::REFUSED_STREAM);
     }
 
     fn is_tunnel(&self) -> bool {
@@ -92,12 +111,26 @@ impl ClientStream {
     /// for the response, and an error is ready once it resets the stream.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let gone = match &mut self.state {
-            ResponseState::Refused => Poll::Ready(()),
+            ResponseState::Refused(_) => Poll::Ready(()),
             ResponseState::Tunnel(_) => return Poll::Ready(Ok(0)),
             ResponseState::Body(outlet) => outlet.poll_reset(cx),
             ResponseState::Head => self.respond.poll_reset(cx).map(|_| ()),
         };
         gone.map(|()| Err(io::ErrorKind::ConnectionReset.into()))
+    }
+
+    /// Resets the stream if the request turned out to be malformed.
+    fn reset_malformed(&mut self, error: io::Error) -> io::Error {
+        if error.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<Malformed>) {
+            match &mut self.state {
+                ResponseState::Head => self.respond.send_reset(Reason::PROTOCOL_ERROR),
+                ResponseState::Body(outlet) | ResponseState::Tunnel(outlet) => {
+                    outlet.abort(Reason::PROTOCOL_ERROR);
+                }
+                ResponseState::Refused(_) => {}
+            }
+        }
+        error
     }
 
     /// Buffers bytes of the head. Sends the head once it is complete.
@@ -113,18 +146,23 @@ impl ClientStream {
 
     fn send_head(&mut self, response: ResponseText) -> Result<(), ::h2::Error> {
         let ResponseText { status, fields, framing, accept } = response;
+        if !self.marks.accept(&fields, STATUS_SIZE) {
+            // Interim responses are not needed.
+            let interim = status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS;
+            return if interim { Ok(()) } else { self.refuse(Refusal::LargeHead) };
+        }
         if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
             return self.respond.send_informational(with_head(status, fields));
         }
         let (status, payload) = match &self.accept {
             Some(expected) if status == StatusCode::SWITCHING_PROTOCOLS => {
                 if accept.is_none_or(|accept| accept.as_bytes() != expected.as_bytes()) {
-                    return self.refuse_tunnel();
+                    return self.refuse(Refusal::NoTunnel);
                 }
                 (StatusCode::OK, Payload::Raw)
             }
             // A 2xx response would tell the client that the tunnel is open.
-            Some(_) if status.is_success() => return self.refuse_tunnel(),
+            Some(_) if status.is_success() => return self.refuse(Refusal::NoTunnel),
             _ if matches!(framing, Framing::None | Framing::Length(0)) => (status, Payload::Ended),
             _ => (status, Payload::Framed(head::body(framing))),
         };
@@ -135,9 +173,9 @@ impl ClientStream {
         Ok(())
     }
 
-    /// Sends a 502, because the backend did not open the WebSocket.
-    fn refuse_tunnel(&mut self) -> Result<(), ::h2::Error> {
-        self.state = ResponseState::Refused;
+    /// Sends a 502 instead of the response.
+    fn refuse(&mut self, refusal: Refusal) -> Result<(), ::h2::Error> {
+        self.state = ResponseState::Refused(refusal);
         self.respond.send_response(with_head(StatusCode::BAD_GATEWAY, HeaderMap::new()), true)?;
         Ok(())
     }
@@ -147,6 +185,7 @@ impl Bridge for ClientStream {
     fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         match self.inlet.poll_read(cx, into) {
             Poll::Ready(Ok(0)) => self.poll_end(cx),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(self.reset_malformed(error))),
             other => other,
         }
     }
@@ -162,7 +201,7 @@ impl Bridge for ClientStream {
         match &mut self.state {
             ResponseState::Head => Poll::Ready(self.write_head(bytes)),
             ResponseState::Body(outlet) | ResponseState::Tunnel(outlet) => outlet.poll_write(cx, bytes),
-            ResponseState::Refused => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            ResponseState::Refused(_) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
     }
 
@@ -174,7 +213,7 @@ impl Bridge for ClientStream {
     fn poll_shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(match &mut self.state {
             ResponseState::Tunnel(outlet) => outlet.shutdown(),
-            ResponseState::Head | ResponseState::Body(_) | ResponseState::Refused => Ok(()),
+            ResponseState::Head | ResponseState::Body(_) | ResponseState::Refused(_) => Ok(()),
         })
     }
 
@@ -183,7 +222,7 @@ impl Bridge for ClientStream {
             ResponseState::Head => self.respond.send_reset(Reason::INTERNAL_ERROR),
             ResponseState::Tunnel(outlet) => outlet.abort(Reason::CONNECT_ERROR),
             ResponseState::Body(outlet) => outlet.abort(Reason::INTERNAL_ERROR),
-            ResponseState::Refused => {}
+            ResponseState::Refused(_) => {}
         }
     }
 
@@ -195,8 +234,11 @@ impl Bridge for ClientStream {
         self.inlet.poll_drain(cx, left)
     }
 
-    fn has_refused_tunnel(&self) -> bool {
-        matches!(self.state, ResponseState::Refused)
+    fn refusal(&self) -> Option<Refusal> {
+        match self.state {
+            ResponseState::Refused(refusal) => Some(refusal),
+            _ => None,
+        }
     }
 }
 

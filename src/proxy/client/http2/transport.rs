@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::flood::{Budget, Frames};
+use crate::proxy::bridge::observer::Observer;
 use crate::proxy::wire::buffer::Buffer;
 use crate::proxy::wire::stream::Stream;
 use crate::proxy::worker::Worker;
@@ -61,6 +62,7 @@ pub(crate) struct Transport {
     budget: Budget,
     received: Frames,
     sent: Frames,
+    observer: Observer,
     gauge: Rc<WriteGauge>,
 }
 
@@ -70,10 +72,11 @@ impl Transport {
         stream: Stream,
         held: Option<Buffer>,
         gauge: Rc<WriteGauge>,
+        observer: Observer,
     ) -> Self {
         let budget = Budget::new(worker.coarse_now());
         let (received, sent) = (Frames::of_client(), Frames::of_server());
-        Self { worker, stream, held, budget, received, sent, gauge }
+        Self { worker, stream, held, budget, received, sent, observer, gauge }
     }
 
     fn count_sent(&mut self, bufs: &[IoSlice<'_>], mut written: usize) {
@@ -104,7 +107,8 @@ impl AsyncRead for Transport {
             }
         }
         let now = this.worker.coarse_now();
-        if !this.budget.received(&mut this.received, &buf.filled()[before..], now) {
+        let bytes = &buf.filled()[before..];
+        if !(this.budget.received(&mut this.received, bytes, now) && this.observer.observe(bytes)) {
             this.gauge.flooded.set(true);
             buf.set_filled(before);
             return Poll::Pending;
