@@ -18,6 +18,7 @@ mod outcomes;
 mod process;
 pub mod record;
 mod refusal;
+mod upstream_page;
 mod worker;
 
 #[cfg(test)]
@@ -29,7 +30,7 @@ pub use backend::BackendMetrics;
 pub(crate) use calendar::rfc3339;
 pub use logging::{FILTER_VARIABLE, LoggingError, coloured, init_logging};
 pub use metrics::Metrics;
-pub(crate) use metrics::active_part;
 pub use record::Record;
 pub use refusal::Refusal;
+pub(crate) use upstream_page::active_part;
 pub use worker::{UpstreamMetrics, WorkerMetrics};

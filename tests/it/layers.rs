@@ -151,6 +151,27 @@ async fn cookie_of_another_session_does_not_move_a_known_one() {
 }
 
 #[tokio::test]
+async fn cookie_of_another_session_leads_a_new_one_to_the_same_backend_but_not_if_it_drains() {
+    let site = Site::new().await;
+    for layers in [COOKIE, BOTH] {
+        let proxy = site.remembering(layers).start().await;
+        let (first, place) = site.away_from_home(&proxy, "first").await;
+        let next = async |sid: &str| first.at(proxy.addr()).cookie("SID", sid).get("/").await;
+        for n in 0..6 {
+            let reply = next(&format!("near-{n}")).await;
+            assert_eq!(reply.backend(), place);
+            assert!(reply.outcome().starts_with("new"), "{}", reply.outcome());
+        }
+        proxy.set_state("web", &place, AdminState::Drain).await;
+        for n in 0..6 {
+            let reply = next(&format!("elsewhere-{n}")).await;
+            assert_ne!(reply.backend(), place);
+            assert!(reply.outcome().starts_with("new"), "{}", reply.outcome());
+        }
+    }
+}
+
+#[tokio::test]
 async fn cacheable_page_that_mints_the_session_costs_no_affinity() {
     let site = Site::new().await;
     let proxy = site.remembering(COOKIE).start().await;

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::affinity::pick::{Outcome, Reason};
+use crate::affinity::{AdminState, Health};
 use crate::telemetry::exposition::Kind;
 use crate::telemetry::{Record, fixture};
 
