@@ -201,13 +201,16 @@ async fn cookie_is_not_set_on_publicly_cacheable_responses() {
             "X-Accel-Expires: 60",
         ]);
     }
-    assert!(!skip.client().get("/style.css").await.fields.has("set-cookie"), "a CDN obeys its own header");
-    let reply = private.client().get("/style.css").await;
+    assert!(
+        !skip.session("s").get("/style.css").await.fields.has("set-cookie"),
+        "a CDN obeys its own header"
+    );
+    let reply = private.session("s").get("/style.css").await;
     assert!(reply.fields.has("set-cookie"));
     for overrides in ["cdn-cache-control", "x-accel-expires"] {
         assert!(!reply.fields.has(overrides), "{overrides} would override `private`");
     }
-    assert!(set.client().get("/style.css").await.fields.has("cdn-cache-control"));
+    assert!(set.session("s").get("/style.css").await.fields.has("cdn-cache-control"));
     for backend in &backends {
         backend.set_fields(&["Cache-Control: no-store"]);
     }
