@@ -19,7 +19,7 @@ impl fmt::Debug for SecretKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyFileError {
     /// A line that is not a key.
-    #[error("invalid key in line {line}: expected 64 hexadecimal digits or base64 of 32 bytes")]
+    #[error("invalid key on line {line}: expected 64 hexadecimal digits or base64 of 32 bytes")]
     NotAKey {
         /// The line number, from 1.
         line: usize,

@@ -99,7 +99,7 @@ enum Route<'a> {
 
 const INDEX: &str = "\
 GET  /metrics  Prometheus text format
-GET  /health   200, or 503 while draining
+GET  /health   200, or 503 while shutting down
 GET  /ready    200 if any backend can serve, otherwise 503
 GET  /status   JSON
 POST /upstreams/UPSTREAM/backends/BACKEND/state?state=ready|drain|maint

@@ -68,8 +68,8 @@ fn report(user: &str, refreshed: Refreshed) {
 }
 
 fn reloaded(user: &str, warnings: &[Problem]) {
-    tracing::info!(of = user, "certificates reloaded");
+    tracing::info!(used_by = user, "certificates reloaded");
     for warning in warnings {
-        tracing::warn!(of = user, "{warning}");
+        tracing::warn!(used_by = user, "{warning}");
     }
 }

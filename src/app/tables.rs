@@ -28,7 +28,7 @@ fn kept_tables(snapshot: &Snapshot) -> impl Iterator<Item = KeptTable<'_>> {
 }
 
 /// Loads the tables that have a file. An invalid file is reported and renamed,
-/// so that the next save does not overwrite it. Its sessions are placed anew.
+/// so that the next save does not overwrite it. Its sessions are placed again.
 pub(super) fn load(control: &ControlHandle) {
     for kept in kept_tables(&control.snapshot()) {
         let KeptTable { upstream, table, path } = kept;
@@ -49,7 +49,7 @@ pub(super) fn load(control: &ControlHandle) {
                     upstream,
                     path = %path.display(),
                     error = %error_chain(&error),
-                    "cannot load the table; its sessions will be placed anew"
+                    "cannot load the table; its sessions will be placed again"
                 );
                 rename_invalid(upstream, path);
             }

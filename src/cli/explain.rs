@@ -95,7 +95,7 @@ fn origin_of(policy: &ClientIpPolicy, peer: IpAddr, client: IpAddr) -> String {
     match (policy.trusts(peer), client == peer) {
         (false, _) if policy.trusted.is_empty() => format!("{client} (peer address)"),
         (false, _) => format!("{client} (peer address; the peer is not trusted)"),
-        (true, true) => format!("{client} (peer address; the peer is trusted but sent no other)"),
+        (true, true) => format!("{client} (peer address; the peer is trusted but reported no other)"),
         (true, false) => format!("{client} (from trusted peer {peer})"),
     }
 }

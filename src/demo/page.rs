@@ -84,7 +84,7 @@ impl VisitView<'_> {
                 escape(from)
             ),
             Arrival::Fresh => {
-                "<p class=\"note\">New session. Reload the page: the count continues only on the server that keeps it.</p>"
+                "<p class=\"note\">New session. Reload the page: the count continues only on the server that holds your session.</p>"
             }
             Arrival::Lost => {
                 "<p class=\"note lost\">New session: this server does not know the one in your cookie.</p>"

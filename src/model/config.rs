@@ -79,7 +79,7 @@ pub struct Server {
     pub workers: NonZeroUsize,
     /// How long a graceful shutdown (SIGTERM) waits for requests in flight.
     pub shutdown_grace: Duration,
-    /// How often the host names of backends are looked up again.
+    /// How often the host names of backends are resolved again.
     pub resolve_every: Duration,
     /// How long a graceful shutdown waits for tunnels and event streams.
     pub stream_grace: Duration,
@@ -133,8 +133,8 @@ pub struct Limits {
     pub uri_bytes: usize,
     /// Maximum size of a request body in bytes (413); `None`: no limit.
     pub body_bytes: Option<u64>,
-    /// Maximum number of client connections over all listeners and workers. Further connections wait
-    /// in the backlog or are closed.
+    /// Maximum number of client connections over all listeners and workers. Further connections get
+    /// 503 and are closed (over TLS: closed).
     pub connections: usize,
     /// Maximum number of concurrent streams per HTTP/2 connection.
     pub streams: u32,

@@ -56,9 +56,9 @@ families! {
     REQUESTS = Counter "homing_requests_total" ["upstream", "outcome", "reason"]
         "Requests by affinity outcome (kept, new, moved, unkeyed; none if no backend was picked) and reason.";
     RECALLED = Counter "homing_recalled_total" ["upstream", "memory"]
-        "Requests whose session was known, by the layer of memory that knew it (table, cookie).";
+        "Requests with a known binding, by the memory that held it (table, cookie).";
     SESSIONS_BY_ADDRESS = Counter "homing_sessions_by_address_total" ["upstream", "address"]
-        "New sessions placed by the client's address, counted in groups of 20: those of the address with most of a group (largest), and the rest (other).";
+        "New sessions placed by the client's address. Of every 20, those of the most frequent address count as largest, the rest as other.";
     RESPONSES = Counter "homing_responses_total" ["upstream", "class", "source"]
         "Responses by status class (such as 2xx) and source (backend, proxy).";
     ERRORS = Counter "homing_errors_total" ["upstream", "error"]
@@ -72,7 +72,7 @@ families! {
     ATTEMPTS = Counter "homing_attempts_total" ["upstream"]
         "Attempts to send a request to a backend.";
     RETRIES = Counter "homing_retries_total" ["upstream"]
-        "Attempts after the first one of a request.";
+        "Retries: attempts after a request's first one.";
     RECEIVED = Counter "homing_received_bytes_total" ["upstream"]
         "Bytes read from clients for finished requests.";
     SENT = Counter "homing_sent_bytes_total" ["upstream"]

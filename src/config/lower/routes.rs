@@ -209,7 +209,9 @@ fn host_pattern(text: &str, found: &Found<'_>) -> Result<HostPattern, Complaint>
     if let Some(inner) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         return match inner.parse::<std::net::Ipv6Addr>() {
             Ok(ip) => Ok(HostPattern::Exact(format!("[{ip}]"))),
-            Err(_) => invalid("not an IPv6 address", "use the form of URLs: \"[2001:db8::1]\"".to_owned()),
+            Err(_) => {
+                invalid("not an IPv6 address", "use brackets, as in URLs: \"[2001:db8::1]\"".to_owned())
+            }
         };
     }
     if let Ok(ip) = text.parse::<std::net::Ipv4Addr>() {

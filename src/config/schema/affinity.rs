@@ -20,8 +20,8 @@ pub(super) static AFFINITY_TABLE: Table = Table {
 pub(in crate::config) static KEY: Free = Free {
     name: "key",
     shape: "array of \"ip\", \"client_cert\", \"cookie:NAME\", \"header:NAME\", \"query:NAME\", \"path_param:NAME\"",
-    absent: "[\"ip\"], or [] if `remember` has \"cookie\"",
-    doc: "Where to find the session key of a request. The first source present in the request wins. With \
+    absent: "[\"ip\"], or [] if `remember` includes \"cookie\"",
+    doc: "Where to find the session key of a request. The first source present in the request is used. With \
           `[]`, requests have no key: new sessions are load-balanced, and only a cookie can keep them.",
     table: None,
 };
@@ -30,8 +30,8 @@ pub(in crate::config) static REMEMBER: Key<LayerList> = Key {
     rule: LayerList,
     default: LayerWords { table: true, cookie: false, cookie_first: false },
     doc: "Where bindings of sessions to backends are kept: nowhere (the hash decides), in a table in the proxy, \
-          or in an encrypted cookie at the client. With `[\"table\", \"cookie\"]` in both: the first that \
-          knows the session is believed, unless the other is newer.",
+          or in a sealed cookie at the client. With `[\"table\", \"cookie\"]` in both: the first one that \
+          knows the session is used, unless the other one is newer.",
 };
 pub(in crate::config) static FAILOVER: Optional<Word<Failover>> = Optional {
     name: "failover",
@@ -67,14 +67,14 @@ pub(in crate::config) static TABLE: Free = Free {
     name: "table",
     shape: "table",
     absent: "the defaults below",
-    doc: "Settings of the table, if `remember` has it.",
+    doc: "Settings of the table, if `remember` includes it.",
     table: Some(&TABLE_TABLE),
 };
 pub(in crate::config) static COOKIE: Free = Free {
     name: "cookie",
     shape: "table",
     absent: "the defaults below",
-    doc: "Settings of the cookie, if `remember` has it.",
+    doc: "Settings of the cookie, if `remember` includes it.",
     table: Some(&COOKIE_TABLE),
 };
 
@@ -104,7 +104,7 @@ pub(in crate::config) static SEED_FILE: Optional<Text> = Optional {
     name: "seed_file",
     rule: Text("path"),
     absent: "a public seed",
-    doc: "File with the secret seed of the hash. Without knowing it, attackers cannot choose keys that overload \
+    doc: "File with the secret seed of the hash. Clients that do not know it cannot choose keys that overload \
           one backend. Use the same seed on every proxy of a fleet.",
 };
 
@@ -125,7 +125,7 @@ pub(in crate::config) static TTL: Key<Time> = Key {
     name: "ttl",
     rule: Time { least: seconds(1), most: seconds(30 * DAY) },
     default: seconds(30 * MINUTE),
-    doc: "Sessions without requests for this long are removed.",
+    doc: "Bindings without a request for this long are removed.",
 };
 pub(in crate::config) static FILE_OF_TABLE: Optional<Text> = Optional {
     name: "file",
@@ -137,7 +137,7 @@ pub(in crate::config) static FILE_OF_TABLE: Optional<Text> = Optional {
 /// `cookie`.
 static COOKIE_TABLE: Table = Table {
     path: "upstream.NAME.affinity.cookie",
-    doc: "The affinity cookie.",
+    doc: "The sealed cookie.",
     keys: &[
         &COOKIE_NAME,
         &KEYS_FILE,
@@ -156,21 +156,21 @@ pub(in crate::config) static COOKIE_NAME: Optional<Text> = Optional {
     name: "name",
     rule: Text("cookie name"),
     absent: "`homing-` and the upstream's name",
-    doc: "Name of the cookie. Upstreams that a browser uses on one host need different names. Prefer a name \
+    doc: "Name of the cookie. Upstreams that share a host name need different names. Prefer a name \
           that starts with `__Host-` if you can set `secure = \"always\"`.",
 };
 pub(in crate::config) static KEYS_FILE: Optional<Text> = Optional {
     name: "keys_file",
     rule: Text("path"),
     absent: "a random key, lost on restart",
-    doc: "File with cookie keys, one per line: 64 hex digits, or 32 bytes in base64. The first key encrypts, all \
+    doc: "File with cookie keys, one per line: 64 hex digits, or 32 bytes in base64. The first key encrypts; all \
           keys decrypt. Use the same keys on every proxy of a fleet.",
 };
 pub(in crate::config) static MAX_AGE: Key<OrOff<Time>> = Key {
     name: "max_age",
     rule: OrOff(Time { least: seconds(1), most: seconds(400 * DAY) }),
     default: None,
-    doc: "An absolute end of every session, even of one in use.",
+    doc: "Maximum lifetime of a binding, even if the session is in use. `\"off\"` sets no limit.",
 };
 pub(in crate::config) static MAX_IDLE: Key<Time> = Key {
     name: "max_idle",

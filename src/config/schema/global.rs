@@ -43,7 +43,7 @@ pub(in crate::config) static UPSTREAM_KEY: Free = table("upstream", &UPSTREAM);
 /// `[server]`.
 static SERVER: Table = Table {
     path: "server",
-    doc: "The process.",
+    doc: "Settings of the process.",
     keys: &[&WORKERS, &SHUTDOWN_GRACE, &STREAM_GRACE, &RESOLVE_EVERY, &ADMIN, &ON_CLIENT_CLOSE],
 };
 pub(in crate::config) const WORKER_BOUNDS: Int<usize> = Int { least: 1, most: 1024 };
@@ -65,7 +65,7 @@ pub(in crate::config) static RESOLVE_EVERY: Key<Time> = Key {
     name: "resolve_every",
     rule: Time { least: Duration::from_millis(100), most: Duration::from_secs(DAY) },
     default: Duration::from_secs(2),
-    doc: "How often the host names of backends are looked up again. Connections to an address that a name no longer \
+    doc: "How often the host names of backends are resolved again. Connections to an address that a name no longer \
           has are closed when they become idle.",
 };
 pub(in crate::config) static STREAM_GRACE: Key<Time> = Key {
@@ -109,7 +109,7 @@ pub(in crate::config) static FROM: Free = Free {
     name: "from",
     shape: "array of \"forwarded\", \"x-forwarded-for\"",
     absent: "[\"x-forwarded-for\"]",
-    doc: "Headers to read the client's address from. The first one present wins. List only headers that every \
+    doc: "Headers to read the client's address from. The first one present is used. List only headers that every \
           trusted proxy sets or removes; clients can forge all others.",
     table: None,
 };
@@ -243,7 +243,7 @@ pub(in crate::config) static VIA: Free = Free {
     name: "via",
     shape: "name or \"off\"",
     absent: "\"homing\"",
-    doc: "The name to send in the Via header. To backends, the number of this process stands behind it, which \
+    doc: "The name to send in the Via header. To backends, a number that identifies this process follows it, which \
           detects request loops (508). `\"off\"` sends no Via header.",
     table: None,
 };
@@ -286,7 +286,7 @@ pub(in crate::config) static QUEUE: Key<Int<usize>> = Key {
     name: "queue",
     rule: Int { least: 1, most: 1 << 20 },
     default: 8192,
-    doc: "Maximum number of lines waiting to be written. Further lines are dropped and counted; requests never \
+    doc: "Maximum number of lines that each worker buffers. Further lines are dropped and counted; requests never \
           wait for the log.",
 };
 
@@ -346,8 +346,8 @@ pub(in crate::config) static REDIRECT_HTTPS: Free = Free {
 /// `[[route]]`.
 pub(in crate::config) static ROUTE: Table = Table {
     path: "route",
-    doc: "Maps requests to upstreams. The most specific route wins, regardless of order: an exact host before a \
-          wildcard before none, then the longest path. With a single upstream, routes are optional: all \
+    doc: "Maps requests to upstreams. The most specific route wins, regardless of order: an exact host, then a \
+          wildcard, then no host; then the longest path. With a single upstream, routes are optional: all \
           requests go there.",
     keys: &[&HOST, &PATH, &TO_UPSTREAM],
 };

@@ -30,7 +30,7 @@ pub(in crate::config) static REQUEST_HEAD: Key<Time> = Key {
     name: "request_head",
     rule: WAIT_BOUNDS,
     default: Duration::from_secs(10),
-    doc: "Time allowed to receive the request line and headers, from the first byte. Answered with 408 after \
+    doc: "Time allowed to receive the request line and headers, from the first byte. The client gets 408 after \
           this.",
 };
 pub(in crate::config) static KEEP_ALIVE: Key<Time> = Key {
@@ -56,13 +56,13 @@ pub(in crate::config) static CONNECT: Key<Time> = Key {
     rule: CONNECT_BOUNDS,
     default: Duration::from_secs(3),
     doc: "Time allowed to connect to a backend. The next backend is tried after this; if none is left, the \
-          answer is 504.",
+          client gets 504.",
 };
 pub(in crate::config) static RESPONSE_HEAD: Key<Time> = Key {
     name: "response_head",
     rule: WAIT_BOUNDS,
     default: Duration::from_secs(60),
-    doc: "Time allowed for a backend to start its response, from the end of the request. Answered with 504 after \
+    doc: "Time allowed for a backend to start its response, from the end of the request. The client gets 504 after \
           this.",
 };
 pub(in crate::config) static BODY_IDLE: Key<Time> = Key {

@@ -35,7 +35,7 @@ pub(in crate::config) static TICKETS_FILE: Optional<Text> = Optional {
     rule: Text("path"),
     absent: "random keys, rotated every 6 hours",
     doc: "File with session ticket keys. Proxies that share it can resume each other's TLS sessions. One key \
-          per line: 64 hex digits, or 32 bytes in base64. The first key encrypts, all keys decrypt.",
+          per line: 64 hex digits, or 32 bytes in base64. The first key encrypts; all keys decrypt.",
 };
 pub(in crate::config) static CLIENT_AUTH: Free = Free {
     name: "client_auth",

@@ -153,7 +153,7 @@ pub(in crate::config) static ADDRESS: Free = Free {
     name: "address",
     shape: "\"host:port\" or \"unix:/path\"",
     absent: "required",
-    doc: "Address of the backend: host and port, or a Unix domain socket. Host names are looked up \
+    doc: "Address of the backend: host and port, or a Unix domain socket. Host names are resolved \
           again every `server.resolve_every`.",
     table: None,
 };
@@ -206,7 +206,7 @@ pub(in crate::config) static TCP: Optional<Flag> = Optional {
     name: "tcp",
     rule: Flag,
     absent: "true without `path`",
-    doc: "Use a TCP check. Only makes the default explicit.",
+    doc: "Use a TCP check. This is the default without `path`.",
 };
 pub(in crate::config) static METHOD: Optional<Word<&'static str>> = Optional {
     name: "method",
@@ -262,7 +262,7 @@ pub(in crate::config) static DRAIN_STATUS: Free = Free {
     name: "drain_status",
     shape: "status or array of statuses",
     absent: "[]",
-    doc: "Response statuses with which a backend requests to be drained: it keeps its sessions but gets no new \
+    doc: "Response statuses that tell Homing to drain the backend: it keeps its sessions but gets no new \
           ones.",
     table: None,
 };
@@ -354,7 +354,7 @@ pub(in crate::config) static QUEUE_TIMEOUT: Key<Time> = Key {
 /// `[upstream.NAME.retry]`.
 static RETRY_TABLE: Table = Table {
     path: "upstream.NAME.retry",
-    doc: "Requests that had no effect at the backend are retried at the session's successor. Idempotent requests \
+    doc: "Requests that the backend did not process are retried at the session's successor. Idempotent requests \
           are retried at the same backend first; those of new sessions go on along the walk if it does not \
           answer. Skipping backends that refuse connections does not count as \
           a retry.",

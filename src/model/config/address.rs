@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 pub enum Address {
     /// An IP address and port.
     Ip(SocketAddr),
-    /// A host name and port. The name is resolved for each connection attempt.
+    /// A host name and port. `dial::names` resolves the name.
     Name(String, u16),
     /// The absolute path of a Unix domain socket.
     Unix(PathBuf),

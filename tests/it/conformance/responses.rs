@@ -147,7 +147,7 @@ pub(super) fn all() -> Vec<ResponseCase> {
         ),
         case("closed without a response", "9112 §8", "POST", "", Close, BadGateway("backend_closed")),
         case(
-            "closed within the response head",
+            "closed in the middle of the response head",
             "9112 §8",
             "GET",
             "HTTP/1.1 200 OK\r\nX-App: ",
