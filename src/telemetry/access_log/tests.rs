@@ -201,8 +201,8 @@ fn long_lines_are_limited_by_bytes() {
         log.log(&Record { path: &path, ..fixture::record(&upstream) });
     }
     let kept = 100 - log.counts().dropped();
-    // A lane has 50 KiB: six lines of more than 8 KiB, and six more that the writer holds.
-    assert!((6..=12).contains(&kept), "{kept}");
+    // A lane has 50 KiB: six or seven lines of more than 8 KiB, and as many that the writer holds.
+    assert!((6..=14).contains(&kept), "{kept}");
     drop(stuck);
     log.close();
 }
