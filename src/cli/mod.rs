@@ -34,7 +34,7 @@ struct Arguments {
         help = "Log filter, such as `info` or `warn,homing::control=debug` [env: HOMING_LOG]"
     )]
     log: Option<String>,
-    /// Write log lines as JSON, and what `run` and `demo` say at the start too.
+    /// Write log lines as JSON, including the warnings and errors at startup.
     #[arg(long, global = true)]
     log_json: bool,
     #[command(subcommand)]

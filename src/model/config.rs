@@ -197,7 +197,7 @@ pub enum LogOutput {
     Stdout,
     /// Standard error.
     Stderr,
-    /// A file, opened for appending and reopened on SIGHUP.
+    /// A file, opened for appending and reopened on SIGHUP and SIGUSR1.
     File(PathBuf),
 }
 

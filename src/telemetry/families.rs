@@ -100,13 +100,13 @@ families! {
     BACKEND_REQUESTS = Counter "homing_backend_requests_total" ["upstream", "backend"]
         "Attempts at the backend, including failed connection attempts.";
     BACKEND_SESSIONS = Gauge "homing_backend_sessions" ["upstream", "backend"]
-        "Sessions bound to the backend in the table. Only with remember = table.";
+        "Sessions bound to the backend in the table. Only if remember includes the table.";
     RING_SHARE = Gauge "homing_ring_share" ["upstream", "backend"]
         "Fraction of all keys whose home is the backend, regardless of its state (0 to 1).";
     RING_ACTIVE = Gauge "homing_ring_active" ["upstream", "backend"]
         "Fraction of the backend's points that are active. Below 1 during slow start.";
     TABLE_ENTRIES = Gauge "homing_table_entries" ["upstream"]
-        "Bindings in the table. Only with remember = table.";
+        "Bindings in the table. Only if remember includes the table.";
     TABLE_MAX_ENTRIES = Gauge "homing_table_max_entries" ["upstream"]
         "Maximum number of bindings in the table. Beyond it, ids that no backend has set are evicted first, then the longest idle.";
 

@@ -280,7 +280,7 @@ pub(in crate::config) static OUTPUT: Optional<Text> = Optional {
     name: "output",
     rule: Text("\"stdout\", \"stderr\" or a path"),
     absent: "\"stdout\"",
-    doc: "Where to write the log. Files are appended to and reopened on SIGHUP.",
+    doc: "Where to write the log. Files are appended to, and reopened on SIGHUP and SIGUSR1.",
 };
 pub(in crate::config) static QUEUE: Key<Int<usize>> = Key {
     name: "queue",
