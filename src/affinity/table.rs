@@ -49,7 +49,7 @@ pub struct Table {
     total: AtomicUsize,
     /// Entries by slot.
     counts: Counts,
-    /// Claimed entries by owner.
+    /// Unminted entries by owner.
     owners: Counts,
     successions: Successions,
     max_entries: AtomicUsize,
@@ -90,7 +90,7 @@ impl Table {
     }
 
     /// Changes the limits of a table in use (on reload). Entries above a lower bound are evicted
-    /// before this returns, claimed ones and the longest-idle of each shard first.
+    /// before this returns, unminted ones and the longest-idle of each shard first.
     pub fn set_limits(&self, max_entries: usize, ttl: u32) {
         self.ttl.store(ttl, Ordering::Relaxed);
         self.max_entries.store(max_entries.max(1), Ordering::Relaxed);

@@ -239,6 +239,31 @@ async fn session_that_is_let_go_leaves_a_draining_backend() {
 }
 
 #[tokio::test]
+async fn cookie_deleted_in_another_scope_ends_no_session() {
+    let site = Site::new().await;
+    for layers in [r#""table""#, COOKIE, BOTH] {
+        let proxy = site.remembering(layers).start().await;
+        // This one knows the session from its sealed cookie only.
+        let other = site.remembering(layers).start().await;
+        site.answer(&["Set-Cookie: SID=abc; Path=/"]);
+        let mut client = proxy.client();
+        let home = client.get("/login").await.backend().to_owned();
+        let sealed = client.cookie_value(SEALED).map(str::to_owned);
+        site.answer(&["Set-Cookie: SID=; Path=/shop; Max-Age=0"]);
+        let proxies = if sealed.is_some() { vec![&proxy, &other] } else { vec![&proxy] };
+        for proxy in proxies {
+            proxy.set_state("web", &home, AdminState::Drain).await;
+            for _ in 0..2 {
+                client = client.at(proxy.addr()).cookie("SID", "abc");
+                assert_eq!(client.get("/").await.backend(), home, "{layers}");
+                assert_eq!(client.cookie_value(SEALED), sealed.as_deref(), "{layers}");
+            }
+        }
+        site.answer(&[]);
+    }
+}
+
+#[tokio::test]
 async fn cookie_and_table_survive_the_loss_of_either() {
     let site = Site::new().await;
     let proxy = site.remembering(BOTH).start().await;

@@ -51,7 +51,7 @@ impl Table {
     /// Binds a session unless it is already bound, like [`Self::bind_if_absent`]. A new binding can be
     /// taken back while nobody else has found it.
     pub fn claim(self: &Arc<Self>, name: SessionName, slot: Slot, owner: Owner, now: Timestamp) -> Claimed {
-        let new = Saved { name, slot, last_seen: now, tag: Tag::claimed(owner) };
+        let new = Saved { name, slot, last_seen: now, tag: Tag::unminted(owner) };
         let mut fresh = false;
         let placed = self.place(new, OnBound::Keep, |shard| {
             fresh = true;

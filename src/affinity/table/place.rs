@@ -10,17 +10,17 @@ use crate::affinity::name::Owner;
 use crate::affinity::{SessionName, Slot, Timestamp};
 
 impl Table {
-    /// Binds a session, or rebinds it. A new one counts as claimed by `owner`.
+    /// Binds a session, or rebinds it. A new one counts as unminted, for `owner`.
     ///
-    /// In a full table there may be no room for a claimed session. It is then not bound.
+    /// In a full table there may be no room for an unminted session. It is then not bound.
     pub fn bind(&self, name: SessionName, slot: Slot, owner: Owner, now: Timestamp) {
-        self.rebind(Saved { name, slot, last_seen: now, tag: Tag::claimed(owner) });
+        self.rebind(Saved { name, slot, last_seen: now, tag: Tag::unminted(owner) });
     }
 
     /// Binds a session unless it is already bound, as [`Table::bind`]. Returns the slot it is bound to.
     /// Two concurrent first requests of one session therefore agree.
     pub fn bind_if_absent(&self, name: SessionName, slot: Slot, owner: Owner, now: Timestamp) -> Slot {
-        let new = Saved { name, slot, last_seen: now, tag: Tag::claimed(owner) };
+        let new = Saved { name, slot, last_seen: now, tag: Tag::unminted(owner) };
         self.place(new, OnBound::Keep, |_| {}).unwrap_or(slot)
     }
 

@@ -20,7 +20,7 @@ impl Table {
     }
 
     /// Adds bindings as older than all existing ones, so that no live session is evicted. Sessions that
-    /// are already bound are refused, and so are claimed ones and then the oldest beyond the room left. The
+    /// are already bound are refused, and so are unminted ones and then the oldest beyond the room left. The
     /// order of use is kept (to the second). Returns how many were added.
     pub(super) fn restore(&self, mut bindings: Vec<Saved>) -> usize {
         let room = self.max_entries().saturating_sub(self.len());

@@ -1,7 +1,7 @@
 //! Who goes when the table is full.
 //!
 //! Ids that backends set come first: they are never evicted for ids that clients sent. A client may
-//! make up any number of those, so the claimed entries are shared by client address. An address that
+//! make up any number of those, so the unminted entries are shared by client address. An address that
 //! has more than its share of the table pays with its own entries for new ones. Otherwise the longest
 //! idle entry of the shard goes.
 
@@ -16,7 +16,7 @@ impl Table {
     /// entries go only for a minted one, and only if there is no other anywhere (`last_resort`).
     pub(super) fn make_room(&self, shard: &mut MutexGuard<'_, Shard>, new: Saved, last_resort: bool) -> bool {
         let minted = shard.oldest(Class::Minted).filter(|_| last_resort && new.tag.owner().is_none());
-        let victim = shard.oldest(Class::Retired).or_else(|| self.claimed_victim(shard, new)).or(minted);
+        let victim = shard.oldest(Class::Retired).or_else(|| self.unminted_victim(shard, new)).or(minted);
         if let Some(at) = victim {
             self.evict(shard, at);
         }
@@ -39,11 +39,11 @@ impl Table {
         own_is_empty && others(shards).any(|shard| self.make_room(&mut shard.lock(), new, true))
     }
 
-    /// Returns the claimed entry that goes for `new`: of an address with more than its share, if some
+    /// Returns the unminted entry that goes for `new`: of an address with more than its share, if some
     /// random probes find one, else the longest idle. An address that has more than its share itself
     /// gets only its own.
-    fn claimed_victim(&self, shard: &Shard, new: Saved) -> Option<u32> {
-        let oldest = shard.oldest(Class::Claimed)?;
+    fn unminted_victim(&self, shard: &Shard, new: Saved) -> Option<u32> {
+        let oldest = shard.oldest(Class::Unminted)?;
         if self.owners.active() < 2 {
             return Some(oldest);
         }
@@ -62,7 +62,7 @@ impl Table {
         found.or_else(|| Some(oldest).filter(|oldest| greedy.is_none() || fits(oldest)))
     }
 
-    /// Returns whether an address has more claimed entries than its share of the whole table.
+    /// Returns whether an address has more unminted entries than its share of the whole table.
     fn has_too_many(&self, owner: Owner) -> bool {
         self.owners.get(owner.0).saturating_mul(self.owners.active()) > self.max_entries()
     }
@@ -85,7 +85,7 @@ impl Table {
 }
 
 /// The order in which classes are evicted when the table shrinks.
-const ORDER: [Class; 3] = [Class::Retired, Class::Claimed, Class::Minted];
+const ORDER: [Class; 3] = [Class::Retired, Class::Unminted, Class::Minted];
 /// Random entries looked at for one of an address with more than its share. If such addresses hold half
 /// of a shard, all probes miss in one of 256 cases.
 const PROBES: usize = 8;

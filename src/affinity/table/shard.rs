@@ -336,7 +336,7 @@ impl Shard {
 
     /// Returns the ends of the order that the entry at `at` is in.
     fn ends_of(&mut self, at: u32) -> &mut Ends {
-        let class = self.entry(at).tag.class().unwrap_or(Class::Claimed);
+        let class = self.entry(at).tag.class().unwrap_or(Class::Unminted);
         &mut self.ends[class as usize]
     }
 

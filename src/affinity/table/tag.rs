@@ -11,7 +11,7 @@ pub struct Tag(u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// A client sent the id; no backend has set it. Clients can make up any number of these.
-    Claimed = 0,
+    Unminted = 0,
     /// A backend set the id.
     Minted = 1,
     /// A backend set another id in its place. It is gone soon.
@@ -19,7 +19,7 @@ pub enum Class {
 }
 
 impl Class {
-    pub(super) const ALL: [Self; 3] = [Self::Claimed, Self::Minted, Self::Retired];
+    pub(super) const ALL: [Self; 3] = [Self::Unminted, Self::Minted, Self::Retired];
 }
 
 impl Tag {
@@ -29,7 +29,7 @@ impl Tag {
     pub(super) const VACANT: Self = Self(3 << CLASS_SHIFT);
 
     /// Returns the tag of an id that a client of this group sent.
-    pub fn claimed(owner: Owner) -> Self {
+    pub fn unminted(owner: Owner) -> Self {
         Self(u32::from(owner.0))
     }
 
@@ -52,10 +52,10 @@ impl Tag {
         Class::ALL.get((self.0 >> CLASS_SHIFT) as usize).copied()
     }
 
-    /// Returns the group of the client that claimed the id.
+    /// Returns the group of the client that sent the id.
     pub(super) fn owner(self) -> Option<Owner> {
         let [low, high, ..] = self.0.to_le_bytes();
-        (self.class() == Some(Class::Claimed)).then_some(Owner(u16::from_le_bytes([low, high])))
+        (self.class() == Some(Class::Unminted)).then_some(Owner(u16::from_le_bytes([low, high])))
     }
 
     /// Returns the scope in which a backend set the id; `None` if none did.
@@ -95,12 +95,12 @@ mod tests {
         let unused = minted.unused();
         assert!(unused.is_unused() && !minted.is_unused() && unused.used() == minted);
         assert_eq!(unused.scope(), Some(scope));
-        let claimed = Tag::claimed(Owner(0xabcd));
-        assert_eq!((claimed.owner(), claimed.scope()), (Some(Owner(0xabcd)), None));
+        let unminted = Tag::unminted(Owner(0xabcd));
+        assert_eq!((unminted.owner(), unminted.scope()), (Some(Owner(0xabcd)), None));
         assert_eq!(Tag::RETIRED.class(), Some(Class::Retired));
         assert_eq!(Tag::VACANT.class(), None);
         assert_eq!(Tag::of_bits(Tag::VACANT.bits()), None);
-        for tag in [minted, unused, claimed, Tag::RETIRED] {
+        for tag in [minted, unused, unminted, Tag::RETIRED] {
             assert_eq!(Tag::of_bits(tag.bits()), Some(tag));
         }
     }

@@ -187,7 +187,7 @@ fn where_ids_are_from_survives_the_file() {
     let mut tags = Vec::new();
     loaded.for_each(NOW, |saved| tags.push((saved.name.0, saved.tag)));
     tags.sort_unstable_by_key(|(name, _)| *name);
-    assert_eq!(tags, [(1, Tag::minted(scope)), (2, Tag::claimed(Owner(7)))]);
+    assert_eq!(tags, [(1, Tag::minted(scope)), (2, Tag::unminted(Owner(7)))]);
     let small = Table::new(1, 600);
     read(&small, &*out, NOW, slot_of).unwrap();
     assert_eq!(small.peek(SessionName(1), NOW), Some(Slot(8)), "minted ids come first");
