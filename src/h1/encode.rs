@@ -60,6 +60,11 @@ pub fn end_head(out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Returns whether a field line has spaces before its colon.
+fn has_spaces(fields: &Fields<'_>, field: &Field<'_>) -> bool {
+    fields.raw.get(field.line as usize + field.name.len()) != Some(&b':')
+}
+
 /// Writes the field lines of a head, edited by `edit`. Adjacent lines that are kept are copied
 /// together as received. This is safe because only strictly valid lines are accepted; a line with
 /// spaces before the colon, which responses may have, is written anew.
@@ -74,11 +79,11 @@ pub fn copy_fields<'b, 'e>(
     let mut kept = 0;
     for (index, field) in fields.list.iter().enumerate() {
         let edit = edit(field);
-        let is_tight = fields.raw.get(field.line as usize + field.name.len()) == Some(&b':');
-        let edit = if edit == Edit::Keep && !is_tight { Edit::Replace(field.value) } else { edit };
-        if edit == Edit::Keep {
-            continue;
-        }
+        let edit = match edit {
+            Edit::Keep if fields.may_have_spaces && has_spaces(fields, field) => Edit::Replace(field.value),
+            Edit::Keep => continue,
+            edit => edit,
+        };
         let next = fields.list.get(index + 1).map_or(fields.raw.len(), |next| next.line as usize);
         out.extend_from_slice(&fields.raw[kept..field.line as usize]);
         kept = next;

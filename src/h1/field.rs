@@ -147,6 +147,8 @@ impl fmt::Debug for Field<'_> {
 pub struct Fields<'b> {
     pub(super) raw: &'b [u8],
     pub(super) list: &'b [Field<'b>],
+    /// Whether lines may have spaces before the colon, as in responses.
+    pub(super) may_have_spaces: bool,
 }
 
 impl<'b> Fields<'b> {

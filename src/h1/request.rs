@@ -49,7 +49,7 @@ pub fn parse_request<'s, 'b: 's>(
         method: decided.method,
         target: decided.target,
         version: decided.version,
-        fields: Fields { raw: decided.raw, list: &slots.list },
+        fields: Fields { raw: decided.raw, list: &slots.list, may_have_spaces: false },
         host: decided.host,
         framing: decided.framing,
         connection: decided.known.connection,

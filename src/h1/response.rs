@@ -35,7 +35,7 @@ pub fn parse_response<'s, 'b: 's>(
         status: decided.status,
         reason: decided.reason,
         version: decided.version,
-        fields: Fields { raw: decided.raw, list: &slots.list },
+        fields: Fields { raw: decided.raw, list: &slots.list, may_have_spaces: true },
         framing: decided.framing,
         connection: decided.known.connection,
         upgrade: decided.known.upgrade,
