@@ -159,6 +159,11 @@ proptest! {
     fn hyper_reads_what_we_accept_the_same(input in request()) {
         if let Ok(mut ours) = ours(&input) {
             let hypers = hypers(&input);
+            if http::uri::PathAndQuery::try_from(ours.path_and_query.as_str()).is_err() {
+                // Browsers send `"`, `<` and `>` in queries, and Tomcat answers them; hyper's `Uri` does not hold them.
+                prop_assert_eq!(None, hypers, "{}", input.escape_ascii());
+                return Ok(());
+            }
             if ours.path_and_query == "*" {
                 // `OPTIONS http://h` is `*` to its origin server; hyper leaves it as it is.
                 ours.path_and_query = hypers.as_ref().map_or_else(String::new, |seen| seen.path_and_query.clone());

@@ -1,5 +1,5 @@
 //! The client side: listening sockets, TLS handshakes, PROXY headers, and client connections.
-//! Requests are handed to [`super::request`].
+//! Requests are handed to `request`.
 
 pub(crate) mod acceptor;
 pub(crate) mod admission;
