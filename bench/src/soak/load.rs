@@ -3,66 +3,18 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use memchr::memmem;
 
 use super::backends::{LARGE, SMALL};
+use super::kind::{Kind, PAUSE, Tally};
 use super::streams;
 use super::target::{HOST, Protocol, Stream, Target};
 use crate::http_server::field;
 use crate::interrupt::nap;
-
-/// Pause between two rounds of a client.
-pub const PAUSE: Duration = Duration::from_millis(4);
-
-/// A kind of client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Sends the requests of one session on one connection.
-    Kept,
-    /// Starts a new session on a new connection each time.
-    New,
-    /// Uploads bodies.
-    Post,
-    /// Reads a large response slowly.
-    Slow,
-    /// Disconnects at an awkward moment.
-    Abort,
-    /// Opens a WebSocket, uses it, and closes or drops it.
-    Socket,
-}
-
-impl Kind {
-    /// All kinds, with their names and numbers of clients.
-    pub const ALL: [(Self, &'static str, usize); 6] = [
-        (Self::Kept, "kept sessions", 8),
-        (Self::New, "new connections", 2),
-        (Self::Post, "POST bodies", 2),
-        (Self::Slow, "slow readers", 4),
-        (Self::Abort, "aborts", 2),
-        (Self::Socket, "WebSockets", 4),
-    ];
-}
-
-/// Round counters of one group.
-#[derive(Debug, Default)]
-pub struct Tally {
-    /// Completed rounds.
-    pub done: AtomicU64,
-    /// Failed rounds.
-    pub failed: AtomicU64,
-}
-
-impl Tally {
-    /// Counts a round.
-    pub fn count(&self, good: bool) {
-        let counter = if good { &self.done } else { &self.failed };
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
-}
 
 /// Clients of one kind and protocol.
 pub struct Group {

@@ -1,6 +1,7 @@
 //! Soak test: runs every kind of load at once for minutes and checks that memory stays flat.
 
 mod backends;
+mod kind;
 mod load;
 mod streams;
 mod target;
@@ -24,7 +25,8 @@ use crate::table::{Table, grouped};
 use crate::{interrupt, procfs};
 
 use backends::ByPath;
-use load::{Kind, Load};
+use kind::Kind;
+use load::Load;
 pub use target::Protocol;
 use target::Target;
 use verdict::{Sample, Trend};

@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::backends::{LARGE, SMALL};
-use super::load::{Kind, PAUSE, Tally};
+use super::kind::{Kind, PAUSE, Tally};
 use super::target::{HOST, PATIENCE, Protocol, Target, host};
 
 /// Concurrent streams of a session.
