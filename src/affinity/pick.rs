@@ -119,7 +119,8 @@ pub struct Policy {
     /// Bounded load in percent of the mean (125 = 1.25 ×); `None`: no cap.
     pub balance_percent: Option<u32>,
     /// Whether active checks decide health. If so, a failed attempt alone proves nothing about the
-    /// backend: it moves the request that saw it, and no binding.
+    /// backend: it moves the request that saw it, and no binding. A refused connection does prove
+    /// something: the process with the session is gone.
     pub checked: bool,
 }
 
@@ -207,8 +208,9 @@ impl<L: Loads> Ask<'_, L> {
         if let Some(decision) = self.stays_away(member, reason) {
             return decision;
         }
-        let proven =
-            !self.policy.checked || !self.cluster.members()[usize::from(member)].eligible_for_existing();
+        let gone = self.query.tried.has_refused(member)
+            || !self.cluster.members()[usize::from(member)].eligible_for_existing();
+        let proven = gone || !self.policy.checked;
         self.fail_over(reason, proven && self.policy.failover == Failover::Sticky)
     }
 

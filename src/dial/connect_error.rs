@@ -44,6 +44,12 @@ impl ConnectError {
             }
         }
     }
+
+    /// Returns whether nothing listens at the address. A Unix socket may be gone altogether.
+    pub fn is_refusal(&self) -> bool {
+        use io::ErrorKind::{ConnectionRefused, NotFound};
+        matches!(self, Self::Io(error) if matches!(error.kind(), ConnectionRefused | NotFound))
+    }
 }
 
 impl From<io::Error> for ConnectError {

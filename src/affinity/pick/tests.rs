@@ -62,7 +62,7 @@ impl Loads for Fixed {
     }
 }
 
-static NONE_TRIED: Tried = Tried(Vec::new());
+static NONE_TRIED: Tried = Tried { members: Vec::new(), refused: Vec::new() };
 
 fn ask(key: KeyHash, binding: Binding) -> Query<'static> {
     Query { key: Some(key), binding, tried: &NONE_TRIED, may_hold: false, random: 0 }
@@ -159,6 +159,14 @@ fn failed_attempt_counts_as_down() {
     assert_eq!(
         pick(&cluster, CHECKED, &Idle, &query),
         sent(next, Outcome::Moved, Some(Reason::BackendDown), false)
+    );
+    // Where nothing listens, the session is gone. It begins anew at its heir, and must stay there.
+    let mut refused = Tried::default();
+    refused.insert_refused(home);
+    let query = Query { tried: &refused, ..ask(key, Binding::To(slot(home))) };
+    assert_eq!(
+        pick(&cluster, CHECKED, &Idle, &query),
+        sent(next, Outcome::Moved, Some(Reason::BackendDown), true)
     );
 
     let mut tried = tried.clone();

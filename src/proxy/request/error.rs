@@ -297,6 +297,11 @@ impl ProxyError {
         matches!(self, Self::BackendClosed { .. } | Self::BackendReset | Self::ResponseHeadTimeout)
     }
 
+    /// Returns whether the backend refused a connection: its host is there, but nothing listens.
+    pub(crate) fn is_refused_connection(&self) -> bool {
+        matches!(self, Self::Connect(error) if error.is_refusal())
+    }
+
     /// Returns whether an attempt at a backend failed because of the backend, even if that does not
     /// count against its health.
     pub(crate) fn is_backend_failure(&self) -> bool {

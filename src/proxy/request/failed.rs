@@ -102,7 +102,11 @@ impl Request<'_> {
             Retry::Again
         } else {
             self.gives_up();
-            self.tried.insert(verdict.member);
+            if error.is_refused_connection() {
+                self.tried.insert_refused(verdict.member);
+            } else {
+                self.tried.insert(verdict.member);
+            }
             Retry::Elsewhere
         }
     }
