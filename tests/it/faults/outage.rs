@@ -220,3 +220,31 @@ async fn backend_that_does_not_answer_a_syn_is_skipped() {
     let (_socket, address, _queue) = full().await;
     unreachable(address).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connection_that_times_out_moves_only_its_request_until_checks_agree() {
+    let (home, heir) = (Backend::start("home").await, Backend::start("heir").await);
+    let (_socket, silent, _queue) = full().await;
+    let at = |address: &dyn Display| {
+        let builder = Proxy::builder().timeouts("connect = \"200ms\"").upstream("web", &[&heir]);
+        builder
+            .member("home", address)
+            .affinity(r#"key = ["cookie:SID"]"#)
+            .lines("retry = { budget = \"100%\" }")
+            // Checks see nothing.
+            .health_check(r#"path = "/healthz", interval = "1h", fast_interval = "1h", fall = 100"#)
+    };
+    let proxy = at(&home.address).start().await;
+    eventually("both are checked", async || home.checks() > 0 && heir.checks() > 0).await;
+    let mut client = proxy.session("s0");
+    for n in 1.. {
+        if client.get("/").await.backend() == home.name {
+            break;
+        }
+        client = proxy.session(&format!("s{n}"));
+    }
+    proxy.reload(&at(&silent)).await;
+    assert_eq!(client.get("/").await.backend(), heir.name);
+    proxy.reload(&at(&home.address)).await;
+    assert_eq!(client.get("/").await.backend(), home.name, "the backend may have been there all the time");
+}
